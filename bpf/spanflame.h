@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * The contract between the BPF programs and user space: every event, map value, limit and loss
+ * reason that crosses the border, with its unit and its owner (who writes it).
+ *
+ * Rust sees these types through the skeleton's BTF (src/kernel/abi.rs); the unwind-table types are
+ * also declared by the symbols crate, which knows nothing of BPF, and compared with these by size
+ * and offset when the binary is compiled.
+ *
+ * How unwind tables are laid out
+ * ------------------------------
+ * All variable-size data that the unwinder reads lives in 4 KiB *pages*. Pages come in *slabs*
+ * (ARRAY maps of SF_SLAB_PAGES pages, mmapable, created when needed) that stand in one
+ * ARRAY_OF_MAPS, so that finding page N is two array look-ups that the JIT inlines, no helper call,
+ * and filling a page is a memory write, no system call. A page number is slab * SF_SLAB_PAGES +
+ * index; an *extent* is a run of consecutive page numbers. Four things live in pages:
+ *
+ *   mapping table  of a process: struct sf_mapping, sorted by begin, without overlaps
+ *   directory      of an object: one struct sf_directory_entry per 4 KiB chunk of text
+ *   rules          of an object: its distinct struct sf_unwind_rule
+ *   leaves         of an object: rows (u16 offset in the chunk, u16 rule index), sorted
+ *
+ * An object's three kinds lie in one extent: directory first, rules, leaves. From pc to rule:
+ * chunk = (pc - text_begin) >> 12; directory[chunk] names a leaf and a run of rows in it; a binary
+ * search in that one leaf gives the rule index. Each chunk starts with a row for its first byte, so
+ * that no search ever looks at the chunk before. User space publishes a new extent before it
+ * points to it and frees the old one only after the readers that may hold it are gone.
+ */
+#ifndef SPANFLAME_H
+#define SPANFLAME_H
+
+/* ---- limits -------------------------------------------------------------------------------- */
+
+#define SF_PAGE_BYTES 4096
+#define SF_SLAB_PAGES 1024 /* 4 MiB a slab: small hosts need one or two */
+#define SF_MAX_SLABS 256   /* 1 GiB of tables in all */
+#define SF_MAX_PAGES (SF_MAX_SLABS * SF_SLAB_PAGES)
+
+#define SF_CHUNK_BITS 12                                 /* text bytes per directory entry: 4 KiB */
+#define SF_LEAF_ROWS 1024                                /* 1024 * (2 + 2) bytes fill a page */
+#define SF_RULES_PER_PAGE 256                            /* 16 bytes each */
+#define SF_DIRECTORY_PER_PAGE 512                        /* 8 bytes each */
+#define SF_MAPPINGS_PER_PAGE 128                         /* 32 bytes each */
+#define SF_MAX_MAPPINGS (32 * SF_MAPPINGS_PER_PAGE)      /* executable mappings of one process */
+#define SF_MAX_OBJECTS 0xff00                            /* ids from here on tag other frame kinds */
+#define SF_MAX_PROCESSES 32768
+
+#define SF_MAX_USER_FRAMES 256
+#define SF_MAX_KERNEL_FRAMES 127
+#define SF_COMM_BYTES 16
+
+/* ---- unwind tables (written by user space, read by BPF) -------------------------------------- */
+
+/* How the canonical frame address (CFA) of a frame is had. Numbers are kept on disk: only add. */
+enum sf_cfa {
+	SF_CFA_NONE = 0,          /* no unwind information for these addresses */
+	SF_CFA_REGISTER = 1,      /* CFA = reg + cfa_offset */
+	SF_CFA_DEREF = 2,         /* CFA = *(reg + cfa_offset) + cfa_addend */
+	SF_CFA_PLT = 3,           /* CFA = rsp + cfa_offset + ((pc & 15) >= cfa_addend ? 8 : 0) */
+	SF_CFA_SIGNAL = 4,        /* rt_sigreturn trampoline: all registers are in the ucontext at rsp */
+	SF_CFA_FRAME_POINTER = 5, /* push rbp; mov rbp, rsp: CFA = rbp + 16, rbp and pc below it */
+	SF_CFA_END = 6,           /* outermost frame: the return address is undefined */
+	SF_CFA_UNSUPPORTED = 7,   /* there is information, but of a form that is not evaluated */
+};
+
+/* Where a frame saved the caller's rbp. */
+enum sf_saved_fp {
+	SF_FP_SAME = 0,    /* not touched: the caller's value is in the register */
+	SF_FP_AT_CFA = 1,  /* at CFA + fp_offset */
+	SF_FP_AT_FP = 2,   /* at rbp + fp_offset (stack realignment of GCC) */
+	SF_FP_UNKNOWN = 3, /* overwritten, or a form that is not evaluated: lost from here on */
+};
+
+/* Where the return address is. */
+enum sf_return_address {
+	SF_RA_AT_CFA = 0,      /* at CFA - 8, as on every call */
+	SF_RA_IN_REGISTER = 1, /* in ra_register (vfork keeps it in rdi) */
+};
+
+/* Registers by their DWARF numbers (System V ABI x86-64, figure 3.36). */
+enum sf_register {
+	SF_RAX = 0,
+	SF_RDX = 1,
+	SF_RCX = 2,
+	SF_RBX = 3,
+	SF_RSI = 4,
+	SF_RDI = 5,
+	SF_RBP = 6,
+	SF_RSP = 7,
+	SF_R8 = 8,
+	SF_R15 = 15,
+};
+
+/* One way to get from a frame to its caller. 16 bytes. */
+struct sf_unwind_rule {
+	unsigned char cfa;            /* enum sf_cfa */
+	unsigned char cfa_register;   /* enum sf_register, for REGISTER and DEREF */
+	unsigned char frame_pointer;  /* enum sf_saved_fp */
+	unsigned char return_address; /* low nibble enum sf_return_address, high nibble its register */
+	int cfa_offset;               /* bytes */
+	int cfa_addend;               /* bytes; for PLT the low four bits of pc from which it is pushed */
+	short fp_offset;              /* bytes from the CFA or rbp */
+	short rbx_offset;             /* caller's rbx at CFA + this; 0: not touched. Only objects whose
+	                               * CFA is somewhere based on rbx (ld.so) carry it. */
+};
+
+/* A run of rows of one leaf: the rows of one 4 KiB chunk of text. count 0: nothing is known. */
+struct sf_directory_entry {
+	unsigned int leaf;    /* pages from the object's first leaf page */
+	unsigned short first; /* index of the chunk's first row in the leaf */
+	unsigned short count; /* rows, at most SF_LEAF_ROWS */
+};
+
+struct sf_leaf {
+	unsigned short pc[SF_LEAF_ROWS];   /* address - start of its chunk */
+	unsigned short rule[SF_LEAF_ROWS]; /* index in the object's rules; rule 0 is always NONE */
+};
+
+/* Map `objects`, index = object id (1 … SF_MAX_OBJECTS - 1; 0 is "no object"). */
+struct sf_object {
+	unsigned long long text_begin; /* ELF address of the first chunk, multiple of 4 KiB */
+	unsigned int chunks;           /* directory entries; 0: no table (yet) */
+	unsigned int directory_page;   /* page number of the extent */
+	unsigned int rules_page;       /* page number of the first page of rules */
+	unsigned int leaf_page;        /* page number of the first leaf */
+	unsigned int state;            /* enum sf_object_state */
+	unsigned int generation;       /* counts the uses of this slot, for tests and debugging */
+};
+
+enum sf_object_state {
+	SF_OBJECT_FREE = 0,
+	SF_OBJECT_PENDING = 1, /* its table is being built */
+	SF_OBJECT_READY = 2,
+	SF_OBJECT_NO_INFO = 3, /* read, and it has no unwind information, or it could not be read */
+};
+
+/* What an executable mapping holds, which decides how its frames are unwound. */
+enum sf_mapping_kind {
+	SF_MAPPING_OBJECT = 1,  /* file or vDSO: the object's table */
+	SF_MAPPING_JIT = 2,     /* anonymous or memfd without ELF: frame pointers */
+	SF_MAPPING_UPROBES = 3, /* [uprobes]: return addresses replaced by the kernel */
+};
+
+/* An executable mapping of a process, half open [begin, end), process addresses. 32 bytes. */
+struct sf_mapping {
+	unsigned long long begin;
+	unsigned long long end;
+	unsigned long long bias; /* process address - ELF address; wraps */
+	unsigned int object;     /* object id, for OBJECT */
+	unsigned int kind;       /* enum sf_mapping_kind */
+};
+
+/* Map `processes`, key = tgid in the initial pid namespace. */
+struct sf_process {
+	unsigned int mapping_page; /* first page of the mapping table's extent */
+	unsigned int mappings;     /* entries */
+	unsigned int flags;        /* enum sf_process_flag */
+	unsigned int reserved;
+};
+
+enum sf_process_flag {
+	/* User space has looked at the process: a pc outside of every mapping is news, not ignorance. */
+	SF_PROCESS_KNOWN = 1,
+};
+
+/* Map `targets`, key = tgid; used when `sf_config.only_targets` is set. */
+struct sf_target {
+	unsigned int follow_children; /* 1: a child made by fork is a target too */
+};
+
+/* ---- samples (written by BPF, read by user space) -------------------------------------------- */
+
+/* How unwinding the user stack ended. src/model/outcome.rs has a sentence for each. Only add. */
+enum sf_outcome {
+	SF_OUTCOME_COMPLETE = 0,          /* the outermost frame was reached */
+	SF_OUTCOME_NO_USER = 1,           /* a kernel thread */
+	SF_OUTCOME_UNKNOWN_PROCESS = 2,   /* no mapping table for the process yet */
+	SF_OUTCOME_UNKNOWN_MAPPING = 3,   /* pc in no executable mapping that is known */
+	SF_OUTCOME_TABLE_PENDING = 4,     /* the object's unwind table is still being built */
+	SF_OUTCOME_NO_TABLE = 5,          /* the object has no unwind information at all */
+	SF_OUTCOME_NO_RULE = 6,           /* the object has a table, but nothing for this pc */
+	SF_OUTCOME_UNSUPPORTED_RULE = 7,  /* a form of rule that is not evaluated */
+	SF_OUTCOME_STACK_UNREADABLE = 8,  /* user memory not resident: it is not faulted in */
+	SF_OUTCOME_REGISTER_LOST = 9,     /* the rule needs a register that is not known here */
+	SF_OUTCOME_STACK_NOT_RISING = 10, /* the CFA did not grow: a loop or garbage */
+	SF_OUTCOME_FRAME_POINTER_END = 11,/* a frame-pointer chain that ended in no known code */
+	SF_OUTCOME_TRUNCATED = 12,        /* SF_MAX_USER_FRAMES reached */
+	SF_OUTCOME_NO_REGISTERS = 13,     /* the user registers of the thread could not be had */
+	SF_OUTCOME_UPROBE_RETURN = 14,    /* in a pending uretprobe whose true return address is gone */
+	SF_OUTCOMES = 15,
+};
+
+/*
+ * A user frame is one word: the object id in the upper 16 bits and the ELF address in the lower 48;
+ * object 0 means a process address (JIT code, or no mapping known). Callers carry the address of
+ * their call instruction's last byte (return address - 1), so every address is one to look up as it
+ * is. Object ids of SF_MAX_OBJECTS and above are reserved for frames of several words.
+ */
+#define SF_FRAME_OBJECT_SHIFT 48
+#define SF_FRAME_ADDRESS_MASK 0xffffffffffffULL
+
+enum sf_sample_flag {
+	SF_SAMPLE_IN_KERNEL = 1,        /* taken in kernel mode */
+	SF_SAMPLE_KERNEL_TRUNCATED = 2, /* SF_MAX_KERNEL_FRAMES reached */
+};
+
+enum sf_event_type {
+	SF_EVENT_SAMPLE = 1,
+};
+
+/* Ring buffer `events`. Only kernel_frames + user_frames words of `frames` are sent. */
+struct sf_sample {
+	unsigned int type; /* enum sf_event_type */
+	unsigned int cpu;
+	unsigned long long time_ns; /* CLOCK_MONOTONIC */
+	unsigned int pid;           /* tgid, initial pid namespace */
+	unsigned int tid;
+	unsigned short kernel_frames;
+	unsigned short user_frames;
+	unsigned char outcome; /* enum sf_outcome */
+	unsigned char flags;   /* enum sf_sample_flag */
+	unsigned short reserved;
+	unsigned long long stopped_at;   /* process address at which an incomplete walk ended, else 0 */
+	char comm[SF_COMM_BYTES];        /* of the process (thread group leader) */
+	char thread_name[SF_COMM_BYTES]; /* of the thread */
+	unsigned long long frames[SF_MAX_KERNEL_FRAMES + SF_MAX_USER_FRAMES]; /* kernel leaf → root,
+	                                                                       * then user leaf → root */
+};
+
+/* ---- counters: per-CPU array `counters`, never reset ------------------------------------------ */
+/* ticks = idle + not_selected + taken; taken = sent + lost_*. */
+enum sf_counter {
+	SF_COUNTER_TICKS = 0,        /* timer interrupts seen by the program */
+	SF_COUNTER_IDLE = 1,         /* … of them on an idle CPU */
+	SF_COUNTER_NOT_SELECTED = 2, /* … of them in a process that was not asked for */
+	SF_COUNTER_TAKEN = 3,
+	SF_COUNTER_SENT = 4,
+	SF_COUNTER_LOST_RING_FULL = 5,
+	SF_COUNTER_LOST_NO_SCRATCH = 6, /* the per-CPU scratch could not be had */
+	SF_COUNTER_USER_FRAMES = 7,     /* sum over all samples, for ns per frame */
+	SF_COUNTER_KERNEL_FRAMES = 8,
+	SF_COUNTERS = 9,
+};
+
+/* Read-only data of sample.bpf.c, set before loading. */
+struct sf_config {
+	unsigned int only_targets;  /* 1: only processes in `targets` */
+	unsigned int agent_tgid;    /* the agent itself, initial pid namespace; 0: unknown */
+	unsigned int exclude_agent; /* 1: ticks in the agent itself count as not selected */
+	unsigned int reserved;
+};
+
+#endif /* SPANFLAME_H */

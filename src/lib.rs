@@ -1,0 +1,11 @@
+//! spanflame: where does the time go, and why was this request slow?
+//!
+//! The floors (see ARCHITECTURE.md): `model` ← `kernel` ← `process` ← `profile` ← `export` ← `cli`.
+//! A module imports from its own floor's folder or from below.
+
+pub mod cli;
+pub mod export;
+pub mod kernel;
+pub mod model;
+pub mod process;
+pub mod profile;

@@ -1,0 +1,237 @@
+//! A symbolized profile: the one form that recording produces, that every exporter writes and that
+//! every importer reads.
+//!
+//! Tables are interned and refer to each other by index, as pprof and OTLP profiles do. A
+//! [`Location`] is an address with the functions that are inlined there; a stack is a run of
+//! locations, leaf first; a [`Sample`] gives a stack, labels and one value for each
+//! [`Profile::value_types`].
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+/// What a value counts, in which unit (`samples`/`count`, `cpu`/`nanoseconds`).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ValueType {
+    /// What is measured.
+    pub kind: String,
+    /// Its unit.
+    pub unit: String,
+}
+
+impl ValueType {
+    /// A value type from its two names.
+    #[must_use]
+    pub fn new(kind: &str, unit: &str) -> Self {
+        Self { kind: kind.to_owned(), unit: unit.to_owned() }
+    }
+}
+
+/// What sort of code a location is, which decides its suffix in folded stacks and its colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum FrameKind {
+    /// Compiled code of an object file.
+    #[default]
+    Native,
+    /// The kernel or one of its modules.
+    Kernel,
+    /// Code that a runtime generated.
+    Jit,
+}
+
+/// An object that was mapped.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Mapping {
+    /// Lowest ELF address of its executable segment.
+    pub start: u64,
+    /// End of that segment, exclusive.
+    pub limit: u64,
+    /// File offset of `start`.
+    pub file_offset: u64,
+    /// Path as the process sees it, or `[kernel.kallsyms]`, `[vdso]`, `[jit]`.
+    pub path: String,
+    /// Build id in lower-case hex, empty if there is none.
+    pub build_id: String,
+    /// Whether its locations carry function names.
+    pub has_functions: bool,
+    /// Whether they carry file names.
+    pub has_filenames: bool,
+    /// Whether they carry line numbers.
+    pub has_line_numbers: bool,
+    /// Whether inlined frames were looked for.
+    pub has_inline_frames: bool,
+}
+
+/// A function.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Function {
+    /// Demangled name.
+    pub name: String,
+    /// Name as the object has it, if that differs from `name`; else empty.
+    pub system_name: String,
+    /// Source file, empty if unknown.
+    pub file: String,
+    /// Line of the function's first line, 0 if unknown.
+    pub start_line: u32,
+}
+
+/// A function at a line: one frame as a person counts them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Frame {
+    /// Index in [`Profile::functions`].
+    pub function: u32,
+    /// Line, 0 if unknown.
+    pub line: u32,
+}
+
+/// An address of the program, with the functions found there.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Location {
+    /// Index in [`Profile::mappings`], if the address lies in a known one.
+    pub mapping: Option<u32>,
+    /// ELF address in the mapping, kernel address, or process address for JIT and unknown code.
+    pub address: u64,
+    /// What sort of code this is.
+    pub kind: FrameKind,
+    /// Innermost inlined function first; the last is the function that the machine code belongs to.
+    /// Empty if the address could not be named: it is then shown as `[module+0xoff]`.
+    pub frames: Vec<Frame>,
+}
+
+/// Index of a stack in [`Profile::stacks`].
+pub type StackId = u32;
+
+/// A label's value.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LabelValue {
+    /// Text.
+    Text(String),
+    /// A number (`pid`, `tid`).
+    Number(i64),
+}
+
+/// A key and a value on a sample.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Label {
+    /// `pid`, `tid`, `comm`, `thread_name`, `service`, `container_id`, `unwind`, `trace_id`, `span_id`.
+    pub key: String,
+    /// Its value.
+    pub value: LabelValue,
+}
+
+impl Label {
+    /// A label with text.
+    #[must_use]
+    pub fn text(key: &str, value: &str) -> Self {
+        Self { key: key.to_owned(), value: LabelValue::Text(value.to_owned()) }
+    }
+
+    /// A label with a number.
+    #[must_use]
+    pub fn number(key: &str, value: i64) -> Self {
+        Self { key: key.to_owned(), value: LabelValue::Number(value) }
+    }
+}
+
+/// A stack with its values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sample {
+    /// Index in [`Profile::stacks`].
+    pub stack: StackId,
+    /// Index in [`Profile::label_sets`].
+    pub labels: u32,
+    /// One value for each of [`Profile::value_types`].
+    pub values: Vec<i64>,
+}
+
+/// A set of samples with everything needed to show them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Profile {
+    /// What the values of a sample are; `samples`/`count` first, then the time.
+    pub value_types: Vec<ValueType>,
+    /// Index in `value_types` of the one to show when nobody asks for another.
+    pub default_value: usize,
+    /// What was sampled, and how far apart, e.g. `cpu`/`nanoseconds` every 10,101,010.
+    pub period_type: Option<ValueType>,
+    /// See `period_type`.
+    pub period: i64,
+    /// Start, nanoseconds since the Unix epoch.
+    pub start_unix_ns: u64,
+    /// Length, nanoseconds.
+    pub duration_ns: u64,
+    /// Objects; the main executable first when one process was asked for.
+    pub mappings: Vec<Mapping>,
+    /// Functions.
+    pub functions: Vec<Function>,
+    /// Locations.
+    pub locations: Vec<Location>,
+    /// Stacks: indices in `locations`, leaf first.
+    pub stacks: Vec<Vec<u32>>,
+    /// Sets of labels, each sorted by key.
+    pub label_sets: Vec<Vec<Label>>,
+    /// The samples.
+    pub samples: Vec<Sample>,
+    /// Free text for the reader (loss counters, the machine).
+    pub comments: Vec<String>,
+}
+
+impl Profile {
+    /// The sum of one value over all samples.
+    #[must_use]
+    pub fn total(&self, value: usize) -> i64 {
+        self.samples.iter().filter_map(|sample| sample.values.get(value)).sum()
+    }
+
+    /// The text of a sample's label, if it has that label with text.
+    #[must_use]
+    pub fn label_text(&self, sample: &Sample, key: &str) -> Option<&str> {
+        let labels = self.label_sets.get(sample.labels as usize)?;
+        labels.iter().find(|label| label.key == key).and_then(|label| match &label.value {
+            LabelValue::Text(text) => Some(text.as_str()),
+            LabelValue::Number(_) => None,
+        })
+    }
+}
+
+/// Gives equal values the same index: the builder's side of every table of [`Profile`].
+#[derive(Debug, Clone)]
+pub struct Interner<T> {
+    values: Vec<T>,
+    index: HashMap<T, u32>,
+}
+
+impl<T> Default for Interner<T> {
+    fn default() -> Self {
+        Self { values: Vec::new(), index: HashMap::new() }
+    }
+}
+
+impl<T: Clone + Eq + Hash> Interner<T> {
+    /// An empty table.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The index of `value`, which is added if it is new.
+    pub fn intern(&mut self, value: T) -> u32 {
+        if let Some(&known) = self.index.get(&value) {
+            return known;
+        }
+        let new = u32::try_from(self.values.len()).unwrap_or(u32::MAX);
+        self.values.push(value.clone());
+        self.index.insert(value, new);
+        new
+    }
+
+    /// The table so far.
+    #[must_use]
+    pub fn values(&self) -> &[T] {
+        &self.values
+    }
+
+    /// The table, in order of index.
+    #[must_use]
+    pub fn into_values(self) -> Vec<T> {
+        self.values
+    }
+}

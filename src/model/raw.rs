@@ -1,0 +1,51 @@
+//! A sample as the kernel side hands it on: addresses, no names.
+
+use super::Outcome;
+
+/// Names an object (executable, library, vDSO) that is or was mapped, for the life of this program.
+/// Dense from 1; its number is an index of the BPF map `objects`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectId(pub u32);
+
+/// One user frame before symbolization. Addresses are ones to look up as they are: a caller's is
+/// that of its call instruction, not of the instruction after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RawFrame {
+    /// An ELF address in an object.
+    Object {
+        /// The object.
+        object: ObjectId,
+        /// ELF address.
+        address: u64,
+    },
+    /// A process address outside of every known object (JIT code, or unknown).
+    Process {
+        /// Process address.
+        address: u64,
+    },
+}
+
+/// One sample as it left the ring buffer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawSample {
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub time_ns: u64,
+    /// The time this sample stands for, nanoseconds.
+    pub weight_ns: u64,
+    /// Process id (thread group), initial pid namespace.
+    pub pid: u32,
+    /// Thread id, initial pid namespace.
+    pub tid: u32,
+    /// Name of the process, i.e. of its first thread.
+    pub comm: String,
+    /// Name of the thread.
+    pub thread_name: String,
+    /// Kernel addresses, leaf first.
+    pub kernel: Vec<u64>,
+    /// User frames, leaf first.
+    pub user: Vec<RawFrame>,
+    /// How the walk of the user stack ended.
+    pub outcome: Outcome,
+    /// The process address at which an incomplete walk ended; 0 if complete.
+    pub stopped_at: u64,
+}

@@ -1,0 +1,1 @@
+//! Raw stacks → frames → samples.

@@ -1,0 +1,1 @@
+//! Go executables: `.gopclntab` names, lines and stack-pointer deltas, stripped or not.

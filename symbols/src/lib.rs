@@ -1,0 +1,16 @@
+//! Objects and addresses → names, files, lines, inlined frames and unwind tables.
+//!
+//! Comes in: open files, process ids, addresses. Goes out: [`unwind::UnwindTable`]s and
+//! [`symbolize::Symbol`]s. Never: BPF, async, network.
+
+pub mod address;
+pub mod build_id;
+pub mod go;
+pub mod object_file;
+pub mod open;
+pub mod symbolize;
+pub mod unwind;
+
+pub use address::{ElfAddress, FileOffset, ProcessAddress};
+pub use build_id::BuildId;
+pub use object_file::{ObjectError, ObjectFile};
