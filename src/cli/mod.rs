@@ -1,5 +1,9 @@
 //! One file a subcommand.
 
+pub mod error;
+
+pub use error::CommandError;
+
 use std::process::ExitCode;
 
 /// Runs the command line.
