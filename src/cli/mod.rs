@@ -1,13 +1,48 @@
-//! One file a subcommand.
+//! The command line: one file or folder a subcommand.
+//!
+//! Comes in: arguments. Goes out: files, text for people, exit codes (INTERFACE.md). Never: logic that
+//! another subcommand or the server would want as well.
 
 pub mod error;
-
-pub use error::CommandError;
+pub mod record;
 
 use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::{CommandFactory, Parser, Subcommand};
+pub use error::CommandError;
+
+/// Where does the time go, and why was this request slow?
+#[derive(Debug, Parser)]
+#[command(name = "spanflame", version, arg_required_else_help = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Record(record::Args),
+}
 
 /// Runs the command line.
 #[must_use]
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let started = Instant::now();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SPANFLAME_LOG_LEVEL")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let _ = CommandLine::command;
+    let outcome = match CommandLine::parse().command {
+        Command::Record(args) => record::run(&args, started),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if !matches!(error, CommandError::CommandStatus(_)) {
+                eprintln!("spanflame: {error}");
+            }
+            error.exit_code()
+        }
+    }
 }

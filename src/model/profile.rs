@@ -6,8 +6,9 @@
 //! locations, leaf first; a [`Sample`] gives a stack, labels and one value for each
 //! [`Profile::value_types`].
 
-use std::collections::HashMap;
 use std::hash::Hash;
+
+use indexmap::IndexSet;
 
 /// What a value counts, in which unit (`samples`/`count`, `cpu`/`nanoseconds`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -195,17 +196,16 @@ impl Profile {
 /// Gives equal values the same index: the builder's side of every table of [`Profile`].
 #[derive(Debug, Clone)]
 pub struct Interner<T> {
-    values: Vec<T>,
-    index: HashMap<T, u32>,
+    values: IndexSet<T>,
 }
 
 impl<T> Default for Interner<T> {
     fn default() -> Self {
-        Self { values: Vec::new(), index: HashMap::new() }
+        Self { values: IndexSet::new() }
     }
 }
 
-impl<T: Clone + Eq + Hash> Interner<T> {
+impl<T: Eq + Hash> Interner<T> {
     /// An empty table.
     #[must_use]
     pub fn new() -> Self {
@@ -214,24 +214,32 @@ impl<T: Clone + Eq + Hash> Interner<T> {
 
     /// The index of `value`, which is added if it is new.
     pub fn intern(&mut self, value: T) -> u32 {
-        if let Some(&known) = self.index.get(&value) {
-            return known;
-        }
-        let new = u32::try_from(self.values.len()).unwrap_or(u32::MAX);
-        self.values.push(value.clone());
-        self.index.insert(value, new);
-        new
+        let (index, _) = self.values.insert_full(value);
+        // 2^32 different values would be hundreds of gigabytes.
+        u32::try_from(index).unwrap_or(u32::MAX)
     }
 
-    /// The table so far.
+    /// The value of an index.
     #[must_use]
-    pub fn values(&self) -> &[T] {
-        &self.values
+    pub fn get(&self, index: u32) -> Option<&T> {
+        self.values.get_index(index as usize)
+    }
+
+    /// How many values there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
     }
 
     /// The table, in order of index.
     #[must_use]
     pub fn into_values(self) -> Vec<T> {
-        self.values
+        self.values.into_iter().collect()
     }
 }

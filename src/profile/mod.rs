@@ -1,1 +1,15 @@
-//! Raw stacks → frames → samples.
+//! Raw stacks → frames → samples, and the unwind tables that make the stacks right.
+//!
+//! Comes in: [`crate::model::RawSample`]s and process records of the kernel floor. Goes out: a
+//! [`crate::model::Profile`]. Never: files, formats, HTTP.
+//!
+//! [`session`] turns the wheel; [`feed`] builds unwind tables in the background; [`aggregate`] counts
+//! equal stacks; [`resolve`] gives them names.
+
+pub mod aggregate;
+pub mod feed;
+pub mod resolve;
+pub mod session;
+
+pub use aggregate::Aggregate;
+pub use session::{Session, SessionError, SessionOptions};

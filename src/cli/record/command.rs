@@ -1,0 +1,171 @@
+//! A command that is held back before `execve` until sampling has begun, so that not even its first
+//! instruction is missed.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus};
+use std::thread::JoinHandle;
+
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+/// A child process that waits before `execve`.
+pub struct HeldCommand {
+    pid: u32,
+    gate: OwnedFd,
+    spawner: JoinHandle<io::Result<Child>>,
+}
+
+/// A child process that runs the user's command.
+pub struct RunningCommand {
+    child: Child,
+    pidfd: OwnedFd,
+}
+
+impl HeldCommand {
+    /// Forks a child for `arguments` (program first, found through `PATH`) and holds it.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn hold(arguments: &[String]) -> io::Result<Self> {
+        let (program, rest) =
+            arguments.split_first().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no command"))?;
+        let (gate_reader, gate_writer) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (pid_reader, pid_writer) = pipe_with(PipeFlags::CLOEXEC)?;
+        let mut command = Command::new(program);
+        command.args(rest);
+        let (gate_fd, gate_writer_fd) = (gate_reader.as_raw_fd(), gate_writer.as_raw_fd());
+        let pid_fd = pid_writer.as_raw_fd();
+        // SAFETY: between fork and exec the closure makes only async-signal-safe system calls, on
+        // descriptors that are open in the parent for as long as the spawning thread runs.
+        unsafe {
+            command.pre_exec(move || {
+                let pid = libc::getpid().to_ne_bytes();
+                // The child's own copy of the writing end would keep the gate from ever closing.
+                libc::close(gate_writer_fd);
+                if libc::write(pid_fd, pid.as_ptr().cast(), pid.len()) != pid.len().cast_signed() {
+                    return Err(io::Error::last_os_error());
+                }
+                let mut go = 0_u8;
+                match libc::read(gate_fd, (&raw mut go).cast(), 1) {
+                    1 => Ok(()),
+                    _ => Err(io::Error::from_raw_os_error(libc::ECANCELED)),
+                }
+            });
+        }
+        // `spawn` returns once the child has called execve, so it has a thread to wait in.
+        let spawner = std::thread::Builder::new().name("spawn-command".to_owned()).spawn(move || {
+            let child = command.spawn();
+            drop((gate_reader, pid_writer));
+            child
+        })?;
+        let mut pid = [0_u8; 4];
+        match File::from(pid_reader).read_exact(&mut pid) {
+            Ok(()) => Ok(Self { pid: u32::from_ne_bytes(pid), gate: gate_writer, spawner }),
+            Err(error) => Err(match spawner.join() {
+                Ok(Err(cause)) => cause,
+                _ => error,
+            }),
+        }
+    }
+
+    /// The child's process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Lets the child go on to `execve`.
+    ///
+    /// # Errors
+    /// That of `execve`, such as a command that does not exist.
+    pub fn release(self) -> io::Result<RunningCommand> {
+        File::from(self.gate).write_all(&[1])?;
+        let child = self.spawner.join().map_err(|_| io::Error::other("the spawning thread failed"))??;
+        let pid = Pid::from_child(&child);
+        Ok(RunningCommand { child, pidfd: pidfd_open(pid, PidfdFlags::empty())? })
+    }
+}
+
+impl RunningCommand {
+    /// Readable when the command has ended.
+    #[must_use]
+    pub fn poll_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Its status, if it has ended.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.child.try_wait()
+    }
+
+    /// Waits for its end; never ends it.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.child.wait()
+    }
+}
+
+/// The status as a shell gives it on: its own, or 128 + N for signal N.
+#[must_use]
+pub fn shell_status(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    u8::try_from(code).unwrap_or(u8::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments(words: &[&str]) -> Vec<String> {
+        words.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn nothing_runs_before_the_release() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let marker = folder.path().join("ran");
+        let held =
+            HeldCommand::hold(&arguments(&["touch", &marker.to_string_lossy()])).expect("the child is held");
+        let cmdline = std::fs::read(format!("/proc/{}/cmdline", held.pid())).expect("it is there");
+        assert!(!cmdline.starts_with(b"touch"), "it has not called execve");
+        assert!(!marker.exists());
+        let mut running = held.release().expect("it runs");
+        assert_eq!(shell_status(running.wait().expect("it ends")), 0);
+        assert!(marker.exists());
+    }
+
+    #[test]
+    fn a_command_that_does_not_exist_is_an_error_at_its_release() {
+        let held = HeldCommand::hold(&arguments(&["/does/not/exist"])).expect("fork works");
+        let error = held.release().err().expect("execve fails");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn the_status_is_the_commands_own_or_128_and_the_signal() {
+        for (script, status) in [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143), ("kill -KILL $$", 137)] {
+            let held = HeldCommand::hold(&arguments(&["sh", "-c", script])).expect("fork works");
+            let mut running = held.release().expect("it runs");
+            assert_eq!(shell_status(running.wait().expect("it ends")), status, "{script}");
+        }
+    }
+
+    #[test]
+    fn a_command_that_is_given_up_never_runs() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let marker = folder.path().join("ran");
+        let held = HeldCommand::hold(&arguments(&["touch", &marker.to_string_lossy()])).expect("fork works");
+        let HeldCommand { gate, spawner, .. } = held;
+        drop(gate);
+        assert!(spawner.join().expect("the thread ends").is_err());
+        assert!(!marker.exists());
+    }
+}

@@ -1,0 +1,125 @@
+//! What a person calls a process: its service and its container.
+//!
+//! All of it is read from `/proc` once, when the first sample of a process arrives; a process that is
+//! gone by then has only its name. Container ids are the 64 hex digits that Docker, containerd, CRI-O
+//! and podman put into the last components of the cgroup path (`/docker/ID`, `…/cri-containerd-ID.scope`,
+//! `/kubepods/…/ID`, `libpod-ID.scope`).
+
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
+
+/// Environments and cgroup files beyond this are cut: nothing that we look for stands that far back.
+const MAX_PROC_FILE_BYTES: u64 = 1 << 20;
+
+/// What is known of a process beyond its number.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Identity {
+    /// `OTEL_SERVICE_NAME`, else `service.name` of `OTEL_RESOURCE_ATTRIBUTES`, else the executable's
+    /// file name; empty for kernel threads and for processes that were gone.
+    pub service: String,
+    /// Container id, 64 hex digits, or empty.
+    pub container_id: String,
+    /// The executable as the process sees it, or empty.
+    pub executable: PathBuf,
+}
+
+impl Identity {
+    /// Reads what `/proc` says of process `pid` now. What cannot be read stays empty.
+    #[must_use]
+    pub fn read(pid: u32) -> Self {
+        let executable = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+        let environment = read_bounded(pid, "environ");
+        let service = service_of_environment(&environment).unwrap_or_else(|| {
+            let name = executable.file_name().map(|name| name.to_string_lossy().into_owned());
+            name.unwrap_or_default().trim_end_matches(" (deleted)").to_owned()
+        });
+        let container_id = container_of_cgroup(&read_bounded(pid, "cgroup")).unwrap_or_default();
+        Self { service, container_id, executable }
+    }
+}
+
+fn read_bounded(pid: u32, file: &str) -> Vec<u8> {
+    let mut contents = Vec::new();
+    if let Ok(opened) = File::open(format!("/proc/{pid}/{file}")) {
+        // A process that exits while it is read leaves what had been read.
+        let _ = opened.take(MAX_PROC_FILE_BYTES).read_to_end(&mut contents);
+    }
+    contents
+}
+
+/// The service name that the process's own environment gives (OpenTelemetry environment variables).
+fn service_of_environment(environment: &[u8]) -> Option<String> {
+    let variable = |name: &str| {
+        environment.split(|&byte| byte == 0).find_map(|entry| {
+            let value = entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+            std::str::from_utf8(value).ok().map(str::trim).filter(|value| !value.is_empty())
+        })
+    };
+    if let Some(service) = variable("OTEL_SERVICE_NAME") {
+        return Some(service.to_owned());
+    }
+    variable("OTEL_RESOURCE_ATTRIBUTES")?.split(',').find_map(|pair| {
+        let (key, value) = pair.split_once('=')?;
+        (key.trim() == "service.name" && !value.trim().is_empty()).then(|| value.trim().to_owned())
+    })
+}
+
+/// The container id in the text of `/proc/PID/cgroup`.
+fn container_of_cgroup(cgroup: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(cgroup).ok()?;
+    text.lines().find_map(|line| {
+        let path = line.splitn(3, ':').nth(2)?;
+        path.rsplit('/').find_map(|component| {
+            let name = component.strip_suffix(".scope").unwrap_or(component);
+            let id = name.rsplit(['-', ':']).next()?;
+            let is_id = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+            is_id.then(|| id.to_owned())
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    #[test]
+    fn container_ids_of_every_runtime_are_found() {
+        for path in [
+            format!("/docker/{ID}"),
+            format!("/system.slice/docker-{ID}.scope"),
+            format!("/kubepods.slice/kubepods-pod1234.slice/cri-containerd-{ID}.scope"),
+            format!("/kubepods/burstable/pod1-2-3/{ID}"),
+            format!("/kubepods.slice/kubepods-pod1.slice/crio-{ID}.scope/container"),
+            format!("/machine.slice/libpod-{ID}.scope"),
+        ] {
+            let line = format!("0::{path}\n");
+            assert_eq!(container_of_cgroup(line.as_bytes()).as_deref(), Some(ID), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_process_outside_of_containers_has_no_id() {
+        assert_eq!(container_of_cgroup(b"0::/user.slice/session-1.scope\n"), None);
+        assert_eq!(container_of_cgroup(b"0::/system.slice/nginx.service"), None);
+        assert_eq!(container_of_cgroup(b""), None);
+        assert_eq!(container_of_cgroup(b"\xff\xfe"), None);
+    }
+
+    #[test]
+    fn the_environment_names_the_service() {
+        assert_eq!(service_of_environment(b"A=1\0OTEL_SERVICE_NAME=shop\0").as_deref(), Some("shop"));
+        let attributes = b"OTEL_RESOURCE_ATTRIBUTES=team=a, service.name = cart ,x=y\0";
+        assert_eq!(service_of_environment(attributes).as_deref(), Some("cart"));
+        assert_eq!(service_of_environment(b"OTEL_SERVICE_NAME=\0NOT_OTEL_SERVICE_NAME=x\0"), None);
+    }
+
+    #[test]
+    fn our_own_executable_is_our_service() {
+        let identity = Identity::read(std::process::id());
+        assert_eq!(Some(identity.executable), std::env::current_exe().ok());
+        assert!(!identity.service.is_empty());
+    }
+}

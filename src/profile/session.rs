@@ -1,0 +1,325 @@
+//! One profiling session: the sampler, the table of processes and the unwind tables, kept in step.
+//!
+//! Each [`Session::turn`] waits for news and takes, in this order: process records (so that a mapping
+//! is known before the samples in it are looked at), finished unwind tables, samples. A sample that
+//! could not be unwound for want of a table asks for that table.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::feed::{FeedStatistics, TableFeeder};
+use crate::kernel::{
+    Counters, KernelError, MappingKind, ProcessEvent, ProcessEvents, ProcessMapping, RunStatistics, Sampler,
+    SamplerOptions, Tables,
+};
+use crate::model::{ObjectId, Outcome, RawSample};
+use crate::process::{Interest, MappingContent, ObjectRegistry, ProcessTable};
+
+/// What to sample and how.
+#[derive(Debug, Clone)]
+pub struct SessionOptions {
+    /// Samples a second and CPU.
+    pub frequency_hz: u32,
+    /// Which processes.
+    pub interest: Interest,
+    /// Whether they run already; a command that is still held back has nothing of its own mapped yet.
+    pub targets_running: bool,
+    /// Size of the sample ring buffer, a power of two.
+    pub ring_buffer_bytes: u32,
+    /// Where unwind tables are kept between runs.
+    pub cache_folder: Option<PathBuf>,
+}
+
+/// Why a session could not begin or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The kernel refused something.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// `/proc` or a thread could not be had.
+    #[error("cannot {what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+}
+
+/// A process whose mappings turned out to be out of date is read again at most this often.
+const REREAD_INTERVAL: Duration = Duration::from_millis(200);
+
+/// See the module's description.
+pub struct Session {
+    sampler: Sampler,
+    tables: Tables,
+    records: ProcessEvents,
+    feeder: TableFeeder,
+    /// The processes of interest.
+    pub processes: ProcessTable,
+    /// The objects they have mapped.
+    pub objects: ObjectRegistry,
+    eager: bool,
+    reread: HashMap<u32, Instant>,
+    batch: Vec<ProcessEvent>,
+}
+
+impl Session {
+    /// Loads the programs and reads the processes that are there. Nothing is sampled yet.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub fn open(options: &SessionOptions) -> Result<Self, SessionError> {
+        let only_targets = matches!(options.interest, Interest::Only { .. });
+        let mut sampler = Sampler::load(&SamplerOptions {
+            frequency_hz: options.frequency_hz,
+            only_targets,
+            ring_buffer_bytes: options.ring_buffer_bytes,
+            exclude_agent: false,
+        })?;
+        if let Interest::Only { pids, follow_children } = &options.interest {
+            for &pid in pids {
+                sampler.add_target(pid, *follow_children)?;
+            }
+        }
+        let tables = sampler.take_tables()?;
+        // From here on every new mapping is heard of; what was there before is read from /proc next.
+        let records = ProcessEvents::open()?;
+        let feeder = TableFeeder::start(options.cache_folder.clone())
+            .map_err(|source| SessionError::System { what: "start the builders of unwind tables", source })?;
+        let mut session = Self {
+            sampler,
+            tables,
+            records,
+            feeder,
+            processes: ProcessTable::new(options.interest.clone()),
+            objects: ObjectRegistry::default(),
+            eager: only_targets,
+            reread: HashMap::new(),
+            batch: Vec::new(),
+        };
+        if options.targets_running {
+            session.read_running()?;
+        }
+        Ok(session)
+    }
+
+    fn read_running(&mut self) -> Result<(), SessionError> {
+        self.processes
+            .read_running(&mut self.objects, &mut self.tables)
+            .map_err(|source| SessionError::System { what: "list /proc", source })?;
+        self.publish_processes();
+        Ok(())
+    }
+
+    /// Has the kernel measure the run time of the programs, which costs about 20 ns a run.
+    ///
+    /// # Errors
+    /// [`SessionError::Kernel`].
+    pub fn enable_run_statistics(&mut self) -> Result<(), SessionError> {
+        Ok(self.sampler.enable_run_statistics()?)
+    }
+
+    /// Begins to sample.
+    ///
+    /// # Errors
+    /// [`SessionError::Kernel`].
+    pub fn start(&mut self) -> Result<(), SessionError> {
+        Ok(self.sampler.start()?)
+    }
+
+    /// Ends sampling and hands on every sample that is still in the ring buffer; counters are final.
+    ///
+    /// # Errors
+    /// [`SessionError::Kernel`].
+    pub fn stop(&mut self, on_sample: &mut dyn FnMut(RawSample)) -> Result<(), SessionError> {
+        self.sampler.stop()?;
+        self.take_records()?;
+        while self.sampler.drain(on_sample)? > 0 {}
+        Ok(())
+    }
+
+    /// Waits until all unwind tables that were asked for are in, at most `limit`.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub fn wait_for_tables(&mut self, limit: Duration) -> Result<(), SessionError> {
+        let deadline = Instant::now() + limit;
+        while !self.feeder.is_idle() && Instant::now() < deadline {
+            self.turn(deadline.saturating_duration_since(Instant::now()), &[], &mut |_| {})?;
+        }
+        Ok(())
+    }
+
+    /// Waits for news, at most `timeout`, and takes it. Returns early when one of `others` is readable.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub fn turn(
+        &mut self,
+        timeout: Duration,
+        others: &[std::os::fd::BorrowedFd<'_>],
+        on_sample: &mut dyn FnMut(RawSample),
+    ) -> Result<(), SessionError> {
+        let mut sources = vec![
+            PollFd::from_borrowed_fd(self.sampler.poll_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.records.poll_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.feeder.poll_fd(), PollFlags::IN),
+        ];
+        sources.extend(others.iter().map(|&other| PollFd::from_borrowed_fd(other, PollFlags::IN)));
+        let wait = Timespec {
+            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        };
+        match poll(&mut sources, Some(&wait)) {
+            // An interrupting signal is news for the caller.
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => {
+                return Err(SessionError::System { what: "wait for samples", source: error.into() });
+            }
+        }
+        self.take_records()?;
+        self.feeder.publish(&mut self.tables);
+        self.take_samples(on_sample)?;
+        Ok(())
+    }
+
+    fn take_records(&mut self) -> Result<(), SessionError> {
+        self.batch.clear();
+        let lost_before = self.records.lost();
+        self.records.drain(&mut self.batch)?;
+        for record in &self.batch {
+            self.processes.apply(record, &mut self.objects, &mut self.tables);
+        }
+        if self.records.lost() > lost_before {
+            // What was lost is not known: everything is looked at afresh.
+            self.read_running()?;
+        }
+        self.publish_processes();
+        for pid in self.processes.take_ended() {
+            self.tables.remove_process(pid);
+            self.reread.remove(&pid);
+        }
+        Ok(())
+    }
+
+    /// Tells the kernel the mappings that changed, and asks for tables that will surely be needed.
+    fn publish_processes(&mut self) {
+        for pid in self.processes.take_changed() {
+            let Some(process) = self.processes.get(pid) else { continue };
+            let mappings: Vec<_> = process
+                .mappings
+                .as_slice()
+                .iter()
+                .map(|mapping| {
+                    let (kind, bias) = match mapping.content {
+                        MappingContent::Object { object, bias } => (MappingKind::Object(object), bias.0),
+                        MappingContent::Jit => (MappingKind::Jit, 0),
+                        MappingContent::Uprobes => (MappingKind::Uprobes, 0),
+                    };
+                    ProcessMapping { begin: mapping.begin, end: mapping.end, bias, kind }
+                })
+                .collect();
+            if let Err(error) = self.tables.set_process(pid, &mappings) {
+                tracing::warn!("stacks of process {pid} are cut: {error}");
+            }
+            if self.eager || process.started_under_watch {
+                for object in process.mappings.objects() {
+                    request(&mut self.feeder, &self.objects, &mut self.tables, object, false);
+                }
+            }
+        }
+    }
+
+    fn take_samples(&mut self, on_sample: &mut dyn FnMut(RawSample)) -> Result<(), SessionError> {
+        let mut wanting: HashMap<u32, (Outcome, u64)> = HashMap::new();
+        self.sampler.drain(&mut |sample| {
+            if matches!(
+                sample.outcome,
+                Outcome::UnknownProcess | Outcome::UnknownMapping | Outcome::TablePending
+            ) {
+                wanting.insert(sample.pid, (sample.outcome, sample.stopped_at));
+            }
+            on_sample(sample);
+        })?;
+        for (pid, (outcome, stopped_at)) in wanting {
+            self.supply(pid, outcome, stopped_at);
+        }
+        self.publish_processes();
+        Ok(())
+    }
+
+    /// Gets what a sample lacked: the process, its mappings, or tables of what it has mapped.
+    fn supply(&mut self, pid: u32, outcome: Outcome, stopped_at: u64) {
+        if outcome != Outcome::TablePending || self.processes.get(pid).is_none() {
+            let now = Instant::now();
+            let recently = self.reread.get(&pid).is_some_and(|&last| now - last < REREAD_INTERVAL);
+            if recently || !self.processes.is_of_interest(pid) {
+                return;
+            }
+            self.reread.insert(pid, now);
+            self.processes.read_process(pid, &mut self.objects, &mut self.tables);
+        }
+        let Some(process) = self.processes.get(pid) else { return };
+        let missing = process.mappings.find(stopped_at).map(|mapping| mapping.content);
+        if let Some(MappingContent::Object { object, .. }) = missing {
+            request(&mut self.feeder, &self.objects, &mut self.tables, object, true);
+        }
+        for object in process.mappings.objects() {
+            request(&mut self.feeder, &self.objects, &mut self.tables, object, false);
+        }
+    }
+
+    /// The sampler's counters; final after [`Session::stop`].
+    ///
+    /// # Errors
+    /// [`SessionError::Kernel`].
+    pub fn counters(&self) -> Result<Counters, SessionError> {
+        Ok(self.sampler.counters()?)
+    }
+
+    /// Events of the ring buffer that made no sense.
+    #[must_use]
+    pub fn malformed_events(&self) -> u64 {
+        self.sampler.malformed_events()
+    }
+
+    /// Run time of the BPF programs, if [`Session::enable_run_statistics`] was called.
+    #[must_use]
+    pub fn run_statistics(&self) -> RunStatistics {
+        self.sampler.run_statistics()
+    }
+
+    /// Memory of all BPF maps, bytes.
+    #[must_use]
+    pub fn map_bytes(&self) -> u64 {
+        self.sampler.map_bytes()
+    }
+
+    /// What was done to get unwind tables.
+    #[must_use]
+    pub fn feed_statistics(&self) -> FeedStatistics {
+        self.feeder.statistics()
+    }
+
+    /// Process records that the kernel could not deliver.
+    #[must_use]
+    pub fn lost_records(&self) -> u64 {
+        self.records.lost()
+    }
+}
+
+fn request(
+    feeder: &mut TableFeeder,
+    objects: &ObjectRegistry,
+    tables: &mut Tables,
+    id: ObjectId,
+    urgent: bool,
+) {
+    if let Some(object) = objects.get(id) {
+        feeder.request(id, object, urgent, tables);
+    }
+}
