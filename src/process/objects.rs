@@ -78,7 +78,8 @@ struct FileStamp {
 impl FileStamp {
     fn of(file: &File) -> Option<Self> {
         let metadata = file.metadata().ok()?;
-        let in_ns = |seconds: i64, nanoseconds: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
+        let in_ns =
+            |seconds: i64, nanoseconds: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
         Some(Self {
             device: metadata.dev(),
             inode: metadata.ino(),
@@ -126,7 +127,11 @@ impl ObjectRegistry {
     }
 
     /// What lies in a file-backed mapping; `None` if its file cannot be had any more.
-    pub fn file_content(&mut self, mapping: FileMapping<'_>, ids: &mut dyn ObjectIds) -> Option<MappingContent> {
+    pub fn file_content(
+        &mut self,
+        mapping: FileMapping<'_>,
+        ids: &mut dyn ObjectIds,
+    ) -> Option<MappingContent> {
         let id = match mapping.build_id.and_then(|id| self.by_build_id.get(&BuildId::Gnu(id.to_vec()))) {
             Some(&known) => known,
             None => match self.open(mapping, ids) {
@@ -220,14 +225,8 @@ impl ObjectRegistry {
         }
         let (object, length) = self.vdso.flatten()?;
         (end.checked_sub(begin)? == length).then(|| {
-            let mapping = FileMapping {
-                pid: 0,
-                begin,
-                end,
-                file_offset: 0,
-                build_id: None,
-                path: Path::new("[vdso]"),
-            };
+            let mapping =
+                FileMapping { pid: 0, begin, end, file_offset: 0, build_id: None, path: Path::new("[vdso]") };
             MappingContent::Object { object, bias: self.bias(object, mapping) }
         })
     }

@@ -114,7 +114,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes_are_passed_over(text: Vec<u8>) {
-            parse(&text);
+            let _ = parse(&text);
         }
     }
 }

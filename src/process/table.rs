@@ -111,7 +111,11 @@ impl ProcessTable {
     ///
     /// # Errors
     /// The system's, if `/proc` cannot be listed.
-    pub fn read_running(&mut self, objects: &mut ObjectRegistry, ids: &mut dyn ObjectIds) -> std::io::Result<()> {
+    pub fn read_running(
+        &mut self,
+        objects: &mut ObjectRegistry,
+        ids: &mut dyn ObjectIds,
+    ) -> std::io::Result<()> {
         let pids: Vec<u32> = match &self.interest {
             Interest::Only { pids, .. } => pids.iter().copied().collect(),
             Interest::All => std::fs::read_dir("/proc")?
@@ -269,5 +273,161 @@ fn note_executable(process: &mut Process, path: &Path, content: MappingContent) 
         process.executable_object = Some(object);
     } else if process.executable_object.is_none() && process.executable == path {
         process.executable_object = Some(object);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct CountingIds(u32);
+
+    impl ObjectIds for CountingIds {
+        fn next_object_id(&mut self) -> Option<ObjectId> {
+            self.0 += 1;
+            Some(ObjectId(self.0))
+        }
+    }
+
+    struct World {
+        table: ProcessTable,
+        objects: ObjectRegistry,
+        ids: CountingIds,
+    }
+
+    impl World {
+        fn new(interest: Interest) -> Self {
+            let (objects, ids) = (ObjectRegistry::default(), CountingIds(0));
+            Self { table: ProcessTable::new(interest), objects, ids }
+        }
+
+        fn apply(&mut self, event: &ProcessEvent) {
+            self.table.apply(event, &mut self.objects, &mut self.ids);
+        }
+
+        fn ranges(&self, pid: u32) -> Vec<(u64, u64)> {
+            let process = self.table.get(pid).expect("the process is known");
+            process.mappings.as_slice().iter().map(|mapping| (mapping.begin, mapping.end)).collect()
+        }
+    }
+
+    /// Far beyond `pid_max`: no such process can exist.
+    const NOBODY: u32 = 0x7fff_0000;
+
+    fn anonymous(pid: u32, begin: u64, length: u64) -> ProcessEvent {
+        ProcessEvent::Mapped {
+            time_ns: 0,
+            pid,
+            tid: pid,
+            begin,
+            length,
+            file_offset: 0,
+            device: (0, 0),
+            inode: 0,
+            build_id: None,
+            path: PathBuf::from("//anon"),
+        }
+    }
+
+    fn forked(pid: u32, parent_pid: u32) -> ProcessEvent {
+        ProcessEvent::Forked { time_ns: 0, pid, tid: pid, parent_pid, parent_tid: parent_pid }
+    }
+
+    #[test]
+    fn a_child_inherits_mappings_and_loses_them_at_exec() {
+        let mut world = World::new(Interest::All);
+        world.apply(&anonymous(NOBODY, 0x1000, 0x1000));
+        world.apply(&forked(NOBODY + 1, NOBODY));
+        assert_eq!(world.ranges(NOBODY + 1), [(0x1000, 0x2000)]);
+        world.apply(&ProcessEvent::Exec { time_ns: 0, pid: NOBODY + 1, comm: "new".to_owned() });
+        world.apply(&anonymous(NOBODY + 1, 0x8000, 0x1000));
+        assert_eq!(world.ranges(NOBODY + 1), [(0x8000, 0x9000)]);
+        assert_eq!(world.ranges(NOBODY), [(0x1000, 0x2000)], "the parent keeps its own");
+        assert!(world.table.get(NOBODY + 1).is_some_and(|child| child.started_under_watch));
+        assert!(world.table.get(NOBODY).is_some_and(|parent| !parent.started_under_watch));
+    }
+
+    #[test]
+    fn a_new_thread_changes_nothing() {
+        let mut world = World::new(Interest::All);
+        world.apply(&anonymous(NOBODY, 0x1000, 0x1000));
+        world.table.take_changed();
+        world.apply(&ProcessEvent::Forked {
+            time_ns: 0,
+            pid: NOBODY,
+            tid: NOBODY + 1,
+            parent_pid: NOBODY,
+            parent_tid: NOBODY,
+        });
+        assert!(world.table.take_changed().is_empty());
+    }
+
+    #[test]
+    fn only_what_was_asked_for_and_its_children_are_kept() {
+        let pids = HashSet::from([NOBODY]);
+        let mut world = World::new(Interest::Only { pids, follow_children: true });
+        world.apply(&anonymous(NOBODY + 5, 0x1000, 0x1000));
+        world.apply(&forked(NOBODY + 6, NOBODY + 5));
+        world.apply(&forked(NOBODY + 1, NOBODY));
+        world.apply(&forked(NOBODY + 2, NOBODY + 1));
+        assert!(world.table.get(NOBODY + 5).is_none());
+        assert!(world.table.get(NOBODY + 6).is_none());
+        assert!(world.table.get(NOBODY + 2).is_some(), "a grandchild is a child's child");
+    }
+
+    #[test]
+    fn a_process_ends_once_and_is_remembered() {
+        let mut world = World::new(Interest::All);
+        world.apply(&anonymous(NOBODY, 0x1000, 0x1000));
+        let exit = ProcessEvent::Exited { time_ns: 0, pid: NOBODY, tid: NOBODY };
+        world.apply(&exit);
+        assert_eq!(world.table.take_ended(), [NOBODY]);
+        world.apply(&exit);
+        assert!(world.table.take_ended().is_empty());
+        assert_eq!(world.ranges(NOBODY), [(0x1000, 0x2000)], "its samples can still be named");
+    }
+
+    #[test]
+    fn a_thread_that_ends_does_not_end_its_process() {
+        let mut world = World::new(Interest::All);
+        let this = std::process::id();
+        assert!(world.table.read_process(this, &mut world.objects, &mut world.ids));
+        world.apply(&ProcessEvent::Exited { time_ns: 0, pid: this, tid: this + 1 });
+        assert!(world.table.take_ended().is_empty());
+    }
+
+    #[test]
+    fn remembered_processes_are_bounded() {
+        let mut world = World::new(Interest::All);
+        let count = u32::try_from(MAX_EXITED).expect("small") + 10;
+        for pid in NOBODY..NOBODY + count {
+            world.apply(&anonymous(pid, 0x1000, 0x1000));
+            world.apply(&ProcessEvent::Exited { time_ns: 0, pid, tid: pid });
+            world.table.take_ended();
+        }
+        assert_eq!(world.table.processes.len(), MAX_EXITED);
+        assert!(world.table.get(NOBODY).is_none() && world.table.get(NOBODY + count - 1).is_some());
+    }
+
+    #[test]
+    fn our_own_process_has_its_executable_its_libraries_and_the_vdso() {
+        let mut world = World::new(Interest::All);
+        let this = std::process::id();
+        assert!(world.table.read_process(this, &mut world.objects, &mut world.ids));
+        let process = world.table.get(this).expect("we are known");
+        assert_eq!(Some(&process.executable), std::env::current_exe().ok().as_ref());
+        let here = our_own_process_has_its_executable_its_libraries_and_the_vdso as fn() as usize as u64;
+        let mapping = process.mappings.find(here).expect("our code is mapped");
+        let MappingContent::Object { object, bias } = mapping.content else { panic!("it is an object") };
+        assert_eq!(Some(object), process.executable_object);
+        // The test binary's own symbol table is the oracle for the bias: its ELF address lies in text.
+        let file = world.objects.get(object).and_then(|object| object.file.clone().ok()).expect("opened");
+        let address = here.wrapping_sub(bias.0);
+        let within = file.segments().iter().find(|segment| {
+            segment.executable
+                && (segment.address.0..segment.address.0 + segment.memory_bytes).contains(&address)
+        });
+        assert!(within.is_some(), "{address:#x} is no text address");
+        assert!(world.objects.iter().any(|(_, object)| object.path == Path::new("[vdso]")));
     }
 }

@@ -7,7 +7,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -74,7 +74,7 @@ impl TableFeeder {
     ///
     /// # Errors
     /// The system's, if threads or the event descriptor cannot be made.
-    pub fn start(cache_folder: Option<PathBuf>) -> std::io::Result<Self> {
+    pub fn start(cache_folder: Option<&Path>) -> std::io::Result<Self> {
         let shared = Arc::new(SharedQueue::default());
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let (sender, finished) = crossbeam_channel::unbounded();
@@ -82,7 +82,7 @@ impl TableFeeder {
         let builders = (0..builders)
             .map(|_| {
                 let (shared, sender, wake) = (shared.clone(), sender.clone(), wake.clone());
-                let cache = cache_folder.clone().map(UnwindCache::new);
+                let cache = cache_folder.map(|folder| UnwindCache::new(folder.to_owned()));
                 std::thread::Builder::new()
                     .name("unwind-tables".to_owned())
                     .spawn(move || build_requested(&shared, &sender, &wake, cache.as_ref()))
@@ -196,7 +196,12 @@ impl Drop for TableFeeder {
     }
 }
 
-fn build_requested(shared: &SharedQueue, finished: &Sender<Built>, wake: &OwnedFd, cache: Option<&UnwindCache>) {
+fn build_requested(
+    shared: &SharedQueue,
+    finished: &Sender<Built>,
+    wake: &OwnedFd,
+    cache: Option<&UnwindCache>,
+) {
     loop {
         let mut queue = shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let request = loop {

@@ -11,8 +11,8 @@ use spanflame_symbols::symbolize::{Symbol, SymbolFrame, Symbolizer};
 
 use super::aggregate::{Aggregate, RawStack};
 use crate::model::{
-    Frame, FrameKind, Function, Interner, Label, Location, Mapping, ObjectId, Outcome, Profile, RawFrame, Sample,
-    ValueType,
+    Frame, FrameKind, Function, Interner, Label, Location, Mapping, ObjectId, Outcome, Profile, RawFrame,
+    Sample, ValueType,
 };
 use crate::process::identity::Identity;
 use crate::process::{MappingContent, ObjectRegistry, ProcessTable};
@@ -53,7 +53,12 @@ enum Place {
 }
 
 /// Gives names to everything in `aggregate`.
-pub fn profile(aggregate: &Aggregate, world: World<'_>, symbolizer: &mut Symbolizer, taken: Taken) -> Profile {
+pub fn profile(
+    aggregate: &Aggregate,
+    world: World<'_>,
+    symbolizer: &mut Symbolizer,
+    taken: Taken,
+) -> Profile {
     let entries = aggregate.sorted();
     let mut places = BTreeSet::new();
     for (key, _) in &entries {
@@ -228,13 +233,19 @@ impl Tables {
         }
     }
 
-    fn locate_kernel(&mut self, addresses: &[u64], symbolizer: &mut Symbolizer, located: &mut HashMap<Place, u32>) {
+    fn locate_kernel(
+        &mut self,
+        addresses: &[u64],
+        symbolizer: &mut Symbolizer,
+        located: &mut HashMap<Place, u32>,
+    ) {
         let mut by_module: BTreeMap<String, Vec<(u64, Symbol)>> = BTreeMap::new();
         for (address, found) in addresses.iter().zip(symbolizer.kernel(addresses)) {
             by_module.entry(found.module).or_default().push((*address, found.symbol));
         }
         for (module, symbols) in by_module {
-            let path = if module == "kernel" { "[kernel.kallsyms]".to_owned() } else { format!("[{module}]") };
+            let path =
+                if module == "kernel" { "[kernel.kallsyms]".to_owned() } else { format!("[{module}]") };
             let addresses: Vec<u64> = symbols.iter().map(|(address, _)| *address).collect();
             let mapping = self.special_mapping(&path, &addresses);
             for (address, symbol) in symbols {

@@ -88,7 +88,7 @@ impl Session {
         let tables = sampler.take_tables()?;
         // From here on every new mapping is heard of; what was there before is read from /proc next.
         let records = ProcessEvents::open()?;
-        let feeder = TableFeeder::start(options.cache_folder.clone())
+        let feeder = TableFeeder::start(options.cache_folder.as_deref())
             .map_err(|source| SessionError::System { what: "start the builders of unwind tables", source })?;
         let mut session = Self {
             sampler,

@@ -30,8 +30,9 @@ impl HeldCommand {
     /// # Errors
     /// The system's.
     pub fn hold(arguments: &[String]) -> io::Result<Self> {
-        let (program, rest) =
-            arguments.split_first().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no command"))?;
+        let (program, rest) = arguments
+            .split_first()
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no command"))?;
         let (gate_reader, gate_writer) = pipe_with(PipeFlags::CLOEXEC)?;
         let (pid_reader, pid_writer) = pipe_with(PipeFlags::CLOEXEC)?;
         let mut command = Command::new(program);
@@ -151,7 +152,8 @@ mod tests {
 
     #[test]
     fn the_status_is_the_commands_own_or_128_and_the_signal() {
-        for (script, status) in [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143), ("kill -KILL $$", 137)] {
+        for (script, status) in [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143), ("kill -KILL $$", 137)]
+        {
             let held = HeldCommand::hold(&arguments(&["sh", "-c", script])).expect("fork works");
             let mut running = held.release().expect("it runs");
             assert_eq!(shell_status(running.wait().expect("it ends")), status, "{script}");

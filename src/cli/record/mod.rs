@@ -84,7 +84,8 @@ impl std::str::FromStr for StatsTarget {
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(text.len());
+    let digits =
+        text.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let number: f64 = number.parse().map_err(|_| format!("{text:?} is no duration such as 10s or 500ms"))?;
     let seconds = match unit {
@@ -225,7 +226,10 @@ impl Recording {
         self.session.start().map_err(session_error)?;
         let mut command = match held {
             Some(held) => Some(held.release().map_err(|error| {
-                CommandError::Usage(anyhow!("cannot run {:?}: {error}", args.command.first().map_or("", |c| c)))
+                CommandError::Usage(anyhow!(
+                    "cannot run {:?}: {error}",
+                    args.command.first().map_or("", |c| c)
+                ))
             })?),
             None => None,
         };
@@ -326,7 +330,8 @@ struct Summary<'a> {
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let with_user = self.samples.written - self.stacks.no_user;
-        let share = if with_user == 0 { 100.0 } else { self.stacks.complete as f64 * 100.0 / with_user as f64 };
+        let share =
+            if with_user == 0 { 100.0 } else { self.stacks.complete as f64 * 100.0 / with_user as f64 };
         write!(
             formatter,
             "Wrote {} samples to {} ({share:.1} % of user stacks complete",
@@ -343,11 +348,15 @@ impl fmt::Display for Summary<'_> {
 
 fn add_comments(profile: &mut Profile, samples: &SampleAccount) {
     profile.comments.push(format!("spanflame {}", env!("CARGO_PKG_VERSION")));
-    profile.comments.push(format!("taken={} written={} idle={}", samples.taken, samples.written, samples.idle));
+    profile
+        .comments
+        .push(format!("taken={} written={} idle={}", samples.taken, samples.written, samples.idle));
     for (reason, count) in &samples.lost {
         profile.comments.push(format!("lost {reason}={count}"));
     }
-    debug_assert!(profile.label_sets.iter().all(|labels| labels.is_sorted_by_key(|label: &Label| &label.key)));
+    debug_assert!(
+        profile.label_sets.iter().all(|labels| labels.is_sorted_by_key(|label: &Label| &label.key))
+    );
 }
 
 fn nanoseconds(duration: Duration) -> u64 {
@@ -365,7 +374,9 @@ fn session_error(error: SessionError) -> CommandError {
 
 /// Room for half a second of samples of 1 KiB on every CPU; a full ring buffer loses samples, counted.
 fn ring_buffer_bytes(frequency_hz: u32) -> u32 {
-    if let Some(wanted) = std::env::var("SPANFLAME_RING_BYTES").ok().and_then(|bytes| bytes.parse::<u32>().ok()) {
+    if let Some(wanted) =
+        std::env::var("SPANFLAME_RING_BYTES").ok().and_then(|bytes| bytes.parse::<u32>().ok())
+    {
         return wanted.clamp(4096, 1 << 30).next_power_of_two();
     }
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -383,7 +394,8 @@ fn cache_folder() -> Option<PathBuf> {
         return Some(PathBuf::from("/var/cache/spanflame"));
     }
     let user_cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let user_cache = user_cache.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
+    let user_cache =
+        user_cache.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
     user_cache.map(|folder| folder.join("spanflame"))
 }
 
@@ -404,7 +416,9 @@ impl Progress {
         if self.enabled && due {
             self.shown = Some(Instant::now());
             let (elapsed, whole) = (elapsed.as_secs_f64(), self.whole.as_secs_f64());
-            eprint!("\r\x1b[KRecording: {elapsed:.1} of {whole:.0} s, {samples} samples (Ctrl-C writes what there is)");
+            eprint!(
+                "\r\x1b[KRecording: {elapsed:.1} of {whole:.0} s, {samples} samples (Ctrl-C writes what there is)"
+            );
             let _ = std::io::stderr().flush();
         }
     }

@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use crate::kernel::Counters;
 use crate::model::Outcome;
+use crate::process::{ObjectRegistry, ProcessTable};
 use crate::profile::Aggregate;
 use crate::profile::aggregate::{Key, Weight};
-use crate::process::{ObjectRegistry, ProcessTable};
 
 /// The object that `--stats json` prints.
 #[derive(Debug, Clone, Serialize)]
@@ -125,7 +125,8 @@ pub fn stacks(
             other => *stacks.incomplete.entry(other.name()).or_default() += samples,
         }
         let process = processes.get(pid);
-        let path = process.map(|process| process.executable.to_string_lossy().into_owned()).unwrap_or_default();
+        let path =
+            process.map(|process| process.executable.to_string_lossy().into_owned()).unwrap_or_default();
         let build_id = process
             .and_then(|process| objects.get(process.executable_object?)?.file.as_ref().ok())
             .map(|file| file.build_id().to_hex())
@@ -138,7 +139,12 @@ pub fn stacks(
     }
     let mut executables: Vec<_> = executables
         .into_iter()
-        .map(|((path, build_id), (samples, complete))| ExecutableAccount { path, build_id, samples, complete })
+        .map(|((path, build_id), (samples, complete))| ExecutableAccount {
+            path,
+            build_id,
+            samples,
+            complete,
+        })
         .collect();
     executables.sort_by_key(|executable| std::cmp::Reverse(executable.samples));
     (stacks, executables)
