@@ -16,3 +16,4 @@ pub mod unwind;
 pub use address::{ElfAddress, FileOffset, ProcessAddress};
 pub use build_id::BuildId;
 pub use object_file::{Machine, ObjectError, ObjectFile};
+pub use unwind::UnwindTable;
