@@ -1,5 +1,6 @@
 //! One file a subcommand.
 
+pub mod convert;
 pub mod error;
 
 pub use error::CommandError;
