@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod export;
+pub mod ingest;
 pub mod kernel;
 pub mod model;
 pub mod process;

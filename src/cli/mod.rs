@@ -3,6 +3,7 @@
 //! Comes in: arguments. Goes out: files, text for people, exit codes (INTERFACE.md). Never: logic that
 //! another subcommand or the server would want as well.
 
+pub mod convert;
 pub mod error;
 pub mod record;
 

@@ -52,11 +52,13 @@ pub struct Mapping {
     pub path: String,
     /// Build id in lower-case hex, empty if there is none.
     pub build_id: String,
-    /// Whether its locations carry function names.
+    /// Whether function names were looked for, as far as they could be found: true for every mapping
+    /// that spanflame records. If it is false, readers such as `go tool pprof` look for them
+    /// themselves, on their own machine, and complain when they find no such file.
     pub has_functions: bool,
-    /// Whether they carry file names.
+    /// Whether the locations carry file names, as far as the object has them.
     pub has_filenames: bool,
-    /// Whether they carry line numbers.
+    /// Whether they carry line numbers, as far as the object has them.
     pub has_line_numbers: bool,
     /// Whether inlined frames were looked for.
     pub has_inline_frames: bool,
@@ -176,10 +178,65 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// The sum of one value over all samples.
+    /// The sum of one value over all samples, held at the ends of `i64`.
     #[must_use]
     pub fn total(&self, value: usize) -> i64 {
-        self.samples.iter().filter_map(|sample| sample.values.get(value)).sum()
+        let values = self.samples.iter().filter_map(|sample| sample.values.get(value));
+        values.fold(0, |sum, &value| sum.saturating_add(value))
+    }
+
+    /// The index of the value type of this name (`cpu`), or of this name and unit (`cpu/nanoseconds`).
+    #[must_use]
+    pub fn value_index(&self, name: &str) -> Option<usize> {
+        self.value_types.iter().position(|value_type| {
+            value_type.kind == name
+                || name
+                    .split_once('/')
+                    .is_some_and(|(kind, unit)| value_type.kind == kind && value_type.unit == unit)
+        })
+    }
+
+    /// Checks that every index leads somewhere and that every sample has one value for each value
+    /// type. Linear in the size of the profile. Whoever writes a profile out checks it once and then
+    /// follows the indices without a second thought.
+    ///
+    /// # Errors
+    /// The first inconsistency, with the row where it stands.
+    pub fn validate(&self) -> Result<(), InvalidProfile> {
+        let check = |table, row: usize, target, index: usize, length: usize| {
+            if index < length {
+                return Ok(());
+            }
+            Err(InvalidProfile::Dangling { table, row, target, index, length })
+        };
+        for (row, location) in self.locations.iter().enumerate() {
+            if let Some(mapping) = location.mapping {
+                check("location", row, "mapping", mapping as usize, self.mappings.len())?;
+            }
+            for frame in &location.frames {
+                check("location", row, "function", frame.function as usize, self.functions.len())?;
+            }
+        }
+        for (row, stack) in self.stacks.iter().enumerate() {
+            for &location in stack {
+                check("stack", row, "location", location as usize, self.locations.len())?;
+            }
+        }
+        for (row, sample) in self.samples.iter().enumerate() {
+            check("sample", row, "stack", sample.stack as usize, self.stacks.len())?;
+            check("sample", row, "label set", sample.labels as usize, self.label_sets.len())?;
+            if sample.values.len() != self.value_types.len() {
+                return Err(InvalidProfile::ValueCount {
+                    row,
+                    values: sample.values.len(),
+                    types: self.value_types.len(),
+                });
+            }
+        }
+        if self.value_types.is_empty() {
+            return Err(InvalidProfile::NoValueTypes);
+        }
+        check("profile", 0, "default value type", self.default_value, self.value_types.len())
     }
 
     /// The text of a sample's label, if it has that label with text.
@@ -191,6 +248,38 @@ impl Profile {
             LabelValue::Number(_) => None,
         })
     }
+}
+
+/// Why a [`Profile`] does not hold together: a mistake of the code that built it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidProfile {
+    /// An index leads nowhere.
+    #[error("{table} {row} refers to {target} {index}, but there are only {length}")]
+    Dangling {
+        /// Table of the row that refers.
+        table: &'static str,
+        /// Its index there.
+        row: usize,
+        /// What it refers to.
+        target: &'static str,
+        /// The index that leads nowhere.
+        index: usize,
+        /// Length of the table it should lead into.
+        length: usize,
+    },
+    /// A sample has too few or too many values.
+    #[error("sample {row} has {values} values for {types} value types")]
+    ValueCount {
+        /// Index of the sample.
+        row: usize,
+        /// How many values it has.
+        values: usize,
+        /// How many it should have.
+        types: usize,
+    },
+    /// There is nothing that the samples could count.
+    #[error("the profile has no value type")]
+    NoValueTypes,
 }
 
 /// Gives equal values the same index: the builder's side of every table of [`Profile`].

@@ -1,0 +1,255 @@
+//! Writing to a file so that it appears complete or not at all.
+//!
+//! The bytes go to a file aside, in the same directory, which takes the place of the target when
+//! everything is written. Targets that are no regular files (`/dev/stdout`, a pipe, `/dev/null`) are
+//! written as they are: a rename would replace the device.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::{ExportError, Format, Options, write};
+use crate::model::Profile;
+
+/// Whether the path names standard output.
+pub(super) fn is_standard_output(path: &Path) -> bool {
+    path == Path::new("-") || path == Path::new("/dev/stdout")
+}
+
+/// Where the bytes of an output go.
+enum Destination {
+    /// Standard output of this process.
+    StandardOutput,
+    /// A device, a pipe: opened and written as it is.
+    InPlace(PathBuf),
+    /// A regular file, or one to be made; never a symbolic link, but what that leads to.
+    Aside(PathBuf),
+}
+
+fn destination(path: &Path) -> Result<Destination, io::Error> {
+    if is_standard_output(path) {
+        return Ok(Destination::StandardOutput);
+    }
+    if path.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        return Err(io::Error::from(io::ErrorKind::IsADirectory));
+    }
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Err(io::Error::from(io::ErrorKind::IsADirectory)),
+        Ok(metadata) if metadata.is_file() => Ok(Destination::Aside(fs::canonicalize(path)?)),
+        Ok(_) => Ok(Destination::InPlace(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if fs::symlink_metadata(path).is_ok() {
+                return Err(io::Error::new(
+                    io::ErrorKind::NotFound,
+                    "it is a symbolic link that leads nowhere",
+                ));
+            }
+            Ok(Destination::Aside(path.to_owned()))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A file beside its target, removed unless it is put in place.
+struct AsideFile {
+    path: PathBuf,
+    target: PathBuf,
+    in_place: bool,
+}
+
+impl AsideFile {
+    fn create(target: &Path) -> Result<(Self, File), io::Error> {
+        static SERIAL: AtomicU32 = AtomicU32::new(0);
+        let directory = match target.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        // A left-over of an earlier process of the same id is stepped over, never overwritten.
+        for _ in 0..100 {
+            let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+            let path = directory.join(format!(".spanflame-{}-{serial}.partial", std::process::id()));
+            match OpenOptions::new().write(true).create_new(true).open(&path) {
+                Ok(file) => {
+                    return Ok((Self { path, target: target.to_owned(), in_place: false }, file));
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::AlreadyExists, "too many unfinished .partial files beside it"))
+    }
+
+    fn put_in_place(mut self) -> Result<(), io::Error> {
+        if let Ok(previous) = fs::metadata(&self.target) {
+            fs::set_permissions(&self.path, previous.permissions())?;
+        }
+        fs::rename(&self.path, &self.target)?;
+        self.in_place = true;
+        Ok(())
+    }
+}
+
+impl Drop for AsideFile {
+    fn drop(&mut self) {
+        if !self.in_place {
+            // Nothing better can be done with a failure: the error that led here is reported.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Checks, before any long work is begun, that [`write_file`] could write here: the directory is
+/// there and takes a new file. Leaves nothing behind.
+///
+/// # Errors
+/// [`ExportError::NotWritable`].
+pub fn check_writable(path: &Path) -> Result<(), ExportError> {
+    let tried = destination(path).and_then(|destination| match destination {
+        Destination::StandardOutput => Ok(()),
+        // Opening a pipe would wait for its reader; asking for permission does not.
+        Destination::InPlace(path) => {
+            Ok(rustix::fs::access(&path, rustix::fs::Access::WRITE_OK).map_err(io::Error::from)?)
+        }
+        Destination::Aside(target) => AsideFile::create(&target).map(drop),
+    });
+    tried.map_err(|source| ExportError::NotWritable { path: path.to_owned(), source })
+}
+
+/// Writes `profile` to `path` in the format of its ending (see [`Format::from_path`]). The file
+/// appears when it is complete; `-` and `/dev/stdout` are standard output.
+///
+/// # Errors
+/// [`ExportError`]; a file that was there before is then as it was.
+pub fn write_file(profile: &Profile, path: &Path) -> Result<(), ExportError> {
+    write_file_as(profile, path, Format::from_path(path)?, &Options::default())
+}
+
+/// As [`write_file`], in a given format and with options. A pprof file whose name ends in `.pb` is
+/// written without gzip.
+///
+/// # Errors
+/// [`ExportError`]; a file that was there before is then as it was.
+pub fn write_file_as(
+    profile: &Profile,
+    path: &Path,
+    format: Format,
+    options: &Options,
+) -> Result<(), ExportError> {
+    let not_writable = |source| ExportError::NotWritable { path: path.to_owned(), source };
+    let failed = |source| ExportError::Write { path: path.to_owned(), source };
+    let mut options = options.clone();
+    options.uncompressed |= path.as_os_str().as_encoded_bytes().to_ascii_lowercase().ends_with(b".pb");
+
+    match destination(path).map_err(not_writable)? {
+        Destination::StandardOutput => {
+            let mut writer = BufWriter::new(io::stdout().lock());
+            write(profile, format, &mut writer, &options)?;
+            writer.flush().map_err(failed)
+        }
+        Destination::InPlace(device) => {
+            let file = OpenOptions::new().write(true).open(device).map_err(not_writable)?;
+            let mut writer = BufWriter::new(file);
+            write(profile, format, &mut writer, &options)?;
+            writer.flush().map_err(failed)
+        }
+        Destination::Aside(target) => {
+            let (aside, file) = AsideFile::create(&target).map_err(not_writable)?;
+            let mut writer = BufWriter::new(file);
+            write(profile, format, &mut writer, &options).map_err(|error| match error {
+                ExportError::Stream(source) => failed(source),
+                other => other,
+            })?;
+            let file = writer.into_inner().map_err(|error| failed(error.into_error()))?;
+            // Without this a power cut may leave the new name with the contents of neither file.
+            file.sync_all().map_err(failed)?;
+            aside.put_in_place().map_err(failed)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Sample, ValueType};
+    use std::os::unix::fs::PermissionsExt;
+
+    fn one_sample() -> Profile {
+        Profile {
+            value_types: vec![ValueType::new("samples", "count")],
+            stacks: vec![vec![]],
+            label_sets: vec![vec![]],
+            samples: vec![Sample { stack: 0, labels: 0, values: vec![7] }],
+            ..Profile::default()
+        }
+    }
+
+    fn names_in(directory: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(directory)
+            .expect("the test's directory is readable")
+            .map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_appears_complete_and_alone() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let path = directory.path().join("out.folded");
+        check_writable(&path).expect("writable");
+        assert!(names_in(directory.path()).is_empty(), "checking leaves nothing behind");
+        write_file(&one_sample(), &path).expect("written");
+        assert_eq!(fs::read_to_string(&path).expect("readable"), "[unknown] 7\n");
+        assert_eq!(names_in(directory.path()), ["out.folded"]);
+    }
+
+    #[test]
+    fn a_failure_leaves_the_previous_file_untouched_and_nothing_aside() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let path = directory.path().join("out.folded");
+        fs::write(&path, "before").expect("written");
+        let mut broken = one_sample();
+        broken.samples[0].stack = 9;
+        assert!(matches!(write_file(&broken, &path), Err(ExportError::Invalid(_))));
+        assert_eq!(fs::read_to_string(&path).expect("readable"), "before");
+        assert_eq!(names_in(directory.path()), ["out.folded"]);
+    }
+
+    #[test]
+    fn a_symbolic_link_stays_one_and_the_mode_of_its_file_is_kept() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let file = directory.path().join("real.folded");
+        fs::write(&file, "before").expect("written");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("mode set");
+        let link = directory.path().join("link.folded");
+        std::os::unix::fs::symlink("real.folded", &link).expect("linked");
+        write_file(&one_sample(), &link).expect("written");
+        assert!(fs::symlink_metadata(&link).expect("link").file_type().is_symlink());
+        assert_eq!(fs::read_to_string(&file).expect("readable"), "[unknown] 7\n");
+        assert_eq!(fs::metadata(&file).expect("file").permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn devices_are_written_in_place() {
+        write_file_as(&one_sample(), Path::new("/dev/null"), Format::Pprof, &Options::default())
+            .expect("written");
+        let still = fs::metadata("/dev/null").expect("there");
+        assert!(!still.is_file(), "/dev/null is still a device");
+    }
+
+    #[test]
+    fn directories_and_missing_directories_are_refused_before_anything_is_written() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        for path in [
+            directory.path().to_path_buf(),
+            directory.path().join("missing/out.svg"),
+            directory.path().join("out.svg/"),
+        ] {
+            assert!(matches!(check_writable(&path), Err(ExportError::NotWritable { .. })), "{path:?}");
+            let result = write_file_as(&one_sample(), &path, Format::Folded, &Options::default());
+            assert!(matches!(result, Err(ExportError::NotWritable { .. })), "{path:?}");
+        }
+        assert!(names_in(directory.path()).is_empty());
+    }
+}
