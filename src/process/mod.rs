@@ -1,1 +1,3 @@
 //! Who is this?
+
+pub mod proc_maps;

@@ -60,7 +60,11 @@ pub(super) fn load_tracing_program(attach_type: sys::bpf_attach_type, target: &C
     let id = u32::try_from(id).map_err(|_| io::Error::from_raw_os_error(id.saturating_neg()))?;
     load(
         sys::BPF_PROG_TYPE_TRACING,
-        &mut sys::bpf_prog_load_opts { expected_attach_type: attach_type, attach_btf_id: id, ..Default::default() },
+        &mut sys::bpf_prog_load_opts {
+            expected_attach_type: attach_type,
+            attach_btf_id: id,
+            ..Default::default()
+        },
     )
 }
 
@@ -138,7 +142,10 @@ pub(super) fn open_cpu_clock(scope: Scope) -> io::Result<OwnedFd> {
 
 /// The hardware's cycle counter, disabled.
 pub(super) fn open_cycles(scope: Scope) -> io::Result<OwnedFd> {
-    open_event(&new_attributes(sys::PERF_TYPE_HARDWARE, u64::from(sys::PERF_COUNT_HW_CPU_CYCLES)), scope)
+    let mut attributes = new_attributes(sys::PERF_TYPE_HARDWARE, u64::from(sys::PERF_COUNT_HW_CPU_CYCLES));
+    // With perf_event_paranoid at 2, its default, a user may count their own user code and no more.
+    attributes.set_exclude_kernel(u64::from(matches!(scope, Scope::Ourselves)));
+    open_event(&attributes, scope)
 }
 
 /// The dummy event whose records tell of mappings, new processes and exits.
@@ -156,10 +163,11 @@ pub(super) fn open_process_records(scope: Scope, with_build_ids: bool) -> io::Re
 
 /// Puts a program on an event.
 pub(super) fn set_program(event: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
-    /// `_IOW('$', 8, __u32)` of include/uapi/linux/perf_event.h.
+    /// `_IOW('$', 8, __u32)` of `include/uapi/linux/perf_event.h`.
     const PERF_EVENT_IOC_SET_BPF: libc::c_ulong = 0x4004_2408;
     // SAFETY: both are open; the argument is the program's descriptor, by value.
-    let returned = unsafe { libc::ioctl(event.as_raw_fd(), PERF_EVENT_IOC_SET_BPF as _, program.as_raw_fd()) };
+    let returned =
+        unsafe { libc::ioctl(event.as_raw_fd(), PERF_EVENT_IOC_SET_BPF as _, program.as_raw_fd()) };
     if returned == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

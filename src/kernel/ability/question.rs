@@ -195,7 +195,7 @@ pub(super) const ALL: &[Question] = &[
         name: "other_processes",
         required: false,
         ask: other_processes,
-        cost: "The mappings of other users' processes are hidden: only one's own can be unwound.",
+        cost: "Processes whose mappings are hidden from us can be sampled, but neither unwound nor named.",
         remedy: AS_ROOT,
     },
     Question {
@@ -380,7 +380,9 @@ fn perf_event_program(host: &Host) -> Finding {
     not_asked(host).unwrap_or_else(|| {
         let event = match attempt::open_cpu_clock(Scope::Cpu(host.cpu)) {
             Ok(event) => event,
-            Err(error) => return Finding::unknown(format!("not asked, since the timer could not be opened ({error})")),
+            Err(error) => {
+                return Finding::unknown(format!("not asked, since the timer could not be opened ({error})"));
+            }
         };
         let put = attempt::load_perf_event_program()
             .and_then(|program| attempt::set_program(event.as_fd(), program.as_fd()));
@@ -434,7 +436,9 @@ fn hardware_cycles(host: &Host) -> Finding {
     match attempt::open_cycles(Scope::Cpu(host.cpu)) {
         // No permission for a whole CPU says nothing about the machine.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            from_attempt(attempt::open_cycles(Scope::Ourselves), |_| "for one's own processes only".to_owned())
+            from_attempt(attempt::open_cycles(Scope::Ourselves), |_| {
+                "for one's own processes only".to_owned()
+            })
         }
         opened => from_attempt(opened, |_| "opened".to_owned()),
     }
@@ -460,7 +464,7 @@ fn bpf_jit(_host: &Host) -> Finding {
     }
 }
 
-/// BPF memory is charged either to the control group or to RLIMIT_MEMLOCK: a map of more than the
+/// BPF memory is charged either to the control group or to `RLIMIT_MEMLOCK`: a map of more than the
 /// limit tells which.
 fn map_memory(host: &Host) -> Finding {
     /// A limit above this one does not bind us, and is not worth the memory to try.
@@ -483,12 +487,33 @@ fn map_memory(host: &Host) -> Finding {
     })
 }
 
+/// Opening a process's maps asks what reading its code asks (`PTRACE_MODE_READ`); a kernel thread has
+/// none, and a process may end meanwhile: neither is a refusal.
 fn other_processes(_host: &Host) -> Finding {
-    // Process 1 belongs to root and is always there. Reading its maps asks what reading any
-    // process's asks (PTRACE_MODE_READ).
-    match fs::read("/proc/1/maps") {
-        Ok(_) => Finding::present("/proc/1/maps was read"),
-        Err(error) => Finding::missing(format!("/proc/1/maps: {error}")),
+    let folders = match fs::read_dir("/proc") {
+        Ok(folders) => folders,
+        Err(error) => return Finding::unknown(format!("/proc: {error}")),
+    };
+    let (mut readable, mut hidden, mut example) = (0_u64, 0_u64, None);
+    for folder in folders.flatten() {
+        let is_process = folder.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok());
+        if !is_process {
+            continue;
+        }
+        match File::open(folder.path().join("maps")) {
+            Ok(_) => readable += 1,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                hidden += 1;
+                example.get_or_insert_with(|| folder.file_name().to_string_lossy().into_owned());
+            }
+            Err(_) => {}
+        }
+    }
+    match example {
+        Some(pid) => {
+            Finding::missing(format!("{hidden} of {} hidden, such as process {pid}", hidden + readable))
+        }
+        None => Finding::present(format!("all {readable} readable")),
     }
 }
 
@@ -505,7 +530,9 @@ fn map_files(_host: &Host) -> Finding {
 
 /// The range of the first mapping of a file, as it is named in `map_files`.
 fn first_file_mapping(maps: &str) -> Option<String> {
-    let line = maps.lines().find(|line| line.split_ascii_whitespace().nth(5).is_some_and(|path| path.starts_with('/')))?;
+    let line = maps
+        .lines()
+        .find(|line| line.split_ascii_whitespace().nth(5).is_some_and(|path| path.starts_with('/')))?;
     let (begin, end) = line.split_once(' ')?.0.split_once('-')?;
     // maps pads addresses with zeros, map_files does not.
     let [begin, end] = [begin, end].map(|text| u64::from_str_radix(text, 16));

@@ -35,13 +35,11 @@ pub(super) fn read_all() -> Vec<Setting> {
             name,
             value: match fs::read_to_string(path) {
                 Ok(text) => Ok(text.trim().to_owned()),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    Err(if name == "lockdown" {
-                        "securityfs is not mounted, or the kernel has no lockdown".to_owned()
-                    } else {
-                        "this kernel does not have it".to_owned()
-                    })
-                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Err(if name == "lockdown" {
+                    "securityfs is not mounted, or the kernel has no lockdown".to_owned()
+                } else {
+                    "this kernel does not have it".to_owned()
+                }),
                 Err(error) => Err(error.to_string()),
             },
         })
@@ -87,7 +85,7 @@ pub(super) fn mount_points(file_system: &str) -> io::Result<Vec<PathBuf>> {
     Ok(parse_mount_points(&fs::read_to_string("/proc/self/mountinfo")?, file_system))
 }
 
-/// Fields by proc_pid_mountinfo(5): the mount point is the fifth; the type follows a lone `-`.
+/// Fields by `proc_pid_mountinfo(5)`: the mount point is the fifth; the type follows a lone `-`.
 fn parse_mount_points(mountinfo: &str, file_system: &str) -> Vec<PathBuf> {
     mountinfo
         .lines()
@@ -103,14 +101,17 @@ fn parse_mount_points(mountinfo: &str, file_system: &str) -> Vec<PathBuf> {
 
 /// Whether this process lives in the host's own pid name space.
 pub(super) fn in_initial_pid_namespace() -> io::Result<bool> {
-    /// `PROC_PID_INIT_INO` of include/linux/proc_ns.h: fixed, so that it can be asked for.
+    /// `PROC_PID_INIT_INO` of `include/linux/proc_ns.h`: fixed, so that it can be asked for.
     const INITIAL: &str = "pid:[4026531836]";
     Ok(fs::read_link("/proc/self/ns/pid")?.as_os_str() == INITIAL)
 }
 
 /// The first CPU that is online: CPU 0 may be taken out.
 pub(super) fn first_online_cpu() -> i32 {
-    fs::read_to_string("/sys/devices/system/cpu/online").ok().and_then(|list| parse_first_cpu(&list)).unwrap_or(0)
+    fs::read_to_string("/sys/devices/system/cpu/online")
+        .ok()
+        .and_then(|list| parse_first_cpu(&list))
+        .unwrap_or(0)
 }
 
 fn parse_first_cpu(list: &str) -> Option<i32> {
