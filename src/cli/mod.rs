@@ -4,13 +4,14 @@
 //! another subcommand or the server would want as well.
 
 pub mod convert;
+pub mod doctor;
 pub mod error;
 pub mod record;
 
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 pub use error::CommandError;
 
 /// Where does the time go, and why was this request slow?
@@ -24,6 +25,9 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Command {
     Record(record::Args),
+    Convert(convert::Args),
+    /// What this kernel and this user permit
+    Doctor(doctor::Args),
 }
 
 /// Runs the command line.
@@ -33,9 +37,10 @@ pub fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("SPANFLAME_LOG_LEVEL")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let _ = CommandLine::command;
     let outcome = match CommandLine::parse().command {
         Command::Record(args) => record::run(&args, started),
+        Command::Convert(args) => convert::run(args),
+        Command::Doctor(args) => doctor::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,1 +1,3 @@
 //! The only code that talks to libbpf.
+
+pub mod ability;

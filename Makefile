@@ -1,0 +1,60 @@
+# What one does in this repository. `make run` and `make test` need nothing installed by hand.
+
+CLANG ?= $(shell ./setup.sh find-clang)
+CLANG_FORMAT ?= $(shell ./setup.sh find-format)
+export CLANG
+
+# Where rustup puts cargo, for a shell that was open before `make setup` installed it.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+# Recording needs privileges; building does not, and must not leave root's files in target/.
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E env PATH="$(PATH)")
+
+BINARY := target/release/spanflame
+PICTURE ?= spanflame.svg
+DURATION ?= 10s
+FUZZ_SECONDS ?= 60
+
+# Our C. vmlinux.h is an extract of the kernel's own types and keeps their form.
+C_FILES := $(shell git ls-files 'bpf/*.c' 'bpf/*.h' 'fixtures/*.c' 'fixtures/*.h' 'fixtures/*.cc' 'fixtures/*.cpp' | grep -v vmlinux.h)
+
+.PHONY: setup setup-test run test bench lint fmt fuzz help
+
+help:
+	@echo 'make setup       get what building needs (clang, libelf, zlib, ...); nothing when it is there'
+	@echo 'make run         record this whole host for $(DURATION) into $(PICTURE)'
+	@echo 'make test        everything that is tested, with what that needs'
+	@echo 'make bench       the budgets of ARCHITECTURE.md, measured'
+	@echo 'make lint        formatting and lints, as CI has them;  make fmt  puts formatting right'
+	@echo 'make fuzz        each fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS)'
+
+setup:
+	@./setup.sh build
+
+setup-test:
+	@./setup.sh test
+
+run: setup
+	cargo build --release
+	$(AS_ROOT) $(BINARY) record --duration $(DURATION) -o $(PICTURE)
+	@echo "flame graph: file://$(abspath $(PICTURE))"
+
+test: setup-test
+	$(MAKE) -C fixtures
+	@.ci/tests
+
+bench: setup-test
+	cargo build --release
+	benches/run
+
+lint: setup-test
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	$(if $(C_FILES),$(CLANG_FORMAT) --dry-run --Werror $(C_FILES))
+
+fmt: setup-test
+	cargo fmt --all
+	$(if $(C_FILES),$(CLANG_FORMAT) -i $(C_FILES))
+
+fuzz: setup
+	@.ci/fuzz $(FUZZ_SECONDS)

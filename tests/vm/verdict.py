@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+"""Reads the console of the machine that tests/vm/run started and says whether all is well.
+
+Exits with 1 and the reasons when it is not.
+"""
+
+import json
+import re
+import sys
+
+MINIMUM_SAMPLES = 50  # of about 147 for 3 s at 49 Hz; emulation is slow, and its timer may skip
+MINIMUM_COMPLETE = 0.995
+SHARE_TOLERANCE = 0.15  # about three standard deviations of 60 % in 100 samples
+
+
+def parse_console(text):
+    """Parts between "=== begin NAME" and "=== end NAME", and the exit codes by command."""
+    text = text.replace("\r", "")
+    parts = {}
+    for match in re.finditer(r"^=== begin (\S+)\n(.*?)\n?^=== end \1$", text, re.M | re.S):
+        parts[match.group(1)] = match.group(2).strip("\n")
+    codes = {name: int(code) for name, code in re.findall(r"^=== status (\S+) (\d+)$", text, re.M)}
+    return parts, codes, "=== all done" in text
+
+
+def check_doctor(parts, codes, failures):
+    try:
+        report = json.loads(parts["doctor"])
+    except (KeyError, ValueError) as error:
+        failures.append(f"doctor: no JSON ({error}): {parts.get('doctor.error', '')}")
+        return
+    states = {ability["name"]: ability for ability in report["abilities"]}
+    print(f"kernel {report['kernel']}: {report['summary']['sentence']}")
+    for ability in report["abilities"]:
+        if ability["state"] != "present":
+            print(f"  {ability['state']} {ability['name']}: {ability['detail']}")
+    if codes.get("doctor") != 0:
+        failures.append(f"doctor ended with {codes.get('doctor')}: {parts.get('doctor.error', '')}")
+    # Debian's kernel is built with all of these, which the machine that we develop on is not.
+    for name in ["btf", "tp_btf", "ring_buffer", "bpf_loop", "task_storage", "uprobes", "kprobes", "fentry"]:
+        if states.get(name, {}).get("state") != "present":
+            failures.append(f"doctor: {name} is not present: {states.get(name)}")
+
+
+def check_record(parts, codes, failures):
+    if codes.get("record") != 0:
+        failures.append(f"record ended with {codes.get('record')}: {parts.get('record', '')}")
+        return
+    try:
+        stats = json.loads(parts["stats"])
+    except (KeyError, ValueError) as error:
+        failures.append(f"record: no statistics ({error})")
+        return
+    samples, stacks = stats["samples"], stats["stacks"]
+    print(f"  samples {samples}, stacks {stacks}")
+    lost = sum(samples["lost"].values())
+    if samples["taken"] != samples["written"] + lost:
+        failures.append(f"taken {samples['taken']} is not written {samples['written']} + lost {lost}")
+    if samples["written"] < MINIMUM_SAMPLES:
+        failures.append(f"only {samples['written']} samples")
+    walked = stacks["complete"] + sum(stacks["incomplete"].values())
+    if walked == 0 or stacks["complete"] / walked < MINIMUM_COMPLETE:
+        failures.append(f"{stacks['complete']} of {walked} stacks are complete: {stacks['incomplete']}")
+    check_folded(parts.get("folded", ""), samples["written"], failures)
+
+
+def check_folded(folded, written, failures):
+    burners = {"burn_sixty": 0.6, "burn_thirty": 0.3, "burn_ten": 0.1}
+    found = dict.fromkeys(burners, 0)
+    total = 0
+    for line in folded.splitlines():
+        stack, _, count = line.rpartition(" ")
+        if not count.isdigit():
+            failures.append(f"not a folded line: {line!r}")
+            return
+        total += int(count)
+        frames = stack.split(";")
+        for burner in burners:
+            if burner in frames:
+                found[burner] += int(count)
+                callers = frames[: frames.index(burner)]
+                wanted = ["_start", "main", "burn_round"]
+                if [frame for frame in callers if frame in wanted] != wanted:
+                    failures.append(f"{burner} is not reached by {wanted}: {line!r}")
+    if total != written:
+        failures.append(f"the file holds {total} samples, {written} were written")
+    burnt = sum(found.values())
+    print(f"  burners {found} of {total} samples")
+    if burnt == 0:
+        failures.append("no sample in a burner")
+        return
+    for burner, share in burners.items():
+        if abs(found[burner] / burnt - share) > SHARE_TOLERANCE:
+            failures.append(f"{burner} has {found[burner] / burnt:.0%} instead of {share:.0%}")
+
+
+def main():
+    with open(sys.argv[1], encoding="utf-8", errors="replace") as console:
+        parts, codes, finished = parse_console(console.read())
+    failures = []
+    if not finished:
+        failures.append("the machine did not come to its end")
+    check_doctor(parts, codes, failures)
+    check_record(parts, codes, failures)
+    for failure in failures:
+        print(f"FAILED: {failure}")
+    sys.exit(1 if failures else 0)
+
+
+if __name__ == "__main__":
+    main()
