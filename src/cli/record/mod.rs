@@ -17,7 +17,7 @@ use spanflame_symbols::symbolize::Symbolizer;
 use self::command::{HeldCommand, RunningCommand, shell_status};
 use self::statistics::{FrameAccount, SampleAccount, Statistics};
 use super::CommandError;
-use crate::export::{self, Format};
+use crate::export;
 use crate::kernel::KernelError;
 use crate::model::{Label, Profile, RawSample};
 use crate::process::Interest;
@@ -113,7 +113,7 @@ const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
 /// [`CommandError`], by INTERFACE.md's exit codes.
 pub fn run(args: &Args, started: Instant) -> Result<(), CommandError> {
     let Kind::Cpu = args.kind;
-    let format = Format::from_path(&args.output).map_err(|error| CommandError::Usage(error.into()))?;
+    export::Format::from_path(&args.output).map_err(|error| CommandError::Usage(error.into()))?;
     export::check_writable(&args.output).map_err(|error| CommandError::Usage(error.into()))?;
     if let Some(StatsTarget::File(file)) = &args.stats {
         export::check_writable(file).map_err(|error| CommandError::Usage(error.into()))?;
@@ -133,7 +133,7 @@ pub fn run(args: &Args, started: Instant) -> Result<(), CommandError> {
     };
     let mut recording = Recording::open(args, held.as_ref(), started)?;
     let mut command = recording.record(args, held, &interrupted)?;
-    recording.write(args, format)?;
+    recording.write(args)?;
     if let Some(command) = &mut command {
         let status = command.wait().context("cannot wait for the command")?;
         if !status.success() {
@@ -256,7 +256,7 @@ impl Recording {
         Ok(command)
     }
 
-    fn write(&mut self, args: &Args, format: Format) -> Result<(), CommandError> {
+    fn write(&mut self, args: &Args) -> Result<(), CommandError> {
         let session = &self.session;
         let counters = session.counters().map_err(session_error)?;
         let written = self.collected.aggregate.samples();
@@ -282,7 +282,7 @@ impl Recording {
         };
         let mut profile = resolve::profile(&self.collected.aggregate, world, &mut Symbolizer::new(), taken);
         add_comments(&mut profile, &samples);
-        export::write_file(&profile, format, &args.output)
+        export::write_file(&profile, &args.output)
             .map_err(|error| CommandError::Failed(anyhow::Error::from(error)))?;
 
         let (stacks, executables) =
