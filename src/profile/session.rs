@@ -85,7 +85,7 @@ impl Session {
                 sampler.add_target(pid, *follow_children)?;
             }
         }
-        let tables = sampler.take_tables()?;
+        let tables = sampler.take_tables().ok_or(KernelError::Missing("unwind tables"))?;
         // From here on every new mapping is heard of; what was there before is read from /proc next.
         let records = ProcessEvents::open()?;
         let feeder = TableFeeder::start(options.cache_folder.as_deref())
@@ -279,12 +279,6 @@ impl Session {
     /// [`SessionError::Kernel`].
     pub fn counters(&self) -> Result<Counters, SessionError> {
         Ok(self.sampler.counters()?)
-    }
-
-    /// Events of the ring buffer that made no sense.
-    #[must_use]
-    pub fn malformed_events(&self) -> u64 {
-        self.sampler.malformed_events()
     }
 
     /// Run time of the BPF programs, if [`Session::enable_run_statistics`] was called.

@@ -18,7 +18,6 @@ use self::command::{HeldCommand, RunningCommand, shell_status};
 use self::statistics::{FrameAccount, SampleAccount, Statistics};
 use super::CommandError;
 use crate::export;
-use crate::kernel::KernelError;
 use crate::model::{Label, Profile, RawSample};
 use crate::process::Interest;
 use crate::process::identity::Identity;
@@ -260,7 +259,7 @@ impl Recording {
         let session = &self.session;
         let counters = session.counters().map_err(session_error)?;
         let written = self.collected.aggregate.samples();
-        let samples = SampleAccount::new(&counters, session.malformed_events(), written);
+        let samples = SampleAccount::new(&counters, written);
         if !samples.adds_up() {
             tracing::warn!("{} samples were taken, {written} written: {:?}", samples.taken, samples.lost);
         }
@@ -365,7 +364,7 @@ fn nanoseconds(duration: Duration) -> u64 {
 
 fn session_error(error: SessionError) -> CommandError {
     match error {
-        SessionError::Kernel(kernel @ KernelError::NotPermitted { .. }) => {
+        SessionError::Kernel(kernel) if kernel.is_not_permitted() => {
             CommandError::NotPermitted(anyhow::Error::from(kernel))
         }
         other => CommandError::Failed(anyhow::Error::from(other)),

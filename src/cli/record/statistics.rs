@@ -85,12 +85,12 @@ impl SampleAccount {
     /// Accounts for every sample taken. What neither was counted as lost in the kernel nor arrived is
     /// reported under its own reason rather than hidden.
     #[must_use]
-    pub fn new(counters: &Counters, malformed: u64, written: u64) -> Self {
+    pub fn new(counters: &Counters, written: u64) -> Self {
         let mut lost = BTreeMap::new();
         for (reason, count) in [
             ("ring_buffer_full", counters.lost_ring_full),
             ("no_scratch_memory", counters.lost_no_scratch),
-            ("malformed_event", malformed),
+            ("malformed_event", counters.malformed),
         ] {
             if count > 0 {
                 lost.insert(reason, count);
@@ -172,11 +172,11 @@ mod tests {
 
     #[test]
     fn an_account_names_each_loss_and_adds_up() {
-        let counters = Counters { taken: 100, lost_ring_full: 7, idle: 3, ..Counters::default() };
-        let account = SampleAccount::new(&counters, 1, 92);
+        let counters = Counters { taken: 100, lost_ring_full: 7, malformed: 1, idle: 3, ..Counters::default() };
+        let account = SampleAccount::new(&counters, 92);
         assert!(account.adds_up());
         assert_eq!(account.lost, BTreeMap::from([("malformed_event", 1), ("ring_buffer_full", 7)]));
-        assert!(!SampleAccount::new(&counters, 0, 92).adds_up());
+        assert!(!SampleAccount::new(&counters, 91).adds_up());
     }
 
     #[test]
