@@ -214,7 +214,12 @@ fn build_requested(
             queue = shared.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
         };
         drop(queue);
-        let (from_cache, table) = load_or_build(&request.file, cache);
+        // The parsers are made not to panic on any bytes; if one does all the same, it costs this table
+        // and not the recording.
+        let built = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| load_or_build(&request.file, cache)));
+        let (from_cache, table) = built.unwrap_or_else(|_| {
+            (false, Err(format!("reading {} failed; please report this", request.file.path().display())))
+        });
         if finished.send(Built { id: request.id, from_cache, table }).is_err() {
             return;
         }

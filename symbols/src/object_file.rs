@@ -320,10 +320,11 @@ impl ObjectFile {
     /// Accepts the page-rounded offsets that mappings have.
     #[must_use]
     pub fn elf_address(&self, offset: FileOffset) -> Option<ElfAddress> {
-        // Exact before rounded: with segments that share a page of the file, rounding alone would
-        // answer for the wrong one.
-        for rounded_bytes in [1, self.page_bytes()] {
-            for executable in [true, false] {
+        // Executable before exact: the mapping of a text segment that begins within a page starts at an
+        // offset that lies exactly in the read-only segment before it (lld, mold). Exact before rounded:
+        // of segments that share a page of the file, rounding alone would answer for the wrong one.
+        for executable in [true, false] {
+            for rounded_bytes in [1, self.page_bytes()] {
                 for segment in self.segments.iter().filter(|segment| segment.executable == executable) {
                     let begin = segment.offset.0 - segment.offset.0 % rounded_bytes;
                     let end = segment.offset.0.saturating_add(segment.file_bytes);

@@ -294,7 +294,7 @@ impl Recording {
             start_to_first_sample_ms: self.collected.since_start_ms(self.collected.first_sample_ns),
             start_to_first_complete_ms: self.collected.since_start_ms(self.collected.first_complete_ns),
             agent_cpu_ms: statistics::own_cpu_ms(),
-            bpf_run_ms: session.run_statistics().run_time_ns as f64 / 1e6,
+            bpf_run_ms: session.run_statistics().all.run_time_ns as f64 / 1e6,
             agent_peak_memory_bytes: statistics::own_peak_memory_bytes(),
             bpf_map_bytes: session.map_bytes(),
             frames: FrameAccount { user: counters.user_frames, kernel: counters.kernel_frames },
