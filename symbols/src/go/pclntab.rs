@@ -1,0 +1,418 @@
+//! The pclntab: functions, names, files, and tables of values by program counter.
+//!
+//! Layout (little-endian, 64-bit; `cmd/link/internal/ld/pcln.go`, `runtime/symtab.go`):
+//!
+//! ```text
+//! header  u32 magic, u8 0, u8 0, u8 instruction quantum, u8 pointer size,
+//!         u64 functions, u64 files, u64 text start (0 from Go 1.26),
+//!         u64 offsets of: names, compilation units, files, pc tables, functions
+//! names   NUL-terminated function names; a function has an offset into them
+//! units   u32[]: offsets into `files`; a function has a first index, its file numbers count from there
+//! files   NUL-terminated paths
+//! tables  pc tables, see below; a function has offsets into them, 0 meaning none
+//! funcs   { u32 entry, u32 record }[functions], u32 end of the last function, then the records;
+//!         `entry` counts from the text start, `record` from the start of `funcs`
+//! record  u32 entry, i32 name, i32 arguments, u32 deferreturn, u32 pcsp, u32 pcfile, u32 pcln,
+//!         u32 pc data tables, u32 first unit, [i32 first line, from Go 1.20,] u8 function id,
+//!         u8 flags, u8 0, u8 function data; then u32 pc data[], u32 function data[]
+//! ```
+//!
+//! A pc table is a list of pairs of varints: a zigzag difference of the value (from -1) and a
+//! difference of the pc (from the entry, in quanta): the new value holds up to the new pc. A value
+//! difference of 0, except in the first pair, ends the list.
+//!
+//! Everything is read where it lies. The table is untrusted: offsets are checked at each use, a pc
+//! table ends where its function ends, and a pair that does not advance ends it too, so that walking
+//! one takes no more steps than its function has bytes.
+
+use std::ops::Range;
+
+use crate::ElfAddress;
+use crate::little_endian::{u32_at, u64_at};
+
+/// Bytes of the header.
+pub(super) const HEADER_BYTES: usize = 72;
+/// Longest function name or path that is read; Go's linker has no limit, generic names grow.
+const MAX_TEXT_BYTES: usize = 32 << 10;
+/// Bytes of an entry of the function table.
+const FUNCTION_ENTRY_BYTES: usize = 8;
+/// Pc data tables of a function; Go 1.26 has five kinds.
+const MAX_PC_DATA: u32 = 64;
+
+/// Index of the table that gives the position in the tree of inlined calls (`PCDATA_InlTreeIndex`).
+const PC_DATA_INLINE_INDEX: u32 = 2;
+/// Index of the function data that is the tree of inlined calls (`FUNCDATA_InlTree`).
+const FUNCTION_DATA_INLINE_TREE: u32 = 3;
+/// A function has no function data of a kind.
+const NO_FUNCTION_DATA: u32 = u32::MAX;
+
+/// What differs between the versions of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Version {
+    /// Go 1.18 and 1.19.
+    Go118,
+    /// Go 1.20 and later: functions and inlined calls have first lines.
+    Go120,
+}
+
+impl Version {
+    fn from_magic(magic: u32) -> Option<Self> {
+        match magic {
+            0xffff_fff0 => Some(Self::Go118),
+            0xffff_fff1 => Some(Self::Go120),
+            _ => None,
+        }
+    }
+
+    fn record_bytes(self) -> usize {
+        match self {
+            Self::Go118 => 40,
+            Self::Go120 => 44,
+        }
+    }
+}
+
+/// The header, checked against itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Header {
+    pub version: Version,
+    /// Bytes of the smallest instruction: 1 on x86-64, 4 on AArch64.
+    pub quantum: u8,
+    functions: usize,
+    /// Where the text begins; 0 if the linker left it to the module data.
+    pub text_start: u64,
+    names: usize,
+    units: usize,
+    files: usize,
+    pc_tables: usize,
+    function_table: usize,
+}
+
+impl Header {
+    /// Reads a header. `None` if these bytes are none: a search relies on that being likely for
+    /// anything else.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let version = Version::from_magic(u32_at(bytes, 0)?)?;
+        let [pad_1, pad_2, quantum, pointer_bytes] = *bytes.get(4..8)? else { return None };
+        if pad_1 != 0 || pad_2 != 0 || !matches!(quantum, 1 | 2 | 4) || pointer_bytes != 8 {
+            return None;
+        }
+        let word = |index: usize| usize::try_from(u64_at(bytes, 8 + 8 * index)?).ok();
+        let header = Self {
+            version,
+            quantum,
+            functions: word(0)?,
+            text_start: u64_at(bytes, 24)?,
+            names: word(3)?,
+            units: word(4)?,
+            files: word(5)?,
+            pc_tables: word(6)?,
+            function_table: word(7)?,
+        };
+        let in_order = HEADER_BYTES <= header.names
+            && header.names < header.units
+            && header.units < header.files
+            && header.files <= header.pc_tables
+            && header.pc_tables < header.function_table;
+        (in_order && header.functions > 0 && header.function_table().is_some()).then_some(header)
+    }
+
+    /// Where the function table begins, in bytes from the header, and its bytes.
+    pub fn function_table(&self) -> Option<(usize, usize)> {
+        let bytes = self.functions.checked_mul(FUNCTION_ENTRY_BYTES)?.checked_add(4)?;
+        self.function_table.checked_add(bytes)?;
+        Some((self.function_table, bytes))
+    }
+
+    /// Bytes of the whole pclntab, by the function table's contents: nothing else tells where the
+    /// last record ends. A little more than it has, at most.
+    pub fn table_bytes(&self, function_table: &[u8]) -> Option<usize> {
+        let mut last_record = 0;
+        for index in 0..self.functions {
+            last_record = last_record.max(u32_at(function_table, index * FUNCTION_ENTRY_BYTES + 4)?);
+        }
+        let tables = 4 * (MAX_PC_DATA as usize + usize::from(u8::MAX));
+        let record_bytes = self.version.record_bytes() + tables;
+        let records_end = usize::try_from(last_record).ok()?.checked_add(record_bytes)?;
+        self.function_table.checked_add(records_end)
+    }
+
+    /// Where names, units, files, pc tables and functions begin, in bytes from the header: the module
+    /// data points to them.
+    pub fn part_offsets(&self) -> [usize; 5] {
+        [self.names, self.units, self.files, self.pc_tables, self.function_table]
+    }
+}
+
+/// A pclntab in memory.
+#[derive(Debug)]
+pub(super) struct Pclntab {
+    pub header: Header,
+    /// Where it is linked.
+    pub address: ElfAddress,
+    data: Vec<u8>,
+}
+
+/// What is wrong with a pclntab.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Damaged(pub &'static str);
+
+impl Pclntab {
+    /// Takes a table, whose length is what [`Header::table_bytes`] said.
+    pub fn new(data: Vec<u8>, address: ElfAddress) -> Result<Self, Damaged> {
+        let header = Header::parse(&data).ok_or(Damaged("its pclntab has an impossible header"))?;
+        let table = Self { header, address, data };
+        let mut previous = 0;
+        for index in 0..=table.functions() {
+            match table.entry(index) {
+                Some(entry) if entry >= previous => previous = entry,
+                _ => return Err(Damaged("its pclntab is cut short or not sorted by address")),
+            }
+        }
+        Ok(table)
+    }
+
+    /// Number of functions.
+    pub fn functions(&self) -> usize {
+        self.header.functions
+    }
+
+    /// Where function `index` begins, in bytes from the text start; the end of the text for
+    /// [`Self::functions`].
+    pub fn entry(&self, index: usize) -> Option<u32> {
+        if index > self.header.functions {
+            return None;
+        }
+        u32_at(&self.data, self.header.function_table + index * FUNCTION_ENTRY_BYTES)
+    }
+
+    /// The function whose code, padding included, holds `offset` from the text start. O(log n).
+    pub fn find(&self, offset: u32) -> Option<Function<'_>> {
+        let (mut low, mut high) = (0, self.functions());
+        if offset < self.entry(0)? || offset >= self.entry(high)? {
+            return None;
+        }
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            if self.entry(middle)? <= offset {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        self.function(low)
+    }
+
+    /// Function `index`, if its record is sound.
+    pub fn function(&self, index: usize) -> Option<Function<'_>> {
+        let entry = self.entry(index)?;
+        let next = self.entry(index + 1)?;
+        let record_at = self.header.function_table + index * FUNCTION_ENTRY_BYTES + 4;
+        let record = usize::try_from(u32_at(&self.data, record_at)?).ok()?;
+        let record = self.data.get(self.header.function_table.checked_add(record)?..)?;
+        let fixed = record.get(..self.header.version.record_bytes())?;
+        let [.., id, flags, _, function_data] = *fixed else { return None };
+        let function = Function {
+            table: self,
+            index,
+            entry,
+            bytes: next.checked_sub(entry)?,
+            name_offset: u32_at(fixed, 4)?,
+            pcsp: u32_at(fixed, 16)?,
+            pcfile: u32_at(fixed, 20)?,
+            pcln: u32_at(fixed, 24)?,
+            pc_data: u32_at(fixed, 28)?,
+            first_unit: u32_at(fixed, 32)?,
+            first_line: if self.header.version == Version::Go120 { u32_at(fixed, 36)? } else { 0 },
+            id,
+            flags,
+            function_data,
+            variable: record.get(fixed.len()..)?,
+        };
+        (u32_at(fixed, 0) == Some(entry) && function.pc_data <= MAX_PC_DATA).then_some(function)
+    }
+
+    /// The function name at an offset, if one begins there.
+    pub fn name(&self, offset: u32) -> Option<&[u8]> {
+        let names = self.header.names..self.header.units;
+        let at = names.start.checked_add(usize::try_from(offset).ok()?)?;
+        // A name begins after the end of another: an offset into the midst of one is damage.
+        if at > names.start && self.data.get(at - 1) != Some(&0) {
+            return None;
+        }
+        self.text(at..names.end)
+    }
+
+    fn text(&self, range: Range<usize>) -> Option<&[u8]> {
+        let text = self.data.get(range)?;
+        let text = text.get(..text.len().min(MAX_TEXT_BYTES))?;
+        let end = text.iter().position(|byte| *byte == 0)?;
+        text.get(..end).filter(|text| !text.is_empty())
+    }
+
+    fn file(&self, unit: u32) -> Option<&[u8]> {
+        let at = self.header.units.checked_add(usize::try_from(unit).ok()?.checked_mul(4)?)?;
+        if at.checked_add(4)? > self.header.files {
+            return None;
+        }
+        let offset = u32_at(&self.data, at).filter(|offset| *offset != u32::MAX)?;
+        let at = self.header.files.checked_add(usize::try_from(offset).ok()?)?;
+        self.text(at..self.header.pc_tables)
+    }
+
+    fn pc_table(&self, offset: u32) -> Option<&[u8]> {
+        let at =
+            self.header.pc_tables.checked_add(usize::try_from(offset).ok().filter(|offset| *offset > 0)?)?;
+        self.data.get(at..self.header.function_table)
+    }
+}
+
+/// One function of the table.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Function<'a> {
+    table: &'a Pclntab,
+    pub index: usize,
+    /// Bytes from the text start.
+    pub entry: u32,
+    /// Bytes of code up to the next function, padding included.
+    pub bytes: u32,
+    name_offset: u32,
+    pcsp: u32,
+    pcfile: u32,
+    pcln: u32,
+    pc_data: u32,
+    first_unit: u32,
+    /// Line of the `func` or `TEXT`; 0 if the table has none.
+    pub first_line: u32,
+    /// `internal/abi.FuncID`; the numbers are not the same in all versions.
+    pub id: u8,
+    flags: u8,
+    function_data: u8,
+    variable: &'a [u8],
+}
+
+impl<'a> Function<'a> {
+    /// Its name as the linker wrote it.
+    pub fn name(&self) -> Option<&'a [u8]> {
+        self.table.name(self.name_offset)
+    }
+
+    /// Outermost function of a stack (`FuncFlagTopFrame`).
+    pub fn is_top_frame(&self) -> bool {
+        self.flags & 1 != 0
+    }
+
+    /// Writes the stack pointer in a way that pcsp does not tell (`FuncFlagSPWrite`).
+    pub fn writes_stack_pointer(&self) -> bool {
+        self.flags & 2 != 0
+    }
+
+    /// Bytes that the function has pushed below its return address, by pc. `None`: nothing is known,
+    /// as of C code that Go's linker took in.
+    pub fn stack_depths(&self) -> Option<PcValues<'a>> {
+        Some(self.values(self.table.pc_table(self.pcsp)?))
+    }
+
+    /// Whether the table has lines for this function at all.
+    pub fn has_lines(&self) -> bool {
+        self.table.pc_table(self.pcln).is_some()
+    }
+
+    /// Source line at `pc` from the entry. `None`: padding, or no line.
+    pub fn line(&self, pc: u32) -> Option<u32> {
+        let line = self.values(self.table.pc_table(self.pcln)?).at(pc)?;
+        u32::try_from(line).ok()
+    }
+
+    /// Source file at `pc` from the entry.
+    pub fn file(&self, pc: u32) -> Option<&'a [u8]> {
+        let number = self.values(self.table.pc_table(self.pcfile)?).at(pc)?;
+        self.table.file(self.first_unit.checked_add(u32::try_from(number).ok()?)?)
+    }
+
+    /// Position in the tree of inlined calls at `pc` from the entry; `None`: nothing is inlined there.
+    pub fn inline_index(&self, pc: u32) -> Option<u32> {
+        u32::try_from(self.inline_indices()?.at(pc)?).ok()
+    }
+
+    /// All positions in the tree of inlined calls, by pc.
+    pub fn inline_indices(&self) -> Option<PcValues<'a>> {
+        if self.pc_data <= PC_DATA_INLINE_INDEX {
+            return None;
+        }
+        let offset = u32_at(self.variable, 4 * PC_DATA_INLINE_INDEX as usize)?;
+        Some(self.values(self.table.pc_table(offset)?))
+    }
+
+    /// Where the tree of inlined calls lies in the function data.
+    pub fn inline_tree(&self) -> Option<u32> {
+        if u32::from(self.function_data) <= FUNCTION_DATA_INLINE_TREE {
+            return None;
+        }
+        let at = self.pc_data.checked_add(FUNCTION_DATA_INLINE_TREE)?.checked_mul(4)?;
+        u32_at(self.variable, usize::try_from(at).ok()?).filter(|offset| *offset != NO_FUNCTION_DATA)
+    }
+
+    fn values(&self, table: &'a [u8]) -> PcValues<'a> {
+        PcValues { rest: table, quantum: self.table.header.quantum, pc: 0, end: self.bytes, value: -1 }
+    }
+}
+
+/// A value that holds for some pcs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PcValue {
+    /// From here, in bytes from the function's entry.
+    pub begin: u32,
+    /// Up to here.
+    pub end: u32,
+    pub value: i32,
+}
+
+/// Walks a pc table. Yields at most one value for each byte of the function.
+#[derive(Debug, Clone)]
+pub(super) struct PcValues<'a> {
+    rest: &'a [u8],
+    quantum: u8,
+    pc: u32,
+    end: u32,
+    value: i32,
+}
+
+impl PcValues<'_> {
+    /// The value at `pc` from the entry.
+    fn at(mut self, pc: u32) -> Option<i32> {
+        self.find(|value| pc < value.end).map(|value| value.value)
+    }
+
+    fn varint(&mut self) -> Option<u32> {
+        let mut value = 0;
+        for shift in [0, 7, 14, 21, 28] {
+            let (byte, rest) = self.rest.split_first()?;
+            self.rest = rest;
+            value |= u32::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+}
+
+impl Iterator for PcValues<'_> {
+    type Item = PcValue;
+
+    fn next(&mut self) -> Option<PcValue> {
+        let begin = self.pc;
+        let difference = self.varint()?;
+        if begin >= self.end || (difference == 0 && begin != 0) {
+            self.rest = &[];
+            return None;
+        }
+        let zigzag = (difference >> 1) ^ (difference & 1).wrapping_neg();
+        self.value = self.value.wrapping_add(zigzag.cast_signed());
+        let quanta = self.varint().filter(|quanta| *quanta > 0)?;
+        let end = begin.checked_add(quanta.checked_mul(u32::from(self.quantum))?)?;
+        self.pc = end;
+        Some(PcValue { begin, end: end.min(self.end), value: self.value })
+    }
+}
