@@ -124,8 +124,9 @@ mod tests {
         let mut ranges = CodeRanges::default();
         ranges.insert(10, 40, code("old"));
         ranges.insert(20, 30, code("new"));
-        let names: Vec<_> =
-            [9, 10, 19, 20, 29, 30, 39, 40].map(|address| ranges.find(address).map(|code| code.name.as_str())).into();
+        let names: Vec<_> = [9, 10, 19, 20, 29, 30, 39, 40]
+            .map(|address| ranges.find(address).map(|code| code.name.as_str()))
+            .into();
         let (old, new) = (Some("old"), Some("new"));
         assert_eq!(names, [None, old, old, new, new, old, old, None]);
         assert_eq!(ranges.len(), 3);

@@ -99,7 +99,11 @@ fn parse_debug_link(link: &[u8]) -> Option<(&Path, u32)> {
 fn debug_link_paths(object: &Path, name: &Path) -> Vec<PathBuf> {
     let Some(folder) = object.parent().filter(|_| object.is_absolute()) else { return Vec::new() };
     let below_root = folder.strip_prefix("/").unwrap_or(folder);
-    vec![folder.join(name), folder.join(".debug").join(name), Path::new(DEBUG_ROOT).join(below_root).join(name)]
+    vec![
+        folder.join(name),
+        folder.join(".debug").join(name),
+        Path::new(DEBUG_ROOT).join(below_root).join(name),
+    ]
 }
 
 /// The object at a path as the process sees it, else as this host does, if it is the one sought.

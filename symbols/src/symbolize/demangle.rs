@@ -104,15 +104,15 @@ mod tests {
         let cases = [
             ("_ZN4core3fmt9Formatter3pad17h0123456789abcdefE", Some("core::fmt::Formatter::pad")),
             ("_ZN4core3fmt9Formatter3pad17h0123456789abcdefE.llvm.1234", Some("core::fmt::Formatter::pad")),
-            (
-                "_ZN4main17hfedcba9876543210E.cold",
-                Some("main.cold"),
-            ),
+            ("_ZN4main17hfedcba9876543210E.cold", Some("main.cold")),
             ("_RNvCs1234_7mycrate3foo", Some("mycrate::foo")),
             ("_ZN3foo3barEv", Some("foo::bar()")),
             ("_ZN3foo3barEi.constprop.0", Some("foo::bar(int) (.constprop.0)")),
             ("_ZN3foo3barEi.part.0.cold", Some("foo::bar(int) (.part.0.cold)")),
-            ("_ZNSt6vectorIiSaIiEE9push_backERKi", Some("std::vector<int, std::allocator<int> >::push_back(int const&)")),
+            (
+                "_ZNSt6vectorIiSaIiEE9push_backERKi",
+                Some("std::vector<int, std::allocator<int> >::push_back(int const&)"),
+            ),
             ("memcpy@@GLIBC_2.14", Some("memcpy")),
             ("_ZdlPv@@GLIBCXX_3.4", Some("operator delete(void*)")),
             ("main", None),

@@ -20,7 +20,9 @@ pub fn read(object: &ObjectFile) -> Vec<u64> {
 }
 
 fn decode(header: &[u8], address: u64) -> Option<Vec<u64>> {
-    let &[1, frame_encoding, ENCODING_UDATA4, ENCODING_DATAREL_SDATA4] = header.get(..4)? else { return None };
+    let &[1, frame_encoding, ENCODING_UDATA4, ENCODING_DATAREL_SDATA4] = header.get(..4)? else {
+        return None;
+    };
     // The pointer to .eh_frame: sdata4 or udata4, of whatever base.
     if !matches!(frame_encoding & 0xf, 0x3 | 0xb) {
         return None;

@@ -66,7 +66,8 @@ mod tests {
 
     #[test]
     fn innermost_comes_first_and_ends_are_exclusive() {
-        let intervals = Intervals::new(vec![(0, 100, 'a'), (10, 20, 'b'), (10, 15, 'c'), (30, 30, 'd'), (50, 40, 'e')]);
+        let intervals =
+            Intervals::new(vec![(0, 100, 'a'), (10, 20, 'b'), (10, 15, 'c'), (30, 30, 'd'), (50, 40, 'e')]);
         assert_eq!(intervals.covering(12).collect::<String>(), "cba");
         assert_eq!(intervals.covering(15).collect::<String>(), "ba");
         assert_eq!(intervals.covering(20).collect::<String>(), "a");

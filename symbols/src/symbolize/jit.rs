@@ -341,7 +341,8 @@ mod tests {
         let pid = std::process::id();
         let mut process = Process::open(pid, start_time(pid).unwrap()).unwrap();
         process.root =
-            rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+            rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                .unwrap();
         process.namespace_pid = 7;
         process
     }

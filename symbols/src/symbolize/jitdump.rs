@@ -126,8 +126,7 @@ impl JitDump {
             address: line.address.wrapping_sub(old_begin).wrapping_add(new_begin),
             ..line.clone()
         };
-        let code =
-            GeneratedCode { name: code.name.clone(), lines: code.lines.iter().map(moved).collect() };
+        let code = GeneratedCode { name: code.name.clone(), lines: code.lines.iter().map(moved).collect() };
         self.ranges.insert(new_begin, new_end, code);
         Some(())
     }

@@ -335,7 +335,8 @@ not a line
     #[test]
     fn this_kernel_names_its_own_symbols() {
         let text = read_text("/proc/kallsyms", MAX_KALLSYMS_BYTES).unwrap();
-        let Some(line) = text.lines().find(|line| line.ends_with(" T schedule") || line.ends_with(" T vfs_read"))
+        let Some(line) =
+            text.lines().find(|line| line.ends_with(" T schedule") || line.ends_with(" T vfs_read"))
         else {
             eprintln!("skipped: kallsyms has neither schedule nor vfs_read");
             return;

@@ -371,7 +371,9 @@ mod tests {
     #[test]
     fn objects_and_answers_over_the_limits_are_forgotten_and_counted() {
         let object = own_executable();
-        let other = Arc::new(ObjectFile::new(std::fs::File::open("/bin/true").unwrap(), "/bin/true".as_ref()).unwrap());
+        let other = Arc::new(
+            ObjectFile::new(std::fs::File::open("/bin/true").unwrap(), "/bin/true".as_ref()).unwrap(),
+        );
         let mut symbolizer = Symbolizer::with_limits(Limits { symbols: 4, objects: 8, object_bytes: 1 });
         for step in 0..10 {
             symbolizer.object(&object, &[ElfAddress(step)]);

@@ -9,12 +9,12 @@
 //!
 //! Where both DWARF and a symbol name the machine code's own function, and differ, the symbol wins, as in
 //! llvm-symbolizer: it tells clones apart (`f.cold`, `f.constprop.0`), and it has the parameters of
-//! functions whose linkage name DWARF leaves out. DWARF wins where its name is one of several that the
-//! symbol table has for the code (`__libc_malloc` and `malloc`).
+//! functions whose linkage name DWARF leaves out, and it makes names the same with and without debug
+//! information (`malloc`, where glibc's DWARF has `__GI___libc_malloc`).
 
 use super::dwarf::{self, Dwarf, DwarfError};
 use super::plt::PltStubs;
-use super::symbol_table::{AddressRange, FoundSymbol, SymbolTable, SymbolTableBuilder};
+use super::symbol_table::{AddressRange, SymbolTable, SymbolTableBuilder};
 use super::{Symbol, SymbolFrame, UnknownReason, debug_file, function_starts};
 use crate::go::GoSymbols;
 use crate::{ElfAddress, ObjectError, ObjectFile};
@@ -157,7 +157,7 @@ impl NativeSymbols {
         let mut found = dwarf.find(address.0);
         let outermost = found.last_mut()?;
         if let Some(symbol) = self.table.find(address.0)
-            && self.symbol_names_better(address, symbol, outermost.name.as_deref())
+            && (symbol.sized || outermost.name.is_none())
         {
             outermost.name = Some(String::from_utf8_lossy(symbol.name).into_owned());
         }
@@ -169,13 +169,6 @@ impl NativeSymbols {
             ..named(&found.name.unwrap_or_default())
         };
         Some(found.into_iter().map(frame).collect())
-    }
-
-    fn symbol_names_better(&self, address: ElfAddress, symbol: FoundSymbol<'_>, in_dwarf: Option<&str>) -> bool {
-        match in_dwarf {
-            None => true,
-            Some(name) => symbol.sized && !self.table.has_name(address.0, name.as_bytes()),
-        }
     }
 
     fn load_dwarf(&mut self, object: &ObjectFile, pid: Option<u32>) {
@@ -209,7 +202,8 @@ fn has_contents(object: &ObjectFile, section: &str) -> bool {
 
 /// Sections with code; the executable segments if there is no section table.
 fn executable_ranges(object: &ObjectFile) -> Vec<AddressRange> {
-    let range = |begin: ElfAddress, bytes| AddressRange { begin: begin.0, end: begin.0.saturating_add(bytes) };
+    let range =
+        |begin: ElfAddress, bytes| AddressRange { begin: begin.0, end: begin.0.saturating_add(bytes) };
     let sections: Vec<AddressRange> = object
         .section_headers()
         .iter()

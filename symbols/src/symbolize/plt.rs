@@ -54,8 +54,7 @@ impl PltStubs {
         for (section, stub_bytes) in [(".plt", 16), (".plt.sec", 16), (".plt.got", 8)] {
             let Some(plt) = read(section)? else { continue };
             // With IBT the stubs of .plt.got have 16 bytes.
-            let stub_bytes =
-                if plt.data.starts_with(&[0xf3, 0x0f, 0x1e, 0xfa]) { 16 } else { stub_bytes };
+            let stub_bytes = if plt.data.starts_with(&[0xf3, 0x0f, 0x1e, 0xfa]) { 16 } else { stub_bytes };
             for (index, stub) in plt.data.chunks_exact(stub_bytes).enumerate().take(MAX_STUBS) {
                 let begin = plt.address.0.wrapping_add((index * stub_bytes) as u64);
                 let is_loader_call = section == ".plt" && index == 0;

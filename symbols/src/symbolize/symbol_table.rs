@@ -244,12 +244,6 @@ impl SymbolTable {
         unsized_symbol.map(|entry| self.found(entry))
     }
 
-    /// Whether `name` is one of the names of the code at `address`.
-    #[must_use]
-    pub fn has_name(&self, address: u64, name: &[u8]) -> bool {
-        self.covering(address).any(|entry| name_at(&self.names, entry.name) == name)
-    }
-
     fn found(&self, entry: &Entry) -> FoundSymbol<'_> {
         FoundSymbol { name: name_at(&self.names, entry.name), begin: entry.begin, sized: entry.sized }
     }
@@ -357,8 +351,6 @@ mod tests {
             symbols.rotate_left(1);
             let table = table(&symbols, &[]);
             assert_eq!(name(&table, 0x1105), Some("_IO_puts"));
-            assert!(table.has_name(0x1105, b"puts"));
-            assert!(!table.has_name(0x1110, b"puts"));
         }
     }
 
@@ -405,7 +397,6 @@ mod tests {
             for address in addresses {
                 if let Some(found) = table.find(address) {
                     prop_assert!(found.begin <= address);
-                    prop_assert!(table.has_name(address, found.name));
                 }
             }
         }

@@ -83,8 +83,11 @@ pub fn file_name(dwarf: &Dwarf<'_>, unit: &Unit<'_>, number: u64) -> String {
     let Some(program) = &unit.line_program else { return String::new() };
     let header = program.header();
     let Some(file) = header.file(number) else { return String::new() };
-    let mut path = unit.comp_dir.map(|folder| folder.to_string_lossy().into_owned()).unwrap_or_default();
-    // Before DWARF 5, folder 0 was that of compilation.
+    let mut path = String::new();
+    // Folder 0 is that of compilation; since DWARF 5 it stands in the table itself.
+    if file.directory_index() != 0 || header.version() < 5 {
+        path = unit.comp_dir.map(|folder| folder.to_string_lossy().into_owned()).unwrap_or_default();
+    }
     if file.directory_index() != 0 || header.version() >= 5 {
         append(&mut path, dwarf, unit, file.directory(header));
     }

@@ -145,7 +145,8 @@ impl<'data> Units<'data> {
         offset: UnitOffset,
         location: Option<(Option<u64>, u32)>,
     ) -> DwarfFrame {
-        let (name, start_line) = self.name_and_start_line(EntryPlace { in_supplement: false, unit: index, offset });
+        let (name, start_line) =
+            self.name_and_start_line(EntryPlace { in_supplement: false, unit: index, offset });
         let (file, line) = match location {
             Some((Some(file), line)) => (lines::file_name(&self.dwarf, unit, file), line),
             Some((None, line)) => (String::new(), line),
