@@ -46,16 +46,17 @@ fn demangle_rust(name: &str) -> Option<String> {
     Some(text.0)
 }
 
-/// Whether a `_ZN` name ends its path in the element `17h` + 16 hexadecimal digits, by which rustc's
-/// legacy names differ from C++ ones.
+/// Whether the path of a `_ZN` name ends in the element `17h` + 16 hexadecimal digits, by which rustc's
+/// legacy names differ from C++ ones. Dots stand inside of elements (`core..fmt`) and before suffixes.
 fn has_legacy_rust_hash(name: &str) -> bool {
     let Some(path) = name.strip_prefix("_ZN") else { return false };
-    let path = path.split_once('.').map_or(path, |(path, _)| path);
-    let Some(path) = path.strip_suffix('E') else { return false };
-    let Some(start) = path.len().checked_sub(19) else { return false };
-    path.get(start..)
-        .and_then(|element| element.strip_prefix("17h"))
-        .is_some_and(|hash| hash.bytes().all(|digit| digit.is_ascii_hexdigit()))
+    path.match_indices("17h").any(|(at, _)| {
+        let Some((hash, after)) = path.get(at + 3..).and_then(|rest| rest.split_at_checked(16)) else {
+            return false;
+        };
+        let Some(suffix) = after.strip_prefix('E') else { return false };
+        hash.bytes().all(|digit| digit.is_ascii_hexdigit()) && (suffix.is_empty() || suffix.starts_with('.'))
+    })
 }
 
 fn demangle_cpp(name: &str) -> Option<String> {
@@ -71,13 +72,38 @@ fn demangle_cpp(name: &str) -> Option<String> {
     let symbol = cpp_demangle::Symbol::new_with_options(name, &limits).ok()?;
     let mut text = BoundedText::default();
     symbol.structured_demangle(&mut text, &DemangleOptions::new().recursion_limit(MAX_CPP_DEPTH)).ok()?;
-    let mut demangled = text.0;
+    let mut demangled = name_thunks_as_llvm(close_templates_as_llvm(&text.0));
     if !suffix.is_empty() {
         demangled.push_str(" (");
         demangled.push_str(suffix);
         demangled.push(')');
     }
     Some(demangled)
+}
+
+/// `{virtual override thunk({offset(-16)}, X)}` → `non-virtual thunk to X`.
+fn name_thunks_as_llvm(name: String) -> String {
+    let thunk = || {
+        let inner = name.strip_prefix("{virtual override thunk({")?.strip_suffix(")}")?;
+        let (offset, function) = inner.split_once("}, ")?;
+        let kind = if offset.starts_with("virtual ") { "virtual" } else { "non-virtual" };
+        Some(format!("{kind} thunk to {function}"))
+    };
+    thunk().unwrap_or(name)
+}
+
+/// `vector<vector<int> >` → `vector<vector<int>>`. The space after an operator's name stays.
+fn close_templates_as_llvm(name: &str) -> String {
+    let mut closed = String::with_capacity(name.len());
+    let mut rest = name;
+    while let Some(at) = rest.find("> >") {
+        let (before, after) = rest.split_at(at + 1);
+        closed.push_str(before);
+        let is_operator = ["operator>", "operator->", "operator>>"].iter().any(|end| closed.ends_with(end));
+        rest = if is_operator { after } else { after.get(1..).unwrap_or_default() };
+    }
+    closed.push_str(rest);
+    closed
 }
 
 #[derive(Default)]
@@ -105,13 +131,24 @@ mod tests {
             ("_ZN4core3fmt9Formatter3pad17h0123456789abcdefE", Some("core::fmt::Formatter::pad")),
             ("_ZN4core3fmt9Formatter3pad17h0123456789abcdefE.llvm.1234", Some("core::fmt::Formatter::pad")),
             ("_ZN4main17hfedcba9876543210E.cold", Some("main.cold")),
+            (
+                "_ZN71_$LT$core..hash..sip..Hasher$LT$S$GT$$u20$as$u20$core..hash..Hasher$GT$5write17h365c304763ba5568E",
+                Some("<core::hash::sip::Hasher<S> as core::hash::Hasher>::write"),
+            ),
+            (
+                "_ZTv0_n24_NSt13basic_ostreamIwSt11char_traitsIwEED1Ev",
+                Some(
+                    "virtual thunk to std::basic_ostream<wchar_t, std::char_traits<wchar_t>>::~basic_ostream()",
+                ),
+            ),
+            ("_ZThn16_N1A1fEv", Some("non-virtual thunk to A::f()")),
             ("_RNvCs1234_7mycrate3foo", Some("mycrate::foo")),
             ("_ZN3foo3barEv", Some("foo::bar()")),
             ("_ZN3foo3barEi.constprop.0", Some("foo::bar(int) (.constprop.0)")),
             ("_ZN3foo3barEi.part.0.cold", Some("foo::bar(int) (.part.0.cold)")),
             (
                 "_ZNSt6vectorIiSaIiEE9push_backERKi",
-                Some("std::vector<int, std::allocator<int> >::push_back(int const&)"),
+                Some("std::vector<int, std::allocator<int>>::push_back(int const&)"),
             ),
             ("memcpy@@GLIBC_2.14", Some("memcpy")),
             ("_ZdlPv@@GLIBCXX_3.4", Some("operator delete(void*)")),
@@ -126,6 +163,20 @@ mod tests {
         ];
         for (mangled, expected) in cases {
             assert_eq!(demangle(mangled).as_deref(), expected, "{mangled}");
+        }
+    }
+
+    #[test]
+    fn templates_close_without_spaces_except_after_an_operator() {
+        let cases = [
+            ("a<b<c<d> > >", "a<b<c<d>>>"),
+            ("a<&x::operator> >", "a<&x::operator> >"),
+            ("a<&x::operator-> >", "a<&x::operator-> >"),
+            ("> >", ">>"),
+            ("plain", "plain"),
+        ];
+        for (gnu, llvm) in cases {
+            assert_eq!(close_templates_as_llvm(gnu), llvm);
         }
     }
 
