@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use go_programs::{BuiltProgram, Mode, build, object_of, toolchains};
-use spanflame_symbols::go::{GoSymbols, Inlining};
+use spanflame_symbols::go::{GoSymbols, Inlining, unwind_rows};
 use spanflame_symbols::symbolize::SymbolFrame;
 use spanflame_symbols::{ElfAddress, ObjectFile};
 
@@ -263,6 +263,58 @@ fn module_data_that_only_the_relocations_tell_are_found() {
             assert_eq!(symbols.symbolize(address), Some(frames), "{program} at {address}");
         }
     }
+}
+
+#[test]
+fn a_damaged_executable_is_refused_or_answers() {
+    let Some(toolchain) = toolchains().pop() else { return };
+    let Some(program) = build(toolchain, Mode::Stripped) else { return };
+    let whole = object_of(&program.path);
+    let bytes = std::fs::read(&program.path).expect("readable");
+    let mut random = numbers();
+    let mut below = |limit: usize| (random.next().expect("endless") % limit as u64) as usize;
+    let text = *whole.segments().iter().find(|segment| segment.executable).expect("a text segment");
+    let table = whole.section_header(".gopclntab").expect("a pclntab").offset.0 as usize;
+    let (mut read, mut refused) = (0, 0);
+    for round in 0..150 {
+        let mut bytes = bytes.clone();
+        for _ in 0..1 + below(64) {
+            // The header, what follows it, or anywhere: tables, code, module data, ELF headers.
+            let at = match round % 3 {
+                0 => table + below(72),
+                1 => table + below(600_000),
+                _ => below(bytes.len()),
+            };
+            bytes[at] = [0, 0xff, 0x80, below(256) as u8][below(4)];
+        }
+        if below(8) == 0 {
+            bytes.truncate(below(bytes.len()));
+        }
+        let Ok(object) = ObjectFile::from_bytes(bytes, &program.path) else { continue };
+        let mut rows = vec![];
+        let unwound = unwind_rows(&object, &mut rows);
+        assert!(rows.is_sorted_by_key(|row| row.address), "round {round}");
+        match GoSymbols::read(&object) {
+            Ok(Some(symbols)) => {
+                read += 1;
+                for _ in 0..200 {
+                    let address = ElfAddress(text.address.0 + below(text.file_bytes as usize) as u64);
+                    if let Some(frames) = symbols.symbolize(address) {
+                        assert!(!frames.is_empty() && frames.iter().all(|frame| !frame.name.is_empty()));
+                    }
+                }
+            }
+            Ok(None) => {}
+            Err(error) => {
+                assert!(unwound.is_err(), "round {round}: {error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(
+        read > 10 && refused > 10,
+        "{read} read, {refused} refused: the damage is too small or too large"
+    );
 }
 
 #[test]

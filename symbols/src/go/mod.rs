@@ -18,8 +18,11 @@ mod inline;
 mod locate;
 mod module_data;
 mod pclntab;
+mod prologue;
 mod scan;
 mod symbols;
 mod text;
+mod unwind;
 
 pub use symbols::{GoSymbols, Inlining};
+pub use unwind::{FRAME_POINTER_TO_OTHER_STACK, unwind_rows};

@@ -76,7 +76,7 @@ impl Version {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
     pub version: Version,
-    /// Bytes of the smallest instruction: 1 on x86-64, 4 on AArch64.
+    /// Bytes of the smallest instruction: 1 on x86-64, 4 on `AArch64`.
     pub quantum: u8,
     functions: usize,
     /// Where the text begins; 0 if the linker left it to the module data.
@@ -211,7 +211,7 @@ impl Pclntab {
         let record = usize::try_from(u32_at(&self.data, record_at)?).ok()?;
         let record = self.data.get(self.header.function_table.checked_add(record)?..)?;
         let fixed = record.get(..self.header.version.record_bytes())?;
-        let [.., id, flags, _, function_data] = *fixed else { return None };
+        let [.., flags, _, function_data] = *fixed else { return None };
         let function = Function {
             table: self,
             index,
@@ -224,7 +224,6 @@ impl Pclntab {
             pc_data: u32_at(fixed, 28)?,
             first_unit: u32_at(fixed, 32)?,
             first_line: if self.header.version == Version::Go120 { u32_at(fixed, 36)? } else { 0 },
-            id,
             flags,
             function_data,
             variable: record.get(fixed.len()..)?,
@@ -284,8 +283,6 @@ pub(super) struct Function<'a> {
     first_unit: u32,
     /// Line of the `func` or `TEXT`; 0 if the table has none.
     pub first_line: u32,
-    /// `internal/abi.FuncID`; the numbers are not the same in all versions.
-    pub id: u8,
     flags: u8,
     function_data: u8,
     variable: &'a [u8],
@@ -414,5 +411,153 @@ impl Iterator for PcValues<'_> {
         let end = begin.checked_add(quanta.checked_mul(u32::from(self.quantum))?)?;
         self.pc = end;
         Some(PcValue { begin, end: end.min(self.end), value: self.value })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A table of two functions, as Go 1.20 and later write it: `main.one` with 16 bytes, line 10 and a
+    /// call of `main.two` inlined at [4, 8); `main.two` with 32 bytes and nothing.
+    fn small_table() -> Vec<u8> {
+        let names = b"\0main.one\0main.two\0";
+        let units = 0_u32.to_le_bytes();
+        let files = b"/src/main.go\0";
+        // Offset 0 means none. At 1: value 0 to the end; at 4: line 10 up to 8, then 12 up to 16; at 9:
+        // index -1 up to 4, 0 up to 8, -1 up to 16.
+        let pc_tables = [&[0_u8][..], &[2, 16, 0], &[22, 8, 4, 8, 0], &[0, 4, 2, 4, 1, 8, 0]].concat();
+        let (names_at, units_at) = (HEADER_BYTES, HEADER_BYTES + names.len());
+        let files_at = units_at + units.len();
+        let tables_at = files_at + files.len();
+        let functions_at = tables_at + pc_tables.len();
+        let mut data = 0xffff_fff1_u32.to_le_bytes().to_vec();
+        data.extend([0, 0, 1, 8]);
+        for word in [2, 1, 0, names_at, units_at, files_at, tables_at, functions_at] {
+            data.extend((word as u64).to_le_bytes());
+        }
+        data.extend(names);
+        data.extend(units);
+        data.extend(files);
+        data.extend(&pc_tables);
+        let records = 2 * 8 + 4;
+        for word in [0_u32, records, 16, records + 44 + 28, 48] {
+            data.extend(word.to_le_bytes());
+        }
+        // Entry, name, arguments, deferreturn, pcsp, pcfile, pcln, pc data, unit, first line, id and flags,
+        // then three pc data and four function data.
+        for word in [0_u32, 1, 0, 0, 1, 1, 4, 3, 0, 9, 4 << 24, 0, 0, 9, u32::MAX, u32::MAX, u32::MAX, 0x40] {
+            data.extend(word.to_le_bytes());
+        }
+        for word in [16_u32, 10, 0, 0, 0, 0, 0, 0, 0, 20, 1 << 8] {
+            data.extend(word.to_le_bytes());
+        }
+        data
+    }
+
+    fn table(data: Vec<u8>) -> Result<Pclntab, Damaged> {
+        Pclntab::new(data, ElfAddress(0x40_0000))
+    }
+
+    #[test]
+    fn a_function_holds_its_first_byte_and_not_the_next_function_s() {
+        let table = table(small_table()).unwrap();
+        let found = |offset| table.find(offset).and_then(|function| function.name().map(<[u8]>::to_vec));
+        assert_eq!(found(0).unwrap(), b"main.one");
+        assert_eq!(found(15).unwrap(), b"main.one");
+        assert_eq!(found(16).unwrap(), b"main.two");
+        assert_eq!(found(47).unwrap(), b"main.two");
+        assert_eq!(found(48), None, "behind the last function");
+    }
+
+    #[test]
+    fn values_hold_up_to_the_pc_that_ends_them() {
+        let table = table(small_table()).unwrap();
+        let one = table.function(0).unwrap();
+        assert_eq!((one.line(0), one.line(7), one.line(8), one.line(15), one.line(16)), {
+            (Some(10), Some(10), Some(12), Some(12), None)
+        });
+        assert_eq!(one.file(3).unwrap(), b"/src/main.go");
+        assert_eq!((one.inline_index(3), one.inline_index(4), one.inline_index(8)), (None, Some(0), None));
+        assert_eq!(one.inline_tree(), Some(0x40));
+        assert_eq!(one.first_line, 9);
+        let two = table.function(1).unwrap();
+        assert!(two.stack_depths().is_none() && two.inline_tree().is_none() && !two.has_lines());
+        assert!(two.is_top_frame() && !one.is_top_frame());
+    }
+
+    #[test]
+    fn a_name_that_does_not_begin_where_it_should_is_none() {
+        let table = table(small_table()).unwrap();
+        assert_eq!(table.name(1).unwrap(), b"main.one");
+        assert_eq!(table.name(2), None, "in the midst of a name");
+        assert_eq!(table.name(18), None, "the name behind the last");
+        assert_eq!(table.name(u32::MAX), None);
+    }
+
+    #[test]
+    fn a_pc_table_that_does_not_advance_or_goes_beyond_the_function_ends() {
+        let values = |rest: &'static [u8]| {
+            let values = PcValues { rest, quantum: 1, pc: 0, end: 16, value: -1 };
+            values.map(|value| (value.begin, value.end, value.value)).collect::<Vec<_>>()
+        };
+        assert_eq!(values(&[2, 4, 2, 0, 2, 4, 0]), [(0, 4, 0)], "a step of 0");
+        assert_eq!(values(&[2, 4, 2, 100, 2, 4]), [(0, 4, 0), (4, 16, 1)], "beyond the end");
+        assert_eq!(values(&[2, 0x80, 0x80, 0x80, 0x80, 0x80, 1]), [], "a varint of six bytes");
+        assert_eq!(values(&[2, 4, 2]), [(0, 4, 0)], "cut short");
+        assert_eq!(values(&[]), []);
+        assert_eq!(values(&[0, 4]), [(0, 4, -1)], "a first difference of 0 is no end");
+    }
+
+    #[test]
+    fn a_table_cut_short_anywhere_is_refused_or_answers() {
+        let whole = small_table();
+        for end in 0..whole.len() {
+            if let Ok(table) = table(whole[..end].to_vec()) {
+                ask_everything(&table);
+            }
+        }
+    }
+
+    fn ask_everything(table: &Pclntab) {
+        for offset in 0..64 {
+            let Some(function) = table.find(offset) else { continue };
+            let pc = offset - function.entry;
+            let _ = (function.name(), function.file(pc), function.line(pc), function.inline_tree());
+            let _ = (function.inline_index(pc), function.is_top_frame(), function.writes_stack_pointer());
+            let depths = function.stack_depths().into_iter().flatten().count();
+            assert!(depths as u64 <= u64::from(function.bytes), "more pieces than bytes");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_damaged_table_is_refused_or_answers(
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+        ) {
+            let mut data = small_table();
+            for (index, byte) in changes {
+                let at = index.index(data.len());
+                data[at] = byte;
+            }
+            if let Some((begin, _)) = Header::parse(&data).and_then(|header| header.function_table()) {
+                let _ = Header::parse(&data).unwrap().table_bytes(data.get(begin..).unwrap_or_default());
+            }
+            if let Ok(table) = table(data) {
+                ask_everything(&table);
+            }
+        }
+
+        #[test]
+        fn any_bytes_as_a_pc_table_end(rest in prop::collection::vec(any::<u8>(), 0..64), end in any::<u32>()) {
+            let values = PcValues { rest: &rest, quantum: 4, pc: 0, end, value: -1 };
+            let mut previous = 0;
+            for value in values {
+                prop_assert!(value.begin == previous && value.end <= end);
+                previous = value.end;
+            }
+        }
     }
 }

@@ -3,6 +3,8 @@
 use super::pclntab::Pclntab;
 use crate::{ElfAddress, ObjectFile};
 
+/// Bytes of code that are read together.
+const WINDOW_BYTES: u64 = 64 << 10;
 /// Largest padding that a linker puts behind the last function.
 const MAX_PADDING_BYTES: u64 = 64;
 
@@ -27,7 +29,42 @@ pub(super) fn start_without_module_data(object: &ObjectFile, table: &Pclntab) ->
 
 /// Whether a function is what signal handlers return to.
 pub(super) fn is_signal_return(name: &[u8]) -> bool {
-    // The linker appends the ABI when a function has two.
-    let name = name.strip_suffix(b".abi0").unwrap_or(name);
-    name == b"runtime.sigreturn__sigaction" || name == b"runtime.sigreturn"
+    matches!(without_abi(name), b"runtime.sigreturn__sigaction" | b"runtime.sigreturn")
+}
+
+/// A function's name without the ABI that the linker appends when it has two.
+pub(super) fn without_abi(name: &[u8]) -> &[u8] {
+    name.strip_suffix(b".abi0").or(name.strip_suffix(b".abiinternal")).unwrap_or(name)
+}
+
+/// Code, read a piece at a time in the order of addresses.
+#[derive(Debug)]
+pub(super) struct Text<'a> {
+    object: &'a ObjectFile,
+    begin: ElfAddress,
+    window: Vec<u8>,
+}
+
+impl<'a> Text<'a> {
+    /// Nothing is read yet.
+    pub fn new(object: &'a ObjectFile) -> Self {
+        Self { object, begin: ElfAddress(0), window: vec![] }
+    }
+
+    /// Up to `count` bytes at `address`, fewer at the end of a segment; `None` if there are none.
+    pub fn bytes(&mut self, address: ElfAddress, count: usize) -> Option<&[u8]> {
+        let held = |offset: usize| offset.checked_add(count).is_some_and(|end| end <= self.window.len());
+        let offset = address.checked_sub(self.begin).and_then(|offset| usize::try_from(offset).ok());
+        let offset = match offset.filter(|offset| held(*offset)) {
+            Some(offset) => offset,
+            None => {
+                self.begin = address;
+                self.window =
+                    self.object.read_loaded(address, WINDOW_BYTES.max(count as u64)).unwrap_or_default();
+                0
+            }
+        };
+        let end = offset.saturating_add(count).min(self.window.len());
+        self.window.get(offset..end).filter(|bytes| !bytes.is_empty())
+    }
 }

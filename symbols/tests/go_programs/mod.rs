@@ -1,5 +1,7 @@
 //! Builds small Go programs with several toolchains and link modes, once for each test binary.
 
+#![allow(dead_code, reason = "not every test binary uses all of it")]
+
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -15,6 +17,8 @@ pub struct Toolchain {
     pub name: &'static str,
     /// Whether `runtime.CallersFrames` gives all inlined calls of an address (not to Go 1.22, from 1.26 at the latest).
     pub tells_all_inlined: bool,
+    /// Whether the runtime's stack switches have frames (from Go 1.21).
+    pub has_frame_in_systemstack: bool,
 }
 
 impl Toolchain {
@@ -29,9 +33,9 @@ impl Toolchain {
 /// The toolchains that can be had; the others are named on standard error.
 pub fn toolchains() -> Vec<Toolchain> {
     let all = [
-        Toolchain { name: "go1.18.10", tells_all_inlined: false },
-        Toolchain { name: "go1.22.12", tells_all_inlined: false },
-        Toolchain { name: "local", tells_all_inlined: true },
+        Toolchain { name: "go1.18.10", tells_all_inlined: false, has_frame_in_systemstack: false },
+        Toolchain { name: "go1.22.12", tells_all_inlined: false, has_frame_in_systemstack: true },
+        Toolchain { name: "local", tells_all_inlined: true, has_frame_in_systemstack: true },
     ];
     let had = all.into_iter().filter(|toolchain| {
         let version = toolchain.go().arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status();
