@@ -10,7 +10,7 @@
 //!
 //! `.gnu_debugaltlink` (dwz) names one more file, with what several debug files have in common; its build
 //! id stands in the link. `.gnu_debugdata` is a small object inside of the object, xz-compressed
-//! ("MiniDebugInfo"), which holds a symbol table and no more.
+//! (`MiniDebugInfo`), which holds a symbol table and no more.
 //!
 //! Never: the network.
 

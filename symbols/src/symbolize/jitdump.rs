@@ -2,9 +2,9 @@
 //!
 //! Format: tools/perf/Documentation/jitdump-specification.txt in Linux. A header (magic `JiTD` in the
 //! writer's byte order, version 1, its own size, machine, pid, time, flags), then records, each with
-//! `u32 id, u32 total size, u64 time`: CODE_LOAD (0) names a piece of code and carries a copy of it,
-//! CODE_MOVE (1), DEBUG_INFO (2, lines of the CODE_LOAD that follows with the same address), CLOSE (3),
-//! UNWINDING_INFO (4). The machine code itself is skipped, not read.
+//! `u32 id, u32 total size, u64 time`: `CODE_LOAD` (0) names a piece of code and carries a copy of it,
+//! `CODE_MOVE` (1), `DEBUG_INFO` (2, lines of the `CODE_LOAD` that follows with the same address), CLOSE (3),
+//! `UNWINDING_INFO` (4). The machine code itself is skipped, not read.
 //!
 //! Known gaps: only the byte order of this machine; discriminators and unwinding information are left
 //! out; of the time stamps only the order of the records is used.
@@ -19,7 +19,7 @@ use super::code_ranges::{CodeRanges, GeneratedCode, GeneratedLine};
 const MAGIC: u32 = 0x4a69_5444;
 const HEADER_BYTES: u64 = 40;
 const RECORD_HEADER_BYTES: usize = 16;
-/// Most that is read of a record: of DEBUG_INFO all, of CODE_LOAD only up to the end of the name.
+/// Most that is read of a record: of `DEBUG_INFO` all, of `CODE_LOAD` only up to the end of the name.
 const MAX_READ_BYTES: usize = 4 << 20;
 const MAX_NAME_BYTES: usize = 4 << 10;
 const MAX_RANGES: usize = 2 << 20;

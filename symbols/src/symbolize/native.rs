@@ -93,7 +93,7 @@ impl NativeSymbols {
         {
             return Ok(frames);
         }
-        if let Some(frames) = self.from_dwarf(object, pid, address) {
+        if let Some(frames) = self.frames_of_dwarf(object, pid, address) {
             return Ok(frames);
         }
         if let Some(found) = self.table.find(address.0) {
@@ -146,7 +146,7 @@ impl NativeSymbols {
         }
     }
 
-    fn from_dwarf(
+    fn frames_of_dwarf(
         &mut self,
         object: &ObjectFile,
         pid: Option<u32>,

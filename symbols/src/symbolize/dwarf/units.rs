@@ -169,7 +169,7 @@ impl<'data> Units<'data> {
             for attribute in entry.attrs() {
                 let value = attribute.value();
                 let text = || {
-                    let text = dwarf.attr_string(unit, value.clone()).ok()?;
+                    let text = dwarf.attr_string(unit, value).ok()?;
                     Some(text.to_string_lossy().into_owned())
                 };
                 match attribute.name() {
@@ -210,16 +210,15 @@ impl<'data> Units<'data> {
         }
         let supplement = self.dwarf.sup()?;
         let slot = self.supplement_slots.get(place.unit)?;
-        let unit = slot
-            .unit
-            .get_or_init(|| self.open(supplement, slot.header.clone(), &self.supplement_line_programs).ok());
+        let unit =
+            slot.unit.get_or_init(|| self.open(supplement, slot.header, &self.supplement_line_programs).ok());
         Some((supplement, unit.as_ref()?))
     }
 
     fn unit(&self, index: usize) -> Option<&Unit<'data>> {
         let slot = self.slots.get(index)?;
         let unit = slot.unit.get_or_init(|| {
-            let unit = self.open(&self.dwarf, slot.header.clone(), &self.line_programs);
+            let unit = self.open(&self.dwarf, slot.header, &self.line_programs);
             unit.inspect_err(|_| self.count_malformed()).ok()
         });
         unit.as_ref()
@@ -288,7 +287,7 @@ impl<'data> Units<'data> {
             }
             // Not kept: a program has thousands of units, and few of them are asked about.
             let bytes_before = self.parsed_bytes.get();
-            let unit = self.open(&self.dwarf, slot.header.clone(), &self.line_programs);
+            let unit = self.open(&self.dwarf, slot.header, &self.line_programs);
             self.parsed_bytes.set(bytes_before);
             let Ok(unit) = unit else {
                 self.count_malformed();
