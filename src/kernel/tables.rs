@@ -166,10 +166,10 @@ impl Tables {
         let pages = u32::try_from(table.pages.len() / PAGE_BYTES).map_err(|_| unusable("too many pages"))?;
         let parts = [table.directory_pages, table.rule_pages, table.leaf_pages];
         let sum = parts.iter().try_fold(0u32, |sum, &part| sum.checked_add(part));
-        if table.pages.len() % PAGE_BYTES != 0 || sum != Some(pages) {
+        if !table.pages.len().is_multiple_of(PAGE_BYTES) || sum != Some(pages) {
             return Err(unusable("its parts do not add up to its pages"));
         }
-        if table.text_begin.0 % (1 << layout::CHUNK_BITS) != 0 {
+        if !table.text_begin.0.is_multiple_of(1 << layout::CHUNK_BITS) {
             return Err(unusable("its text does not begin on a chunk"));
         }
         if u64::from(table.chunks) > u64::from(table.directory_pages) * layout::DIRECTORY_PER_PAGE as u64 {
@@ -359,7 +359,7 @@ impl Tables {
     fn write_state(&mut self, object: u32, state: sf_object_state, flags: u16, generation: u32) {
         const WORD: usize = offset_of!(sf_object, state);
         const {
-            assert!(WORD % 8 == 0 && offset_of!(sf_object, flags) == WORD + 2);
+            assert!(WORD.is_multiple_of(8) && offset_of!(sf_object, flags) == WORD + 2);
             assert!(offset_of!(sf_object, generation) == WORD + 4);
         }
         let word = u64::from(state.0) | u64::from(flags) << 16 | u64::from(generation) << 32;
