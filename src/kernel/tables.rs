@@ -134,7 +134,7 @@ impl Tables {
             _ => None,
         };
         let (id, generation) = match rested {
-            Some((_, id, generation)) => (id, generation.wrapping_add(1)),
+            Some((_, id, generation)) => (id, next_generation(generation)),
             None if self.next_object < OBJECT_SLOTS => {
                 let id = self.next_object;
                 self.next_object += 1;
@@ -196,8 +196,10 @@ impl Tables {
         self.objects_memory.write(base + offset_of!(sf_object, rules_page), &rules_page.to_ne_bytes());
         self.objects_memory
             .write(base + offset_of!(sf_object, leaf_page), &(rules_page + table.rule_pages).to_ne_bytes());
-        self.write_state(object.0, sf_object_state::SF_OBJECT_READY, flags, slot.generation);
-        self.objects.insert(object.0, ObjectSlot { extent: Some(extent), ..slot });
+        // The unwinder remembers rules by generation, so a new table is a new generation.
+        let generation = next_generation(slot.generation);
+        self.write_state(object.0, sf_object_state::SF_OBJECT_READY, flags, generation);
+        self.objects.insert(object.0, ObjectSlot { generation, extent: Some(extent) });
         Ok(())
     }
 
@@ -378,6 +380,11 @@ fn tracks_rbx(table: &UnwindTable) -> bool {
         let register = rule.get(offset_of!(layout::UnwindRule, cfa_register)).copied();
         (cfa == layout::cfa::REGISTER || cfa == layout::cfa::DEREF) && register == Some(RBX)
     })
+}
+
+/// Never 0: that is the generation of what was never written.
+fn next_generation(generation: u32) -> u32 {
+    generation.checked_add(1).unwrap_or(1)
 }
 
 fn encode_mapping(mapping: &ProcessMapping) -> sf_mapping {
