@@ -134,7 +134,7 @@ struct sf_object {
 	unsigned int leaf_page;        /* page number of the first leaf */
 	unsigned short state;          /* enum sf_object_state */
 	unsigned short flags;          /* enum sf_object_flag */
-	unsigned int generation;       /* counts the uses of this slot, for tests and debugging */
+	unsigned int generation;       /* grows with every change of this slot */
 };
 
 enum sf_object_flag {

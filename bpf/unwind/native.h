@@ -39,6 +39,19 @@
 /* A few pending uretprobes in one stack must not cost frames, so the walk may take more steps. */
 #define SF_MAX_STEPS (SF_MAX_USER_FRAMES + 64)
 
+/*
+ * Rules that were found lately. The same few hundred addresses make up most stacks of a busy program,
+ * and a hit touches one cache line where a search touches four or more.
+ */
+#define SF_RULE_CACHE_BITS 9
+
+struct sf_cached_rule {
+	__u64 key; /* object and ELF address, as in a frame's word */
+	__u32 generation; /* of the object's slot; never 0, so that an empty entry hits nothing */
+	__u32 reserved;
+	struct sf_unwind_rule rule;
+};
+
 /* A walk in progress. Lives in a map value: it is too large for the BPF stack. */
 struct sf_walk {
 	__u64 pc;
@@ -62,6 +75,7 @@ struct sf_walk {
 	__u32 leaf_page;
 	__u32 object_flags;
 	__u32 object_state;
+	__u32 object_generation;
 
 	__u32 mapping_page; /* the process's mapping table */
 	__u32 mappings;
@@ -81,6 +95,9 @@ struct sf_walk {
 	__u64 uprobe_address;
 
 	__u64 signal_words[SF_SIGNAL_WORDS];
+
+	/* Kept from walk to walk. */
+	struct sf_cached_rule cache[1 << SF_RULE_CACHE_BITS];
 };
 
 struct sf_walk_context {
@@ -161,6 +178,7 @@ __attribute__((noinline)) int sf_enter_mapping(struct sf_walk *walk, __u64 addre
 			return 0;
 		walk->object_state = *(volatile const unsigned short *)&object->state;
 		walk->object_flags = object->flags;
+		walk->object_generation = object->generation;
 		walk->text_begin = object->text_begin;
 		walk->chunks = object->chunks;
 		walk->directory_page = object->directory_page;
@@ -177,10 +195,20 @@ __attribute__((noinline)) int sf_find_rule(struct sf_walk *walk, __u64 address)
 	const struct sf_directory_entry *entry;
 	const struct sf_leaf *leaf;
 	const struct sf_page *page;
-	__u64 chunk, row, rule, first, count;
+	struct sf_cached_rule *cached;
+	__u64 chunk, row, rule, first, count, key, slot;
 
 	if (!walk)
 		return 0;
+	key = ((__u64)walk->object << SF_FRAME_OBJECT_SHIFT) | (address & SF_FRAME_ADDRESS_MASK);
+	/* Fibonacci hashing: the golden ratio spreads neighbouring addresses. */
+	slot = (key * 0x9e3779b97f4a7c15ULL) >> (64 - SF_RULE_CACHE_BITS);
+	SF_OPAQUE(slot);
+	cached = &walk->cache[slot & ((1 << SF_RULE_CACHE_BITS) - 1)];
+	if (cached->key == key && cached->generation == walk->object_generation) {
+		walk->rule = cached->rule;
+		return 1;
+	}
 	chunk = (address - walk->text_begin) >> SF_CHUNK_BITS;
 	if (chunk >= walk->chunks)
 		return 0;
@@ -207,6 +235,9 @@ __attribute__((noinline)) int sf_find_rule(struct sf_walk *walk, __u64 address)
 	if (!page)
 		return 0;
 	walk->rule = ((const struct sf_unwind_rule *)page)[rule % SF_RULES_PER_PAGE];
+	cached->key = key;
+	cached->generation = walk->object_generation;
+	cached->rule = walk->rule;
 	return 1;
 }
 

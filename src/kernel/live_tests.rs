@@ -3,6 +3,9 @@
 
 use std::time::{Duration, Instant};
 
+use spanflame_symbols::ElfAddress;
+use spanflame_symbols::unwind::{UnwindTable, layout};
+
 use super::*;
 
 const OPTIONS: SamplerOptions = SamplerOptions {
@@ -45,7 +48,7 @@ fn assert_accounts(counters: &Counters) {
 fn a_busy_target_is_sampled_and_every_tick_is_accounted_for() {
     let Some(mut sampler) = load(&OPTIONS) else { return };
     let pid = std::process::id();
-    sampler.add_target(pid, true).expect("room for a target");
+    sampler.add_target(pid, false).expect("room for a target");
     assert_eq!(sampler.targets(), [pid]);
     sampler.enable_run_statistics().expect("may measure programs");
     sampler.start().expect("the sampler starts");
@@ -126,4 +129,159 @@ fn a_child_is_seen_from_fork_to_exit() {
         .position(|event| matches!(event, ProcessEvent::Mapped { path, .. } if path.ends_with("true")));
     assert!(exec.is_some() && program > exec, "the program is mapped after exec: {of_child:?}");
     assert_eq!((events.lost(), events.malformed()), (0, 0));
+}
+
+/// A program whose every function keeps a frame pointer, 30 calls deep, busy at the bottom.
+const DEEP_PROGRAM: &str = r"
+#include <unistd.h>
+static volatile unsigned long sink, stop;
+__attribute__((noinline)) static unsigned long burn(void)
+{
+	while (!stop)
+		sink = sink * 31 + 1;
+	return sink;
+}
+__attribute__((noinline)) static unsigned long descend(int depth)
+{
+	return depth ? descend(depth - 1) + sink : burn();
+}
+int main(void)
+{
+	alarm(60);
+	return descend(27) & 1;
+}
+";
+/// descend(27) … descend(0) and burn.
+const DEEP_FRAMES: usize = 29;
+
+/// A child that is killed when dropped.
+struct Victim(std::process::Child);
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Compiles and starts the program; `None` without a compiler.
+fn start_deep_program(folder: &std::path::Path) -> Option<Victim> {
+    let source = folder.join("deep.c");
+    let program = folder.join("deep");
+    std::fs::write(&source, DEEP_PROGRAM).expect("the source can be written");
+    let compiled = std::process::Command::new("cc")
+        .args(["-O0", "-fno-omit-frame-pointer", "-o"])
+        .args([&program, &source])
+        .status();
+    if !compiled.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: no C compiler");
+        return None;
+    }
+    Some(Victim(std::process::Command::new(&program).spawn().expect("it runs")))
+}
+
+/// The executable mapping of the process's own program: begin, end, file offset.
+fn program_text(pid: u32) -> (u64, u64, u64) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < deadline {
+        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("maps");
+        if let Some(line) = maps.lines().find(|line| line.contains("r-xp") && line.ends_with("/deep")) {
+            let mut words = line.split_whitespace();
+            let (begin, end) = words.next().and_then(|range| range.split_once('-')).expect("a range");
+            let offset = words.nth(1).expect("an offset");
+            let hex = |text| u64::from_str_radix(text, 16).expect("hexadecimal");
+            return (hex(begin), hex(end), hex(offset));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("process {pid} never ran its program");
+}
+
+/// A table with `rows` rows for each chunk of a text: all say CFA = rbp + 16, by many rules.
+fn frame_pointer_table(text_begin: u64, text_bytes: u64, rows: usize) -> UnwindTable {
+    let rule = |number: usize| {
+        let mut bytes =
+            vec![layout::cfa::REGISTER, 6, layout::saved_fp::AT_CFA, layout::return_address::AT_CFA];
+        bytes.extend(16i32.to_ne_bytes());
+        bytes.extend((number as i32).to_ne_bytes()); // the addend is not looked at: makes rules differ
+        bytes.extend((-16i16).to_ne_bytes());
+        bytes.extend(0i16.to_ne_bytes());
+        bytes
+    };
+    let chunks = text_bytes.div_ceil(4096) as usize;
+    let mut directory = Vec::new();
+    let mut leaves = Vec::new();
+    for chunk in 0..chunks {
+        directory.extend((chunk as u32).to_ne_bytes());
+        directory.extend(0u16.to_ne_bytes());
+        directory.extend((rows as u16).to_ne_bytes());
+        let mut leaf = vec![0u8; 4096];
+        for row in 0..rows {
+            let pc = (row * 4096 / rows) as u16;
+            leaf[row * 2..][..2].copy_from_slice(&pc.to_ne_bytes());
+            leaf[2048 + row * 2..][..2].copy_from_slice(&(1 + (row % 500) as u16).to_ne_bytes());
+        }
+        leaves.extend(leaf);
+    }
+    let mut rules = vec![0u8; 16];
+    rules.extend((1..501).flat_map(rule));
+    directory.resize(directory.len().next_multiple_of(4096), 0);
+    rules.resize(rules.len().next_multiple_of(4096), 0);
+    UnwindTable {
+        text_begin: ElfAddress(text_begin),
+        chunks: chunks as u32,
+        directory_pages: (directory.len() / 4096) as u32,
+        rule_pages: (rules.len() / 4096) as u32,
+        leaf_pages: chunks as u32,
+        rows: (rows * chunks) as u64,
+        pages: [directory, rules, leaves].concat(),
+    }
+}
+
+#[test]
+fn a_deep_stack_is_walked_to_the_end_of_what_has_a_table_at_a_known_cost() {
+    let Some(mut sampler) = load(&OPTIONS) else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let Some(victim) = start_deep_program(folder.path()) else { return };
+    let pid = victim.0.id();
+    let (begin, end, offset) = program_text(pid);
+    let mut tables = sampler.take_tables().expect("the first time");
+    // Objects before and mappings around, so that nothing is found at once.
+    let object = (0..20).map(|_| tables.allocate_object().expect("room")).last().expect("twenty");
+    tables.publish_table(object, &frame_pointer_table(offset, end - begin, 300)).expect("published");
+    let mapping = ProcessMapping { begin, end, bias: begin - offset, kind: MappingKind::Object(object) };
+    let mut mappings: Vec<ProcessMapping> = (1..40)
+        .map(|i| ProcessMapping { begin: i << 16, end: (i << 16) + 4096, bias: 0, kind: MappingKind::Jit })
+        .collect();
+    mappings.push(mapping);
+    tables.set_process(pid, &mappings).expect("stored");
+    sampler.add_target(pid, false).expect("room for a target");
+    sampler.enable_run_statistics().expect("may measure programs");
+    sampler.start().expect("the sampler starts");
+    std::thread::sleep(Duration::from_millis(1500));
+    sampler.stop().expect("the sampler stops");
+
+    let mut samples = Vec::new();
+    sampler.drain(&mut |sample| samples.push(sample)).expect("drained");
+    let counters = sampler.counters().expect("counters");
+    assert_accounts(&counters);
+    assert!(samples.len() > 100, "{counters:?}");
+    for sample in &samples {
+        // Above main comes libc, whose mapping nobody told.
+        assert_eq!(sample.outcome, crate::model::Outcome::UnknownMapping, "{sample:?}");
+        let inside = sample
+            .user
+            .iter()
+            .filter(|frame| matches!(frame, RawFrame::Object { object: of, .. } if *of == object))
+            .count();
+        assert_eq!((inside, sample.user.len()), (DEEP_FRAMES + 1, DEEP_FRAMES + 2), "{sample:?}");
+    }
+    let runs = sampler.run_statistics().sampling;
+    eprintln!(
+        "{} ns a sample, {} ns a frame, {} ns a tick, map bytes {}",
+        runs.run_time_ns / counters.taken,
+        runs.run_time_ns / (counters.user_frames + counters.kernel_frames),
+        runs.run_time_ns / runs.run_count,
+        sampler.map_bytes(),
+    );
 }

@@ -1,4 +1,4 @@
-//! Opens perf events (perf_event_open(2)).
+//! Opens perf events, see the manual page `perf_event_open(2)`.
 
 use std::mem::size_of;
 use std::os::fd::{FromRawFd, OwnedFd};

@@ -1,4 +1,4 @@
-//! Reads the ring of one perf event (perf_event_open(2), "MMAP layout"; kernel/events/ring_buffer.c).
+//! Reads the ring of one perf event: `perf_event_open(2)`, "MMAP layout"; `kernel/events/ring_buffer.c`.
 //!
 //! A control page with `data_head`, written by the kernel, and `data_tail`, written by us, is followed
 //! by a power of two of data pages. Both positions are bytes since the beginning. A record begins with

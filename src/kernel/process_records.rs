@@ -1,4 +1,4 @@
-//! Side-band records of perf → [`ProcessEvent`]s (include/uapi/linux/perf_event.h, `perf_event_type`).
+//! Side-band records of perf → [`ProcessEvent`]s (`enum perf_event_type` in `include/uapi/linux/perf_event.h`).
 //!
 //! Every record ends with what `sample_id_all` appends: with `PERF_SAMPLE_TIME` alone that is the
 //! time, eight bytes. Paths and names are NUL-terminated and padded with NULs to eight bytes.

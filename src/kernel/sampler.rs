@@ -315,6 +315,8 @@ fn check_options(options: &SamplerOptions) -> Result<(), KernelError> {
 
 /// libbpf writes to standard error unless told otherwise.
 fn forward_libbpf_messages() {
+    // libbpf-rs hands the message over by value.
+    #[allow(clippy::needless_pass_by_value)]
     fn forward(level: PrintLevel, message: String) {
         let message = message.trim_end();
         match level {

@@ -78,7 +78,7 @@ impl SharedMemory {
 
     /// A counter that both sides use. `None` if it is not aligned or not in the mapping.
     pub(super) fn atomic(&self, offset: usize) -> Option<&AtomicU64> {
-        if offset % 8 != 0 || offset.checked_add(8)? > self.bytes {
+        if !offset.is_multiple_of(8) || offset.checked_add(8)? > self.bytes {
             return None;
         }
         // SAFETY: in bounds, aligned (mappings begin on a page), valid as long as `self`, and only

@@ -134,7 +134,7 @@ impl Tables {
             _ => None,
         };
         let (id, generation) = match rested {
-            Some((_, id, generation)) => (id, generation.wrapping_add(1)),
+            Some((_, id, generation)) => (id, next_generation(generation)),
             None if self.next_object < OBJECT_SLOTS => {
                 let id = self.next_object;
                 self.next_object += 1;
@@ -166,10 +166,10 @@ impl Tables {
         let pages = u32::try_from(table.pages.len() / PAGE_BYTES).map_err(|_| unusable("too many pages"))?;
         let parts = [table.directory_pages, table.rule_pages, table.leaf_pages];
         let sum = parts.iter().try_fold(0u32, |sum, &part| sum.checked_add(part));
-        if table.pages.len() % PAGE_BYTES != 0 || sum != Some(pages) {
+        if !table.pages.len().is_multiple_of(PAGE_BYTES) || sum != Some(pages) {
             return Err(unusable("its parts do not add up to its pages"));
         }
-        if table.text_begin.0 % (1 << layout::CHUNK_BITS) != 0 {
+        if !table.text_begin.0.is_multiple_of(1 << layout::CHUNK_BITS) {
             return Err(unusable("its text does not begin on a chunk"));
         }
         if u64::from(table.chunks) > u64::from(table.directory_pages) * layout::DIRECTORY_PER_PAGE as u64 {
@@ -196,8 +196,10 @@ impl Tables {
         self.objects_memory.write(base + offset_of!(sf_object, rules_page), &rules_page.to_ne_bytes());
         self.objects_memory
             .write(base + offset_of!(sf_object, leaf_page), &(rules_page + table.rule_pages).to_ne_bytes());
-        self.write_state(object.0, sf_object_state::SF_OBJECT_READY, flags, slot.generation);
-        self.objects.insert(object.0, ObjectSlot { extent: Some(extent), ..slot });
+        // The unwinder remembers rules by generation, so a new table is a new generation.
+        let generation = next_generation(slot.generation);
+        self.write_state(object.0, sf_object_state::SF_OBJECT_READY, flags, generation);
+        self.objects.insert(object.0, ObjectSlot { generation, extent: Some(extent) });
         Ok(())
     }
 
@@ -359,7 +361,7 @@ impl Tables {
     fn write_state(&mut self, object: u32, state: sf_object_state, flags: u16, generation: u32) {
         const WORD: usize = offset_of!(sf_object, state);
         const {
-            assert!(WORD % 8 == 0 && offset_of!(sf_object, flags) == WORD + 2);
+            assert!(WORD.is_multiple_of(8) && offset_of!(sf_object, flags) == WORD + 2);
             assert!(offset_of!(sf_object, generation) == WORD + 4);
         }
         let word = u64::from(state.0) | u64::from(flags) << 16 | u64::from(generation) << 32;
@@ -378,6 +380,11 @@ fn tracks_rbx(table: &UnwindTable) -> bool {
         let register = rule.get(offset_of!(layout::UnwindRule, cfa_register)).copied();
         (cfa == layout::cfa::REGISTER || cfa == layout::cfa::DEREF) && register == Some(RBX)
     })
+}
+
+/// Never 0: that is the generation of what was never written.
+fn next_generation(generation: u32) -> u32 {
+    generation.checked_add(1).unwrap_or(1)
 }
 
 fn encode_mapping(mapping: &ProcessMapping) -> sf_mapping {
