@@ -1,7 +1,7 @@
 //! Plain data that moves between the stages: samples, stacks, frames, profiles, units and time.
 //!
 //! Comes in: nothing. Goes out: types that every other folder shares.
-//! Never: I/O, locks, clocks, or knowledge of BPF, ELF, SQLite or HTTP.
+//! Never: I/O, locks, clocks, or knowledge of BPF, ELF, `SQLite` or HTTP.
 
 pub mod outcome;
 pub mod profile;
@@ -9,7 +9,7 @@ pub mod raw;
 
 pub use outcome::Outcome;
 pub use profile::{
-    Frame, FrameKind, Function, Interner, InvalidProfile, Label, LabelValue, Location, Mapping, Profile, Sample, StackId,
-    ValueType,
+    Frame, FrameKind, Function, Interner, InvalidProfile, Label, LabelValue, Location, Mapping, Profile,
+    Sample, StackId, ValueType,
 };
 pub use raw::{ObjectId, RawFrame, RawSample};
