@@ -165,7 +165,6 @@ fn arbitrary_name() -> impl Strategy<Value = String> {
         Just("a;b".to_owned()),
         Just("x 12".to_owned()),
         Just("new\nline".to_owned()),
-        Just("f_[k]".to_owned()),
     ]
 }
 
