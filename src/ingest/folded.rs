@@ -134,6 +134,18 @@ mod tests {
     }
 
     #[test]
+    fn endless_stacks_and_endless_different_rows_are_refused() {
+        let endless = "a;".repeat(70_000) + "b 1";
+        assert!(matches!(parse(&endless), Err(IngestError::TooLarge { .. })));
+        let mut options = Options::default();
+        options.limits.rows = 100;
+        let different: String = (0..100).map(|index| format!("p;f{index} 1\n")).collect();
+        assert!(matches!(read(different.as_bytes(), &options), Err(IngestError::TooLarge { .. })));
+        let equal = "p;f 1\n".repeat(1000);
+        assert_eq!(read(equal.as_bytes(), &options).expect("few rows").total(0), 1000);
+    }
+
+    #[test]
     fn the_first_field_is_a_frame_when_asked() {
         let options = Options { first_field_is_frame: true, ..Options::default() };
         let profile = read(b"main;work 1", &options).expect("valid");

@@ -25,7 +25,8 @@ use std::path::{Path, PathBuf};
 use crate::export::Format;
 use crate::model::Profile;
 
-/// How much of anything a file may ask for.
+/// How much of anything a file may ask for. The defaults suit a file that its owner names on the
+/// command line (a hostile one may take a few gigabytes before it is refused); a server sets less.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Bytes of the file, and bytes it may decompress to.
@@ -36,11 +37,20 @@ pub struct Limits {
     pub text_bytes: usize,
     /// Frames of all different stacks together, where the format does not list them one by one.
     pub stack_entries: usize,
+    /// Functions, locations, stacks, label sets and samples together, where they are told apart by
+    /// their text.
+    pub rows: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { file_bytes: 512 << 20, fields: 64 << 20, text_bytes: 1 << 30, stack_entries: 64 << 20 }
+        Self {
+            file_bytes: 512 << 20,
+            fields: 64 << 20,
+            text_bytes: 1 << 30,
+            stack_entries: 64 << 20,
+            rows: 16 << 20,
+        }
     }
 }
 
