@@ -1,7 +1,9 @@
 //! One file a subcommand.
 
+pub mod completion;
 pub mod convert;
 pub mod error;
+pub mod man;
 
 pub use error::CommandError;
 

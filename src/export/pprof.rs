@@ -6,9 +6,9 @@
 //!   tool opens the path on its own machine and complains. Locations without a name have no line and
 //!   show as `[module]`.
 //! - Code without any mapping would make the tool invent a nameless main binary and complain about
-//!   it. JIT and kernel code without a mapping gets one named `[jit]` or `[kernel.kallsyms]`; a
-//!   profile that still has no mapping gets one that is empty except for its flags. The reader takes
-//!   both for what they are.
+//!   it. JIT and kernel code without a mapping gets one named `[jit]` or `[kernel.kallsyms]`, which is
+//!   how a reader knows it again; a profile that still has no mapping gets one that is empty except
+//!   for its flags, which our reader leaves out again.
 //! - A numeric label carries a unit, since the tool drops the number 0 without one: the label's own
 //!   name, which is what the tool takes for the unit where there is none.
 //! - An empty `system_name` tells the tool that `name` is demangled already and to be left alone.
