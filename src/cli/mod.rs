@@ -3,9 +3,11 @@
 //! Comes in: arguments. Goes out: files, text for people, exit codes (INTERFACE.md). Never: logic that
 //! another subcommand or the server would want as well.
 
+pub mod completion;
 pub mod convert;
 pub mod doctor;
 pub mod error;
+pub mod man;
 pub mod record;
 
 use std::process::ExitCode;

@@ -10,6 +10,9 @@
 //! - a leading `#` gets a `_` before it;
 //! - an empty name reads `[unknown]`.
 //!
+//! A function whose own name ends in one of the suffixes is taken for that sort when it is read back:
+//! names that other programs have folded before keep their meaning that way.
+//!
 //! An address without a name reads `[module+0xoff]`: the file name of its mapping and the ELF address
 //! in hexadecimal. Outside of every mapping the module is `unknown`, `kernel` or `jit`.
 
@@ -128,7 +131,7 @@ pub fn module_name(path: &str) -> &str {
 #[must_use]
 pub fn safe_name(name: &str) -> Cow<'_, str> {
     let harmless = !name.is_empty()
-        && !name.contains(|character: char| character == ';' || character.is_control())
+        && !name.contains(|character: char| character == ';' || is_unprintable(character))
         && !name.starts_with('#')
         && name.trim().len() == name.len()
         && !ends_in_number_word(name);
@@ -139,14 +142,14 @@ pub fn safe_name(name: &str) -> Cow<'_, str> {
         .chars()
         .map(|character| match character {
             ';' => ':',
-            other if other.is_control() => ' ',
+            other if is_unprintable(other) => ' ',
             other => other,
         })
         .collect();
     let mut safe = replaced.trim().to_owned();
-    while ends_in_number_word(&safe) {
-        // `trim` above leaves a word before this space, and the range is one ASCII byte.
-        let Some(space) = safe.rfind(' ') else { break };
+    if ends_in_number_word(&safe)
+        && let Some(space) = safe.rfind(' ')
+    {
         safe.replace_range(space..=space, "_");
     }
     if safe.is_empty() {
@@ -156,6 +159,11 @@ pub fn safe_name(name: &str) -> Cow<'_, str> {
         safe.insert(0, '_');
     }
     Cow::Owned(safe)
+}
+
+/// Control characters, and the two that no XML file may contain.
+fn is_unprintable(character: char) -> bool {
+    character.is_control() || character == '\u{fffe}' || character == '\u{ffff}'
 }
 
 fn ends_in_number_word(name: &str) -> bool {
@@ -176,13 +184,14 @@ mod tests {
             ("two\nlines\tand tabs", "two lines and tabs"),
             ("  spaces ", "spaces"),
             ("Interpreter 12", "Interpreter_12"),
-            ("a 1 2.5", "a_1_2.5"),
+            ("a 1 2.5", "a 1_2.5"),
             ("12", "12"),
             ("f(int) 0x12", "f(int) 0x12"),
             ("# comment", "_# comment"),
             ("", "[unknown]"),
             (" \n", "[unknown]"),
             ("größe 3", "größe_3"),
+            ("a\u{ffff}b\u{1b}[0m", "a b [0m"),
         ] {
             assert_eq!(safe_name(name), safe);
         }

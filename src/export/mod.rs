@@ -154,7 +154,13 @@ pub enum ExportError {
     },
     /// Encoding as JSON failed.
     #[error("writing JSON failed: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(serde_json::Error),
+}
+
+impl From<serde_json::Error> for ExportError {
+    fn from(error: serde_json::Error) -> Self {
+        if error.is_io() { Self::Stream(error.into()) } else { Self::Json(error) }
+    }
 }
 
 /// Writes `profile` to `writer` in `format`.

@@ -120,8 +120,7 @@ impl Dictionary {
         if !mapping.build_id.is_empty() {
             let hex = mapping.build_id.bytes().all(|byte| byte.is_ascii_hexdigit());
             let key = if hex { names::BUILD_ID_GNU } else { names::BUILD_ID_GO };
-            attribute_indices
-                .push(self.attribute(key, AttributeValue::Text(mapping.build_id.clone())));
+            attribute_indices.push(self.attribute(key, AttributeValue::Text(mapping.build_id.clone())));
         }
         for (key, flag) in [
             (names::HAS_FUNCTIONS, mapping.has_functions),
@@ -159,8 +158,7 @@ fn sample_attributes(labels: &[Label], dictionary: &mut Dictionary) -> SampleAtt
     };
     let trace_id = text(names::TRACE_ID).and_then(|id| from_hex(id, 16));
     let span_id = text(names::SPAN_ID).and_then(|id| from_hex(id, 8));
-    let mut split =
-        SampleAttributes { resource: Vec::new(), attribute_indices: Vec::new(), link_index: 0 };
+    let mut split = SampleAttributes { resource: Vec::new(), attribute_indices: Vec::new(), link_index: 0 };
     let linked = if let (Some(trace_id), Some(span_id)) = (trace_id, span_id) {
         let link = dictionary.links.intern(proto::Link { trace_id, span_id });
         split.link_index = i32::try_from(link).unwrap_or(0);
@@ -211,9 +209,8 @@ fn to_message(profile: &Profile, shown: Option<usize>) -> proto::ProfilesData {
         by_resource.insert(&[], Vec::new());
     }
 
-    let comments = (!profile.comments.is_empty()).then(|| {
-        dictionary.attribute(names::COMMENT, AttributeValue::Texts(profile.comments.clone()))
-    });
+    let comments = (!profile.comments.is_empty())
+        .then(|| dictionary.attribute(names::COMMENT, AttributeValue::Texts(profile.comments.clone())));
     let period_type = profile.period_type.as_ref().map(|value| dictionary.value_type(value));
     let mut resource_profiles = Vec::new();
     for (resource_labels, samples) in by_resource {
@@ -228,9 +225,7 @@ fn to_message(profile: &Profile, shown: Option<usize>) -> proto::ProfilesData {
                 let split = split.get(sample.labels as usize);
                 proto::Sample {
                     stack_index: row(sample.stack),
-                    attribute_indices: split
-                        .map(|split| split.attribute_indices.clone())
-                        .unwrap_or_default(),
+                    attribute_indices: split.map(|split| split.attribute_indices.clone()).unwrap_or_default(),
                     link_index: split.map_or(0, |split| split.link_index),
                     values: sample.values.get(value).copied().into_iter().collect(),
                     timestamps_unix_nano: Vec::new(),
@@ -326,8 +321,7 @@ fn finish(profile: &Profile, mut dictionary: Dictionary) -> proto::ProfilesDicti
             FrameKind::Kernel => "kernel",
             FrameKind::Jit => "jit",
         };
-        let frame_type =
-            dictionary.attribute(names::FRAME_TYPE, AttributeValue::Text(frame_type.to_owned()));
+        let frame_type = dictionary.attribute(names::FRAME_TYPE, AttributeValue::Text(frame_type.to_owned()));
         let to_line = |frame: &crate::model::Frame| proto::Line {
             function_index: row(frame.function),
             line: i64::from(frame.line),

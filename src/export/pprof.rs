@@ -6,10 +6,11 @@
 //!   tool opens the path on its own machine and complains. Locations without a name have no line and
 //!   show as `[module]`.
 //! - Code without any mapping would make the tool invent a nameless main binary and complain about
-//!   it. JIT and kernel code without a mapping gets one named `[jit]` or `[kernel.kallsyms]`; a
-//!   profile that still has no mapping gets one that is empty except for its flags. The reader takes
-//!   both for what they are.
-//! - A numeric label carries the unit `id`: without a unit the tool drops the number 0.
+//!   it. JIT and kernel code without a mapping gets one named `[jit]` or `[kernel.kallsyms]`, which is
+//!   how a reader knows it again; a profile that still has no mapping gets one that is empty except
+//!   for its flags, which our reader leaves out again.
+//! - A numeric label carries a unit, since the tool drops the number 0 without one: the label's own
+//!   name, which is what the tool takes for the unit where there is none.
 //! - An empty `system_name` tells the tool that `name` is demangled already and to be left alone.
 
 use std::io::Write;
@@ -26,8 +27,6 @@ use crate::model::{FrameKind, Interner, LabelValue, Location, Mapping, Profile, 
 pub const JIT_MAPPING: &str = "[jit]";
 /// Path of the mapping that kernel code without one is given.
 pub const KERNEL_MAPPING: &str = "[kernel.kallsyms]";
-/// Unit of the numeric labels, all of which are identifiers.
-pub const NUMBER_UNIT: &str = "id";
 
 /// Writes the profile with all its values and labels.
 ///
@@ -111,12 +110,9 @@ fn to_message(profile: &Profile, shown: Option<usize>) -> proto::Profile {
                     LabelValue::Text(text) => {
                         proto::Label { key, str: strings.index(text), ..proto::Label::default() }
                     }
-                    LabelValue::Number(number) => proto::Label {
-                        key,
-                        num: *number,
-                        num_unit: strings.index(NUMBER_UNIT),
-                        ..proto::Label::default()
-                    },
+                    LabelValue::Number(number) => {
+                        proto::Label { key, num: *number, num_unit: key, ..proto::Label::default() }
+                    }
                 }
             };
             labels.iter().map(to_label).collect()

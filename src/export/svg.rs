@@ -132,9 +132,8 @@ fn frame_colours(profile: &Profile, with_comm: bool) -> PaletteMap {
 /// A colour between `base` and `base + span`, always the same for one text.
 fn shade(text: &str, base: [u8; 3], span: [u8; 3]) -> Color {
     // FNV-1a, 32 bits.
-    let hash = text.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
+    let hash =
+        text.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     let position = (hash >> 8) as u8;
     let channel = |index: usize| {
         let offset = u16::from(span[index]) * u16::from(position) / 255;

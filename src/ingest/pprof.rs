@@ -1,0 +1,266 @@
+//! pprof profiles of any producer: Go, gperftools' and perf's converters, py-spy, spanflame.
+//!
+//! Messages are in [`crate::export::pprof_proto`], where the fields that get lost are listed. As
+//! `go tool pprof` does, this refuses ids that are 0, used twice or lead nowhere, strings beyond the
+//! table, and samples with another number of values than there are types. It is more forgiving where
+//! nothing depends on it: lines that do not fit become unknown, names that are no UTF-8 are repaired.
+
+use std::collections::HashMap;
+
+use prost::Message;
+
+use super::budget::TextBudget;
+use super::{IngestError, Limits, frame_kind, wire};
+use crate::export::pprof_proto as proto;
+use crate::model::{
+    Frame, Function, Interner, Label, LabelValue, Location, Mapping, Profile, Sample, ValueType,
+};
+
+pub(super) fn read(bytes: &[u8], limits: &Limits) -> Result<Profile, IngestError> {
+    wire::check_fields(bytes, limits.fields)?;
+    let message =
+        proto::Profile::decode(bytes).map_err(|source| IngestError::Message { format: "pprof", source })?;
+    Reader::new(&message, limits).profile()
+}
+
+fn malformed(place: String, what: String) -> IngestError {
+    IngestError::Malformed { format: "pprof", place, what }
+}
+
+/// A row number as our tables have it.
+fn row(index: usize) -> Result<u32, IngestError> {
+    u32::try_from(index)
+        .map_err(|_| IngestError::TooLarge { what: "rows of one table", limit: u32::MAX as usize })
+}
+
+struct Reader<'a> {
+    message: &'a proto::Profile,
+    budget: TextBudget,
+}
+
+impl<'a> Reader<'a> {
+    fn new(message: &'a proto::Profile, limits: &Limits) -> Self {
+        Self { message, budget: TextBudget::new(limits.text_bytes) }
+    }
+
+    fn text(&mut self, index: i64, place: impl Fn() -> String) -> Result<String, IngestError> {
+        let table = &self.message.string_table;
+        let bytes = usize::try_from(index).ok().and_then(|index| table.get(index));
+        let Some(bytes) = bytes else {
+            // An absent table has, in effect, its one obligatory entry.
+            if index == 0 {
+                return Ok(String::new());
+            }
+            let what = format!("string {index} of a table of {}", table.len());
+            return Err(malformed(place(), what));
+        };
+        self.budget.copy(&String::from_utf8_lossy(bytes))
+    }
+
+    fn value_type(&mut self, value: proto::ValueType, place: &str) -> Result<ValueType, IngestError> {
+        Ok(ValueType {
+            kind: self.text(value.r#type, || place.to_owned())?,
+            unit: self.text(value.unit, || place.to_owned())?,
+        })
+    }
+
+    fn profile(mut self) -> Result<Profile, IngestError> {
+        let message = self.message;
+        if message.sample_type.is_empty() {
+            return Err(malformed("profile".to_owned(), "no sample types".to_owned()));
+        }
+        if message.string_table.first().is_some_and(|first| !first.is_empty()) {
+            let what = "the first string is not the empty one".to_owned();
+            return Err(malformed("string table".to_owned(), what));
+        }
+        let mut value_types = Vec::new();
+        for &sample_type in &message.sample_type {
+            value_types.push(self.value_type(sample_type, "sample type")?);
+        }
+        let shown = self.text(message.default_sample_type, || "default sample type".to_owned())?;
+        // profile.proto: unset means the last one.
+        let default_value = value_types
+            .iter()
+            .position(|value_type| !shown.is_empty() && value_type.kind == shown)
+            .unwrap_or(value_types.len() - 1);
+        let period_type = match message.period_type {
+            Some(period_type) if period_type != proto::ValueType::default() => {
+                Some(self.value_type(period_type, "period type")?)
+            }
+            _ => None,
+        };
+        let mut comments = Vec::new();
+        for &comment in &message.comment {
+            comments.push(self.text(comment, || "comment".to_owned())?);
+        }
+        let (mappings, mapping_ids) = self.mappings()?;
+        let (functions, function_ids) = self.functions()?;
+        let (locations, location_ids) = self.locations(&mappings, &mapping_ids, &function_ids)?;
+        let (stacks, label_sets, samples) = self.samples(&location_ids)?;
+        Ok(Profile {
+            value_types,
+            default_value,
+            period_type,
+            period: message.period,
+            start_unix_ns: u64::try_from(message.time_nanos).unwrap_or(0),
+            duration_ns: u64::try_from(message.duration_nanos).unwrap_or(0),
+            mappings,
+            functions,
+            locations,
+            stacks,
+            label_sets,
+            samples,
+            comments,
+        })
+    }
+
+    /// The mappings, and for each id the row, or none for one that says nothing: producers without
+    /// mappings (Go before 1.9, our own writer) put an empty one in their place.
+    #[allow(clippy::type_complexity)]
+    fn mappings(&mut self) -> Result<(Vec<Mapping>, HashMap<u64, Option<u32>>), IngestError> {
+        let mut rows = Vec::new();
+        let mut ids = HashMap::new();
+        for mapping in &self.message.mapping {
+            let place = || format!("mapping {}", mapping.id);
+            let path = self.text(mapping.filename, place)?;
+            let build_id = self.text(mapping.build_id, place)?;
+            let addresses = (mapping.memory_start, mapping.memory_limit, mapping.file_offset);
+            let empty = path.is_empty() && build_id.is_empty() && addresses == (0, 0, 0);
+            let row = if empty { None } else { Some(row(rows.len())?) };
+            insert_id(&mut ids, mapping.id, row, "mapping")?;
+            if !empty {
+                rows.push(Mapping {
+                    start: mapping.memory_start,
+                    limit: mapping.memory_limit,
+                    file_offset: mapping.file_offset,
+                    path,
+                    build_id,
+                    has_functions: mapping.has_functions,
+                    has_filenames: mapping.has_filenames,
+                    has_line_numbers: mapping.has_line_numbers,
+                    has_inline_frames: mapping.has_inline_frames,
+                });
+            }
+        }
+        Ok((rows, ids))
+    }
+
+    fn functions(&mut self) -> Result<(Vec<Function>, HashMap<u64, u32>), IngestError> {
+        let mut rows = Vec::with_capacity(self.message.function.len());
+        let mut ids = HashMap::new();
+        for function in &self.message.function {
+            let place = || format!("function {}", function.id);
+            insert_id(&mut ids, function.id, row(rows.len())?, "function")?;
+            let system_name = self.text(function.system_name, place)?;
+            let mut name = self.text(function.name, place)?;
+            if name.is_empty() {
+                name.clone_from(&system_name);
+            }
+            rows.push(Function {
+                system_name: if system_name == name { String::new() } else { system_name },
+                name,
+                file: self.text(function.filename, place)?,
+                start_line: u32::try_from(function.start_line).unwrap_or(0),
+            });
+        }
+        Ok((rows, ids))
+    }
+
+    fn locations(
+        &self,
+        mappings: &[Mapping],
+        mapping_ids: &HashMap<u64, Option<u32>>,
+        function_ids: &HashMap<u64, u32>,
+    ) -> Result<(Vec<Location>, HashMap<u64, u32>), IngestError> {
+        let mut rows = Vec::with_capacity(self.message.location.len());
+        let mut ids = HashMap::new();
+        for location in &self.message.location {
+            let place = || format!("location {}", location.id);
+            insert_id(&mut ids, location.id, row(rows.len())?, "location")?;
+            let mapping = match location.mapping_id {
+                0 => None,
+                id => *mapping_ids
+                    .get(&id)
+                    .ok_or_else(|| malformed(place(), format!("there is no mapping {id}")))?,
+            };
+            let mut frames = Vec::with_capacity(location.line.len());
+            for line in &location.line {
+                let function = *function_ids.get(&line.function_id).ok_or_else(|| {
+                    malformed(place(), format!("there is no function {}", line.function_id))
+                })?;
+                frames.push(Frame { function, line: u32::try_from(line.line).unwrap_or(0) });
+            }
+            let path = mapping.and_then(|mapping| mappings.get(mapping as usize));
+            let path = path.map_or("", |mapping| mapping.path.as_str());
+            let kind = frame_kind::of_address(path, location.address);
+            rows.push(Location { mapping, address: location.address, kind, frames });
+        }
+        Ok((rows, ids))
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn samples(
+        &mut self,
+        location_ids: &HashMap<u64, u32>,
+    ) -> Result<(Vec<Vec<u32>>, Vec<Vec<Label>>, Vec<Sample>), IngestError> {
+        let mut stacks: Interner<Vec<u32>> = Interner::new();
+        let mut label_sets: Interner<Vec<Label>> = Interner::new();
+        // Equal labels are equal numbers: only sets that differ are turned into text.
+        let mut known_labels: HashMap<&[proto::Label], u32> = HashMap::new();
+        let mut samples = Vec::with_capacity(self.message.sample.len());
+        for (index, sample) in self.message.sample.iter().enumerate() {
+            let place = || format!("sample {}", index + 1);
+            if sample.value.len() != self.message.sample_type.len() {
+                let what = format!(
+                    "{} values for {} sample types",
+                    sample.value.len(),
+                    self.message.sample_type.len()
+                );
+                return Err(malformed(place(), what));
+            }
+            let mut stack = Vec::with_capacity(sample.location_id.len());
+            for id in &sample.location_id {
+                let location = location_ids.get(id);
+                stack
+                    .push(*location.ok_or_else(|| malformed(place(), format!("there is no location {id}")))?);
+            }
+            let labels = match known_labels.get(sample.label.as_slice()) {
+                Some(&known) => known,
+                None => {
+                    let mut labels = Vec::with_capacity(sample.label.len());
+                    for label in &sample.label {
+                        labels.push(self.label(*label, index)?);
+                    }
+                    labels.sort();
+                    let new = label_sets.intern(labels);
+                    known_labels.insert(&sample.label, new);
+                    new
+                }
+            };
+            samples.push(Sample { stack: stacks.intern(stack), labels, values: sample.value.clone() });
+        }
+        Ok((stacks.into_values(), label_sets.into_values(), samples))
+    }
+
+    fn label(&mut self, label: proto::Label, sample: usize) -> Result<Label, IngestError> {
+        let place = || format!("label of sample {}", sample + 1);
+        let key = self.text(label.key, place)?;
+        let is_number = label.str == 0 && (label.num != 0 || label.num_unit != 0);
+        let value = if is_number {
+            LabelValue::Number(label.num)
+        } else {
+            LabelValue::Text(self.text(label.str, place)?)
+        };
+        Ok(Label { key, value })
+    }
+}
+
+fn insert_id<T>(ids: &mut HashMap<u64, T>, id: u64, row: T, table: &str) -> Result<(), IngestError> {
+    if id == 0 {
+        return Err(malformed(format!("a {table}"), "its id is 0, which is reserved".to_owned()));
+    }
+    if ids.insert(id, row).is_some() {
+        return Err(malformed(format!("{table} {id}"), "the id is used twice".to_owned()));
+    }
+    Ok(())
+}
