@@ -54,7 +54,7 @@ impl Drop for Running {
     }
 }
 
-/// spawn() returns once the child executes the program; its loader maps libraries after that.
+/// `spawn()` returns once the child executes the program; its loader maps libraries after that.
 fn wait_until_mapped(child: &Running, library: &str) -> TestResult {
     let path = format!("/proc/{}/maps", child.0.id());
     let deadline = Instant::now() + Duration::from_secs(30);
