@@ -6,6 +6,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -50,6 +52,19 @@ impl Drop for Running {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// `spawn()` returns once the child executes the program; its loader maps libraries after that.
+fn wait_until_mapped(child: &Running, library: &str) -> TestResult {
+    let path = format!("/proc/{}/maps", child.0.id());
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !fs::read_to_string(&path)?.lines().any(|line| line.contains(" r-xp ") && line.contains(library)) {
+        if Instant::now() > deadline {
+            return Err(format!("{library} is not mapped: {}", fs::read_to_string(&path)?).into());
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 #[test]
@@ -162,7 +177,7 @@ fn nobody_gets_a_whole_report_that_says_what_is_not_permitted_and_exit_code_1() 
 fn a_process_shows_its_objects_with_build_ids_and_rows() -> TestResult {
     let child = Running(Command::new("sleep").arg("60").stdout(Stdio::null()).spawn()?);
     let pid = child.0.id().to_string();
-    // spawn() returns once the child has begun to execute the program.
+    wait_until_mapped(&child, "libc.")?;
     let report = json(&doctor(&["--json", "--pid", &pid])?)?;
     let process = &report["process"];
     assert_eq!(process["command"], "sleep");

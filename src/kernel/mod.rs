@@ -8,6 +8,8 @@
 //!
 //! [`RawSample`]: crate::model::RawSample
 
+pub mod ability;
+
 mod abi;
 pub mod ability;
 mod cpus;

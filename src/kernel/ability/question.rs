@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::time::Instant;
 
 use libbpf_rs::libbpf_sys as sys;
 use libbpf_rs::{MapType, ProgramType};
@@ -13,6 +14,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use super::attempt::{self, Scope};
 use super::setting::{self, Capability};
 use super::{Finding, Host, State};
+use crate::kernel::{Sampler, SamplerOptions};
 
 pub(super) struct Question {
     pub(super) name: &'static str,
@@ -98,6 +100,13 @@ pub(super) const ALL: &[Question] = &[
         ask: process_events,
         cost: "New processes and libraries are not heard of, so their stacks cannot be unwound.",
         remedy: AS_ROOT,
+    },
+    Question {
+        name: "sampling_programs",
+        required: true,
+        ask: sampling_programs,
+        cost: "This kernel's verifier refuses the programs that take samples, so nothing can be recorded.",
+        remedy: "Linux 6.1 or later with BTF; where it is that, please report this line with the kernel's release.",
     },
     Question {
         name: "bpf_jit",
@@ -387,6 +396,27 @@ fn perf_event_program(host: &Host) -> Finding {
         let put = attempt::load_perf_event_program()
             .and_then(|program| attempt::set_program(event.as_fd(), program.as_fd()));
         from_attempt(put, |()| "a program was put on the timer".to_owned())
+    })
+}
+
+/// The abilities before this one each stand for a refusal that has a remedy; this one is the whole
+/// truth: the programs that `record` loads, loaded.
+fn sampling_programs(host: &Host) -> Finding {
+    let options = SamplerOptions {
+        frequency_hz: 1,
+        only_targets: true,
+        ring_buffer_bytes: 1 << 16,
+        exclude_agent: true,
+    };
+    not_asked(host).unwrap_or_else(|| {
+        let begun = Instant::now();
+        let loaded = Sampler::load(&options);
+        // It has libbpf speak into our log; the questions that follow are to be refused in silence.
+        libbpf_rs::set_print(None);
+        match loaded {
+            Ok(_) => Finding::present(format!("loaded in {} ms", begun.elapsed().as_millis())),
+            Err(error) => Finding::missing(error.to_string()),
+        }
     })
 }
 
