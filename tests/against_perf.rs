@@ -140,12 +140,11 @@ fn on_python3() {
     }
     let _quiet = quiet_cores();
     let script = "import json, time\n\
-                  print('ready', flush=True)\n\
+                  print('ready 0 0', flush=True)\n\
                   end = time.monotonic() + 90\n\
                   rows = [{'n': i, 't': 'x' * (i % 50)} for i in range(300)]\n\
                   while time.monotonic() < end:\n    \
                       json.loads(json.dumps(rows)); sum(i * i for i in range(2000))\n";
-    let program = Program::start(Command::new("/usr/bin/python3").args(["-c", script]));
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    let program = Program::start_ready(Command::new("/usr/bin/python3").args(["-c", script]));
     compare(&program, "python3");
 }

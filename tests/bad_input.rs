@@ -148,7 +148,7 @@ fn not_being_root_names_the_capability() {
     std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o777)).expect("it is ours");
     // The build directory may be closed to others.
     let binary = directory.path().join("spanflame");
-    std::fs::copy(env!("CARGO_BIN_EXE_spanflame"), &binary).expect("it can be copied");
+    std::fs::copy(support::binary(), &binary).expect("it can be copied");
     let output_directory = directory.path().join("output");
     std::fs::create_dir(&output_directory).expect("it is ours");
     std::fs::set_permissions(&output_directory, std::fs::Permissions::from_mode(0o777)).expect("it is ours");

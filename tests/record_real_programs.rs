@@ -15,21 +15,20 @@ fn assert_complete(pids: &[u32], file_name: &str) {
     let stats = recording.stats();
     let (samples, complete) = stats.of_executable(file_name);
     assert!(
-        samples >= 400,
+        samples >= 200,
         "{samples} samples in {file_name} say nothing about its stacks: {:?}",
         stats.executables
     );
     let share = percent(complete, samples);
     // The figure is worth reading when all is well, too (`cargo test -- --nocapture`).
     println!("{file_name}: {complete} of {samples} complete, {share:.2} %; {:?}", stats.stacks.incomplete);
-    let broken = recording.folded().most_frequent(
-        |stack| {
-            stack.called().next().is_none_or(|frame| {
-                !["_start", "clone", "start_thread"].iter().any(|root| frame.name.contains(root))
-            })
-        },
-        8,
-    );
+    // Stripped programs have no `_start`: their outermost frame is an address of their own.
+    let own = format!("[{file_name}+");
+    let reaches_a_root = |frame: &support::folded::Frame| {
+        ["_start", "clone", "start_thread", own.as_str()].iter().any(|root| frame.name.contains(root))
+    };
+    let broken =
+        recording.folded().most_frequent(|stack| !stack.called().next().is_some_and(reaches_a_root), 8);
     assert!(
         share >= 99.5,
         "{file_name}: {complete} of {samples} stacks are complete, {share:.2} %; incomplete: {:?}\n{broken}",
