@@ -41,8 +41,9 @@ fn check_claim(folded: &Folded, claim: &Claim, line: &[&str]) {
         "{line:?}: {in_burners} of {} samples in a burner; outside:\n{outside}",
         folded.total()
     );
-    let at_least = 900 * seconds(4, 10);
-    assert!(in_burners >= at_least, "{line:?}: only {in_burners} samples, {at_least} expected at 997 Hz");
+    // Enough for three points, also on a machine that has more to do (997 a second if it has not).
+    let at_least = 250 * seconds(4, 10);
+    assert!(in_burners >= at_least, "{line:?}: only {in_burners} samples, at least {at_least} are wanted");
 
     for (name, expected) in claim.burners {
         let share = percent(folded.inclusive(name), in_burners);
@@ -187,7 +188,7 @@ fn go_calling_c() {
     let burners = [("burn_sixty_in_c", 60.0), ("burn_thirty_in_c", 30.0), ("burn_ten_in_c", 10.0)];
     let is_burner = |stack: &Stack| burners.iter().any(|(name, _)| stack.has(name));
     let in_burners = folded.count(is_burner);
-    assert!(in_burners >= 800 * seconds(4, 10), "{in_burners} of {} in C", folded.total());
+    assert!(in_burners >= 250 * seconds(4, 10), "{in_burners} of {} in C", folded.total());
     for (name, expected) in burners {
         let share = percent(folded.inclusive(name), in_burners);
         assert!((share - expected).abs() <= 3.0, "{name} has {share:.1} %, {expected} % is right");

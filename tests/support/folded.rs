@@ -80,10 +80,16 @@ impl Stack {
         self.frames.iter().filter(|frame| matches!(frame.kind, Kind::Native | Kind::Jit))
     }
 
-    /// The names of the called frames, for messages.
+    /// All frames for messages, repetitions in one.
     pub fn describe(&self) -> String {
-        let names: Vec<&str> = self.frames.iter().map(|frame| frame.name.as_str()).collect();
-        format!("{}: {} ×{}", self.comm, names.join(" → "), self.count)
+        let mut text = format!("{}:", self.comm);
+        for run in self.frames.chunk_by(|left, right| left == right) {
+            text.push_str(&format!(" → {}", run[0].name));
+            if run.len() > 1 {
+                text.push_str(&format!(" (×{})", run.len()));
+            }
+        }
+        format!("{text}, {} samples", self.count)
     }
 
     /// Whether the called frames start with `root` and hold `path` in order with nothing between.

@@ -18,9 +18,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// A fresh `spanflame` command whose unwind-table cache is its own.
+/// The binary under test: the one that cargo built beside this test, or `SPANFLAME_TEST_BINARY`, so
+/// that the same tests try a release build or an installed package.
+pub fn binary() -> PathBuf {
+    let chosen = std::env::var_os("SPANFLAME_TEST_BINARY");
+    chosen.map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_spanflame")), PathBuf::from)
+}
+
+/// A fresh `spanflame` command.
 pub fn spanflame() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_spanflame"))
+    Command::new(binary())
 }
 
 /// The target directory that this test binary was built into.

@@ -148,7 +148,8 @@ pub fn start(file_name: &str, arguments: &[&str]) -> Running {
 
 /// Like [`start`], with changes to the command (environment, user).
 pub fn start_with(file_name: &str, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Running {
-    let directory = tempfile::tempdir().expect("a temporary directory");
+    // Below the target directory: a recording that a test keeps in a static is never dropped.
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary directory");
     let output = directory.path().join(file_name);
     let stats_file = directory.path().join("stats.json");
     let mut command = super::spanflame();

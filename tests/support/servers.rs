@@ -149,7 +149,7 @@ pub fn postgres(programs: &str) -> Server {
             .status();
         ready.is_ok_and(|status| status.success()).then_some(())
     });
-    run(pgbench(programs, port).args(["-i", "-q", "-s", "2"]));
+    run(pgbench(programs, port).args(["-i", "-q", "-s", "2", "postgres"]));
     Server { program, port, _directory: directory }
 }
 

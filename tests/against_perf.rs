@@ -1,0 +1,150 @@
+//! A user who knows perf compares: on the same steady load, every function with more than 5 % of
+//! the time to itself has the same share, within 3 points, as `perf record` says.
+
+mod support;
+
+use std::collections::HashMap;
+use std::process::{Command, Stdio};
+
+use support::folded::{Folded, Kind, percent};
+use support::program::{Program, fixture_command};
+use support::{quiet_cores, recording, seconds};
+
+/// Self time by function, percent. What has no name is one function without a name.
+type SelfShares = HashMap<String, f64>;
+
+const UNNAMED: &str = "[unknown]";
+
+/// A name that both tools agree on: perf prints no parameters, glibc's functions have several names,
+/// and the compiler marks its clones.
+fn common_name(name: &str) -> String {
+    if name.starts_with('[') {
+        return UNNAMED.to_owned();
+    }
+    let name = support::folded::plain_name(name);
+    let name = name.split(".constprop").next().unwrap_or(name);
+    let name = name.split(".isra").next().unwrap_or(name);
+    let name = name.split(".part").next().unwrap_or(name);
+    name.trim_start_matches("__GI_").trim_start_matches('_').to_owned()
+}
+
+fn shares_of(counts: HashMap<String, u64>) -> SelfShares {
+    let total = counts.values().sum();
+    counts.into_iter().map(|(name, count)| (name, percent(count, total))).collect()
+}
+
+/// By perf: the innermost function that was called, for each sample.
+fn by_perf(pid: u32, seconds: u64) -> SelfShares {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let data = directory.path().join("perf.data");
+    let status = Command::new("perf")
+        .args([
+            "record",
+            "-q",
+            "-e",
+            "cpu-clock",
+            "-F",
+            "997",
+            "--call-graph",
+            "dwarf",
+            "-p",
+            &pid.to_string(),
+            "-o",
+        ])
+        .arg(&data)
+        .args(["--", "sleep", &seconds.to_string()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    assert!(status.expect("perf is installed").success(), "perf record");
+    // Inlined functions are left out on both sides: what counts is the function with the code.
+    let output = Command::new("perf")
+        .args(["script", "--no-inline", "-F", "ip,sym", "-i"])
+        .arg(&data)
+        .stderr(Stdio::null())
+        .output()
+        .expect("perf is installed");
+    let mut counts = HashMap::new();
+    let mut at_leaf = true;
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let line = line.trim();
+        if line.is_empty() {
+            at_leaf = true;
+        } else if at_leaf {
+            let name = line.split_once(' ').map_or(UNNAMED, |(_, name)| name.trim());
+            *counts.entry(common_name(name)).or_default() += 1;
+            at_leaf = false;
+        }
+    }
+    shares_of(counts)
+}
+
+/// By spanflame: the same from folded stacks.
+fn by_spanflame(folded: &Folded) -> SelfShares {
+    let mut counts = HashMap::new();
+    for stack in &folded.stacks {
+        let leaf = stack.frames.iter().rev().find(|frame| frame.kind != Kind::Inlined);
+        let name = leaf.map_or_else(|| UNNAMED.to_owned(), |frame| common_name(&frame.name));
+        *counts.entry(name).or_default() += stack.count;
+    }
+    shares_of(counts)
+}
+
+/// Half of perf's time before, half after, so that a load that drifts a little does so for both.
+fn compare(program: &Program, what: &str) {
+    let half = seconds(2, 5);
+    let before = by_perf(program.pid, half);
+    let recording = recording::record_pid(program.pid, 2 * half);
+    let after = by_perf(program.pid, half);
+    let ours = by_spanflame(&recording.folded());
+    let mut names: Vec<&String> = before.keys().chain(after.keys()).chain(ours.keys()).collect();
+    names.sort();
+    names.dedup();
+    let mut compared = 0;
+    let mut wrong = Vec::new();
+    for name in names {
+        let share = |shares: &SelfShares| shares.get(name).copied().unwrap_or(0.0);
+        let perf = f64::midpoint(share(&before), share(&after));
+        if perf < 5.0 && share(&ours) < 5.0 {
+            continue;
+        }
+        compared += 1;
+        println!("{what}: {name}: perf {perf:.1} %, spanflame {:.1} %", share(&ours));
+        if (perf - share(&ours)).abs() > 3.0 {
+            wrong.push(format!("{name}: perf {perf:.1} %, spanflame {:.1} %", share(&ours)));
+        }
+    }
+    assert!(compared > 0, "{what}: no function has 5 %");
+    assert!(wrong.is_empty(), "{what}: {wrong:#?}");
+}
+
+#[test]
+fn on_the_c_fixture() {
+    needs!("perf");
+    let _quiet = quiet_cores();
+    compare(&Program::start_ready(&mut fixture_command(&["shares", "90"])), "shares");
+}
+
+#[test]
+fn on_exceptions_in_cpp() {
+    needs!("perf");
+    let _quiet = quiet_cores();
+    compare(&Program::start_ready(&mut fixture_command(&["exceptions", "90"])), "exceptions");
+}
+
+#[test]
+fn on_python3() {
+    needs!("perf");
+    if !std::path::Path::new("/usr/bin/python3").exists() {
+        return support::skip("/usr/bin/python3 is not installed");
+    }
+    let _quiet = quiet_cores();
+    let script = "import json, time\n\
+                  print('ready 0 0', flush=True)\n\
+                  end = time.monotonic() + 90\n\
+                  rows = [{'n': i, 't': 'x' * (i % 50)} for i in range(300)]\n\
+                  while time.monotonic() < end:\n    \
+                      json.loads(json.dumps(rows)); sum(i * i for i in range(2000))\n";
+    let program = Program::start_ready(Command::new("/usr/bin/python3").args(["-c", script]));
+    compare(&program, "python3");
+}

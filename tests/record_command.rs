@@ -1,0 +1,170 @@
+//! A user records a command: `spanflame record -o FILE -- CMD…`.
+
+mod support;
+
+use std::time::Duration;
+
+use support::program::{Program, fixture, fixture_command};
+use support::{quiet_cores, recording};
+
+#[test]
+fn its_status_is_passed_on() {
+    needs!();
+    let _quiet = quiet_cores();
+    for (script, expected) in [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143), ("kill -KILL $$", 137)] {
+        let recording = recording::record("one.folded", &["--", "sh", "-c", script]);
+        assert_eq!(recording.exit_code(), expected, "{script}: {}", recording.stderr);
+        assert!(recording.output.exists(), "{script}: a recording is written whatever the status");
+        recording.stats().assert_exact();
+    }
+}
+
+#[test]
+fn its_output_and_arguments_are_its_own() {
+    needs!();
+    let _quiet = quiet_cores();
+    let recording = recording::record("one.folded", &["--", "printf", "%s|", "--pid", "a b", "-o"]);
+    recording.assert_success();
+    assert_eq!(recording.stdout, "--pid|a b|-o|", "nothing but the command writes to standard output");
+}
+
+#[test]
+fn the_recording_ends_with_it() {
+    needs!();
+    let _quiet = quiet_cores();
+    let recording = recording::record(
+        "one.folded",
+        &["--frequency", "997", "--duration", "60s", "--", &fixture("shares"), "1.5"],
+    );
+    recording.assert_success();
+    assert!(recording.elapsed < Duration::from_secs(15), "took {:?}", recording.elapsed);
+    let folded = recording.folded();
+    let burnt =
+        folded.inclusive("burn_sixty") + folded.inclusive("burn_thirty") + folded.inclusive("burn_ten");
+    assert!((1300..1600).contains(&burnt), "{burnt} samples of 1.5 s at 997 Hz");
+}
+
+#[test]
+fn children_are_followed() {
+    needs!();
+    let _quiet = quiet_cores();
+    let _other = Program::start_ready(&mut fixture_command(&["recursion", "60"]));
+    let (shares, recursion_free) = (fixture("shares"), "burn_at_the_bottom");
+    let script = format!("{shares} 1.5 & ( ( {} 1.5 & wait ) & wait ) & wait", fixture("realigned"));
+    let recording = recording::record(
+        "one.folded",
+        &["--frequency", "997", "--duration", "60s", "--", "sh", "-c", &script],
+    );
+    recording.assert_success();
+    recording.stats().assert_exact();
+    let folded = recording.folded();
+    // Three busy threads on the machine's cores: each gets what is left, on two cores a second.
+    assert!(folded.inclusive("handle_request") >= 500, "{}", folded.most_frequent(|_| true, 5));
+    assert!(folded.inclusive("with_aligned_local") >= 500, "{}", folded.most_frequent(|_| true, 5));
+    assert_eq!(folded.inclusive(recursion_free), 0, "a process that is no child is not recorded");
+}
+
+#[test]
+fn a_duration_shorter_than_it_ends_the_recording_but_not_the_command() {
+    needs!();
+    let _quiet = quiet_cores();
+    let script = format!("{} 3; exit 3", fixture("shares"));
+    let recording = recording::record(
+        "one.folded",
+        &["--frequency", "997", "--duration", "1s", "--", "sh", "-c", &script],
+    );
+    assert_eq!(recording.exit_code(), 3, "{}", recording.stderr);
+    assert!(recording.elapsed >= Duration::from_secs(3), "it waited: {:?}", recording.elapsed);
+    assert!(
+        recording.stdout.contains("spent burn_sixty"),
+        "the command was not disturbed: {}",
+        recording.stdout
+    );
+    let total = recording.folded().total();
+    assert!((500..1600).contains(&total), "{total} samples in one second");
+}
+
+#[test]
+fn interrupting_a_recording_of_it_writes_what_there_is_and_lets_it_end() {
+    needs!();
+    let _quiet = quiet_cores();
+    let running = recording::start(
+        "one.folded",
+        &["--frequency", "997", "--duration", "60s", "--", &fixture("shares"), "4"],
+    );
+    running.await_sampling();
+    std::thread::sleep(Duration::from_millis(1500));
+    running.signal(libc::SIGINT);
+    let recording = running.finish();
+    recording.assert_success();
+    assert!(
+        recording.stdout.contains("spent burn_sixty"),
+        "the command ended by itself: {}",
+        recording.stdout
+    );
+    let total = recording.folded().total();
+    assert!((300..3500).contains(&total), "{total} samples");
+    recording.stats().assert_exact();
+}
+
+#[test]
+fn interrupting_a_recording_of_a_process_writes_what_there_is() {
+    needs!();
+    let _quiet = quiet_cores();
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        let mut program = Program::start_ready(&mut fixture_command(&["shares", "60"]));
+        let pid = program.pid.to_string();
+        let running =
+            recording::start("one.folded", &["--pid", &pid, "--frequency", "997", "--duration", "60s"]);
+        running.await_sampling();
+        std::thread::sleep(Duration::from_millis(1500));
+        running.signal(signal);
+        let recording = running.finish();
+        assert!(recording.elapsed < Duration::from_secs(20), "took {:?}", recording.elapsed);
+        if signal == libc::SIGINT {
+            recording.assert_success();
+        }
+        let total = recording.folded().total();
+        assert!(total >= 300, "{total} samples: {}", recording.stderr);
+        recording.stats().assert_exact();
+        assert!(program.is_running(), "the process is not touched");
+    }
+}
+
+#[test]
+fn a_process_that_ends_during_the_recording() {
+    needs!();
+    let _quiet = quiet_cores();
+    let program = Program::start_ready(&mut fixture_command(&["shares", "3"]));
+    let pid = program.pid.to_string();
+    let recording =
+        recording::record("one.folded", &["--pid", &pid, "--frequency", "997", "--duration", "6s"]);
+    recording.assert_success();
+    recording.stats().assert_exact();
+    // Its files are gone from /proc when names are looked up; they must be known by then.
+    let folded = recording.folded();
+    let named = folded.count(|stack| stack.has_path("_start", &["main", "serve_requests"]));
+    assert!(named >= 800 && named * 1000 >= folded.total() * 990, "{named} of {} are named", folded.total());
+}
+
+#[test]
+fn statistics_are_the_last_line_of_standard_error() {
+    needs!();
+    let _quiet = quiet_cores();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let output = support::spanflame()
+        .args(["record", "--stats", "json", "-o"])
+        .arg(directory.path().join("one.folded"))
+        .args(["--", &fixture("burst"), "300000"])
+        .output()
+        .expect("spanflame starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let last = stderr.lines().last().expect("a line");
+    let stats: recording::Stats =
+        serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {last}"));
+    stats.assert_exact();
+    assert!(stats.samples.written >= 10, "0.3 s at the default 99 Hz: {stats:#?}");
+    assert!(stats.start_to_first_sample_ms.is_some(), "{stats:#?}");
+    assert!(stats.start_to_first_complete_ms >= stats.start_to_first_sample_ms, "{stats:#?}");
+}
