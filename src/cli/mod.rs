@@ -13,7 +13,7 @@ pub mod record;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 pub use error::CommandError;
 
 /// Where does the time go, and why was this request slow?
@@ -30,6 +30,8 @@ enum Command {
     Convert(convert::Args),
     /// What this kernel and this user permit
     Doctor(doctor::Args),
+    Completions(completion::Args),
+    Man(man::Args),
 }
 
 /// Runs the command line.
@@ -43,6 +45,8 @@ pub fn main() -> ExitCode {
         Command::Record(args) => record::run(&args, started),
         Command::Convert(args) => convert::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Completions(args) => completion::run(CommandLine::command(), &args),
+        Command::Man(args) => man::run(CommandLine::command(), &args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -57,9 +57,9 @@ impl ProfileBuilder {
     /// A stack of location indices, leaf first.
     pub(super) fn stack(&mut self, locations: Vec<u32>) -> Result<u32, IngestError> {
         let entries = locations.len();
-        let before = self.stacks.values().len();
+        let before = self.stacks.len();
         let stack = self.stacks.intern(locations);
-        if self.stacks.values().len() > before {
+        if self.stacks.len() > before {
             self.stack_entries = self.stack_entries.saturating_add(entries);
             if self.stack_entries > self.limits.stack_entries {
                 let limit = self.limits.stack_entries;
@@ -143,10 +143,10 @@ impl ProfileBuilder {
         amount: i64,
     ) -> Result<(), IngestError> {
         // Three bytes of text can make a function, a location, a stack and a sample.
-        let rows = self.functions.values().len()
-            + self.locations.values().len()
-            + self.stacks.values().len()
-            + self.label_sets.values().len()
+        let rows = self.functions.len()
+            + self.locations.len()
+            + self.stacks.len()
+            + self.label_sets.len()
             + self.samples.len();
         if rows > self.limits.rows {
             return Err(IngestError::TooLarge { what: "different rows", limit: self.limits.rows });

@@ -11,7 +11,6 @@
 pub mod ability;
 
 mod abi;
-pub mod ability;
 mod cpus;
 mod error;
 mod event_ring;
