@@ -202,7 +202,9 @@ impl ProcessTable {
         }
         let inherited = self.processes.get(&parent).cloned().unwrap_or_default();
         self.processes.insert(child, Process { started_under_watch: true, exited: false, ..inherited });
-        self.changed.insert(child);
+        // Not a change to tell the kernel: it lent the child the parent's table at the fork itself, and
+        // by the time that this record is read the child may have called execve.
+        self.changed.remove(&child);
     }
 
     /// Marks a process as ended; says whether that is news.
