@@ -27,7 +27,11 @@ pub fn write(profile: &Profile, writer: &mut dyn Write, options: &Options) -> Re
     let with_comm = folded::has_comm(profile);
     let lines: Vec<String> = folded::lines(profile, value, with_comm)
         .into_iter()
-        .map(|(line, sum)| format!("{line} {sum}"))
+        .map(|(mut line, sum)| {
+            line.push(' ');
+            line.push_str(&sum.to_string());
+            line
+        })
         .collect();
     let title = options.title.clone().unwrap_or_else(|| title(profile, value));
     let subtitle = subtitle(profile);

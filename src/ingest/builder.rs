@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::{IngestError, Limits, frame_kind};
+use super::frame_kind::{self, SuffixedName};
+use super::{IngestError, Limits};
 use crate::model::{
     Frame, FrameKind, Function, Interner, Label, Location, Mapping, Profile, Sample, ValueType,
 };
@@ -10,14 +11,29 @@ use crate::model::{
 /// Frames in one stack of text: more than any runtime's own limit on recursion.
 const MAX_STACK_FRAMES: usize = 1 << 16;
 
-/// A frame that is known by its text, as in folded stacks and speedscope files.
-pub(super) struct TextFrame<'a> {
-    pub(super) name: &'a str,
-    pub(super) kind: FrameKind,
-    /// Inlined into the frame before it, towards the root.
-    pub(super) inlined: bool,
-    pub(super) file: &'a str,
-    pub(super) line: u32,
+/// A frame that is known by its text, as in folded stacks and speedscope files, once it has been
+/// taken apart by [`ProfileBuilder::text_frame`]. Files repeat the same few thousand texts in millions
+/// of stacks, so readers keep these instead of the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum TextFrame {
+    /// A function by name.
+    Named {
+        /// Row of the function.
+        function: u32,
+        /// Line, 0 if unknown.
+        line: u32,
+        kind: FrameKind,
+        /// Inlined into the frame before it, towards the root.
+        inlined: bool,
+    },
+    /// `[module+0xoff]`.
+    Address { mapping: Option<u32>, address: u64, kind: FrameKind },
+}
+
+impl TextFrame {
+    fn is_inlined(&self) -> bool {
+        matches!(self, Self::Named { inlined: true, .. })
+    }
 }
 
 /// A profile that grows. Equal rows are stored once; values of equal stack and labels are summed.
@@ -27,6 +43,8 @@ pub(super) struct ProfileBuilder {
     locations: Interner<Location>,
     stacks: Interner<Vec<u32>>,
     label_sets: Interner<Vec<Label>>,
+    /// Locations of one frame, which nearly all are.
+    location_of_frame: HashMap<TextFrame, u32>,
     value_types: Interner<ValueType>,
     samples: Vec<(u32, u32, Vec<i64>)>,
     index: HashMap<(u32, u32), usize>,
@@ -42,6 +60,7 @@ impl ProfileBuilder {
             locations: Interner::new(),
             stacks: Interner::new(),
             label_sets: Interner::new(),
+            location_of_frame: HashMap::new(),
             value_types: Interner::new(),
             samples: Vec::new(),
             index: HashMap::new(),
@@ -69,48 +88,66 @@ impl ProfileBuilder {
         Ok(stack)
     }
 
-    /// A stack of frames that are only text, root first. Inlined ones join the location of the frame
-    /// they are inlined into.
-    pub(super) fn text_stack<'a>(
-        &mut self,
-        frames: impl Iterator<Item = TextFrame<'a>>,
-    ) -> Result<u32, IngestError> {
-        let mut root_first: Vec<Location> = Vec::new();
-        for (depth, frame) in frames.enumerate() {
-            if depth >= MAX_STACK_FRAMES {
-                let what = "frames in one stack";
-                return Err(IngestError::TooLarge { what, limit: MAX_STACK_FRAMES });
-            }
-            if let Some((module, address)) = frame_kind::unnamed(frame.name)
-                && !frame.inlined
-            {
-                let mapping = self.module(module, frame.kind);
-                root_first.push(Location { mapping, address, kind: frame.kind, frames: Vec::new() });
-                continue;
-            }
-            let function = self.functions.intern(Function {
-                name: frame.name.to_owned(),
-                file: frame.file.to_owned(),
-                ..Function::default()
-            });
-            let here = Frame { function, line: frame.line };
-            match root_first.last_mut() {
-                // An address without a name has no function that something could be inlined into.
-                Some(outer) if frame.inlined && !outer.frames.is_empty() => outer.frames.push(here),
-                _ => root_first.push(Location {
-                    mapping: None,
-                    address: 0,
-                    kind: frame.kind,
-                    frames: vec![here],
-                }),
-            }
+    /// A frame from its text and what else is known of it.
+    pub(super) fn text_frame(&mut self, name: &SuffixedName<'_>, file: &str, line: u32) -> TextFrame {
+        let SuffixedName { name, kind, inlined } = *name;
+        if let Some((module, address)) = frame_kind::unnamed(name)
+            && !inlined
+        {
+            return TextFrame::Address { mapping: self.module(module, kind), address, kind };
         }
-        let mut leaf_first = Vec::with_capacity(root_first.len());
-        for mut location in root_first.into_iter().rev() {
-            location.frames.reverse();
-            leaf_first.push(self.locations.intern(location));
+        let name = if name.is_empty() { "[unknown]" } else { name };
+        let function = Function { name: name.to_owned(), file: file.to_owned(), ..Function::default() };
+        TextFrame::Named { function: self.functions.intern(function), line, kind, inlined }
+    }
+
+    /// A stack of such frames, root first. Inlined ones join the location of the frame they are
+    /// inlined into.
+    pub(super) fn text_stack(&mut self, root_first: &[TextFrame]) -> Result<u32, IngestError> {
+        if root_first.len() > MAX_STACK_FRAMES {
+            let what = "frames in one stack";
+            return Err(IngestError::TooLarge { what, limit: MAX_STACK_FRAMES });
         }
-        self.stack(leaf_first)
+        let mut locations = Vec::with_capacity(root_first.len());
+        let mut rest = root_first;
+        while let Some((&outermost, others)) = rest.split_first() {
+            // An address without a name has no function that something could be inlined into.
+            let inlined = match outermost {
+                TextFrame::Named { .. } => others.iter().take_while(|frame| frame.is_inlined()).count(),
+                TextFrame::Address { .. } => 0,
+            };
+            let (inlined, others) = others.split_at(inlined);
+            locations.push(self.text_location(outermost, inlined));
+            rest = others;
+        }
+        locations.reverse();
+        self.stack(locations)
+    }
+
+    fn text_location(&mut self, outermost: TextFrame, inlined: &[TextFrame]) -> u32 {
+        if inlined.is_empty()
+            && let Some(&known) = self.location_of_frame.get(&outermost)
+        {
+            return known;
+        }
+        let location = match outermost {
+            TextFrame::Address { mapping, address, kind } => {
+                Location { mapping, address, kind, frames: Vec::new() }
+            }
+            TextFrame::Named { kind, .. } => {
+                let innermost_first = inlined.iter().rev().chain([&outermost]);
+                let frames = innermost_first.filter_map(|frame| match *frame {
+                    TextFrame::Named { function, line, .. } => Some(Frame { function, line }),
+                    TextFrame::Address { .. } => None,
+                });
+                Location { mapping: None, address: 0, kind, frames: frames.collect() }
+            }
+        };
+        let row = self.locations.intern(location);
+        if inlined.is_empty() {
+            self.location_of_frame.insert(outermost, row);
+        }
+        row
     }
 
     /// The mapping behind the module of `[module+0xoff]`; none for the names that stand for none.

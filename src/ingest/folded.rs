@@ -7,6 +7,8 @@
 //! taken for a count of samples, since the format names no unit; it must be whole, and a second number
 //! (the other half of a difference) is refused.
 
+use std::collections::HashMap;
+
 use super::builder::{ProfileBuilder, TextFrame};
 use super::{IngestError, Options, frame_kind};
 use crate::model::{Label, Profile, ValueType};
@@ -14,6 +16,8 @@ use crate::model::{Label, Profile, ValueType};
 pub(super) fn read(bytes: &[u8], options: &Options) -> Result<Profile, IngestError> {
     let mut builder = ProfileBuilder::new(&options.limits);
     let value = builder.value_type(ValueType::new("samples", "count"));
+    let mut known_frames: HashMap<String, TextFrame> = HashMap::new();
+    let mut frames = Vec::new();
     for (index, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
         let malformed = |what: &str| IngestError::Malformed {
             format: "folded stacks",
@@ -54,16 +58,19 @@ pub(super) fn read(bytes: &[u8], options: &Options) -> Result<Profile, IngestErr
                 labels.push(Label::text("comm", comm));
             }
         }
-        let stack = builder.text_stack(fields.map(|text| {
-            let suffixed = frame_kind::of_suffix(text);
-            TextFrame {
-                name: if suffixed.name.is_empty() { "[unknown]" } else { suffixed.name },
-                kind: suffixed.kind,
-                inlined: suffixed.inlined,
-                file: "",
-                line: 0,
-            }
-        }))?;
+        frames.clear();
+        for text in fields {
+            let frame = match known_frames.get(text) {
+                Some(&known) => known,
+                None => {
+                    let new = builder.text_frame(&frame_kind::of_suffix(text), "", 0);
+                    known_frames.insert(text.to_owned(), new);
+                    new
+                }
+            };
+            frames.push(frame);
+        }
+        let stack = builder.text_stack(&frames)?;
         let labels = builder.labels(labels);
         builder.add(stack, labels, value, count)?;
     }

@@ -10,7 +10,8 @@ use std::collections::HashMap;
 use serde_json::Number;
 
 use super::builder::{ProfileBuilder, TextFrame};
-use super::{IngestError, Limits, frame_kind};
+use super::frame_kind::{self, SuffixedName};
+use super::{IngestError, Limits};
 use crate::export::speedscope_schema as schema;
 use crate::model::{FrameKind, Label, Profile, ValueType};
 
@@ -35,6 +36,7 @@ pub(super) fn read(bytes: &[u8], limits: &Limits) -> Result<Profile, IngestError
         value_indices.push(index);
     }
 
+    let mut frames = SharedFrames::new(&file.shared.frames);
     for (number, (profile, &value)) in file.profiles.iter().zip(&value_indices).enumerate() {
         let place = format!("profile {}", number + 1);
         let (name, unit) = match profile {
@@ -47,8 +49,9 @@ pub(super) fn read(bytes: &[u8], limits: &Limits) -> Result<Profile, IngestError
         };
         let several = profiles_of_value.get(&value).is_some_and(|&profiles| profiles > 1);
         let thread_name = (several && !name.is_empty()).then_some(name.as_str());
+        let of_file = ProfileOfFile { place: place.clone(), thread_name, value };
         let mut charge = |path: &[u32], amount: i64| -> Result<(), IngestError> {
-            add(&mut builder, &file.shared.frames, path, thread_name, value, amount, &place)
+            frames.charge(&mut builder, path, &of_file, amount)
         };
         match profile {
             schema::Profile::Sampled(sampled) => read_sampled(sampled, factor, &place, &mut charge)?,
@@ -122,58 +125,73 @@ fn read_evented(
     Err(malformed(place.to_owned(), format!("{} frames are never closed", open.len())))
 }
 
-/// Adds `amount` to the stack of these frame indices, root first.
-fn add(
-    builder: &mut ProfileBuilder,
-    frames: &[schema::Frame],
-    path: &[u32],
-    thread_name: Option<&str>,
-    value: usize,
-    amount: i64,
-    place: &str,
-) -> Result<(), IngestError> {
-    let mut labels = Vec::new();
-    let mut named = Vec::with_capacity(path.len());
-    for (depth, &index) in path.iter().enumerate() {
-        let frame = frames.get(index as usize).ok_or_else(|| {
-            malformed(place.to_owned(), format!("frame {index} of {} shared ones", frames.len()))
-        })?;
-        if depth == 0 && frame.kind == Some(schema::FrameKind::Comm) {
-            if frame.name != "[unknown]" {
-                labels.push(Label::text("comm", &frame.name));
+/// The shared frames of a file, each taken apart when a stack first has it.
+struct SharedFrames<'a> {
+    frames: &'a [schema::Frame],
+    text_frames: Vec<Option<TextFrame>>,
+}
+
+impl<'a> SharedFrames<'a> {
+    fn new(frames: &'a [schema::Frame]) -> Self {
+        Self { frames, text_frames: vec![None; frames.len()] }
+    }
+
+    /// Adds `amount` to the stack of these frame indices, root first.
+    fn charge(
+        &mut self,
+        builder: &mut ProfileBuilder,
+        path: &[u32],
+        profile: &ProfileOfFile<'_>,
+        amount: i64,
+    ) -> Result<(), IngestError> {
+        let mut labels = Vec::new();
+        let mut stack = Vec::with_capacity(path.len());
+        for (depth, &index) in path.iter().enumerate() {
+            let row = index as usize;
+            let known = self.frames.get(row).zip(self.text_frames.get_mut(row));
+            let Some((frame, text)) = known else {
+                let what = format!("frame {index} of {} shared ones", self.frames.len());
+                return Err(malformed(profile.place.clone(), what));
+            };
+            if depth == 0 && frame.kind == Some(schema::FrameKind::Comm) {
+                if frame.name != "[unknown]" {
+                    labels.push(Label::text("comm", &frame.name));
+                }
+                continue;
             }
-            continue;
+            stack.push(*text.get_or_insert_with(|| text_frame(frame, builder)));
         }
-        named.push(text_frame(frame));
+        if let Some(thread_name) = profile.thread_name {
+            labels.push(Label::text("thread_name", thread_name));
+        }
+        let stack = builder.text_stack(&stack)?;
+        let labels = builder.labels(labels);
+        builder.add(stack, labels, profile.value, amount)
     }
-    if let Some(thread_name) = thread_name {
-        labels.push(Label::text("thread_name", thread_name));
-    }
-    let stack = builder.text_stack(named.into_iter())?;
-    let labels = builder.labels(labels);
-    builder.add(stack, labels, value, amount)
+}
+
+/// Where the samples of one profile of a file go.
+struct ProfileOfFile<'a> {
+    place: String,
+    thread_name: Option<&'a str>,
+    value: usize,
 }
 
 /// A frame with its sort: our key if it is there, else the suffix of folded stacks, which other
 /// programs leave in the names when they convert such files.
-fn text_frame(frame: &schema::Frame) -> TextFrame<'_> {
-    let (name, kind, inlined) = match frame.kind {
-        Some(schema::FrameKind::Kernel) => (frame.name.as_str(), FrameKind::Kernel, false),
-        Some(schema::FrameKind::Jit) => (frame.name.as_str(), FrameKind::Jit, false),
-        Some(schema::FrameKind::Inlined) => (frame.name.as_str(), FrameKind::Native, true),
+fn text_frame(frame: &schema::Frame, builder: &mut ProfileBuilder) -> TextFrame {
+    let of_kind = |kind, inlined| SuffixedName { name: frame.name.as_str(), kind, inlined };
+    let name = match frame.kind {
+        Some(schema::FrameKind::Kernel) => of_kind(FrameKind::Kernel, false),
+        Some(schema::FrameKind::Jit) => of_kind(FrameKind::Jit, false),
+        Some(schema::FrameKind::Inlined) => of_kind(FrameKind::Native, true),
         Some(schema::FrameKind::Comm | schema::FrameKind::Unknown) | None => {
-            let suffixed = frame_kind::of_suffix(&frame.name);
-            (suffixed.name, suffixed.kind, suffixed.inlined)
+            frame_kind::of_suffix(&frame.name)
         }
     };
     let line = frame.line.as_ref().and_then(Number::as_u64);
-    TextFrame {
-        name: if name.is_empty() { "[unknown]" } else { name },
-        kind,
-        inlined,
-        file: frame.file.as_deref().unwrap_or(""),
-        line: line.and_then(|line| u32::try_from(line).ok()).unwrap_or(0),
-    }
+    let line = line.and_then(|line| u32::try_from(line).ok()).unwrap_or(0);
+    builder.text_frame(&name, frame.file.as_deref().unwrap_or(""), line)
 }
 
 /// What a profile's numbers mean.
