@@ -279,12 +279,13 @@ impl Tables {
     }
 }
 
-/// Sets the flags by which pprof knows that there is nothing left to symbolize.
+/// Sets the flags by which pprof knows that there is nothing left to symbolize: what has no name here
+/// was looked for and not found.
 fn note_what_is_known(mapping: &mut Mapping, symbols: &[Symbol]) {
+    mapping.has_functions = true;
+    mapping.has_inline_frames = true;
     for frames in symbols.iter().flatten() {
-        mapping.has_functions |= !frames.is_empty();
         mapping.has_filenames |= frames.iter().any(|frame| !frame.file.is_empty());
         mapping.has_line_numbers |= frames.iter().any(|frame| frame.line != 0);
-        mapping.has_inline_frames |= frames.len() > 1;
     }
 }
