@@ -7,6 +7,7 @@ pub mod address;
 pub mod build_id;
 mod compressed_section;
 pub mod go;
+mod identity;
 mod little_endian;
 pub mod object_file;
 pub mod open;

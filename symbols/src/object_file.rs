@@ -11,10 +11,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
-use crate::build_id::build_id_in_notes;
 use crate::compressed_section;
+use crate::identity;
 use crate::little_endian::{u16_at, u32_at, u64_at};
 use crate::{BuildId, ElfAddress, FileOffset};
 
@@ -29,10 +27,6 @@ pub const MAX_FRAME_SECTION_BYTES: u64 = 128 << 20;
 const MAX_SECTIONS: u64 = 1 << 18;
 const MAX_PROGRAM_HEADERS: u64 = 1 << 16;
 const MAX_SECTION_NAMES_BYTES: u64 = 16 << 20;
-/// Notes that are looked through for an identity, bytes per segment or section.
-const MAX_NOTE_BYTES: u64 = 64 << 10;
-/// Code that is hashed for an object without an id; of a larger segment its two ends.
-const MAX_HASHED_SEGMENT_BYTES: u64 = 64 << 20;
 
 const ELF_HEADER_BYTES: u64 = 64;
 const PROGRAM_HEADER_BYTES: u64 = 56;
@@ -41,14 +35,14 @@ const SECTION_HEADER_BYTES: u64 = 64;
 const ET_EXEC: u16 = 2;
 const ET_DYN: u16 = 3;
 const PT_LOAD: u32 = 1;
-const PT_NOTE: u32 = 4;
+pub(crate) const PT_NOTE: u32 = 4;
 const PT_GNU_EH_FRAME: u32 = 0x6474_e550;
 const PF_X: u32 = 1;
 /// `e_phnum`: the number stands in section 0.
 const PN_XNUM: u64 = 0xffff;
 /// `e_shstrndx`: the index stands in section 0.
 const SHN_XINDEX: u64 = 0xffff;
-const SHT_NOTE: u32 = 7;
+pub(crate) const SHT_NOTE: u32 = 7;
 const SHT_NOBITS: u32 = 8;
 const SHF_COMPRESSED: u64 = 0x800;
 
@@ -149,15 +143,16 @@ enum Contents {
     Memory(Vec<u8>),
 }
 
+/// One entry of the program header table.
 #[derive(Debug, Clone, Copy)]
-struct ProgramHeader {
-    kind: u32,
-    flags: u32,
-    offset: u64,
-    address: u64,
-    file_bytes: u64,
-    memory_bytes: u64,
-    alignment: u64,
+pub(crate) struct ProgramHeader {
+    pub(crate) kind: u32,
+    pub(crate) flags: u32,
+    pub(crate) offset: u64,
+    pub(crate) address: u64,
+    pub(crate) file_bytes: u64,
+    pub(crate) memory_bytes: u64,
+    pub(crate) alignment: u64,
 }
 
 /// An opened ELF file. Reads with `pread`, never through a mapping of the file: a file that is cut
@@ -239,10 +234,7 @@ impl ObjectFile {
             object.sections = sections;
             object.section_names = section_names;
         }
-        object.build_id = match object.build_id_from_notes(&program_headers) {
-            Some(build_id) => build_id,
-            None => object.content_hash(&elf_header, &program_headers)?,
-        };
+        object.build_id = identity::of_object(&object, &elf_header, &program_headers)?;
         Ok(object)
     }
 
@@ -500,74 +492,6 @@ impl ObjectFile {
         }
         let section_names = self.read_file(names.offset, names.bytes).ok()?;
         Some((headers, section_names))
-    }
-
-    /// A GNU id in any note is preferred to a Go id in an earlier one. Segments first: they are what
-    /// the kernel's own build id of a mapping is read from.
-    fn build_id_from_notes(&self, program_headers: &[ProgramHeader]) -> Option<BuildId> {
-        let note_segments = program_headers.iter().filter(|header| header.kind == PT_NOTE);
-        let note_sections = self.sections.iter().filter(|header| header.kind == SHT_NOTE);
-        let places = note_segments
-            .map(|header| (header.offset, header.file_bytes, header.alignment))
-            .chain(note_sections.map(|header| (header.offset.0, header.bytes, 4)));
-        let mut go_build_id = None;
-        // As many as any linker makes; hostile files have thousands of one place.
-        for (offset, bytes, alignment) in places.take(64) {
-            let Ok(notes) = self.read_file(FileOffset(offset), bytes.min(MAX_NOTE_BYTES)) else { continue };
-            match build_id_in_notes(&notes, alignment) {
-                Some(BuildId::Gnu(id)) => return Some(BuildId::Gnu(id)),
-                Some(other) if go_build_id.is_none() => go_build_id = Some(other),
-                _ => {}
-            }
-        }
-        go_build_id
-    }
-
-    /// Identity of an object that carries none: SHA-256 over file header, program headers and the
-    /// code, of which at most [`MAX_HASHED_SEGMENT_BYTES`] a segment and twice that in all.
-    fn content_hash(
-        &self,
-        elf_header: &[u8],
-        program_headers: &[ProgramHeader],
-    ) -> Result<BuildId, ObjectError> {
-        let mut hasher = Sha256::new();
-        hasher.update(b"spanflame object 1");
-        // Not the section table's place, which stripping changes.
-        hasher.update(elf_header.get(..0x28).unwrap_or_default());
-        for header in program_headers {
-            for number in [header.offset, header.address, header.file_bytes, header.memory_bytes] {
-                hasher.update(number.to_le_bytes());
-            }
-            hasher.update(header.kind.to_le_bytes());
-            hasher.update(header.flags.to_le_bytes());
-        }
-        let mut budget_bytes = 2 * MAX_HASHED_SEGMENT_BYTES;
-        for segment in self.segments.iter().filter(|segment| segment.executable) {
-            let begin = segment.offset.0.min(self.file_bytes);
-            let end = segment.offset.0.saturating_add(segment.file_bytes).min(self.file_bytes);
-            let hashed_bytes = (end - begin).min(MAX_HASHED_SEGMENT_BYTES).min(budget_bytes);
-            budget_bytes -= hashed_bytes;
-            let head_bytes = hashed_bytes - hashed_bytes / 2;
-            self.hash_range(&mut hasher, begin, begin + head_bytes)?;
-            self.hash_range(&mut hasher, end - hashed_bytes / 2, end)?;
-        }
-        let digest = hasher.finalize();
-        let mut hash = [0; 20];
-        for (byte, digest_byte) in hash.iter_mut().zip(digest.iter()) {
-            *byte = *digest_byte;
-        }
-        Ok(BuildId::Hash(hash))
-    }
-
-    fn hash_range(&self, hasher: &mut Sha256, begin: u64, end: u64) -> Result<(), ObjectError> {
-        const PIECE_BYTES: u64 = 1 << 20;
-        let mut position = begin;
-        while position < end {
-            let bytes = (end - position).min(PIECE_BYTES);
-            hasher.update(self.read_file(FileOffset(position), bytes)?);
-            position += bytes;
-        }
-        Ok(())
     }
 
     fn io(&self, source: io::Error) -> ObjectError {

@@ -1,11 +1,12 @@
 //! Tables of real objects: every row of the call-frame information is found in the table, on both
-//! sides of its boundaries; and what building costs, printed.
+//! sides of its boundaries, and the table comes back from the cache as it was; what that costs is printed.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
+use spanflame_symbols::unwind::cache::UnwindCache;
 use spanflame_symbols::unwind::layout::cfa;
 use spanflame_symbols::unwind::{Row, UnwindError, UnwindRule, UnwindTable, cfi};
 use spanflame_symbols::{ElfAddress, ObjectFile};
@@ -49,6 +50,8 @@ fn objects() -> Vec<PathBuf> {
 
 #[test]
 fn every_row_is_found_in_the_table_at_both_its_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = UnwindCache::new(folder.path().join("unwind"));
     let mut compared_objects = 0;
     for path in objects() {
         let Some(object) = open(&path) else {
@@ -65,6 +68,13 @@ fn every_row_is_found_in_the_table_at_both_its_ends() {
             Err(error) => panic!("{error}"),
         };
         let build_ms = start.elapsed().as_secs_f64() * 1000.0;
+        let start = Instant::now();
+        cache.store(object.build_id(), &table).unwrap();
+        let store_ms = start.elapsed().as_secs_f64() * 1000.0;
+        let start = Instant::now();
+        let loaded = cache.load(object.build_id());
+        let load_ms = start.elapsed().as_secs_f64() * 1000.0;
+        assert_eq!(loaded.as_ref(), Some(&table), "{}", path.display());
         let mut rows: Vec<Row> = Vec::new();
         cfi::rows(&object, &mut rows).unwrap();
         let follows_rbx = rows.iter().any(|row| row.rule.needs_rbx());
@@ -85,7 +95,7 @@ fn every_row_is_found_in_the_table_at_both_its_ends() {
             }
         }
         println!(
-            "{}: {} FDEs, {} rows, {} in the table, {} rule pages, {} KiB, {build_ms:.1} ms, {:.1} M rows/s; \
+            "{}: {} FDEs, {} rows, {} in the table, {} rule pages, {} KiB, {build_ms:.1} ms (stored in {store_ms:.1} ms, loaded in {load_ms:.2} ms), {:.1} M rows/s; \
              rbx {follows_rbx}, malformed {}, outside {}, overlapping {}, unsupported {}, oversized chunks {}, rows forgotten {forgotten}",
             path.display(),
             counts.fdes,

@@ -230,3 +230,156 @@ where
         unsupported
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use gimli::EhFrame;
+
+    use super::*;
+    use crate::unwind::span::Source;
+
+    /// A section under construction; addresses are absolute, as without augmentation.
+    #[derive(Default)]
+    struct Builder {
+        data: Vec<u8>,
+    }
+
+    impl Builder {
+        fn entry(&mut self, contents: &[u8]) -> usize {
+            let offset = self.data.len();
+            self.data.extend_from_slice(&u32::try_from(contents.len()).unwrap().to_le_bytes());
+            self.data.extend_from_slice(contents);
+            offset
+        }
+
+        /// `cfa = rsp + 8; ra at cfa - 8`, then `padding` nops.
+        fn cie(&mut self, padding: usize) -> usize {
+            let mut contents = vec![0, 0, 0, 0, 1, 0, 1, 0x78, 16, 0x0c, 7, 8, 0x90, 1];
+            contents.resize(contents.len() + padding, 0);
+            self.entry(&contents)
+        }
+
+        fn fde(&mut self, cie: usize, begin: u64, bytes: u64, program: &[u8]) -> usize {
+            let distance = u32::try_from(self.data.len() + 4 - cie).unwrap();
+            let mut contents = distance.to_le_bytes().to_vec();
+            contents.extend_from_slice(&begin.to_le_bytes());
+            contents.extend_from_slice(&bytes.to_le_bytes());
+            contents.extend_from_slice(program);
+            self.entry(&contents)
+        }
+
+        fn terminator(&mut self) {
+            self.data.extend_from_slice(&[0; 4]);
+        }
+
+        fn list(&self, ends_at_terminator: bool) -> (Vec<(u64, u32)>, EntryCounts) {
+            let code = [0x1000..0x2000, 0x8000..0x9000];
+            let section = EhFrame::new(&self.data, LittleEndian);
+            let section = FrameSection::new(section, &self.data, BaseAddresses::default());
+            let mut found = Vec::new();
+            let counts = section.list_entries(
+                &mut EntryReader::new(),
+                &code,
+                ends_at_terminator,
+                |begin, bytes, _| {
+                    found.push((begin, bytes));
+                },
+            );
+            (found, counts)
+        }
+
+        /// Begin, end, kind and offset of CFA.
+        fn rules(&self, offset: usize, begin: u64, bytes: u32) -> Vec<(u64, u64, u8, i32)> {
+            let section = EhFrame::new(&self.data, LittleEndian);
+            let section = FrameSection::new(section, &self.data, BaseAddresses::default());
+            let offset = u32::try_from(offset).unwrap();
+            let span = Span { begin, bytes, source: Source::EhFrame(offset) };
+            let mut found = Vec::new();
+            section.rules_of_entry(&mut EntryReader::new(), offset, &span, false, |begin, end, rule| {
+                found.push((begin, end, rule.cfa, rule.cfa_offset));
+            });
+            found
+        }
+    }
+
+    // DW_CFA_advance_loc is 0x40 + bytes, DW_CFA_def_cfa_offset 0x0e.
+
+    #[test]
+    fn a_terminator_in_the_middle_ends_only_what_has_no_known_end() {
+        let mut builder = Builder::default();
+        let cie = builder.cie(0);
+        builder.fde(cie, 0x1000, 0x10, &[]);
+        builder.terminator();
+        builder.fde(cie, 0x1010, 0x10, &[]);
+        assert_eq!(builder.list(false).0, [(0x1000, 0x10), (0x1010, 0x10)]);
+        assert_eq!(builder.list(true).0, [(0x1000, 0x10)]);
+    }
+
+    #[test]
+    fn only_code_is_described_and_only_to_its_end() {
+        let mut builder = Builder::default();
+        let cie = builder.cie(0);
+        builder.fde(cie, 0, 0x10, &[]);
+        builder.fde(cie, 0x1ff0, 0x100, &[]);
+        builder.fde(cie, 0x2000, 0x10, &[]);
+        builder.fde(cie, 0x1000, 0, &[]);
+        builder.fde(cie, 0x8000, u64::MAX, &[]);
+        let (found, counts) = builder.list(false);
+        assert_eq!(found, [(0x1ff0, 0x10), (0x8000, 0x1000)]);
+        assert_eq!((counts.fdes, counts.outside_of_code, counts.malformed), (5, 3, 0));
+    }
+
+    #[test]
+    fn a_damaged_entry_hides_no_other_and_one_past_the_end_ends_the_list() {
+        let mut builder = Builder::default();
+        let cie = builder.cie(0);
+        let damaged = builder.fde(cie, 0x1000, 0x10, &[]);
+        builder.data[damaged + 4] = 1;
+        builder.fde(cie, 0x1010, 0x10, &[]);
+        let last = builder.fde(cie, 0x1020, 0x10, &[]);
+        builder.data[last] = 0xf0;
+        let (found, counts) = builder.list(false);
+        assert_eq!(found, [(0x1010, 0x10)]);
+        assert_eq!(counts.malformed, 2);
+    }
+
+    #[test]
+    fn a_cie_that_would_be_run_for_too_long_is_refused() {
+        let mut builder = Builder::default();
+        let cie = builder.cie(MAX_CIE_BYTES);
+        builder.fde(cie, 0x1000, 0x10, &[]);
+        let (found, counts) = builder.list(false);
+        assert_eq!((found.len(), counts.malformed), (0, 1));
+    }
+
+    #[test]
+    fn rows_are_cut_to_the_span() {
+        let mut builder = Builder::default();
+        let cie = builder.cie(0);
+        let fde = builder.fde(cie, 0x1000, 0x20, &[0x44, 0x0e, 16, 0x44, 0x0e, 24]);
+        let register = cfa::REGISTER;
+        let whole =
+            [(0x1000, 0x1004, register, 8), (0x1004, 0x1008, register, 16), (0x1008, 0x1020, register, 24)];
+        assert_eq!(builder.rules(fde, 0x1000, 0x20), whole);
+        assert_eq!(builder.rules(fde, 0x1005, 1), [(0x1005, 0x1006, register, 16)]);
+        assert_eq!(builder.rules(fde, 0x1000, 4), [whole[0]]);
+        assert_eq!(
+            builder.rules(fde, 0x1006, 4),
+            [(0x1006, 0x1008, register, 16), (0x1008, 0x100a, register, 24)]
+        );
+    }
+
+    #[test]
+    fn from_an_instruction_that_cannot_be_followed_on_nothing_is_claimed() {
+        let mut builder = Builder::default();
+        let cie = builder.cie(0);
+        // DW_CFA_restore_state without a remembered state.
+        let fde = builder.fde(cie, 0x1000, 0x20, &[0x44, 0x0e, 16, 0x44, 0x0b, 0x44, 0x0e, 24]);
+        let expected = [
+            (0x1000, 0x1004, cfa::REGISTER, 8),
+            (0x1004, 0x1008, cfa::REGISTER, 16),
+            (0x1008, 0x1020, cfa::UNSUPPORTED, 0),
+        ];
+        assert_eq!(builder.rules(fde, 0x1000, 0x20), expected);
+    }
+}
