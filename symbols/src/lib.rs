@@ -5,7 +5,9 @@
 
 pub mod address;
 pub mod build_id;
+mod compressed_section;
 pub mod go;
+mod little_endian;
 pub mod object_file;
 pub mod open;
 pub mod symbolize;
@@ -13,4 +15,4 @@ pub mod unwind;
 
 pub use address::{ElfAddress, FileOffset, ProcessAddress};
 pub use build_id::BuildId;
-pub use object_file::{ObjectError, ObjectFile};
+pub use object_file::{Machine, ObjectError, ObjectFile};

@@ -1,6 +1,8 @@
 //! The unwind-table types of `bpf/spanflame.h`, as Rust writes them into pages. The binary's
 //! `src/kernel/abi.rs` refuses to compile if they differ from the header in size or offset.
 
+use crate::little_endian::{u16_at, u32_at};
+
 /// Bytes of a page.
 pub const PAGE_BYTES: usize = 4096;
 /// Text bytes that one directory entry covers, as a power of two.
@@ -75,6 +77,39 @@ impl UnwindRule {
         fp_offset: 0,
         rbx_offset: 0,
     };
+
+    /// The 16 bytes that stand in a page.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        let (kinds, rest) = bytes.split_at_mut(4);
+        kinds.copy_from_slice(&[self.cfa, self.cfa_register, self.frame_pointer, self.return_address]);
+        let (cfa_offset, rest) = rest.split_at_mut(4);
+        cfa_offset.copy_from_slice(&self.cfa_offset.to_le_bytes());
+        let (cfa_addend, rest) = rest.split_at_mut(4);
+        cfa_addend.copy_from_slice(&self.cfa_addend.to_le_bytes());
+        let (fp_offset, rbx_offset) = rest.split_at_mut(2);
+        fp_offset.copy_from_slice(&self.fp_offset.to_le_bytes());
+        rbx_offset.copy_from_slice(&self.rbx_offset.to_le_bytes());
+        bytes
+    }
+
+    /// The rule in the 16 bytes at `offset` of a page.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8], offset: usize) -> Option<Self> {
+        let raw = bytes.get(offset..offset.checked_add(16)?)?;
+        let &[cfa, cfa_register, frame_pointer, return_address] = raw.first_chunk::<4>()?;
+        Some(Self {
+            cfa,
+            cfa_register,
+            frame_pointer,
+            return_address,
+            cfa_offset: u32_at(raw, 4)? as i32,
+            cfa_addend: u32_at(raw, 8)? as i32,
+            fp_offset: u16_at(raw, 12)? as i16,
+            rbx_offset: u16_at(raw, 14)? as i16,
+        })
+    }
 }
 
 /// `struct sf_directory_entry`.
@@ -87,4 +122,16 @@ pub struct DirectoryEntry {
     pub first: u16,
     /// Rows.
     pub count: u16,
+}
+
+impl DirectoryEntry {
+    /// The entry in the 8 bytes at `offset` of a page.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8], offset: usize) -> Option<Self> {
+        Some(Self {
+            leaf: u32_at(bytes, offset)?,
+            first: u16_at(bytes, offset.checked_add(4)?)?,
+            count: u16_at(bytes, offset.checked_add(6)?)?,
+        })
+    }
 }

@@ -1,12 +1,22 @@
 //! From call-frame information to tables that BPF can search.
 //!
-//! `.eh_frame`, `.debug_frame` and Go's pcsp tables become [`Row`]s (an address and the rule in force
-//! from there on); [`UnwindTable`] packs them into 4 KiB pages laid out as `bpf/spanflame.h` says;
-//! [`cache`] keeps the pages on disk by build id.
+//! Comes in: an [`crate::ObjectFile`]. `.eh_frame`, `.debug_frame` and Go's pcsp tables become address
+//! ranges with rules (`span` decides which source speaks for which addresses, `frame_section` runs the
+//! programs, `rule` and `expression` translate). Goes out: an [`UnwindTable`], packed into 4 KiB pages
+//! laid out as `bpf/spanflame.h` says; [`cache`] keeps them on disk by build id. Never: a rule that was
+//! guessed. What is not evaluated is `UNSUPPORTED`, what is not described is `NONE`.
 
+mod build;
 pub mod cache;
+mod cache_file;
 pub mod cfi;
+mod expression;
+mod frame_section;
 pub mod layout;
+mod packer;
+mod rule;
+mod rules;
+mod span;
 pub mod table;
 
 pub use layout::UnwindRule;
@@ -33,6 +43,9 @@ pub enum UnwindError {
     /// It has no unwind information of any kind.
     #[error("{0} has no unwind information")]
     NoInformation(std::path::PathBuf),
+    /// Its code is for a processor whose unwind rules are not known here.
+    #[error("{0} is not for x86-64, unwinding of which is all that is supported")]
+    UnsupportedMachine(std::path::PathBuf),
     /// A table that would not fit the format's limits.
     #[error("unwind table of {path} is too large: {what}")]
     TooLarge {
