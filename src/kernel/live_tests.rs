@@ -234,6 +234,7 @@ fn frame_pointer_table(text_begin: u64, text_bytes: u64, rows: usize) -> UnwindT
         rule_pages: (rules.len() / 4096) as u32,
         leaf_pages: chunks as u32,
         rows: (rows * chunks) as u64,
+        oversized_chunks: 0,
         pages: [directory, rules, leaves].concat(),
     }
 }

@@ -472,6 +472,7 @@ proptest! {
             rule_pages: 1,
             leaf_pages: 2,
             rows: 0,
+            oversized_chunks: 0,
             pages: garbage,
         };
         let object = image.add_object(&table, true);
