@@ -24,7 +24,9 @@ typedef _Bool bool;
 #define true 1
 #define false 0
 
+#ifndef NULL
 #define NULL ((void *)0)
+#endif
 
 /* ---- UAPI: linux/bpf.h, asm/ptrace.h ----------------------------------------------------------- */
 
@@ -66,7 +68,9 @@ struct bpf_perf_event_data {
 
 /* ---- kernel types, relocated ------------------------------------------------------------------- */
 
+#ifdef __bpf__ /* the native build of the unwinder has no kernel to be moved to */
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+#endif
 
 struct pt_regs {
 	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di;
@@ -106,7 +110,9 @@ struct task_struct {
 	char comm[16];
 };
 
+#ifdef __bpf__
 #pragma clang attribute pop
+#endif
 
 /* linux/sched.h: tasks that never run in user mode. Both bits are the same since Linux 5.12. */
 #define PF_IO_WORKER 0x00000010

@@ -241,6 +241,20 @@ __attribute__((noinline)) int sf_find_rule(struct sf_walk *walk, __u64 address)
 	return 1;
 }
 
+/*
+ * The trampoline of uretprobes is the first thing in `[uprobes]`, and nobody called it: the byte before
+ * that "return address" lies outside. 0 if it is not that.
+ */
+static __always_inline int sf_enter_uprobe_trampoline(struct sf_walk *walk)
+{
+	if (!walk->pc_is_return || !sf_enter_mapping(walk, walk->pc))
+		return 0;
+	if (walk->kind == SF_MAPPING_UPROBES)
+		return 1;
+	walk->mapping_bytes = 0;
+	return 0;
+}
+
 /* Goes to the caller. Everything about the frame that is left must have been read before. */
 static __always_inline long sf_enter_caller(struct sf_walk *walk, __u64 pc, __u64 pc_slot, __u64 cfa,
 					    __u64 frame_pointer, __u64 known)
@@ -406,7 +420,8 @@ static long sf_step(__u32 unused, struct sf_walk_context *context)
 	if (walk->frames >= SF_MAX_USER_FRAMES)
 		return sf_stop(walk, SF_OUTCOME_TRUNCATED);
 
-	if (address - walk->mapping_begin >= walk->mapping_bytes && !sf_enter_mapping(walk, address)) {
+	if (address - walk->mapping_begin >= walk->mapping_bytes && !sf_enter_mapping(walk, address) &&
+	    !sf_enter_uprobe_trampoline(walk)) {
 		if (walk->last_was_frame_pointer)
 			return sf_stop(walk, SF_OUTCOME_FRAME_POINTER_END);
 		sf_push_frame(context, address & SF_FRAME_ADDRESS_MASK);
@@ -422,7 +437,7 @@ static long sf_step(__u32 unused, struct sf_walk_context *context)
 		__u64 true_pc = sf_true_return_address(walk);
 
 		if (!true_pc) {
-			sf_push_frame(context, address & SF_FRAME_ADDRESS_MASK);
+			sf_push_frame(context, walk->pc & SF_FRAME_ADDRESS_MASK);
 			return sf_stop(walk, SF_OUTCOME_UPROBE_RETURN);
 		}
 		walk->pc = true_pc;
