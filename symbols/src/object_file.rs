@@ -1,6 +1,6 @@
 //! An ELF file that was opened once: its segments, sections and identity.
 //!
-//! Read are 64-bit little-endian files for x86-64 and AArch64 (System V gABI, chapters 4 and 5). What
+//! Read are 64-bit little-endian files for x86-64 and arm64 (System V gABI, chapters 4 and 5). What
 //! the kernel needs to run a file is required to be sound: file header and program headers. The
 //! section table is a convenience of tools: where it is missing, stripped off or nonsense, the object
 //! is used without sections. Segments are not required to lie in the file, since those of a separate
@@ -23,7 +23,7 @@ pub const MAX_OBJECT_BYTES: u64 = 4 << 30;
 
 /// Largest section that is read, decompressed; the debug sections of a debug build of a browser.
 pub const MAX_SECTION_BYTES: u64 = 512 << 20;
-/// Largest `.eh_frame` or `.debug_frame` that is read. Chromium's has 18 MB, ClickHouse's 30 MB.
+/// Largest `.eh_frame` or `.debug_frame` that is read. Chromium's has 18 MB, that of `ClickHouse` 30 MB.
 pub const MAX_FRAME_SECTION_BYTES: u64 = 128 << 20;
 
 const MAX_SECTIONS: u64 = 1 << 18;
@@ -338,7 +338,7 @@ impl ObjectFile {
         None
     }
 
-    /// What mappings are rounded to: AArch64 kernels have pages of up to 64 KiB.
+    /// What mappings are rounded to: arm64 kernels have pages of up to 64 KiB.
     fn page_bytes(&self) -> u64 {
         match self.machine {
             Machine::X86_64 => 4 << 10,

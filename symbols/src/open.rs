@@ -43,7 +43,7 @@ pub fn open_mapped_file(pid: u32, begin: u64, end: u64) -> Result<File, ObjectEr
 
 /// Opens `path` with `root` as the root directory: absolute paths and symbolic links start there, and
 /// `..` does not lead out of it. Links of `/proc` that are no paths (`/proc/self/fd/3`) are refused.
-fn open_below_root(root: &Path, path: &Path) -> Result<File, ObjectError> {
+pub(crate) fn open_below_root(root: &Path, path: &Path) -> Result<File, ObjectError> {
     let root_handle =
         rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| io_error(root, errno))?;

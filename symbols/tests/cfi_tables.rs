@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use spanflame_symbols::unwind::layout::cfa;
-use spanflame_symbols::unwind::{Row, UnwindRule, UnwindTable, cfi};
+use spanflame_symbols::unwind::{Row, UnwindError, UnwindRule, UnwindTable, cfi};
 use spanflame_symbols::{ElfAddress, ObjectFile};
 
 fn open(path: &Path) -> Option<ObjectFile> {
@@ -56,7 +56,14 @@ fn every_row_is_found_in_the_table_at_both_its_ends() {
             continue;
         };
         let start = Instant::now();
-        let (table, counts) = UnwindTable::build_with_counts(&object).unwrap();
+        let (table, counts) = match UnwindTable::build_with_counts(&object) {
+            Ok(built) => built,
+            Err(UnwindError::NoInformation(_)) if path.ends_with("bin/go") => {
+                println!("skipped: {} has only Go's own tables", path.display());
+                continue;
+            }
+            Err(error) => panic!("{error}"),
+        };
         let build_ms = start.elapsed().as_secs_f64() * 1000.0;
         let mut rows: Vec<Row> = Vec::new();
         cfi::rows(&object, &mut rows).unwrap();

@@ -106,9 +106,8 @@ fn symbolic(operations: &[Operation<Slice<'_>>]) -> Option<Meaning> {
 }
 
 fn add(left: Meaning, right: Meaning) -> Option<Meaning> {
-    let (term, number) = match (left, right) {
-        (term, Meaning::Constant(number)) | (Meaning::Constant(number), term) => (term, number),
-        _ => return None,
+    let ((term, Meaning::Constant(number)) | (Meaning::Constant(number), term)) = (left, right) else {
+        return None;
     };
     Some(match term {
         Meaning::Constant(value) => Meaning::Constant(value.checked_add(number)?),

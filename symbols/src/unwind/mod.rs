@@ -8,6 +8,7 @@
 
 mod build;
 pub mod cache;
+mod cache_file;
 pub mod cfi;
 mod expression;
 mod frame_section;

@@ -75,14 +75,14 @@ where
         }
         _ => return UnwindRule::UNSUPPORTED,
     }
-    (rule.frame_pointer, rule.fp_offset) = match saved_register(section, &rule, row.register(RBP)) {
+    (rule.frame_pointer, rule.fp_offset) = match saved_register(section, &rule, row.register(RBP).as_ref()) {
         Saved::Same => (saved_fp::SAME, 0),
         Saved::AtCfa(offset) => (saved_fp::AT_CFA, offset),
         Saved::AtFramePointer(offset) => (saved_fp::AT_FP, offset),
         Saved::Unknown => (saved_fp::UNKNOWN, 0),
     };
     if context.follows_rbx {
-        rule.rbx_offset = match saved_register(section, &rule, row.register(RBX)) {
+        rule.rbx_offset = match saved_register(section, &rule, row.register(RBX).as_ref()) {
             Saved::Same => 0,
             // 0 is taken for "not touched", and nothing is ever saved at the CFA itself.
             Saved::AtCfa(offset) if offset != 0 => offset,
@@ -159,7 +159,7 @@ enum Saved {
 fn saved_register<'data, Section>(
     section: &Section,
     rule: &UnwindRule,
-    register_rule: Option<RegisterRule<usize>>,
+    register_rule: Option<&RegisterRule<usize>>,
 ) -> Saved
 where
     Section: UnwindSection<EndianSlice<'data, LittleEndian>>,
@@ -167,9 +167,9 @@ where
     match register_rule {
         // No rule: callee-saved registers are preserved (System V ABI, figure 3.4).
         None | Some(RegisterRule::SameValue) => Saved::Same,
-        Some(RegisterRule::Offset(offset)) => i16::try_from(offset).map_or(Saved::Unknown, Saved::AtCfa),
+        Some(RegisterRule::Offset(offset)) => i16::try_from(*offset).map_or(Saved::Unknown, Saved::AtCfa),
         Some(RegisterRule::Expression(expression)) => {
-            let Some(Meaning::Register { register, offset }) = meaning_of(section, expression) else {
+            let Some(Meaning::Register { register, offset }) = meaning_of(section, *expression) else {
                 return Saved::Unknown;
             };
             if register == RBP.0 {

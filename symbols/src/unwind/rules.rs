@@ -55,7 +55,7 @@ impl RuleNumbers {
 fn slot_of(rule: &UnwindRule) -> usize {
     let kinds = u32::from_le_bytes([rule.cfa, rule.cfa_register, rule.frame_pointer, rule.return_address]);
     let offsets = (rule.cfa_offset as u32) ^ (rule.cfa_addend as u32).rotate_left(12);
-    let saved = (rule.fp_offset as u16 as u32) | (rule.rbx_offset as u16 as u32) << 16;
+    let saved = u32::from(rule.fp_offset as u16) | u32::from(rule.rbx_offset as u16) << 16;
     let mixed = u64::from(kinds ^ saved.rotate_left(7)) << 32 | u64::from(offsets);
     (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize % RECENT_SLOTS
 }

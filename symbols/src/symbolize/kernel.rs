@@ -1,0 +1,372 @@
+//! Kernel addresses → names, from `/proc/kallsyms`.
+//!
+//! One line a symbol: address in hex, type letter as `nm` prints it, name, and for code outside of the
+//! kernel's image the module in brackets (kernel/kallsyms.c, `s_show`). `[bpf]` marks JIT-compiled BPF
+//! programs and `[__builtin__ftrace]`, `[__builtin__kprobes]` generated trampolines. To a user who may
+//! not see addresses (`kptr_restrict`) every address reads zero.
+//!
+//! kallsyms gives no sizes, so a symbol reaches to the next one, but: in the image never past `_etext`
+//! (or `_einittext`, which lies apart); in a module never past the module's end as `/proc/modules`
+//! gives it; a BPF program or trampoline never past [`MAX_GENERATED_BYTES`].
+//!
+//! The table is read when first needed, and again when an address is asked for that it does not cover
+//! (a module or BPF program loaded since), at most every [`RELOAD_INTERVAL`].
+//!
+//! Known gaps: file names and lines of the kernel are not looked for; a BPF program that was loaded into
+//! the gap behind another one after the last reading is named after the other one until the next.
+
+use std::fs::File;
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use super::{KernelSymbol, SymbolFrame, UnknownReason};
+
+/// What the kernel's own image is called.
+const KERNEL: &str = "kernel";
+/// Most that is read of `/proc/kallsyms`: a distribution's kernel with all modules has about 20 MiB.
+const MAX_KALLSYMS_BYTES: u64 = 256 << 20;
+const MAX_MODULES_BYTES: u64 = 16 << 20;
+/// Reach of a symbol whose end nobody tells: BPF programs and trampolines.
+const MAX_GENERATED_BYTES: u64 = 64 << 10;
+/// Least time between two readings.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Entry {
+    begin: u64,
+    /// Exclusive.
+    end: u64,
+    name: u32,
+    name_bytes: u16,
+    module: u16,
+}
+
+/// What one reading of kallsyms gave.
+#[derive(Debug, Default)]
+struct KernelTable {
+    entries: Vec<Entry>,
+    names: String,
+    modules: Vec<String>,
+    /// Lines were there, and all their addresses were zero.
+    hidden: bool,
+    malformed_lines: u64,
+}
+
+/// Names kernel addresses.
+#[derive(Debug, Default)]
+pub struct KernelSymbols {
+    table: Option<KernelTable>,
+    read_at: Option<Instant>,
+    readings: u64,
+}
+
+impl KernelSymbols {
+    /// Names addresses, in the order given.
+    pub fn symbolize(&mut self, addresses: &[u64]) -> Vec<KernelSymbol> {
+        let is_unknown = |table: &KernelTable| addresses.iter().any(|&address| table.find(address).is_none());
+        let due = self.read_at.is_none_or(|at| at.elapsed() >= RELOAD_INTERVAL);
+        if due && !addresses.is_empty() && self.table.as_ref().is_none_or(is_unknown) {
+            self.reload();
+        }
+        addresses.iter().map(|&address| self.name(address)).collect()
+    }
+
+    /// How often kallsyms was read.
+    pub fn readings(&self) -> u64 {
+        self.readings
+    }
+
+    /// Lines of the last reading that were not understood.
+    pub fn malformed_lines(&self) -> u64 {
+        self.table.as_ref().map_or(0, |table| table.malformed_lines)
+    }
+
+    /// Symbols held.
+    pub fn len(&self) -> usize {
+        self.table.as_ref().map_or(0, |table| table.entries.len())
+    }
+
+    /// Bytes of memory held.
+    pub fn memory_bytes(&self) -> usize {
+        self.table
+            .as_ref()
+            .map_or(0, |table| table.entries.capacity() * size_of::<Entry>() + table.names.capacity())
+    }
+
+    fn reload(&mut self) {
+        self.read_at = Some(Instant::now());
+        self.readings += 1;
+        // A failed reading keeps what an earlier one gave.
+        let Some(kallsyms) = read_text("/proc/kallsyms", MAX_KALLSYMS_BYTES) else { return };
+        let modules = read_text("/proc/modules", MAX_MODULES_BYTES).unwrap_or_default();
+        self.table = Some(KernelTable::parse(&kallsyms, &modules));
+    }
+
+    fn name(&self, address: u64) -> KernelSymbol {
+        let unknown = |reason| KernelSymbol { symbol: Err(reason), module: KERNEL.to_owned() };
+        let Some(table) = &self.table else { return unknown(UnknownReason::NoSymbolTable) };
+        if table.hidden {
+            return unknown(UnknownReason::KernelHidden);
+        }
+        let Some(entry) = table.find(address) else { return unknown(UnknownReason::NoSymbol) };
+        let begin = entry.name as usize;
+        let name = table.names.get(begin..begin + usize::from(entry.name_bytes)).unwrap_or_default();
+        let demangled = super::demangle::demangle(name);
+        KernelSymbol {
+            symbol: Ok(vec![SymbolFrame::from_linker_name(name.to_owned(), demangled)]),
+            module: table.modules.get(usize::from(entry.module)).cloned().unwrap_or_default(),
+        }
+    }
+}
+
+fn read_text(path: &str, max_bytes: u64) -> Option<String> {
+    let mut bytes = Vec::new();
+    File::open(path).ok()?.take(max_bytes).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+struct ParsedLine<'text> {
+    address: u64,
+    kind: u8,
+    name: &'text str,
+    module: &'text str,
+}
+
+fn parse_line(line: &str) -> Option<ParsedLine<'_>> {
+    let mut fields = line.split_ascii_whitespace();
+    let address = u64::from_str_radix(fields.next()?, 16).ok()?;
+    let &[kind] = fields.next()?.as_bytes() else { return None };
+    let name = fields.next()?;
+    let module = match fields.next() {
+        None => KERNEL,
+        Some(bracketed) => bracketed.strip_prefix('[')?.strip_suffix(']')?,
+    };
+    Some(ParsedLine { address, kind, name, module })
+}
+
+impl KernelTable {
+    fn parse(kallsyms: &str, modules: &str) -> Self {
+        let mut table = Self { modules: vec![KERNEL.to_owned()], ..Self::default() };
+        let mut lines = 0_u64;
+        let mut image_ends = Vec::new();
+        let mut module_of_last_line = 0;
+        for line in kallsyms.lines() {
+            let Some(parsed) = parse_line(line) else {
+                table.malformed_lines += 1;
+                continue;
+            };
+            lines += 1;
+            if parsed.address == 0 {
+                continue;
+            }
+            if parsed.module == KERNEL && matches!(parsed.name, "_etext" | "_einittext") {
+                image_ends.push(parsed.address);
+                continue;
+            }
+            if !matches!(parsed.kind, b't' | b'T' | b'w' | b'W') {
+                continue;
+            }
+            if table.modules.get(usize::from(module_of_last_line)).is_none_or(|name| name != parsed.module) {
+                module_of_last_line = table.module_index(parsed.module);
+            }
+            let (Ok(name), Ok(name_bytes)) =
+                (u32::try_from(table.names.len()), u16::try_from(parsed.name.len()))
+            else {
+                table.malformed_lines += 1;
+                continue;
+            };
+            table.names.push_str(parsed.name);
+            table.entries.push(Entry {
+                begin: parsed.address,
+                end: 0,
+                name,
+                name_bytes,
+                module: module_of_last_line,
+            });
+        }
+        table.hidden = lines > 0 && table.entries.is_empty() && image_ends.is_empty();
+        image_ends.sort_unstable();
+        table.choose_among_aliases();
+        table.find_ends(&image_ends, &parse_modules(modules));
+        table.entries.shrink_to_fit();
+        table.names.shrink_to_fit();
+        table
+    }
+
+    fn module_index(&mut self, module: &str) -> u16 {
+        if let Some(known) = self.modules.iter().position(|name| name == module) {
+            return u16::try_from(known).unwrap_or(u16::MAX);
+        }
+        let new = u16::try_from(self.modules.len()).unwrap_or(u16::MAX);
+        if new < u16::MAX {
+            self.modules.push(module.to_owned());
+        }
+        new
+    }
+
+    /// Sorts by address and keeps one symbol of each: the one with the fewest leading underscores,
+    /// never a section's boundary (`_text`, `_stext`, `__entry_text_start`) where there is another.
+    fn choose_among_aliases(&mut self) {
+        let names = &self.names;
+        let preference = |entry: &Entry| {
+            let begin = entry.name as usize;
+            let name = names.get(begin..begin + usize::from(entry.name_bytes)).unwrap_or_default();
+            let is_boundary = matches!(name, "_text" | "_stext")
+                || name.starts_with("__start_")
+                || name.ends_with("_text_start")
+                || name.ends_with("_text_end");
+            let underscores = name.bytes().take_while(|&byte| byte == b'_').count();
+            (is_boundary, underscores, name.len(), name)
+        };
+        self.entries
+            .sort_unstable_by(|a, b| a.begin.cmp(&b.begin).then_with(|| preference(a).cmp(&preference(b))));
+        self.entries.dedup_by_key(|entry| entry.begin);
+    }
+
+    fn find_ends(&mut self, image_ends: &[u64], modules: &[(String, u64, u64)]) {
+        let mut next_begin = u64::MAX;
+        for entry in self.entries.iter_mut().rev() {
+            let name = self.modules.get(usize::from(entry.module)).map_or("", String::as_str);
+            let limit = if entry.module == 0 {
+                let after = image_ends.partition_point(|&end| end <= entry.begin);
+                // A symbol behind every end of text that is known: nothing says how far it goes.
+                image_ends.get(after).copied().unwrap_or(entry.begin.saturating_add(MAX_GENERATED_BYTES))
+            } else if let Some((_, _, end)) = modules
+                .iter()
+                .find(|(module, begin, end)| module == name && (*begin..*end).contains(&entry.begin))
+            {
+                *end
+            } else {
+                entry.begin.saturating_add(MAX_GENERATED_BYTES)
+            };
+            entry.end = next_begin.min(limit);
+            next_begin = entry.begin;
+        }
+    }
+
+    fn find(&self, address: u64) -> Option<&Entry> {
+        let after = self.entries.partition_point(|entry| entry.begin <= address);
+        self.entries.get(after.checked_sub(1)?).filter(|entry| address < entry.end)
+    }
+}
+
+/// Name, first address and end of each line of `/proc/modules`:
+/// `name bytes references users state address`.
+fn parse_modules(text: &str) -> Vec<(String, u64, u64)> {
+    let parse = |line: &str| {
+        let mut fields = line.split_ascii_whitespace();
+        let name = fields.next()?;
+        let bytes: u64 = fields.next()?.parse().ok()?;
+        let begin = u64::from_str_radix(fields.nth(3)?.strip_prefix("0x")?, 16).ok()?;
+        (begin > 0).then_some((name.to_owned(), begin, begin.saturating_add(bytes)))
+    };
+    text.lines().filter_map(parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KALLSYMS: &str = "\
+ffffffff81000000 T _stext
+ffffffff81000000 T _text
+ffffffff81000000 T first
+ffffffff81000100 t second
+ffffffff81000180 d some_data
+ffffffff81000200 T _etext
+ffffffff81000300 T __init_begin_gap
+ffffffff83783000 T init_function
+ffffffff83784000 T _einittext
+0000000000010000 A fixed_percpu_data
+ffffffffc0001000 t mod_init\t[mod]
+ffffffffc0001100 t mod_last\t[mod]
+ffffffffc0100000 t bpf_prog_6deef7357e7b4530_x\t[bpf]
+not a line
+";
+    const MODULES: &str = "mod 8192 0 - Live 0xffffffffc0001000\nbroken\n";
+
+    fn named(table: &KernelTable, address: u64) -> Option<(&str, &str)> {
+        let entry = table.find(address)?;
+        let begin = entry.name as usize;
+        Some((
+            &table.names[begin..begin + usize::from(entry.name_bytes)],
+            &table.modules[usize::from(entry.module)],
+        ))
+    }
+
+    #[test]
+    fn names_end_with_their_section_module_or_program() {
+        let table = KernelTable::parse(KALLSYMS, MODULES);
+        let cases = [
+            (0xffff_ffff_80ff_ffff, None),
+            (0xffff_ffff_8100_0000, Some(("first", "kernel"))),
+            (0xffff_ffff_8100_00ff, Some(("first", "kernel"))),
+            (0xffff_ffff_8100_01ff, Some(("second", "kernel"))),
+            (0xffff_ffff_8100_0200, None),
+            (0xffff_ffff_8378_3fff, Some(("init_function", "kernel"))),
+            (0xffff_ffff_8378_4000, None),
+            (0xffff_ffff_c000_10ff, Some(("mod_init", "mod"))),
+            (0xffff_ffff_c000_2fff, Some(("mod_last", "mod"))),
+            (0xffff_ffff_c000_3000, None),
+            (0xffff_ffff_c010_0010, Some(("bpf_prog_6deef7357e7b4530_x", "bpf"))),
+            (0xffff_ffff_c011_0000, None),
+            (u64::MAX, None),
+            (0, None),
+        ];
+        for (address, expected) in cases {
+            assert_eq!(named(&table, address), expected, "{address:#x}");
+        }
+        assert_eq!(table.malformed_lines, 1);
+        assert!(!table.hidden);
+    }
+
+    #[test]
+    fn zeroed_addresses_are_hidden_and_not_merely_unknown() {
+        let table = KernelTable::parse("0000000000000000 T _stext\n0000000000000000 t x\t[m]\n", "");
+        assert!(table.hidden);
+        let mut symbols =
+            KernelSymbols { table: Some(table), read_at: Some(Instant::now()), ..KernelSymbols::default() };
+        assert_eq!(symbols.symbolize(&[1])[0].symbol, Err(UnknownReason::KernelHidden));
+        assert!(!KernelTable::parse("", "").hidden);
+    }
+
+    #[test]
+    fn this_kernel_names_its_own_symbols() {
+        let text = read_text("/proc/kallsyms", MAX_KALLSYMS_BYTES).unwrap();
+        let Some(line) =
+            text.lines().find(|line| line.ends_with(" T schedule") || line.ends_with(" T vfs_read"))
+        else {
+            eprintln!("skipped: kallsyms has neither schedule nor vfs_read");
+            return;
+        };
+        let parsed = parse_line(line).unwrap();
+        if parsed.address == 0 {
+            eprintln!("skipped: kernel addresses are hidden from this user");
+            return;
+        }
+        let mut symbols = KernelSymbols::default();
+        let named = symbols.symbolize(&[parsed.address + 1, 1]);
+        assert_eq!(named[0].module, "kernel");
+        assert_eq!(named[0].symbol.as_ref().unwrap()[0].name, parsed.name);
+        assert_eq!(named[1].symbol, Err(UnknownReason::NoSymbol));
+        symbols.symbolize(&[1]);
+        assert_eq!(symbols.readings(), 1, "an unknown address is no reason to read again at once");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_parses(kallsyms in "([0-9a-f]{1,17} [tTwWdA] [a-z_]{0,6}(\\t\\[[a-z]{0,3}\\]?)?\n|\\PC{0,20}\n){0,30}",
+                           modules in "([a-z]{1,3} [0-9]{1,20} 0 - Live 0x[0-9a-f]{1,16}\n|\\PC{0,20}\n){0,5}",
+                           address: u64) {
+            let table = KernelTable::parse(&kallsyms, &modules);
+            if let Some(entry) = table.find(address) {
+                prop_assert!(entry.begin <= address && address < entry.end);
+            }
+            for pair in table.entries.windows(2) {
+                prop_assert!(pair[0].end <= pair[1].begin);
+            }
+        }
+    }
+}
