@@ -1,7 +1,287 @@
-// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * The sampler: on every tick of a CPU's clock, whose stack is it, and what is on it?
+ *
+ * Runs in the timer interrupt of its CPU. A second event of this program cannot interrupt it, so one
+ * scratch a CPU is enough, and it belongs to this program alone: programs of other types, which this
+ * one does interrupt, have their own.
+ */
 #include "vmlinux.h"
+
+#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+#include "process_maps.h"
 #include "spanflame.h"
-struct { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 1 << 20); } events SEC(".maps");
-SEC("perf_event") int sample(void *ctx) { return 0; }
+#include "table_maps.h"
+#include "unwind/native.h"
+#include "unwind/uprobe.h"
+
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+const volatile struct sf_config config SEC(".rodata.config");
+
+/* The agent's own tgid in the initial pid namespace, which the agent cannot see for itself. */
+__u32 agent_tgid;
+
+/* Samples, in the order of their CPUs' ticks. Sized by user space. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+} events SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SF_COUNTERS);
+	__type(key, __u32);
+	__type(value, __u64);
+} counters SEC(".maps");
+
+struct sf_sample_scratch {
+	struct sf_walk walk;
+	struct sf_sample sample;
+	__u64 last_wake_ns;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct sf_sample_scratch);
+} sample_scratch SEC(".maps");
+
+/* User code segment of 32-bit programs (asm/segment.h, __USER32_CS). */
+#define SF_USER32_CS 0x23
+
+/*
+ * The contract's types, so that they reach the object's BTF and from there Rust (src/kernel/abi.rs).
+ * Nothing refers to this section and user space does not create its map.
+ */
+enum sf_limit {
+	SF_LIMIT_PAGE_BYTES = SF_PAGE_BYTES,
+	SF_LIMIT_SLAB_PAGES = SF_SLAB_PAGES,
+	SF_LIMIT_SLABS = SF_MAX_SLABS,
+	SF_LIMIT_CHUNK_BITS = SF_CHUNK_BITS,
+	SF_LIMIT_LEAF_ROWS = SF_LEAF_ROWS,
+	SF_LIMIT_RULES_PER_PAGE = SF_RULES_PER_PAGE,
+	SF_LIMIT_DIRECTORY_PER_PAGE = SF_DIRECTORY_PER_PAGE,
+	SF_LIMIT_MAPPINGS_PER_PAGE = SF_MAPPINGS_PER_PAGE,
+	SF_LIMIT_MAPPINGS = SF_MAX_MAPPINGS,
+	SF_LIMIT_OBJECT_SLOTS = SF_OBJECT_SLOTS,
+	SF_LIMIT_PROCESSES = SF_MAX_PROCESSES,
+	SF_LIMIT_USER_FRAMES = SF_MAX_USER_FRAMES,
+	SF_LIMIT_KERNEL_FRAMES = SF_MAX_KERNEL_FRAMES,
+};
+
+struct sf_contract {
+	enum sf_limit limit;
+	struct sf_page page;
+	struct sf_leaf leaf;
+	struct sf_unwind_rule rule;
+	struct sf_directory_entry directory_entry;
+	struct sf_object object;
+	struct sf_mapping mapping;
+	struct sf_process process;
+	struct sf_target target;
+	struct sf_sample sample;
+	struct sf_config config;
+	enum sf_cfa cfa;
+	enum sf_saved_fp saved_fp;
+	enum sf_return_address return_address;
+	enum sf_register register_number;
+	enum sf_object_state object_state;
+	enum sf_object_flag object_flag;
+	enum sf_mapping_kind mapping_kind;
+	enum sf_process_flag process_flag;
+	enum sf_outcome outcome;
+	enum sf_sample_flag sample_flag;
+	enum sf_event_type event_type;
+	enum sf_counter counter;
+};
+const volatile struct sf_contract contract SEC(".rodata.contract");
+
+static __always_inline void count(__u32 counter, __u64 amount)
+{
+	__u64 *value = bpf_map_lookup_elem(&counters, &counter);
+
+	if (value)
+		*value += amount;
+}
+
+/* Finds the process's mapping table, its own or the one it shares with the parent that forked it. */
+static __always_inline int take_process(struct sf_walk *walk, __u32 tgid)
+{
+	const struct sf_process *process = bpf_map_lookup_elem(&processes, &tgid);
+
+	if (!process)
+		return 0;
+	if (process->alias_of) {
+		__u32 owner = process->alias_of, version = process->alias_version;
+
+		process = bpf_map_lookup_elem(&processes, &owner);
+		if (!process || process->alias_of || process->version != version)
+			return 0;
+	}
+	walk->mapping_page = process->mapping_page;
+	walk->mappings = process->mappings;
+	walk->process_flags = process->flags;
+	return 1;
+}
+
+/*
+ * Takes the registers the task had in user mode: the interrupted ones, or those it entered the kernel
+ * with. SF_OUTCOME_COMPLETE if there is a stack to walk, else why not.
+ */
+static __always_inline __u32 take_user_registers(struct bpf_perf_event_data *ctx, struct task_struct *task,
+						 struct sf_walk *walk, bool in_kernel)
+{
+	struct pt_regs *regs;
+	__u64 code_segment;
+
+	walk->in_syscall = 0;
+	if (!in_kernel) {
+		SF_TAKE_REGISTERS(walk, &ctx->regs);
+		code_segment = ctx->regs.cs;
+	} else {
+		if (task->flags & (PF_KTHREAD | PF_IO_WORKER) || !task->mm)
+			return SF_OUTCOME_NO_USER;
+		regs = (struct pt_regs *)bpf_task_pt_regs(task);
+		if (!regs)
+			return SF_OUTCOME_NO_REGISTERS;
+		SF_TAKE_REGISTERS(walk, regs);
+		code_segment = regs->cs;
+		/* User workers (vhost, since 6.4) never were in user mode; their registers are zeros. */
+		if (!walk->pc && !walk->registers[SF_RSP])
+			return SF_OUTCOME_NO_USER;
+		/* Interrupts and exceptions put -1 here, system calls their number. */
+		walk->in_syscall = regs->orig_ax != (unsigned long)-1;
+	}
+	if ((code_segment & 0xffff) == SF_USER32_CS)
+		return SF_OUTCOME_UNSUPPORTED_RULE;
+	return SF_OUTCOME_COMPLETE;
+}
+
+static __always_inline void take_user_stack(struct bpf_perf_event_data *ctx, struct task_struct *task, __u32 tgid,
+					    struct sf_sample_scratch *scratch, bool in_kernel, __u64 *frames)
+{
+	struct sf_walk *walk = &scratch->walk;
+	__u32 outcome;
+
+	walk->frames = 0;
+	walk->stopped_at = 0;
+	outcome = take_user_registers(ctx, task, walk, in_kernel);
+	if (outcome == SF_OUTCOME_COMPLETE && !take_process(walk, tgid))
+		outcome = SF_OUTCOME_UNKNOWN_PROCESS;
+	walk->outcome = outcome;
+	if (outcome == SF_OUTCOME_COMPLETE) {
+		sf_walk_stack(walk, frames);
+	} else if (outcome == SF_OUTCOME_UNKNOWN_PROCESS || outcome == SF_OUTCOME_UNSUPPORTED_RULE) {
+		frames[0] = (walk->pc - walk->in_syscall) & SF_FRAME_ADDRESS_MASK;
+		walk->frames = 1;
+		walk->stopped_at = walk->pc;
+	}
+}
+
+/* Whether the reader should look now instead of at its next timer. */
+static __always_inline bool is_urgent(struct sf_sample_scratch *scratch)
+{
+	const struct sf_sample *sample = &scratch->sample;
+
+	if (bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > config.wake_at_bytes)
+		return true;
+	/* Something about a process that user space does not know yet. */
+	if (sample->user_frames > 1 ||
+	    (sample->outcome != SF_OUTCOME_UNKNOWN_PROCESS && sample->outcome != SF_OUTCOME_UNKNOWN_MAPPING &&
+	     sample->outcome != SF_OUTCOME_TABLE_PENDING))
+		return false;
+	if (sample->time_ns - scratch->last_wake_ns < config.wake_interval_ns)
+		return false;
+	scratch->last_wake_ns = sample->time_ns;
+	return true;
+}
+
+SEC("perf_event")
+int sample(struct bpf_perf_event_data *ctx)
+{
+	__u64 pid_tgid = bpf_get_current_pid_tgid();
+	__u32 tgid = pid_tgid >> 32, zero = 0;
+	struct sf_sample_scratch *scratch;
+	struct sf_sample *sample;
+	struct task_struct *task;
+	__u64 kernel_frames = 0, user_frames, bytes;
+	__u64 *user_base;
+	bool in_kernel;
+	long taken;
+
+	count(SF_COUNTER_TICKS, 1);
+	if (!(__u32)pid_tgid) {
+		count(SF_COUNTER_IDLE, 1);
+		return 0;
+	}
+	if ((config.exclude_agent && tgid == agent_tgid) ||
+	    (config.only_targets && !bpf_map_lookup_elem(&targets, &tgid))) {
+		count(SF_COUNTER_NOT_SELECTED, 1);
+		return 0;
+	}
+	count(SF_COUNTER_TAKEN, 1);
+	scratch = bpf_map_lookup_elem(&sample_scratch, &zero);
+	if (!scratch) {
+		count(SF_COUNTER_LOST_NO_SCRATCH, 1);
+		return 0;
+	}
+	sample = &scratch->sample;
+	task = bpf_get_current_task_btf();
+
+	sample->type = SF_EVENT_SAMPLE;
+	sample->cpu = bpf_get_smp_processor_id();
+	sample->time_ns = bpf_ktime_get_ns();
+	sample->pid = tgid;
+	sample->tid = (__u32)pid_tgid;
+	sample->flags = 0;
+	sample->reserved = 0;
+	bpf_probe_read_kernel_str(sample->comm, sizeof(sample->comm), task->group_leader->comm);
+	bpf_probe_read_kernel_str(sample->thread_name, sizeof(sample->thread_name), task->comm);
+
+	in_kernel = (ctx->regs.cs & 3) == 0;
+	if (in_kernel) {
+		sample->flags = SF_SAMPLE_IN_KERNEL;
+		taken = bpf_get_stack(ctx, sample->frames, SF_MAX_KERNEL_FRAMES * sizeof(__u64), 0);
+		if (taken > 0)
+			kernel_frames = (__u64)taken / sizeof(__u64);
+		if (kernel_frames >= SF_MAX_KERNEL_FRAMES) {
+			kernel_frames = SF_MAX_KERNEL_FRAMES;
+			sample->flags |= SF_SAMPLE_KERNEL_TRUNCATED;
+		}
+	}
+	user_base = &sample->frames[kernel_frames];
+	take_user_stack(ctx, task, tgid, scratch, in_kernel, user_base);
+
+	user_frames = scratch->walk.frames;
+	if (user_frames > SF_MAX_USER_FRAMES)
+		user_frames = SF_MAX_USER_FRAMES;
+	sample->kernel_frames = kernel_frames;
+	sample->user_frames = user_frames;
+	sample->outcome = scratch->walk.outcome;
+	sample->stopped_at = scratch->walk.stopped_at;
+	count(SF_COUNTER_USER_FRAMES, user_frames);
+	count(SF_COUNTER_KERNEL_FRAMES, kernel_frames);
+
+	bytes = __builtin_offsetof(struct sf_sample, frames) + (kernel_frames + user_frames) * sizeof(__u64);
+	if (bytes > sizeof(*sample))
+		bytes = sizeof(*sample);
+	if (bpf_ringbuf_output(&events, sample, bytes,
+			       is_urgent(scratch) ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP))
+		count(SF_COUNTER_LOST_RING_FULL, 1);
+	else
+		count(SF_COUNTER_SENT, 1);
+	return 0;
+}
+
+/* Run once by the agent, on itself, before the sampler is attached. */
+SEC("raw_tp")
+int learn_agent(void *ctx)
+{
+	agent_tgid = bpf_get_current_pid_tgid() >> 32;
+	return 0;
+}

@@ -43,6 +43,7 @@
 #define SF_MAPPINGS_PER_PAGE 128                         /* 32 bytes each */
 #define SF_MAX_MAPPINGS (32 * SF_MAPPINGS_PER_PAGE)      /* executable mappings of one process */
 #define SF_MAX_OBJECTS 0xff00                            /* ids from here on tag other frame kinds */
+#define SF_OBJECT_SLOTS 16384                            /* entries of map `objects`, ≤ SF_MAX_OBJECTS */
 #define SF_MAX_PROCESSES 32768
 
 #define SF_MAX_USER_FRAMES 256
@@ -50,6 +51,11 @@
 #define SF_COMM_BYTES 16
 
 /* ---- unwind tables (written by user space, read by BPF) -------------------------------------- */
+
+/* A page, whatever it holds. The alignment lets every kind of content be read as it is. */
+struct sf_page {
+	unsigned char bytes[SF_PAGE_BYTES];
+} __attribute__((aligned(8)));
 
 /* How the canonical frame address (CFA) of a frame is had. Numbers are kept on disk: only add. */
 enum sf_cfa {
@@ -116,15 +122,24 @@ struct sf_leaf {
 	unsigned short rule[SF_LEAF_ROWS]; /* index in the object's rules; rule 0 is always NONE */
 };
 
-/* Map `objects`, index = object id (1 … SF_MAX_OBJECTS - 1; 0 is "no object"). */
+/*
+ * Map `objects`, index = object id (1 … SF_OBJECT_SLOTS - 1; 0 is "no object"). Written by memory
+ * writes of user space, `state` last; readers look at `state` first.
+ */
 struct sf_object {
 	unsigned long long text_begin; /* ELF address of the first chunk, multiple of 4 KiB */
 	unsigned int chunks;           /* directory entries; 0: no table (yet) */
 	unsigned int directory_page;   /* page number of the extent */
 	unsigned int rules_page;       /* page number of the first page of rules */
 	unsigned int leaf_page;        /* page number of the first leaf */
-	unsigned int state;            /* enum sf_object_state */
-	unsigned int generation;       /* counts the uses of this slot, for tests and debugging */
+	unsigned short state;          /* enum sf_object_state */
+	unsigned short flags;          /* enum sf_object_flag */
+	unsigned int generation;       /* grows with every change of this slot */
+};
+
+enum sf_object_flag {
+	/* The rules say where rbx is saved. Passing through a frame of any other object loses rbx. */
+	SF_OBJECT_TRACKS_RBX = 1,
 };
 
 enum sf_object_state {
@@ -150,12 +165,24 @@ struct sf_mapping {
 	unsigned int kind;       /* enum sf_mapping_kind */
 };
 
-/* Map `processes`, key = tgid in the initial pid namespace. */
+/*
+ * Map `processes`, key = tgid in the initial pid namespace.
+ *
+ * User space owns the mapping tables and frees their pages; the kernel side only ever adds and
+ * deletes entries. A child of fork runs before user space can hear of it, in a copy of its parent's
+ * address space, so the fork handler gives it an *alias*: an entry without a table of its own that
+ * names the parent and the version of the parent's entry. The sampler follows an alias once, and only
+ * while the parent's entry still has that version. Pages are thus reachable from their owner's entry
+ * alone, and can be freed without knowing who forked. An alias of an alias names the same owner. exec
+ * deletes the entry, whatever it is: the tables of the old program would be wrong for the new one.
+ */
 struct sf_process {
-	unsigned int mapping_page; /* first page of the mapping table's extent */
-	unsigned int mappings;     /* entries */
-	unsigned int flags;        /* enum sf_process_flag */
-	unsigned int reserved;
+	unsigned int mapping_page;  /* first page of the mapping table's extent */
+	unsigned int mappings;      /* entries */
+	unsigned int flags;         /* enum sf_process_flag */
+	unsigned int version;       /* differs between any two tables of any process; never 0 */
+	unsigned int alias_of;      /* tgid whose table it is; 0: the entry has its own */
+	unsigned int alias_version; /* … as long as that entry has this version */
 };
 
 enum sf_process_flag {
@@ -173,7 +200,7 @@ struct sf_target {
 /* How unwinding the user stack ended. src/model/outcome.rs has a sentence for each. Only add. */
 enum sf_outcome {
 	SF_OUTCOME_COMPLETE = 0,          /* the outermost frame was reached */
-	SF_OUTCOME_NO_USER = 1,           /* a kernel thread */
+	SF_OUTCOME_NO_USER = 1,           /* a kernel thread, or a task whose memory is already gone */
 	SF_OUTCOME_UNKNOWN_PROCESS = 2,   /* no mapping table for the process yet */
 	SF_OUTCOME_UNKNOWN_MAPPING = 3,   /* pc in no executable mapping that is known */
 	SF_OUTCOME_TABLE_PENDING = 4,     /* the object's unwind table is still being built */
@@ -242,12 +269,12 @@ enum sf_counter {
 	SF_COUNTERS = 9,
 };
 
-/* Read-only data of sample.bpf.c, set before loading. */
+/* Read-only data of sample.bpf.c (section .rodata.config), set before loading. */
 struct sf_config {
-	unsigned int only_targets;  /* 1: only processes in `targets` */
-	unsigned int agent_tgid;    /* the agent itself, initial pid namespace; 0: unknown */
-	unsigned int exclude_agent; /* 1: ticks in the agent itself count as not selected */
-	unsigned int reserved;
+	unsigned int only_targets;      /* 1: only processes in `targets` */
+	unsigned int exclude_agent;     /* 1: ticks in the agent itself count as not selected */
+	unsigned int wake_at_bytes;     /* wake the reader when this much lies in the ring */
+	unsigned int wake_interval_ns;  /* … or for news about a process, at most this often a CPU */
 };
 
 #endif /* SPANFLAME_H */

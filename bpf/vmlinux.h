@@ -1,8 +1,121 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-#ifndef VMLINUX_H
-#define VMLINUX_H
-typedef unsigned char __u8; typedef unsigned short __u16; typedef unsigned int __u32; typedef unsigned long long __u64;
-typedef signed char __s8; typedef short __s16; typedef int __s32; typedef long long __s64;
-typedef __u16 __be16; typedef __u32 __be32; typedef __u32 __wsum;
-enum bpf_map_type { BPF_MAP_TYPE_RINGBUF = 27 };
+/*
+ * The few kernel types that our programs touch, kept by hand instead of the 3 MB that bpftool dumps.
+ *
+ * Types marked with preserve_access_index hold only the members we use: libbpf moves every access to
+ * where the running kernel has that member (CO-RE). The rest is UAPI and never moves.
+ */
+#ifndef SF_VMLINUX_H
+#define SF_VMLINUX_H
+
+typedef unsigned char __u8;
+typedef unsigned short __u16;
+typedef unsigned int __u32;
+typedef unsigned long long __u64;
+typedef signed char __s8;
+typedef short __s16;
+typedef int __s32;
+typedef long long __s64;
+typedef __u16 __be16;
+typedef __u32 __be32;
+typedef __u32 __wsum;
+typedef _Bool bool;
+
+#define true 1
+#define false 0
+
+#ifndef NULL
+#define NULL ((void *)0)
 #endif
+
+/* ---- UAPI: linux/bpf.h, asm/ptrace.h ----------------------------------------------------------- */
+
+enum bpf_map_type {
+	BPF_MAP_TYPE_HASH = 1,
+	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
+	BPF_MAP_TYPE_RINGBUF = 27,
+};
+
+enum {
+	BPF_ANY = 0,
+	BPF_F_NO_PREALLOC = 1U << 0,
+	BPF_F_MMAPABLE = 1U << 10,
+};
+
+enum {
+	BPF_RB_NO_WAKEUP = 1ULL << 0,
+	BPF_RB_FORCE_WAKEUP = 1ULL << 1,
+	BPF_RB_AVAIL_DATA = 0,
+};
+
+#if defined(__TARGET_ARCH_x86)
+/* The registers as a perf_event program's context shows them; reads must be of 8 bytes. */
+typedef struct {
+	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di;
+	unsigned long orig_ax, ip, cs, flags, sp, ss;
+} bpf_user_pt_regs_t;
+#else
+#error "registers of this architecture are not described yet"
+#endif
+
+struct bpf_perf_event_data {
+	bpf_user_pt_regs_t regs;
+	__u64 sample_period;
+	__u64 addr;
+};
+
+/* ---- kernel types, relocated ------------------------------------------------------------------- */
+
+#ifdef __bpf__ /* the native build of the unwinder has no kernel to be moved to */
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+#endif
+
+struct pt_regs {
+	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di;
+	unsigned long orig_ax, ip, cs, flags, sp, ss;
+};
+
+typedef struct {
+	int counter;
+} atomic_t;
+
+struct signal_struct {
+	atomic_t live; /* threads that have not begun to exit */
+};
+
+struct return_instance {
+	unsigned long stack;          /* where the return address lay */
+	unsigned long orig_ret_vaddr; /* what it was */
+	struct return_instance *next;
+};
+
+struct uprobe_task {
+	struct return_instance *return_instances;
+	unsigned long vaddr;     /* of the instruction that is being stepped out of line */
+	unsigned long xol_vaddr; /* where its copy is executed */
+};
+
+struct mm_struct;
+
+struct task_struct {
+	unsigned int flags; /* PF_* */
+	int pid;
+	int tgid;
+	struct mm_struct *mm;
+	struct task_struct *group_leader;
+	struct signal_struct *signal;
+	struct uprobe_task *utask;
+	char comm[16];
+};
+
+#ifdef __bpf__
+#pragma clang attribute pop
+#endif
+
+/* linux/sched.h: tasks that never run in user mode. Both bits are the same since Linux 5.12. */
+#define PF_IO_WORKER 0x00000010
+#define PF_KTHREAD 0x00200000
+
+#endif /* SF_VMLINUX_H */

@@ -1,1 +1,34 @@
-//! The only code that talks to libbpf.
+//! The only code that talks to libbpf and to perf events: loads the BPF programs, fills their tables,
+//! decodes what they send.
+//!
+//! Comes in: unwind tables, mappings of processes, process ids. Goes out: [`RawSample`]s,
+//! [`ProcessEvent`]s, counters.
+//! Never: reads of /proc/PID or of objects, names for addresses, decisions about which process
+//! matters.
+//!
+//! [`RawSample`]: crate::model::RawSample
+
+mod abi;
+mod cpus;
+mod error;
+mod event_ring;
+mod extents;
+#[cfg(test)]
+mod live_tests;
+mod perf_event;
+mod perf_ring;
+mod process_events;
+mod process_records;
+mod run_statistics;
+mod sample_decoder;
+mod sampler;
+mod shared_memory;
+mod tables;
+
+pub use error::KernelError;
+pub use process_events::{ProcessEvent, ProcessEvents};
+pub use run_statistics::{ProgramRuns, RunStatistics};
+pub use sampler::{Counters, Sampler, SamplerOptions};
+pub use tables::{MappingKind, ProcessMapping, TableStatistics, Tables};
+
+pub use crate::model::{ObjectId, RawFrame, RawSample};

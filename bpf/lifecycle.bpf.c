@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * What cannot wait for user space when processes begin, change and end.
+ *
+ * A child of fork runs, and is sampled, before any reader can have heard of it. It gets an alias of
+ * its parent's mapping table (see sf_process) and, when its parent's target says so, becomes a target
+ * itself. exec makes the table of the old program wrong, so it goes at once: until user space has
+ * looked again, samples say that the process is not known. The last thread of a process that exits
+ * takes the process's entries along, so that a reused pid starts from nothing.
+ *
+ * User space keeps its own books by perf records; nothing here tells it anything.
+ */
+#include "vmlinux.h"
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+#include "process_maps.h"
+#include "spanflame.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
+{
+	__u32 parent_tgid = parent->tgid, child_tgid = child->tgid;
+	const struct sf_process *process;
+	const struct sf_target *target;
+
+	if (parent_tgid == child_tgid)
+		return 0; /* a thread */
+
+	target = bpf_map_lookup_elem(&targets, &parent_tgid);
+	if (target && target->follow_children) {
+		struct sf_target inherited = { .follow_children = 1 };
+
+		bpf_map_update_elem(&targets, &child_tgid, &inherited, BPF_ANY);
+	}
+
+	process = bpf_map_lookup_elem(&processes, &parent_tgid);
+	if (process) {
+		struct sf_process alias = {
+			.flags = process->flags,
+			.alias_of = process->alias_of ? process->alias_of : parent_tgid,
+			.alias_version = process->alias_of ? process->alias_version : process->version,
+		};
+
+		bpf_map_update_elem(&processes, &child_tgid, &alias, BPF_ANY);
+	}
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(on_exec, struct task_struct *task)
+{
+	__u32 tgid = task->tgid;
+
+	bpf_map_delete_elem(&processes, &tgid);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(on_exit, struct task_struct *task)
+{
+	__u32 tgid = task->tgid;
+
+	/* do_exit has taken this thread off the count; two last threads may both see none left. */
+	if (task->signal->live.counter > 0)
+		return 0;
+	bpf_map_delete_elem(&processes, &tgid);
+	bpf_map_delete_elem(&targets, &tgid);
+	return 0;
+}

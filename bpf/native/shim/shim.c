@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * The unwinder without a kernel: maps and user memory are arrays that Rust (src/lib.rs) lays out, and
+ * the helpers look things up in them, with the kernel's behaviour at the edges: a look-up past the
+ * end gives NULL, a read that is not wholly in one region fails and leaves zeros.
+ */
+#include "../../vmlinux.h"
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+
+#include "../../spanflame.h"
+
+struct shim_region {
+	__u64 begin;
+	__u64 bytes;
+	const unsigned char *contents;
+};
+
+struct shim_return_instance {
+	__u64 stack;
+	__u64 address;
+};
+
+/* Everything a walk can see. Mirrored by src/lib.rs. */
+struct shim_image {
+	const struct shim_region *regions;
+	__u64 region_count;
+	const struct sf_page *pages;
+	__u64 page_count;
+	const struct sf_object *objects;
+	__u64 object_count;
+	const struct shim_return_instance *return_instances;
+	__u64 return_instance_count;
+	__u64 xol_address;    /* of the copy of a probed instruction that is being executed; 0: none */
+	__u64 probed_address; /* of that instruction */
+	__u32 mapping_page;
+	__u32 mappings;
+	__u32 process_flags;
+	__u32 in_syscall;
+};
+
+struct shim_result {
+	__u64 frames;
+	__u64 stopped_at;
+	__u32 outcome;
+	__u32 user_reads; /* calls of bpf_probe_read_user */
+};
+
+static struct { int unused; } slabs, objects;
+
+static _Thread_local const struct shim_image *image;
+static _Thread_local __u32 user_reads;
+static _Thread_local struct task_struct task;
+static _Thread_local struct uprobe_task uprobes;
+static _Thread_local struct return_instance instances[256];
+
+static void *bpf_map_lookup_elem(const void *map, const void *key)
+{
+	__u64 index = *(const __u32 *)key;
+	const struct sf_page *slab = map;
+
+	if (map == &slabs) {
+		if (index >= SF_MAX_SLABS || index * SF_SLAB_PAGES >= image->page_count)
+			return NULL;
+		return (void *)(image->pages + index * SF_SLAB_PAGES);
+	}
+	if (map == &objects)
+		return index < image->object_count ? (void *)(image->objects + index) : NULL;
+	if (index >= SF_SLAB_PAGES || (__u64)(slab - image->pages) + index >= image->page_count)
+		return NULL;
+	return (void *)(slab + index);
+}
+
+static long bpf_probe_read_user(void *to, __u32 bytes, const void *from)
+{
+	__u64 address = (__u64)from;
+
+	user_reads++;
+	for (__u64 i = 0; i < image->region_count; i++) {
+		const struct shim_region *region = &image->regions[i];
+
+		if (address < region->begin || address - region->begin > region->bytes ||
+		    region->bytes - (address - region->begin) < bytes)
+			continue;
+		__builtin_memcpy(to, region->contents + (address - region->begin), bytes);
+		return 0;
+	}
+	__builtin_memset(to, 0, bytes);
+	return -14; /* EFAULT */
+}
+
+static __u64 bpf_get_current_task(void)
+{
+	return (__u64)&task;
+}
+
+#include "../../unwind/native.h"
+#include "../../unwind/uprobe.h"
+
+static void set_up_uprobes(void)
+{
+	__u64 count = image->return_instance_count;
+
+	__builtin_memset(&task, 0, sizeof(task));
+	__builtin_memset(&uprobes, 0, sizeof(uprobes));
+	if (!count && !image->xol_address)
+		return;
+	if (count > sizeof(instances) / sizeof(instances[0]))
+		count = sizeof(instances) / sizeof(instances[0]);
+	for (__u64 i = 0; i < count; i++) {
+		instances[i].stack = image->return_instances[i].stack;
+		instances[i].orig_ret_vaddr = image->return_instances[i].address;
+		instances[i].next = i + 1 < count ? &instances[i + 1] : NULL;
+	}
+	uprobes.return_instances = count ? &instances[0] : NULL;
+	uprobes.xol_vaddr = image->xol_address;
+	uprobes.vaddr = image->probed_address;
+	task.utask = &uprobes;
+}
+
+__u64 sf_shim_walk_bytes(void)
+{
+	return sizeof(struct sf_walk);
+}
+
+/*
+ * One walk. `registers` are sixteen by DWARF number and the pc; `frames` has room for
+ * SF_MAX_USER_FRAMES; `walk` is zeroed memory of sf_shim_walk_bytes(), and may be used again.
+ */
+void sf_shim_walk(const struct shim_image *of, const __u64 *registers, struct sf_walk *walk, __u64 *frames,
+		  struct shim_result *result)
+{
+	image = of;
+	user_reads = 0;
+	set_up_uprobes();
+	for (int i = 0; i < 16; i++)
+		walk->registers[i] = registers[i];
+	walk->pc = registers[16];
+	walk->known = SF_KNOWN_ALL;
+	walk->in_syscall = of->in_syscall;
+	walk->mapping_page = of->mapping_page;
+	walk->mappings = of->mappings;
+	walk->process_flags = of->process_flags;
+	sf_walk_stack(walk, frames);
+	result->frames = walk->frames;
+	result->stopped_at = walk->stopped_at;
+	result->outcome = walk->outcome;
+	result->user_reads = user_reads;
+	image = NULL;
+}

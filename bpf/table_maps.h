@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* The maps that hold unwind tables; see spanflame.h for what lies in them. */
+#ifndef SF_TABLE_MAPS_H
+#define SF_TABLE_MAPS_H
+
+#include <bpf/bpf_helpers.h>
+
+#include "spanflame.h"
+#include "vmlinux.h"
+
+struct sf_slab {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, SF_SLAB_PAGES);
+	__type(key, __u32);
+	__type(value, struct sf_page);
+};
+
+/*
+ * Every slab has the same number of entries and no BPF_F_INNER_MAP: with that flag the kernel could
+ * not inline the look-up in a slab, which costs a call for each page that a frame touches.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, SF_MAX_SLABS);
+	__type(key, __u32);
+	__array(values, struct sf_slab);
+} slabs SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, SF_OBJECT_SLOTS);
+	__type(key, __u32);
+	__type(value, struct sf_object);
+} objects SEC(".maps");
+
+#endif /* SF_TABLE_MAPS_H */

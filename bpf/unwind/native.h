@@ -1,0 +1,502 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Walks the stack of compiled code: x86-64, System V ABI.
+ *
+ * A walk goes frame by frame. For each it finds the mapping that holds the pc, in the mapping's object
+ * the rule for that pc, applies the rule to the registers known so far, and gets the caller's pc, sp
+ * and rbp. The caller's pc is a return address, and the call may be the last instruction of its
+ * function, so everything about a caller is looked up one byte before it. The exceptions are the
+ * leaf and a frame that a signal interrupted: there pc is the next instruction itself.
+ *
+ * Registers: all sixteen are known in the leaf and in a frame interrupted by a signal. Of the others
+ * only rsp and, as far as the rules tell, rbp and rbx survive to the caller; `known` has a bit for
+ * each. A rule that needs an unknown one ends the walk; nothing is guessed.
+ *
+ * Cost per frame: as a rule no helper call for the tables (see pages.h) and one for the stack, since
+ * rbp and the return address mostly lie side by side. The mapping and its object are kept from frame
+ * to frame.
+ *
+ * Needs from whoever includes it: the maps `slabs` and `objects`, bpf_map_lookup_elem, bpf_loop,
+ * bpf_probe_read_user, and sf_true_return_address (uprobe.h).
+ *
+ * Known gaps: compat (32-bit) code; callee-saved registers other than rbp and rbx in the CFA of a
+ * frame that is not the leaf; JIT code's prologues and epilogues, whose caller is skipped.
+ */
+#ifndef SF_UNWIND_NATIVE_H
+#define SF_UNWIND_NATIVE_H
+
+#include "../spanflame.h"
+#include "pages.h"
+
+#define SF_KNOWN_ALL 0xffff
+#define SF_REGISTER_BIT(number) (1U << (number))
+
+/* Words of the ucontext's general registers, in the order of asm/sigcontext.h (struct sigcontext_64). */
+#define SF_SIGNAL_WORDS 17
+/* uc_flags, uc_link and uc_stack stand before them. */
+#define SF_SIGNAL_OFFSET 40
+
+/* A few pending uretprobes in one stack must not cost frames, so the walk may take more steps. */
+#define SF_MAX_STEPS (SF_MAX_USER_FRAMES + 64)
+
+/*
+ * Rules that were found lately. The same few hundred addresses make up most stacks of a busy program,
+ * and a hit touches one cache line where a search touches four or more.
+ */
+#define SF_RULE_CACHE_BITS 9
+
+struct sf_cached_rule {
+	__u64 key; /* object and ELF address, as in a frame's word */
+	__u32 generation; /* of the object's slot; never 0, so that an empty entry hits nothing */
+	__u32 reserved;
+	struct sf_unwind_rule rule;
+};
+
+/* A walk in progress. Lives in a map value: it is too large for the BPF stack. */
+struct sf_walk {
+	__u64 pc;
+	__u64 pc_is_return; /* 1: pc is a return address, the frame's own instruction lies before it */
+	__u64 in_syscall;   /* 1: pc is the leaf's and stands after its `syscall` instruction */
+	__u64 pc_slot;      /* stack address that pc was read from; 0: from a register */
+	__u64 registers[16];
+	__u64 known;        /* bit mask of the registers whose value is known */
+	__u64 last_was_frame_pointer; /* 1: this frame was reached through a frame pointer in JIT code */
+
+	/* The mapping of the frame before, and its object: frames of one object come in runs. */
+	__u64 mapping_begin;
+	__u64 mapping_bytes; /* 0: none */
+	__u64 bias;
+	__u64 text_begin;
+	__u32 kind;
+	__u32 object;
+	__u32 chunks;
+	__u32 directory_page;
+	__u32 rules_page;
+	__u32 leaf_page;
+	__u32 object_flags;
+	__u32 object_state;
+	__u32 object_generation;
+
+	__u32 mapping_page; /* the process's mapping table */
+	__u32 mappings;
+	__u32 process_flags;
+
+	/* What comes out. */
+	__u32 outcome;    /* enum sf_outcome */
+	__u64 stopped_at; /* process address; 0 if complete */
+	__u64 frames;     /* words written */
+
+	struct sf_unwind_rule rule; /* of this frame */
+
+	__u64 zero; /* never written: a 0 whose value the verifier does not know, see pages.h */
+
+	__u64 uprobe_cursor; /* used by uprobe.h: next pending uretprobe to look at */
+	__u64 uprobe_slot;
+	__u64 uprobe_address;
+
+	__u64 signal_words[SF_SIGNAL_WORDS];
+
+	/* Kept from walk to walk. */
+	struct sf_cached_rule cache[1 << SF_RULE_CACHE_BITS];
+};
+
+struct sf_walk_context {
+	struct sf_walk *walk;
+	__u64 *frames; /* SF_MAX_USER_FRAMES words */
+};
+
+static __u64 sf_true_return_address(struct sf_walk *walk);
+
+/* Takes the registers of a pt_regs of whatever type, which a function could not. */
+#define SF_TAKE_REGISTERS(walk, regs)                        \
+	do {                                                 \
+		(walk)->registers[0] = (regs)->ax;           \
+		(walk)->registers[1] = (regs)->dx;           \
+		(walk)->registers[2] = (regs)->cx;           \
+		(walk)->registers[3] = (regs)->bx;           \
+		(walk)->registers[4] = (regs)->si;           \
+		(walk)->registers[5] = (regs)->di;           \
+		(walk)->registers[6] = (regs)->bp;           \
+		(walk)->registers[7] = (regs)->sp;           \
+		(walk)->registers[8] = (regs)->r8;           \
+		(walk)->registers[9] = (regs)->r9;           \
+		(walk)->registers[10] = (regs)->r10;         \
+		(walk)->registers[11] = (regs)->r11;         \
+		(walk)->registers[12] = (regs)->r12;         \
+		(walk)->registers[13] = (regs)->r13;         \
+		(walk)->registers[14] = (regs)->r14;         \
+		(walk)->registers[15] = (regs)->r15;         \
+		(walk)->pc = (regs)->ip;                     \
+		(walk)->known = SF_KNOWN_ALL;                \
+	} while (0)
+
+static __always_inline long sf_stop(struct sf_walk *walk, __u32 outcome)
+{
+	walk->outcome = outcome;
+	walk->stopped_at = outcome == SF_OUTCOME_COMPLETE ? 0 : walk->pc;
+	return 1;
+}
+
+/* Appends a frame. The walk ends by itself when there is no room left. */
+static __always_inline void sf_push_frame(struct sf_walk_context *context, __u64 word)
+{
+	__u64 index = context->walk->frames;
+
+	if (index < SF_MAX_USER_FRAMES) {
+		context->frames[index] = word;
+		context->walk->frames = index + 1;
+	}
+}
+
+/*
+ * Makes the mapping of `address` and its object the current ones. 0 if no mapping is known.
+ *
+ * This and the next one are global functions, which the verifier checks once and on their own: inlined
+ * they would be checked again for each way that leads to them.
+ */
+__attribute__((noinline)) int sf_enter_mapping(struct sf_walk *walk, __u64 address)
+{
+	const struct sf_mapping *mapping;
+	const struct sf_object *object;
+	__u32 object_id;
+
+	if (!walk)
+		return 0;
+	walk->mapping_bytes = 0;
+	mapping = sf_search_mappings(walk->mapping_page, walk->mappings, address, walk->zero);
+	if (!mapping)
+		return 0;
+	walk->kind = mapping->kind;
+	walk->mapping_begin = mapping->begin;
+	walk->bias = mapping->bias;
+	object_id = mapping->object;
+	walk->object = object_id;
+	walk->object_state = SF_OBJECT_FREE;
+	if (mapping->kind == SF_MAPPING_OBJECT) {
+		object = bpf_map_lookup_elem(&objects, &object_id);
+		if (!object)
+			return 0;
+		walk->object_state = *(volatile const unsigned short *)&object->state;
+		walk->object_flags = object->flags;
+		walk->object_generation = object->generation;
+		walk->text_begin = object->text_begin;
+		walk->chunks = object->chunks;
+		walk->directory_page = object->directory_page;
+		walk->rules_page = object->rules_page;
+		walk->leaf_page = object->leaf_page;
+	}
+	walk->mapping_bytes = mapping->end - mapping->begin;
+	return 1;
+}
+
+/* Copies the current object's rule for an ELF address to walk->rule. 0 if it covers no such address. */
+__attribute__((noinline)) int sf_find_rule(struct sf_walk *walk, __u64 address)
+{
+	const struct sf_directory_entry *entry;
+	const struct sf_leaf *leaf;
+	const struct sf_page *page;
+	struct sf_cached_rule *cached;
+	__u64 chunk, row, rule, first, count, key, slot;
+
+	if (!walk)
+		return 0;
+	key = ((__u64)walk->object << SF_FRAME_OBJECT_SHIFT) | (address & SF_FRAME_ADDRESS_MASK);
+	/* Fibonacci hashing: the golden ratio spreads neighbouring addresses. */
+	slot = (key * 0x9e3779b97f4a7c15ULL) >> (64 - SF_RULE_CACHE_BITS);
+	SF_OPAQUE(slot);
+	cached = &walk->cache[slot & ((1 << SF_RULE_CACHE_BITS) - 1)];
+	if (cached->key == key && cached->generation == walk->object_generation) {
+		walk->rule = cached->rule;
+		return 1;
+	}
+	chunk = (address - walk->text_begin) >> SF_CHUNK_BITS;
+	if (chunk >= walk->chunks)
+		return 0;
+
+	page = sf_page_at(walk->directory_page + chunk / SF_DIRECTORY_PER_PAGE);
+	if (!page)
+		return 0;
+	entry = (const struct sf_directory_entry *)page + chunk % SF_DIRECTORY_PER_PAGE;
+	first = entry->first;
+	count = entry->count;
+	if (!count)
+		return 0;
+
+	page = sf_page_at(walk->leaf_page + entry->leaf);
+	if (!page)
+		return 0;
+	leaf = (const struct sf_leaf *)page;
+	row = sf_search_rows(leaf, first, count, address & ((1 << SF_CHUNK_BITS) - 1), walk->zero);
+	row &= SF_LEAF_ROWS - 1;
+	SF_OPAQUE(row);
+	rule = leaf->rule[row];
+
+	page = sf_page_at(walk->rules_page + rule / SF_RULES_PER_PAGE);
+	if (!page)
+		return 0;
+	walk->rule = ((const struct sf_unwind_rule *)page)[rule % SF_RULES_PER_PAGE];
+	cached->key = key;
+	cached->generation = walk->object_generation;
+	cached->rule = walk->rule;
+	return 1;
+}
+
+/*
+ * The trampoline of uretprobes is the first thing in `[uprobes]`, and nobody called it: the byte before
+ * that "return address" lies outside. 0 if it is not that.
+ */
+static __always_inline int sf_enter_uprobe_trampoline(struct sf_walk *walk)
+{
+	if (!walk->pc_is_return || !sf_enter_mapping(walk, walk->pc))
+		return 0;
+	if (walk->kind == SF_MAPPING_UPROBES)
+		return 1;
+	walk->mapping_bytes = 0;
+	return 0;
+}
+
+/* Goes to the caller. Everything about the frame that is left must have been read before. */
+static __always_inline long sf_enter_caller(struct sf_walk *walk, __u64 pc, __u64 pc_slot, __u64 cfa,
+					    __u64 frame_pointer, __u64 known)
+{
+	walk->pc = pc;
+	walk->pc_slot = pc_slot;
+	walk->pc_is_return = 1;
+	walk->in_syscall = 0;
+	walk->registers[SF_RSP] = cfa;
+	walk->registers[SF_RBP] = frame_pointer;
+	walk->known = known;
+	return 0;
+}
+
+/* A frame that begins with push rbp; mov rbp, rsp. `in_jit`: nothing but hope says that it does. */
+static __always_inline long sf_step_by_frame_pointer(struct sf_walk *walk, __u64 in_jit)
+{
+	__u64 frame_pointer = walk->registers[SF_RBP], pair[2];
+
+	if (!(walk->known & SF_REGISTER_BIT(SF_RBP)))
+		return sf_stop(walk, SF_OUTCOME_REGISTER_LOST);
+	/* A zero rbp marks the outermost frame (System V ABI 3.4.1), but a JIT need not keep to it. */
+	if (!frame_pointer)
+		return sf_stop(walk, SF_OUTCOME_FRAME_POINTER_END);
+	if (frame_pointer + 16 <= walk->registers[SF_RSP])
+		return sf_stop(walk, SF_OUTCOME_STACK_NOT_RISING);
+	if (bpf_probe_read_user(pair, sizeof(pair), (void *)frame_pointer))
+		return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
+	if (!pair[1])
+		return sf_stop(walk, SF_OUTCOME_FRAME_POINTER_END);
+	walk->last_was_frame_pointer = in_jit;
+	return sf_enter_caller(walk, pair[1], frame_pointer + 8, frame_pointer + 16, pair[0],
+			       SF_REGISTER_BIT(SF_RSP) | SF_REGISTER_BIT(SF_RBP));
+}
+
+/* The trampoline that a signal handler returns to: the interrupted registers lie on the stack. */
+static __always_inline long sf_step_over_signal(struct sf_walk *walk)
+{
+	__u64 *words = walk->signal_words;
+	__u64 address = walk->registers[SF_RSP] + SF_SIGNAL_OFFSET;
+
+	if (bpf_probe_read_user(words, sizeof(walk->signal_words), (void *)address))
+		return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
+	for (int i = 0; i < 8; i++)
+		walk->registers[SF_R8 + i] = words[i];
+	walk->registers[SF_RDI] = words[8];
+	walk->registers[SF_RSI] = words[9];
+	walk->registers[SF_RBP] = words[10];
+	walk->registers[SF_RBX] = words[11];
+	walk->registers[SF_RDX] = words[12];
+	walk->registers[SF_RAX] = words[13];
+	walk->registers[SF_RCX] = words[14];
+	/* The handler may have run on a stack of its own, so rsp may fall here. */
+	walk->registers[SF_RSP] = words[15];
+	walk->pc = words[16];
+	walk->pc_slot = 0;
+	walk->pc_is_return = 0;
+	walk->in_syscall = 0;
+	walk->known = SF_KNOWN_ALL;
+	return 0;
+}
+
+/* Applies a rule with a CFA to the registers. */
+static __always_inline long sf_step_by_rule(struct sf_walk *walk)
+{
+	const struct sf_unwind_rule *rule = &walk->rule;
+	__u64 stack_pointer = walk->registers[SF_RSP], frame_pointer = walk->registers[SF_RBP];
+	__u64 known = walk->known, caller_known = SF_REGISTER_BIT(SF_RSP);
+	__u64 cfa, pc, pc_slot, number, pair[2];
+	__u32 cfa_kind = rule->cfa, saved_fp = rule->frame_pointer, return_address = rule->return_address;
+	__s64 fp_offset = rule->fp_offset, rbx_offset = rule->rbx_offset;
+
+	if (cfa_kind == SF_CFA_PLT) {
+		cfa = stack_pointer + rule->cfa_offset;
+		if ((walk->pc & 15) >= (__u32)rule->cfa_addend)
+			cfa += 8;
+	} else {
+		number = rule->cfa_register & 15;
+		if (!((known >> number) & 1))
+			return sf_stop(walk, SF_OUTCOME_REGISTER_LOST);
+		SF_OPAQUE(number);
+		number &= 15;
+		cfa = walk->registers[number] + rule->cfa_offset;
+		if (cfa_kind == SF_CFA_DEREF) {
+			if (bpf_probe_read_user(&pair[0], 8, (void *)cfa))
+				return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
+			cfa = pair[0] + rule->cfa_addend;
+		}
+	}
+
+	if ((return_address & 15) == SF_RA_AT_CFA) {
+		/* The return address was pushed below the CFA, so a frame is at least eight bytes. */
+		if (cfa <= stack_pointer)
+			return sf_stop(walk, SF_OUTCOME_STACK_NOT_RISING);
+		pc_slot = cfa - 8;
+		if (saved_fp == SF_FP_AT_CFA && fp_offset == -16) {
+			if (bpf_probe_read_user(pair, sizeof(pair), (void *)(cfa - 16)))
+				return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
+			frame_pointer = pair[0];
+			pc = pair[1];
+			caller_known |= SF_REGISTER_BIT(SF_RBP);
+			saved_fp = SF_FP_UNKNOWN; /* done */
+		} else {
+			if (bpf_probe_read_user(&pair[1], 8, (void *)pc_slot))
+				return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
+			pc = pair[1];
+		}
+	} else {
+		number = (return_address >> 4) & 15;
+		if (cfa < stack_pointer)
+			return sf_stop(walk, SF_OUTCOME_STACK_NOT_RISING);
+		if (!((known >> number) & 1))
+			return sf_stop(walk, SF_OUTCOME_REGISTER_LOST);
+		SF_OPAQUE(number);
+		number &= 15;
+		pc_slot = 0;
+		pc = walk->registers[number];
+	}
+
+	if (saved_fp == SF_FP_SAME) {
+		caller_known |= known & SF_REGISTER_BIT(SF_RBP);
+	} else if (saved_fp != SF_FP_UNKNOWN) {
+		__u64 slot = cfa + fp_offset;
+
+		if (saved_fp == SF_FP_AT_FP) {
+			if (!(known & SF_REGISTER_BIT(SF_RBP)))
+				return sf_stop(walk, SF_OUTCOME_REGISTER_LOST);
+			slot = frame_pointer + fp_offset;
+		}
+		if (bpf_probe_read_user(&pair[0], 8, (void *)slot))
+			return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
+		frame_pointer = pair[0];
+		caller_known |= SF_REGISTER_BIT(SF_RBP);
+	}
+
+	if (walk->object_flags & SF_OBJECT_TRACKS_RBX) {
+		if (!rbx_offset) {
+			caller_known |= known & SF_REGISTER_BIT(SF_RBX);
+		} else {
+			if (bpf_probe_read_user(&pair[0], 8, (void *)(cfa + rbx_offset)))
+				return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
+			walk->registers[SF_RBX] = pair[0];
+			caller_known |= SF_REGISTER_BIT(SF_RBX);
+		}
+	}
+
+	/* The convention of every unwinder for code that nobody called (makecontext, new threads). */
+	if (!pc)
+		return sf_stop(walk, SF_OUTCOME_COMPLETE);
+	walk->last_was_frame_pointer = 0;
+	return sf_enter_caller(walk, pc, pc_slot, cfa, frame_pointer, caller_known);
+}
+
+/* One frame: records it and goes to its caller. Callback of bpf_loop; 1 ends the walk. */
+static long sf_step(__u32 unused, struct sf_walk_context *context)
+{
+	struct sf_walk *walk = context->walk;
+	__u64 address = walk->pc - walk->pc_is_return;
+	__u64 elf_address, word;
+	__u32 cfa_kind;
+
+	(void)unused;
+	if (walk->frames >= SF_MAX_USER_FRAMES)
+		return sf_stop(walk, SF_OUTCOME_TRUNCATED);
+
+	if (address - walk->mapping_begin >= walk->mapping_bytes && !sf_enter_mapping(walk, address) &&
+	    !sf_enter_uprobe_trampoline(walk)) {
+		if (walk->last_was_frame_pointer)
+			return sf_stop(walk, SF_OUTCOME_FRAME_POINTER_END);
+		sf_push_frame(context, address & SF_FRAME_ADDRESS_MASK);
+		return sf_stop(walk, walk->process_flags & SF_PROCESS_KNOWN ? SF_OUTCOME_UNKNOWN_MAPPING :
+									       SF_OUTCOME_UNKNOWN_PROCESS);
+	}
+
+	if (walk->kind == SF_MAPPING_JIT) {
+		sf_push_frame(context, address & SF_FRAME_ADDRESS_MASK);
+		return sf_step_by_frame_pointer(walk, 1);
+	}
+	if (walk->kind == SF_MAPPING_UPROBES) {
+		__u64 true_pc = sf_true_return_address(walk);
+
+		if (!true_pc) {
+			sf_push_frame(context, walk->pc & SF_FRAME_ADDRESS_MASK);
+			return sf_stop(walk, SF_OUTCOME_UPROBE_RETURN);
+		}
+		walk->pc = true_pc;
+		return 0;
+	}
+
+	elf_address = address - walk->bias;
+	word = ((__u64)walk->object << SF_FRAME_OBJECT_SHIFT) |
+	       ((elf_address - walk->in_syscall) & SF_FRAME_ADDRESS_MASK);
+	if (walk->object_state != SF_OBJECT_READY) {
+		sf_push_frame(context, word);
+		if (walk->object_state == SF_OBJECT_PENDING)
+			return sf_stop(walk, SF_OUTCOME_TABLE_PENDING);
+		if (walk->object_state == SF_OBJECT_NO_INFO)
+			return sf_stop(walk, SF_OUTCOME_NO_TABLE);
+		return sf_stop(walk, SF_OUTCOME_UNKNOWN_MAPPING);
+	}
+
+	if (!sf_find_rule(walk, elf_address)) {
+		sf_push_frame(context, word);
+		return sf_stop(walk, SF_OUTCOME_NO_RULE);
+	}
+	cfa_kind = walk->rule.cfa;
+	if (cfa_kind == SF_CFA_SIGNAL) {
+		/* Nobody called the trampoline: its return address is its own first byte. */
+		sf_push_frame(context, word + walk->pc_is_return);
+		return sf_step_over_signal(walk);
+	}
+	sf_push_frame(context, word);
+	if (cfa_kind == SF_CFA_REGISTER || cfa_kind == SF_CFA_DEREF || cfa_kind == SF_CFA_PLT)
+		return sf_step_by_rule(walk);
+	if (cfa_kind == SF_CFA_FRAME_POINTER)
+		return sf_step_by_frame_pointer(walk, 0);
+	if (cfa_kind == SF_CFA_END)
+		return sf_stop(walk, SF_OUTCOME_COMPLETE);
+	if (cfa_kind == SF_CFA_NONE)
+		return sf_stop(walk, SF_OUTCOME_NO_RULE);
+	return sf_stop(walk, SF_OUTCOME_UNSUPPORTED_RULE);
+}
+
+/*
+ * Walks from the registers that SF_TAKE_REGISTERS took. The caller has set mapping_page, mappings,
+ * process_flags and in_syscall; the frames, at most SF_MAX_USER_FRAMES, go to `frames`.
+ */
+static __always_inline void sf_walk_stack(struct sf_walk *walk, __u64 *frames)
+{
+	struct sf_walk_context context = { .walk = walk, .frames = frames };
+
+	walk->pc_is_return = 0;
+	walk->pc_slot = 0;
+	walk->last_was_frame_pointer = 0;
+	walk->mapping_bytes = 0;
+	walk->object_flags = 0;
+	walk->frames = 0;
+	walk->outcome = SF_OUTCOME_TRUNCATED;
+	walk->stopped_at = 0;
+	bpf_loop(SF_MAX_STEPS, sf_step, &context, 0);
+	if (walk->outcome == SF_OUTCOME_TRUNCATED)
+		walk->stopped_at = walk->pc;
+}
+
+#endif /* SF_UNWIND_NATIVE_H */

@@ -1,0 +1,123 @@
+//! A record of the ring buffer → [`RawSample`].
+
+use std::mem::offset_of;
+
+use super::abi::{sf_event_type, sf_sample};
+use crate::model::{ObjectId, Outcome, RawFrame, RawSample};
+
+const OBJECT_SHIFT: u32 = 48;
+const ADDRESS_MASK: u64 = (1 << OBJECT_SHIFT) - 1;
+
+fn bytes_at<const N: usize>(record: &[u8], offset: usize) -> Option<[u8; N]> {
+    record.get(offset..offset.checked_add(N)?)?.try_into().ok()
+}
+
+fn u64_at(record: &[u8], offset: usize) -> Option<u64> {
+    bytes_at(record, offset).map(u64::from_ne_bytes)
+}
+
+fn u32_at(record: &[u8], offset: usize) -> Option<u32> {
+    bytes_at(record, offset).map(u32::from_ne_bytes)
+}
+
+fn u16_at(record: &[u8], offset: usize) -> Option<u16> {
+    bytes_at(record, offset).map(u16::from_ne_bytes)
+}
+
+/// A name as the kernel keeps it: up to the first NUL; bytes that are not UTF-8 are replaced.
+pub(super) fn task_name(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned()
+}
+
+fn user_frame(word: u64) -> RawFrame {
+    let address = word & ADDRESS_MASK;
+    match u32::try_from(word >> OBJECT_SHIFT).unwrap_or(0) {
+        0 => RawFrame::Process { address },
+        object => RawFrame::Object { object: ObjectId(object), address },
+    }
+}
+
+/// Decodes one `struct sf_sample`, `None` if it is none. Fields are read one by one from where BTF
+/// says they are: the record is shorter than the struct, by the frames it does not have.
+pub(super) fn decode(record: &[u8], weight_ns: u64) -> Option<RawSample> {
+    if u32_at(record, offset_of!(sf_sample, r#type))? != sf_event_type::SF_EVENT_SAMPLE.0 {
+        return None;
+    }
+    let kernel_count = usize::from(u16_at(record, offset_of!(sf_sample, kernel_frames))?);
+    let user_count = usize::from(u16_at(record, offset_of!(sf_sample, user_frames))?);
+    let words = record.get(offset_of!(sf_sample, frames)..)?;
+    if words.len() != (kernel_count + user_count) * 8 {
+        return None;
+    }
+    let (kernel, user) = words.split_at(kernel_count * 8);
+    let [outcome] = bytes_at::<1>(record, offset_of!(sf_sample, outcome))?;
+    Some(RawSample {
+        time_ns: u64_at(record, offset_of!(sf_sample, time_ns))?,
+        weight_ns,
+        pid: u32_at(record, offset_of!(sf_sample, pid))?,
+        tid: u32_at(record, offset_of!(sf_sample, tid))?,
+        comm: task_name(&bytes_at::<16>(record, offset_of!(sf_sample, comm))?),
+        thread_name: task_name(&bytes_at::<16>(record, offset_of!(sf_sample, thread_name))?),
+        kernel: kernel.chunks_exact(8).filter_map(|word| u64_at(word, 0)).collect(),
+        user: user.chunks_exact(8).filter_map(|word| u64_at(word, 0)).map(user_frame).collect(),
+        outcome: Outcome::from_code(outcome)?,
+        stopped_at: u64_at(record, offset_of!(sf_sample, stopped_at))?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(kernel: &[u64], user: &[u64], outcome: u8) -> Vec<u8> {
+        let mut bytes = vec![0u8; offset_of!(sf_sample, frames)];
+        let mut put =
+            |offset: usize, value: &[u8]| bytes[offset..offset + value.len()].copy_from_slice(value);
+        put(offset_of!(sf_sample, r#type), &sf_event_type::SF_EVENT_SAMPLE.0.to_ne_bytes());
+        put(offset_of!(sf_sample, time_ns), &77u64.to_ne_bytes());
+        put(offset_of!(sf_sample, pid), &12u32.to_ne_bytes());
+        put(offset_of!(sf_sample, tid), &13u32.to_ne_bytes());
+        put(offset_of!(sf_sample, kernel_frames), &(kernel.len() as u16).to_ne_bytes());
+        put(offset_of!(sf_sample, user_frames), &(user.len() as u16).to_ne_bytes());
+        put(offset_of!(sf_sample, outcome), &[outcome]);
+        put(offset_of!(sf_sample, comm), b"sixteen bytes no");
+        put(offset_of!(sf_sample, thread_name), b"w\xff\0rest");
+        for word in kernel.iter().chain(user) {
+            bytes.extend_from_slice(&word.to_ne_bytes());
+        }
+        bytes
+    }
+
+    #[test]
+    fn frames_are_split_into_kernel_object_and_process_addresses() {
+        let sample =
+            decode(&record(&[0xffff_ffff_8100_0000], &[0x0007_0000_0040_1000, 0x7fff_0000_1000], 3), 9);
+        let sample = sample.expect("a sound record");
+        assert_eq!(sample.kernel, [0xffff_ffff_8100_0000]);
+        assert_eq!(
+            sample.user,
+            [
+                RawFrame::Object { object: ObjectId(7), address: 0x40_1000 },
+                RawFrame::Process { address: 0x7fff_0000_1000 }
+            ]
+        );
+        assert_eq!((sample.outcome, sample.weight_ns, sample.time_ns), (Outcome::UnknownMapping, 9, 77));
+        assert_eq!((sample.pid, sample.tid), (12, 13));
+        assert_eq!(sample.comm, "sixteen bytes no", "a name that fills its field has no NUL");
+        assert_eq!(sample.thread_name, "w\u{fffd}");
+    }
+
+    #[test]
+    fn records_of_the_wrong_length_type_or_outcome_are_refused() {
+        let sound = record(&[1], &[2], 0);
+        assert!(decode(&sound, 0).is_some());
+        for length in 0..sound.len() {
+            assert!(decode(&sound[..length], 0).is_none(), "cut to {length} bytes");
+        }
+        assert!(decode(&record(&[], &[], 200), 0).is_none());
+        let mut other_type = sound;
+        other_type[offset_of!(sf_sample, r#type)] = 99;
+        assert!(decode(&other_type, 0).is_none());
+    }
+}

@@ -1,0 +1,354 @@
+//! Loads the sampling programs, starts and stops them, hands on what they send.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use libbpf_rs::{
+    Link, Map, MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject, PrintLevel, ProgramInput,
+};
+
+use super::abi::{self, LIFECYCLE_OBJECT, SAMPLE_OBJECT, sf_config, sf_counter, sf_target};
+use super::event_ring::EventRing;
+use super::run_statistics::{self, RunStatistics, map_memory_bytes};
+use super::tables::Tables;
+use super::{KernelError, cpus, perf_event, sample_decoder};
+use crate::model::RawSample;
+
+/// What to sample, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SamplerOptions {
+    /// Samples a second and CPU, 1 to 999 as a rule, at most 10,000.
+    pub frequency_hz: u32,
+    /// Only processes that [`Sampler::add_target`] names.
+    pub only_targets: bool,
+    /// Size of the ring buffer: a power of two, at least a page.
+    pub ring_buffer_bytes: u32,
+    /// Ticks in this process itself are not samples.
+    pub exclude_agent: bool,
+}
+
+/// The sampler's counters, summed over CPUs.
+/// `ticks = idle + not_selected + taken`; `taken = sent + lost_ring_full + lost_no_scratch`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Counters {
+    pub ticks: u64,
+    pub idle: u64,
+    pub not_selected: u64,
+    pub taken: u64,
+    pub sent: u64,
+    pub lost_ring_full: u64,
+    pub lost_no_scratch: u64,
+    pub user_frames: u64,
+    pub kernel_frames: u64,
+    /// Of those sent: records that could not be decoded. Counted on this side.
+    pub malformed: u64,
+}
+
+/// A reader is woken for news about a process at most this often a CPU.
+const WAKE_INTERVAL_NS: u32 = 5_000_000;
+const MAX_FREQUENCY_HZ: u32 = 10_000;
+const MAX_RING_BUFFER_BYTES: u32 = 256 << 20;
+
+/// The loaded programs and maps. Nothing fires before [`Sampler::start`].
+#[derive(Debug)]
+pub struct Sampler {
+    // Links go before the objects whose programs they run.
+    timer_links: Vec<Link>,
+    lifecycle_links: Vec<Link>,
+    sample: Object,
+    lifecycle: Object,
+    ring: EventRing,
+    targets: MapHandle,
+    tables: Option<Tables>,
+    slab_bytes: Arc<AtomicU64>,
+    statistics: Option<OwnedFd>,
+    frequency_hz: u32,
+    malformed: u64,
+}
+
+impl Sampler {
+    /// Loads programs and maps.
+    ///
+    /// # Errors
+    /// [`KernelError::NotPermitted`] names the missing capability; [`KernelError::Option`] an option
+    /// that cannot be; else what the kernel refused.
+    pub fn load(options: &SamplerOptions) -> Result<Self, KernelError> {
+        check_options(options)?;
+        forward_libbpf_messages();
+
+        let config = sf_config {
+            only_targets: u32::from(options.only_targets),
+            exclude_agent: u32::from(options.exclude_agent),
+            wake_at_bytes: options.ring_buffer_bytes / 4,
+            wake_interval_ns: WAKE_INTERVAL_NS,
+        };
+        let mut sample = open_object("the sampler", SAMPLE_OBJECT)?;
+        let cannot = |error| KernelError::bpf("prepare the sampler", error);
+        for mut map in sample.maps_mut() {
+            if map.name() == "events" {
+                map.set_max_entries(options.ring_buffer_bytes).map_err(cannot)?;
+            } else if map.name() == ".rodata.config" {
+                map.set_initial_value(abi::bytes_of(&config)).map_err(cannot)?;
+            } else if map.name() == ".rodata.contract" {
+                map.set_autocreate(false).map_err(cannot)?;
+            }
+        }
+        let sample = sample.load().map_err(|error| KernelError::bpf("load the sampler", error))?;
+
+        let mut lifecycle = open_object("the life-cycle programs", LIFECYCLE_OBJECT)?;
+        let cannot = |error| KernelError::bpf("prepare the life-cycle programs", error);
+        for mut map in lifecycle.maps_mut() {
+            if let Some(shared) = sample.maps().filter(is_created).find(|shared| shared.name() == map.name())
+            {
+                map.reuse_fd(shared.as_fd()).map_err(cannot)?;
+            }
+        }
+        let lifecycle =
+            lifecycle.load().map_err(|error| KernelError::bpf("load the life-cycle programs", error))?;
+
+        let slab_bytes = Arc::new(AtomicU64::new(0));
+        let tables = Tables::new(
+            map_handle(&sample, "slabs")?,
+            &map_handle(&sample, "objects")?,
+            map_handle(&sample, "processes")?,
+            Arc::clone(&slab_bytes),
+        )?;
+        let events = find_map(&sample, "events")?.as_fd().try_clone_to_owned().map_err(|source| {
+            KernelError::System { what: "duplicate the ring buffer's descriptor".to_owned(), source }
+        })?;
+        let sampler = Self {
+            timer_links: Vec::new(),
+            lifecycle_links: Vec::new(),
+            ring: EventRing::new(events, options.ring_buffer_bytes)?,
+            targets: map_handle(&sample, "targets")?,
+            tables: Some(tables),
+            slab_bytes,
+            statistics: None,
+            frequency_hz: options.frequency_hz,
+            malformed: 0,
+            sample,
+            lifecycle,
+        };
+        // In a pid namespace this process does not know the pid that the programs see.
+        find_program(&sampler.sample, "learn_agent")?
+            .test_run(ProgramInput::default())
+            .map_err(|error| KernelError::bpf("learn this process's pid in the initial namespace", error))?;
+        Ok(sampler)
+    }
+
+    /// Asks for a process, by its pid in the initial pid namespace; with `follow_children` also for
+    /// those that it will fork, and theirs.
+    ///
+    /// # Errors
+    /// If there are as many targets as there can be.
+    pub fn add_target(&self, pid: u32, follow_children: bool) -> Result<(), KernelError> {
+        let target = sf_target { follow_children: u32::from(follow_children) };
+        self.targets
+            .update(&pid.to_ne_bytes(), abi::bytes_of(&target), MapFlags::ANY)
+            .map_err(|error| KernelError::bpf(format!("select process {pid}"), error))
+    }
+
+    /// Asks for a process no more. What it forked stays.
+    pub fn remove_target(&self, pid: u32) {
+        // Not there is fine: the kernel side drops targets that exit by itself.
+        let _ = self.targets.delete(&pid.to_ne_bytes());
+    }
+
+    /// The processes asked for, ascending, those included that were forked since.
+    #[must_use]
+    pub fn targets(&self) -> Vec<u32> {
+        let pids: BTreeSet<u32> =
+            self.targets.keys().filter_map(|key| key.try_into().ok().map(u32::from_ne_bytes)).collect();
+        pids.into_iter().collect()
+    }
+
+    /// Starts a timer on each CPU that is online. Does nothing if they run already.
+    ///
+    /// # Errors
+    /// What the kernel refused; nothing is left running then.
+    pub fn start(&mut self) -> Result<(), KernelError> {
+        if !self.timer_links.is_empty() {
+            return Ok(());
+        }
+        let mut lifecycle_links = Vec::new();
+        for program in self.lifecycle.progs_mut() {
+            let name = program.name().to_string_lossy().into_owned();
+            let link = program.attach().map_err(|error| KernelError::bpf(format!("attach {name}"), error))?;
+            lifecycle_links.push(link);
+        }
+        let program = find_program(&self.sample, "sample")?;
+        let mut timer_links = Vec::new();
+        for cpu in cpus::online()? {
+            let Some(event) = perf_event::open_timer(cpu, self.frequency_hz)? else { continue };
+            let link = program
+                .attach_perf_event(event.as_raw_fd())
+                .map_err(|error| KernelError::bpf(format!("attach the sampler to CPU {cpu}"), error))?;
+            // The link closes the event when it goes.
+            let _ = event.into_raw_fd();
+            timer_links.push(link);
+        }
+        self.lifecycle_links = lifecycle_links;
+        self.timer_links = timer_links;
+        Ok(())
+    }
+
+    /// Stops the timers. Afterwards the counters are final and no sample is added to the ring.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn stop(&mut self) -> Result<(), KernelError> {
+        // Closing a perf event waits until it runs nowhere any more.
+        self.timer_links.clear();
+        self.lifecycle_links.clear();
+        Ok(())
+    }
+
+    /// Becomes readable when samples should be fetched before the reader's own timer says so.
+    #[must_use]
+    pub fn poll_fd(&self) -> BorrowedFd<'_> {
+        self.ring.poll_fd()
+    }
+
+    /// Hands every sample that waits to `on_sample`. Returns how many there were.
+    ///
+    /// # Errors
+    /// None at present. Records that cannot be decoded are counted in [`Counters::malformed`].
+    pub fn drain(&mut self, on_sample: &mut dyn FnMut(RawSample)) -> Result<usize, KernelError> {
+        let weight_ns = 1_000_000_000 / u64::from(self.frequency_hz);
+        let malformed = &mut self.malformed;
+        let mut samples = 0;
+        self.ring.drain(&mut |record| match sample_decoder::decode(record, weight_ns) {
+            Some(sample) => {
+                samples += 1;
+                on_sample(sample);
+            }
+            None => *malformed += 1,
+        });
+        Ok(samples)
+    }
+
+    /// The counters so far. While the sampler runs a CPU may be between two of them.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub fn counters(&self) -> Result<Counters, KernelError> {
+        let map = find_map(&self.sample, "counters")?;
+        let sum = |counter: sf_counter| -> Result<u64, KernelError> {
+            let per_cpu = map
+                .lookup_percpu(&counter.0.to_ne_bytes(), MapFlags::ANY)
+                .map_err(|error| KernelError::bpf("read the sampler's counters", error))?;
+            let values = per_cpu.unwrap_or_default();
+            Ok(values
+                .iter()
+                .filter_map(|value| value.as_slice().try_into().ok().map(u64::from_ne_bytes))
+                .sum())
+        };
+        Ok(Counters {
+            ticks: sum(sf_counter::SF_COUNTER_TICKS)?,
+            idle: sum(sf_counter::SF_COUNTER_IDLE)?,
+            not_selected: sum(sf_counter::SF_COUNTER_NOT_SELECTED)?,
+            taken: sum(sf_counter::SF_COUNTER_TAKEN)?,
+            sent: sum(sf_counter::SF_COUNTER_SENT)?,
+            lost_ring_full: sum(sf_counter::SF_COUNTER_LOST_RING_FULL)?,
+            lost_no_scratch: sum(sf_counter::SF_COUNTER_LOST_NO_SCRATCH)?,
+            user_frames: sum(sf_counter::SF_COUNTER_USER_FRAMES)?,
+            kernel_frames: sum(sf_counter::SF_COUNTER_KERNEL_FRAMES)?,
+            malformed: self.malformed,
+        })
+    }
+
+    /// Makes the kernel measure its BPF programs, as long as this sampler lives. Costs some 20 ns a run.
+    ///
+    /// # Errors
+    /// Takes `CAP_SYS_ADMIN`.
+    pub fn enable_run_statistics(&mut self) -> Result<(), KernelError> {
+        if self.statistics.is_none() {
+            self.statistics = Some(run_statistics::enable()?);
+        }
+        Ok(())
+    }
+
+    /// What the programs cost since they are measured.
+    #[must_use]
+    pub fn run_statistics(&self) -> RunStatistics {
+        let mut statistics = RunStatistics::default();
+        run_statistics::add(&self.sample, &mut statistics);
+        run_statistics::add(&self.lifecycle, &mut statistics);
+        statistics
+    }
+
+    /// Kernel memory that all maps take, unwind tables included.
+    #[must_use]
+    pub fn map_bytes(&self) -> u64 {
+        let own: u64 = self.sample.maps().filter(is_created).map(|map| map_memory_bytes(map.as_fd())).sum();
+        own + self.slab_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The unwinder's tables, to be filled by one thread. `None` after the first time.
+    pub fn take_tables(&mut self) -> Option<Tables> {
+        self.tables.take()
+    }
+}
+
+fn check_options(options: &SamplerOptions) -> Result<(), KernelError> {
+    let page_bytes = rustix::param::page_size() as u32;
+    if !(1..=MAX_FREQUENCY_HZ).contains(&options.frequency_hz) {
+        return Err(KernelError::Option {
+            option: "frequency",
+            value: options.frequency_hz.to_string(),
+            expected: "1 to 10,000 samples a second",
+        });
+    }
+    let bytes = options.ring_buffer_bytes;
+    if !bytes.is_power_of_two() || !(page_bytes..=MAX_RING_BUFFER_BYTES).contains(&bytes) {
+        return Err(KernelError::Option {
+            option: "ring buffer size",
+            value: bytes.to_string(),
+            expected: "a power of two from one page to 256 MiB",
+        });
+    }
+    Ok(())
+}
+
+/// libbpf writes to standard error unless told otherwise.
+fn forward_libbpf_messages() {
+    // libbpf-rs hands the message over by value.
+    #[allow(clippy::needless_pass_by_value)]
+    fn forward(level: PrintLevel, message: String) {
+        let message = message.trim_end();
+        match level {
+            PrintLevel::Warn => tracing::warn!(target: "libbpf", "{message}"),
+            PrintLevel::Info => tracing::debug!(target: "libbpf", "{message}"),
+            PrintLevel::Debug => tracing::trace!(target: "libbpf", "{message}"),
+        }
+    }
+    libbpf_rs::set_print(Some((PrintLevel::Info, forward)));
+}
+
+fn open_object(what: &str, elf: &[u8]) -> Result<OpenObject, KernelError> {
+    ObjectBuilder::default().open_memory(elf).map_err(|error| KernelError::bpf(format!("open {what}"), error))
+}
+
+/// Whether a map exists in the kernel: the one that only carries the contract's types does not.
+fn is_created(map: &Map<'_>) -> bool {
+    map.name() != ".rodata.contract"
+}
+
+fn find_map<'a>(object: &'a Object, name: &'static str) -> Result<Map<'a>, KernelError> {
+    object.maps().filter(is_created).find(|map| map.name() == name).ok_or(KernelError::Missing(name))
+}
+
+fn map_handle(object: &Object, name: &'static str) -> Result<MapHandle, KernelError> {
+    MapHandle::try_from(&find_map(object, name)?)
+        .map_err(|error| KernelError::bpf(format!("duplicate the descriptor of map {name}"), error))
+}
+
+fn find_program<'a>(
+    object: &'a Object,
+    name: &'static str,
+) -> Result<libbpf_rs::ProgramMut<'a>, KernelError> {
+    object.progs_mut().find(|program| program.name() == name).ok_or(KernelError::Missing(name))
+}
