@@ -124,8 +124,12 @@ get_rust() {
         else
             have curl || install required curl ca-certificates
             say "installing rustup for this user (https://rustup.rs)"
-            curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |
-                sh -s -- -y --profile minimal --default-toolchain none >&2
+            # Not piped into a shell: a download that fails half-way must not run half-way.
+            installer=$(mktemp)
+            curl --proto '=https' --tlsv1.2 -sSf -o "$installer" https://sh.rustup.rs ||
+                fail "rustup cannot be downloaded; install Rust as https://rustup.rs says, then run this again"
+            sh "$installer" -y --profile minimal --default-toolchain none >&2
+            rm -f "$installer"
         fi
     fi
     say "installing Rust's stable toolchain with rustup"

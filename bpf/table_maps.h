@@ -12,8 +12,13 @@ struct sf_slab {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, SF_SLAB_PAGES);
-	__type(key, __u32);
-	__type(value, struct sf_page);
+	/*
+	 * Sizes and not types: Linux 6.1 compares a new slab with this template by where a timer would
+	 * be in its values, and remembers "none" of a map with types as another number than of one
+	 * without (kernel/bpf/syscall.c, map_check_btf). User space makes slabs without types.
+	 */
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct sf_page));
 };
 
 /*

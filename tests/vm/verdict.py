@@ -10,7 +10,7 @@ import sys
 
 MINIMUM_SAMPLES = 50  # of about 147 for 3 s at 49 Hz; emulation is slow, and its timer may skip
 MINIMUM_COMPLETE = 0.995
-SHARE_TOLERANCE = 0.15  # about three standard deviations of 60 % in 100 samples
+STARTING = {"unknown_process", "table_pending"}  # until the tables of a new program are in
 
 
 def parse_console(text):
@@ -42,32 +42,35 @@ def check_doctor(parts, codes, failures):
             failures.append(f"doctor: {name} is not present: {states.get(name)}")
 
 
-def check_record(parts, codes, failures):
-    if codes.get("record") != 0:
-        failures.append(f"record ended with {codes.get('record')}: {parts.get('record', '')}")
+def check_record(name, parts, codes, failures):
+    """`name` is `process`, whose stacks must be complete, or `command`, whose tables are built meanwhile."""
+    if codes.get(name) != 0:
+        failures.append(f"record of a {name} ended with {codes.get(name)}: {parts.get(name, '')}")
         return
     try:
-        stats = json.loads(parts["stats"])
+        stats = json.loads(parts[f"{name}.stats"])
     except (KeyError, ValueError) as error:
-        failures.append(f"record: no statistics ({error})")
+        failures.append(f"record of a {name}: no statistics ({error})")
         return
     samples, stacks = stats["samples"], stats["stacks"]
-    print(f"  samples {samples}, stacks {stacks}")
+    print(f"record of a {name}: samples {samples}, stacks {stacks}")
     lost = sum(samples["lost"].values())
     if samples["taken"] != samples["written"] + lost:
         failures.append(f"taken {samples['taken']} is not written {samples['written']} + lost {lost}")
     if samples["written"] < MINIMUM_SAMPLES:
         failures.append(f"only {samples['written']} samples")
-    walked = stacks["complete"] + sum(stacks["incomplete"].values())
-    if walked == 0 or stacks["complete"] / walked < MINIMUM_COMPLETE:
-        failures.append(f"{stacks['complete']} of {walked} stacks are complete: {stacks['incomplete']}")
-    check_folded(parts.get("folded", ""), samples["written"], failures)
+    excused = STARTING if name == "command" else set()
+    cut = {reason: count for reason, count in stacks["incomplete"].items() if reason not in excused}
+    walked = stacks["complete"] + sum(cut.values())
+    if walked < MINIMUM_SAMPLES / 2 or stacks["complete"] / walked < MINIMUM_COMPLETE:
+        failures.append(f"{name}: {stacks['complete']} of {walked} stacks are complete: {cut}")
+    check_folded(parts.get(f"{name}.folded", ""), samples["written"], stacks["complete"], failures)
 
 
-def check_folded(folded, written, failures):
-    burners = {"burn_sixty": 0.6, "burn_thirty": 0.3, "burn_ten": 0.1}
+def check_folded(folded, written, complete, failures):
+    burners = ["burn_sixty", "burn_thirty", "burn_ten"]
     found = dict.fromkeys(burners, 0)
-    total = 0
+    total = whole = 0
     for line in folded.splitlines():
         stack, _, count = line.rpartition(" ")
         if not count.isdigit():
@@ -80,18 +83,22 @@ def check_folded(folded, written, failures):
                 found[burner] += int(count)
                 callers = frames[: frames.index(burner)]
                 wanted = ["_start", "main", "burn_round"]
-                if [frame for frame in callers if frame in wanted] != wanted:
-                    failures.append(f"{burner} is not reached by {wanted}: {line!r}")
+                if [frame for frame in callers if frame in wanted] == wanted:
+                    whole += int(count)
     if total != written:
         failures.append(f"the file holds {total} samples, {written} were written")
     burnt = sum(found.values())
+    # The few complete stacks outside of the burners are the program's start and its own loop.
+    if whole < 0.9 * complete:
+        failures.append(f"only {whole} of {complete} complete stacks lead from _start by main to a burner")
     print(f"  burners {found} of {total} samples")
     if burnt == 0:
         failures.append("no sample in a burner")
         return
-    for burner, share in burners.items():
-        if abs(found[burner] / burnt - share) > SHARE_TOLERANCE:
-            failures.append(f"{burner} has {found[burner] / burnt:.0%} instead of {share:.0%}")
+    # An emulated processor stands still whenever its thread does, and its clock does not, so shares are
+    # not to be had here; they are tested on the machine itself (tests/record_shares.rs).
+    if max(found, key=found.get) != "burn_sixty" or 0 in found.values():
+        failures.append(f"the burners are not all found, or burn_sixty is not the hottest: {found}")
 
 
 def main():
@@ -101,7 +108,8 @@ def main():
     if not finished:
         failures.append("the machine did not come to its end")
     check_doctor(parts, codes, failures)
-    check_record(parts, codes, failures)
+    check_record("command", parts, codes, failures)
+    check_record("process", parts, codes, failures)
     for failure in failures:
         print(f"FAILED: {failure}")
     sys.exit(1 if failures else 0)
