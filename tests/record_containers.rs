@@ -10,7 +10,7 @@ use support::{quiet_cores, recording, seconds};
 /// 60/30/10 shares and whole paths of the C fixture, however it was started.
 fn check_shares(folded: &Folded) {
     let burners = [("burn_sixty", 60.0), ("burn_thirty", 30.0), ("burn_ten", 10.0)];
-    assert!(folded.total() >= 500, "{} samples", folded.total());
+    assert!(folded.total() >= 300, "{} samples", folded.total());
     for (name, expected) in burners {
         let share = percent(folded.inclusive(name), folded.total());
         assert!(
@@ -33,7 +33,7 @@ fn in_its_own_root_with_other_libraries_of_the_same_path() {
     // A recorder that opens the FIFO in place of the perf map hangs here; finish() ends the wait.
     let recording = recording::record_pid(program.pid, seconds(3, 10));
     let folded = recording.folded();
-    assert!(folded.total() >= 500, "{} samples", folded.total());
+    assert!(folded.total() >= 300, "{} samples", folded.total());
     let foreign = |stack: &Stack| {
         stack.frames.iter().any(|frame| ["decoy", "wrong_"].iter().any(|name| frame.name.contains(name)))
     };

