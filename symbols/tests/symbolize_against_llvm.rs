@@ -503,6 +503,35 @@ fn what_was_stripped_off_is_found_again() {
 }
 
 #[test]
+fn go_and_c_of_one_program_are_named_each_from_its_own_tables() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = "package main\n\n/*\n#include <stdlib.h>\nstatic int twice(int x) { return 2 * abs(x); }\n\
+        int __attribute__((noinline)) burn(int x) { return twice(x) + 1; }\n*/\nimport \"C\"\n\n\
+        func main() { println(C.burn(3)) }\n";
+    let (source_path, output) = (folder.path().join("main.go"), folder.path().join("main"));
+    std::fs::write(&source_path, source).unwrap();
+    let mut go = Command::new("go");
+    go.arg("build").arg("-o").arg(&output).arg(&source_path).current_dir(folder.path());
+    match go.output() {
+        Ok(built) if built.status.success() => {}
+        _ => {
+            println!("skipped: no go with cgo");
+            return;
+        }
+    }
+    let object = read(&output);
+    let symbols = Symbols::read(std::slice::from_ref(&output));
+    let mut symbolizer = Symbolizer::new();
+    for (name, file) in [("main.main", "main.go"), ("runtime.schedule", "proc.go"), ("burn", "main.go")] {
+        let (begin, _) = symbols.symbols.iter().find(|s| s.2 == name).map(|s| (s.0, s.1)).unwrap();
+        let answer = &symbolizer.object(&object, &[ElfAddress(begin)])[0];
+        let outermost = answer.as_ref().unwrap().last().unwrap();
+        assert_eq!(outermost.name, name);
+        assert!(outermost.file.ends_with(file) && outermost.line > 0, "{outermost:?}");
+    }
+}
+
+#[test]
 fn functions_of_gnu_debugdata_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let Some(path) = build(folder.path(), "gcc", "c.c", C_SOURCE, &["-O2"]) else { return };

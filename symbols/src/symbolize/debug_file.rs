@@ -12,6 +12,9 @@
 //! id stands in the link. `.gnu_debugdata` is a small object inside of the object, xz-compressed
 //! (`MiniDebugInfo`), which holds a symbol table and no more.
 //!
+//! Known gap: dwz's common files have no program headers, for which [`ObjectFile`] refuses them, so what
+//! only stands there is not found yet; a supplement with program headers is read.
+//!
 //! Never: the network.
 
 use std::fs::File;

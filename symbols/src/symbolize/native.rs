@@ -168,7 +168,9 @@ impl NativeSymbols {
             start_line: found.start_line,
             ..named(&found.name.unwrap_or_default())
         };
-        Some(found.into_iter().map(frame).collect())
+        // An inlined function without a name (it stands in a file that was not found) is left out: the
+        // function around it is right, and its line is that of the call.
+        Some(found.into_iter().filter(|frame| frame.name.is_some()).map(frame).collect())
     }
 
     fn load_dwarf(&mut self, object: &ObjectFile, pid: Option<u32>) {
