@@ -9,7 +9,7 @@ pub mod raw;
 
 pub use outcome::Outcome;
 pub use profile::{
-    Frame, FrameKind, Function, Interner, InvalidProfile, Label, LabelValue, Location, Mapping, Profile, Sample, StackId,
-    ValueType,
+    Frame, FrameKind, Function, Interner, InvalidProfile, Label, LabelValue, Location, Mapping, Profile,
+    Sample, StackId, ValueType,
 };
 pub use raw::{ObjectId, RawFrame, RawSample};

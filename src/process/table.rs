@@ -76,6 +76,18 @@ impl ProcessTable {
         self.processes.get(&pid)
     }
 
+    /// A live process that has the object mapped, whose root may hold files that belong to it. O(processes).
+    #[must_use]
+    pub fn any_with_object(&self, object: ObjectId) -> Option<u32> {
+        let with_object = |process: &Process| {
+            !process.exited
+                && process.mappings.as_slice().iter().any(
+                    |mapping| matches!(mapping.content, MappingContent::Object { object: mapped, .. } if mapped == object),
+                )
+        };
+        self.processes.iter().find_map(|(pid, process)| with_object(process).then_some(*pid))
+    }
+
     /// Whether anything is to be known about `pid`.
     #[must_use]
     pub fn is_of_interest(&self, pid: u32) -> bool {

@@ -216,7 +216,8 @@ fn build_requested(
         drop(queue);
         // The parsers are made not to panic on any bytes; if one does all the same, it costs this table
         // and not the recording.
-        let built = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| load_or_build(&request.file, cache)));
+        let built =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| load_or_build(&request.file, cache)));
         let (from_cache, table) = built.unwrap_or_else(|_| {
             (false, Err(format!("reading {} failed; please report this", request.file.path().display())))
         });

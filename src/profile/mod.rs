@@ -3,13 +3,15 @@
 //! Comes in: [`crate::model::RawSample`]s and process records of the kernel floor. Goes out: a
 //! [`crate::model::Profile`]. Never: files, formats, HTTP.
 //!
-//! [`session`] turns the wheel; [`feed`] builds unwind tables in the background; [`aggregate`] counts
-//! equal stacks; [`resolve`] gives them names.
+//! [`session`] turns the wheel; [`feed`] builds unwind tables in the background; [`collect`] takes the
+//! samples, [`aggregate`] counts equal stacks, [`resolve`] gives them names.
 
 pub mod aggregate;
+pub mod collect;
 pub mod feed;
 pub mod resolve;
 pub mod session;
 
 pub use aggregate::Aggregate;
+pub use collect::Collector;
 pub use session::{Session, SessionError, SessionOptions};

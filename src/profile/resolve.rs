@@ -221,7 +221,7 @@ impl Tables {
                         .unwrap_or(first.address.0);
                 }
                 let elf_addresses: Vec<_> = addresses.iter().map(|&address| ElfAddress(address)).collect();
-                symbolizer.object(file, &elf_addresses)
+                symbolizer.object_of_process(world.processes.any_with_object(object), file, &elf_addresses)
             }
             None => vec![Err(spanflame_symbols::symbolize::UnknownReason::Unreadable); addresses.len()],
         };

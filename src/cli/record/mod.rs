@@ -3,7 +3,7 @@
 mod command;
 mod statistics;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -12,17 +12,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, anyhow};
-use spanflame_symbols::symbolize::Symbolizer;
 
 use self::command::{HeldCommand, RunningCommand, shell_status};
 use self::statistics::{FrameAccount, SampleAccount, Statistics};
 use super::CommandError;
 use crate::export;
-use crate::model::{Label, Profile, RawSample};
+use crate::model::{Label, Profile};
 use crate::process::Interest;
-use crate::process::identity::Identity;
-use crate::profile::resolve::{self, Taken, World};
-use crate::profile::{Aggregate, Session, SessionError, SessionOptions};
+use crate::profile::resolve::Taken;
+use crate::profile::{Collector, Session, SessionError, SessionOptions};
 
 /// Records where the time goes, and writes it as a profile
 #[derive(Debug, clap::Args)]
@@ -145,38 +143,11 @@ pub fn run(args: &Args, started: Instant) -> Result<(), CommandError> {
 /// A recording under way.
 struct Recording {
     session: Session,
-    collected: Collected,
-    started: Instant,
-    began: SystemTime,
-    length: Duration,
-}
-
-/// What the samples add up to.
-struct Collected {
-    aggregate: Aggregate,
-    identities: HashMap<u32, Identity>,
+    collector: Collector,
     /// `CLOCK_MONOTONIC` nanoseconds at the program's start.
     started_ns: u64,
-    first_sample_ns: Option<u64>,
-    first_complete_ns: Option<u64>,
-}
-
-impl Collected {
-    fn add(&mut self, sample: RawSample) {
-        // Asked at the first sample, since the process may be gone at the end.
-        self.identities.entry(sample.pid).or_insert_with(|| Identity::read(sample.pid));
-        let first = self.first_sample_ns.get_or_insert(sample.time_ns);
-        *first = (*first).min(sample.time_ns);
-        if sample.outcome.is_complete() {
-            let first = self.first_complete_ns.get_or_insert(sample.time_ns);
-            *first = (*first).min(sample.time_ns);
-        }
-        self.aggregate.add(sample);
-    }
-
-    fn since_start_ms(&self, time_ns: Option<u64>) -> Option<f64> {
-        time_ns.map(|time_ns| time_ns.saturating_sub(self.started_ns) as f64 / 1e6)
-    }
+    began: SystemTime,
+    length: Duration,
 }
 
 impl Recording {
@@ -203,14 +174,13 @@ impl Recording {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let now_ns = now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs();
         let since_start = u64::try_from(started.elapsed().as_nanos()).unwrap_or(0);
-        let collected = Collected {
-            aggregate: Aggregate::default(),
-            identities: HashMap::new(),
+        Ok(Self {
+            session,
+            collector: Collector::default(),
             started_ns: now_ns.saturating_sub(since_start),
-            first_sample_ns: None,
-            first_complete_ns: None,
-        };
-        Ok(Self { session, collected, started, began: SystemTime::now(), length: Duration::ZERO })
+            began: SystemTime::now(),
+            length: Duration::ZERO,
+        })
     }
 
     /// Samples until the time is over, the command has ended or a signal came.
@@ -233,7 +203,7 @@ impl Recording {
             None => None,
         };
         let mut progress = Progress::new(args.duration);
-        let collected = &mut self.collected;
+        let collector = &mut self.collector;
         while !interrupted.load(Ordering::Relaxed) {
             let Some(left) = args.duration.checked_sub(begin.elapsed()).filter(|left| !left.is_zero()) else {
                 break;
@@ -243,13 +213,13 @@ impl Recording {
             {
                 break;
             }
-            progress.show(begin.elapsed(), collected.aggregate.samples());
+            progress.show(begin.elapsed(), collector.aggregate().samples());
             let others: Vec<_> = command.iter().map(RunningCommand::poll_fd).collect();
             self.session
-                .turn(left.min(DRAIN_INTERVAL), &others, &mut |sample| collected.add(sample))
+                .turn(left.min(DRAIN_INTERVAL), &others, &mut |sample| collector.add(sample))
                 .map_err(session_error)?;
         }
-        self.session.stop(&mut |sample| collected.add(sample)).map_err(session_error)?;
+        self.session.stop(&mut |sample| collector.add(sample)).map_err(session_error)?;
         self.length = begin.elapsed();
         progress.clear();
         Ok(command)
@@ -258,7 +228,7 @@ impl Recording {
     fn write(&mut self, args: &Args) -> Result<(), CommandError> {
         let session = &self.session;
         let counters = session.counters().map_err(session_error)?;
-        let written = self.collected.aggregate.samples();
+        let written = self.collector.aggregate().samples();
         let samples = SampleAccount::new(&counters, written);
         if !samples.adds_up() {
             tracing::warn!("{} samples were taken, {written} written: {:?}", samples.taken, samples.lost);
@@ -267,39 +237,35 @@ impl Recording {
             [pid] => session.processes.get(*pid).and_then(|process| process.executable_object),
             _ => None,
         };
-        let world = World {
-            objects: &session.objects,
-            processes: &session.processes,
-            identities: &self.collected.identities,
-            main_object,
-        };
         let began = self.began.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let taken = Taken {
             start_unix_ns: nanoseconds(began),
             duration_ns: nanoseconds(self.length),
             period_ns: 1_000_000_000 / u64::from(args.frequency),
         };
-        let mut profile = resolve::profile(&self.collected.aggregate, world, &mut Symbolizer::new(), taken);
+        let mut profile = self.collector.profile(&session.objects, &session.processes, main_object, taken);
         add_comments(&mut profile, &samples);
         export::write_file(&profile, &args.output)
             .map_err(|error| CommandError::Failed(anyhow::Error::from(error)))?;
 
         let (stacks, executables) =
-            statistics::stacks(&self.collected.aggregate, &session.processes, &session.objects);
+            statistics::stacks(self.collector.aggregate(), &session.processes, &session.objects);
         eprintln!("{}", Summary { samples: &samples, stacks: &stacks, output: &args.output });
+        let since_start_ms = |time_ns: Option<u64>| {
+            time_ns.map(|time_ns| time_ns.saturating_sub(self.started_ns) as f64 / 1e6)
+        };
         let statistics = Statistics {
             samples,
             stacks,
             executables,
-            start_to_first_sample_ms: self.collected.since_start_ms(self.collected.first_sample_ns),
-            start_to_first_complete_ms: self.collected.since_start_ms(self.collected.first_complete_ns),
+            start_to_first_sample_ms: since_start_ms(self.collector.first_sample_ns()),
+            start_to_first_complete_ms: since_start_ms(self.collector.first_complete_ns()),
             agent_cpu_ms: statistics::own_cpu_ms(),
             bpf_run_ms: session.run_statistics().all.run_time_ns as f64 / 1e6,
             agent_peak_memory_bytes: statistics::own_peak_memory_bytes(),
             bpf_map_bytes: session.map_bytes(),
             frames: FrameAccount { user: counters.user_frames, kernel: counters.kernel_frames },
         };
-        tracing::debug!("finished {:?} after its start", self.started.elapsed());
         print_statistics(args.stats.as_ref(), &statistics)
     }
 }

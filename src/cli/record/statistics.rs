@@ -172,7 +172,8 @@ mod tests {
 
     #[test]
     fn an_account_names_each_loss_and_adds_up() {
-        let counters = Counters { taken: 100, lost_ring_full: 7, malformed: 1, idle: 3, ..Counters::default() };
+        let counters =
+            Counters { taken: 100, lost_ring_full: 7, malformed: 1, idle: 3, ..Counters::default() };
         let account = SampleAccount::new(&counters, 92);
         assert!(account.adds_up());
         assert_eq!(account.lost, BTreeMap::from([("malformed_event", 1), ("ring_buffer_full", 7)]));
