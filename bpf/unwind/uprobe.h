@@ -77,7 +77,12 @@ static __u64 sf_true_return_address(struct sf_walk *walk)
 		xol_address = BPF_CORE_READ(utask, xol_vaddr);
 		if (xol_address && walk->pc - xol_address < 16)
 			return BPF_CORE_READ(utask, vaddr) + (walk->pc - xol_address);
-		/* … or the function has returned to the trampoline, which is about to trap. */
+		/*
+		 * … or the function has returned to the trampoline, which is about to trap, or, since
+		 * 6.11, has pushed three registers and called the kernel (uretprobe_trampoline_entry).
+		 */
+		if (walk->in_syscall)
+			walk->registers[SF_RSP] += 3 * sizeof(__u64);
 		walk->uprobe_slot = walk->registers[SF_RSP] - 8;
 	} else {
 		walk->uprobe_slot = walk->pc_slot;

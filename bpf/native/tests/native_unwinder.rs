@@ -337,6 +337,10 @@ fn pending_uretprobes_are_replaced_by_what_they_hide() {
     start.pc = TRAMPOLINE;
     start.general[usize::from(register::RSP)] = STACK + 16;
     assert_eq!(image.walk(&start).frames, [frame(1, 0x1101), frame(1, MAIN_FRAME)]);
+    start.pc = TRAMPOLINE + 13;
+    start.general[usize::from(register::RSP)] = STACK + 16 - 24;
+    image.in_syscall = true;
+    assert_eq!(image.walk(&start).frames, [frame(1, 0x1100), frame(1, MAIN_FRAME)]);
 }
 
 #[test]
