@@ -16,15 +16,15 @@ DURATION ?= 10s
 FUZZ_SECONDS ?= 60
 
 # Our C. vmlinux.h is an extract of the kernel's own types and keeps their form.
-C_FILES := $(shell git ls-files 'bpf/*.c' 'bpf/*.h' 'fixtures/*.c' 'fixtures/*.h' 'fixtures/*.cc' 'fixtures/*.cpp' | grep -v vmlinux.h)
+C_FILES := $(shell git ls-files 'bpf/*.c' 'bpf/*.h' 'fixtures/*.c' 'fixtures/*.h' 'fixtures/*.cc' 'fixtures/*.cpp' 'tests/*.c' | grep -v vmlinux.h)
 
-.PHONY: setup setup-test run test bench lint fmt fuzz help
+.PHONY: setup setup-test setup-fuzz run test bench lint fmt fuzz help
 
 help:
 	@echo 'make setup       get what building needs (clang, libelf, zlib, ...); nothing when it is there'
 	@echo 'make run         record this whole host for $(DURATION) into $(PICTURE)'
 	@echo 'make test        everything that is tested, with what that needs'
-	@echo 'make bench       the budgets of ARCHITECTURE.md, measured'
+	@echo 'make bench       what is measured, beside its budget; BENCH="--quick" and others: benches/run'
 	@echo 'make lint        formatting and lints, as CI has them;  make fmt  puts formatting right'
 	@echo 'make fuzz        each fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS)'
 
@@ -33,6 +33,9 @@ setup:
 
 setup-test:
 	@./setup.sh test
+
+setup-fuzz:
+	@./setup.sh fuzz
 
 run: setup
 	cargo build --release
@@ -44,8 +47,7 @@ test: setup-test
 	@.ci/tests
 
 bench: setup-test
-	cargo build --release
-	benches/run
+	benches/run $(BENCH)
 
 lint: setup-test
 	cargo fmt --all --check
@@ -56,5 +58,5 @@ fmt: setup-test
 	cargo fmt --all
 	$(if $(C_FILES),$(CLANG_FORMAT) -i $(C_FILES))
 
-fuzz: setup
-	@.ci/fuzz $(FUZZ_SECONDS)
+fuzz: setup-fuzz
+	fuzz/run $(FUZZ_SECONDS)

@@ -4,6 +4,7 @@
 #
 #   ./setup.sh build         what `make run` needs
 #   ./setup.sh test          that, and what `make lint`, `make test` and .ci/run need
+#   ./setup.sh fuzz          what `make fuzz` needs: cargo-fuzz, and a nightly compiler for its sanitizers
 #   ./setup.sh find-clang    prints the clang to compile the BPF programs with; fails if there is none
 #   ./setup.sh find-format   the same for clang-format
 #
@@ -229,6 +230,18 @@ get_test_tools() {
     fi
 }
 
+get_fuzz_tools() {
+    if ! cargo +nightly --version >/dev/null 2>&1; then
+        have rustup || fail "fuzzing needs a nightly compiler, which rustup installs; there is no rustup"
+        say "installing Rust's nightly toolchain with rustup"
+        rustup toolchain install nightly --profile minimal >&2
+    fi
+    cargo fuzz --version >/dev/null 2>&1 || {
+        say "installing cargo-fuzz with cargo"
+        cargo install --locked cargo-fuzz >&2
+    }
+}
+
 case ${1:-build} in
     build)
         get_build_tools
@@ -237,6 +250,10 @@ case ${1:-build} in
         get_build_tools
         get_test_tools
         ;;
+    fuzz)
+        get_build_tools
+        get_fuzz_tools
+        ;;
     find-clang)
         find_tool clang
         ;;
@@ -244,6 +261,6 @@ case ${1:-build} in
         find_tool clang-format
         ;;
     *)
-        fail "usage: ./setup.sh [build|test|find-clang|find-format]"
+        fail "usage: ./setup.sh [build|test|fuzz|find-clang|find-format]"
         ;;
 esac
