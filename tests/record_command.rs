@@ -29,6 +29,18 @@ fn its_output_and_arguments_are_its_own() {
 }
 
 #[test]
+fn it_may_ask_to_die_with_its_parent() {
+    needs!("setpriv");
+    let _quiet = quiet_cores();
+    // prctl(2): the signal comes when the *thread* that made the process ends, so a command started
+    // from a passing thread of the recorder would be killed at once.
+    let command = ["setpriv", "--pdeathsig", "KILL", &fixture("shares"), "1"];
+    let recording = recording::record("one.folded", &[&["--duration", "30s", "--"], &command[..]].concat());
+    recording.assert_success();
+    assert!(recording.stdout.contains("spent burn_sixty"), "it ended by itself: {}", recording.stdout);
+}
+
+#[test]
 fn the_recording_ends_with_it() {
     needs!();
     let _quiet = quiet_cores();
