@@ -81,7 +81,7 @@ fn no_subcommand_and_unknown_subcommands() {
 #[test]
 fn a_file_name_whose_ending_is_no_format() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    for name in ["profile", "profile.txt", "profile.png"] {
+    for name in ["profile", "profile.png", "profile.folded.bak"] {
         let file = directory.path().join(name);
         let output =
             spanflame().args(["record", "--duration", "1s", "-o"]).arg(&file).output().expect("it starts");
@@ -241,7 +241,7 @@ fn hostile_files_mapped_as_code_do_not_stop_the_recording() {
     let recording = recording::record_pid(program.pid, 2);
     let folded = recording.folded();
     let whole = folded.count(|stack| stack.has_path("_start", &["main", "burn_beside_files"]));
-    assert!(whole >= 1500, "{whole} of {} samples:\n{}", folded.total(), folded.most_frequent(|_| true, 5));
+    assert!(whole >= 100, "{whole} of {} samples:\n{}", folded.total(), folded.most_frequent(|_| true, 5));
     assert!(percent(whole, folded.total()) >= 99.0, "{whole} of {}", folded.total());
     assert!(!recording.stderr.contains("panicked"), "{}", recording.stderr);
     let stats = recording.stats();
@@ -286,7 +286,7 @@ fn code_whose_unwind_information_is_garbage_is_counted_and_named() {
         folded.most_frequent(|_| true, 8)
     );
     let incomplete: u64 = stats.stacks.incomplete.values().sum();
-    assert!(incomplete >= 400, "two libraries have no usable .eh_frame: {:?}", stats.stacks);
+    assert!(incomplete >= 300, "two libraries have no usable .eh_frame: {:?}", stats.stacks);
 }
 
 fn section_size(file: &str, section: &str) -> usize {

@@ -135,7 +135,7 @@ fn a_parallel_compile_of_several_hundred_files() {
     }
     let share = percent(u64::try_from(good).expect("a count"), u64::try_from(all).expect("a count"));
     println!("compile storm: {good} of {all} samples complete and named, {share:.2} %; {reasons:?}");
-    assert!(all >= 2000, "{all} samples of processes that lived 100 ms; {:?}", stats.samples);
+    assert!(all >= 1000, "{all} samples of processes that lived 100 ms; {:?}", stats.samples);
     assert!(share >= 95.0, "{good} of {all}, {share:.2} %; the others: {reasons:#?}");
 }
 
@@ -189,7 +189,7 @@ fn libraries_loaded_by_dlopen_are_unwindable_within_50_ms() {
 fn processes_are_seen_from_their_first_moments() {
     needs!();
     let _quiet = quiet_cores();
-    // A hundred processes, one after the other, each with 100 ms of CPU time.
+    // Sixty processes, one after the other, each with 100 ms of CPU time.
     let storm = fixture("storm");
     let recording = recording::record(
         "bursts.folded",

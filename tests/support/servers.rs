@@ -96,7 +96,7 @@ pub fn nginx_load(server: &Server) -> Program {
     Program::start(&mut command)
 }
 
-/// Where Debian keeps PostgreSQL's programs.
+/// Where Debian keeps `PostgreSQL`'s programs.
 pub fn postgres_programs() -> Option<String> {
     let mut versions: Vec<_> = std::fs::read_dir("/usr/lib/postgresql").ok()?.flatten().collect();
     versions.sort_by_key(std::fs::DirEntry::file_name);
@@ -104,7 +104,7 @@ pub fn postgres_programs() -> Option<String> {
     programs.join("initdb").exists().then(|| programs.display().to_string())
 }
 
-/// A command run as the user `postgres`, since PostgreSQL refuses to be root.
+/// A command run as the user `postgres`, since `PostgreSQL` refuses to be root.
 fn as_postgres(program: &str) -> Command {
     let mut command = silent("setpriv");
     command.args(["--reuid=postgres", "--regid=postgres", "--init-groups", "--", program]);
@@ -117,7 +117,7 @@ fn run(command: &mut Command) {
     assert!(status.success(), "{command:?}: {status}");
 }
 
-/// PostgreSQL with pgbench's tables.
+/// `PostgreSQL` with pgbench's tables.
 pub fn postgres(programs: &str) -> Server {
     let directory = open_directory();
     let port = free_port();
