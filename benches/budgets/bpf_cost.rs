@@ -65,7 +65,7 @@ fn measure(context: &Context, section: &mut Section) -> Result<()> {
     if let (Some(&(shallow, cheap)), Some(&(deep, dear))) = (cost_by_depth.first(), cost_by_depth.last()) {
         let marginal = (dear - cheap) * 1e3 / (deep - shallow);
         section.add(
-            Figure::new("one more user frame (slope between the depths)", "ns", vec![marginal])
+            Figure::new("one more user frame (slope, least to greatest depth)", "ns", vec![marginal])
                 .bounded(Bound::AtMost(150.0)),
         );
     }

@@ -15,7 +15,7 @@ use crate::Context;
 use crate::measured_process::{BpfBefore, Snapshot, Used, watch};
 use crate::recorder::Recording;
 use crate::report::{Bound, Figure, Section};
-use crate::workload::Running;
+use crate::workload::{Running, end_with_parent};
 
 /// Names the folder with `ebpf-profiler` and `peer`; without it `~/.cache/spanflame-bench/peer`.
 const FOLDER_VARIABLE: &str = "SPANFLAME_BENCH_PEER";
@@ -183,8 +183,9 @@ fn wait_and_watch(
 }
 
 fn start_sink(folder: &Path) -> Result<(Sink, String)> {
-    let child = Command::new(folder.join("peer")).stdout(Stdio::piped()).spawn();
-    let mut sink = Sink(child.context("cannot start the sink")?);
+    let mut command = Command::new(folder.join("peer"));
+    end_with_parent(&mut command);
+    let mut sink = Sink(command.stdout(Stdio::piped()).spawn().context("cannot start the sink")?);
     let mut address = String::new();
     let output = sink.0.stdout.as_mut().context("the sink has no output")?;
     std::io::BufReader::new(output).read_line(&mut address)?;

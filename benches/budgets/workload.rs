@@ -14,6 +14,7 @@ pub struct Running(Child);
 impl Running {
     /// Starts a command; what it prints is thrown away.
     pub fn start(command: &mut Command) -> Result<Self> {
+        end_with_parent(command);
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         Ok(Self(child.with_context(|| format!("cannot start {}", command.get_program().display()))?))
     }
@@ -26,6 +27,18 @@ impl Running {
     /// The child itself.
     pub fn child(&mut self) -> &mut Child {
         &mut self.0
+    }
+}
+
+/// Lets the kernel end a child when the benches are killed and no guard runs any more.
+pub fn end_with_parent(command: &mut Command) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: between fork and exec only one system call runs, which allocates nothing.
+    unsafe {
+        command.pre_exec(|| {
+            let signal = rustix::process::Signal::KILL;
+            Ok(rustix::process::set_parent_process_death_signal(Some(signal))?)
+        });
     }
 }
 
