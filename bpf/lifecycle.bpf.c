@@ -19,7 +19,8 @@
 #include "process_maps.h"
 #include "spanflame.h"
 
-char LICENSE[] SEC("license") = "Dual BSD/GPL";
+char LICENSE[] SEC("license")
+= "Dual BSD/GPL";
 
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
@@ -33,7 +34,7 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 
 	target = bpf_map_lookup_elem(&targets, &parent_tgid);
 	if (target && target->follow_children) {
-		struct sf_target inherited = { .follow_children = 1 };
+		struct sf_target inherited = {.follow_children = 1};
 
 		bpf_map_update_elem(&targets, &child_tgid, &inherited, BPF_ANY);
 	}

@@ -18,7 +18,8 @@
 #include "unwind/native.h"
 #include "unwind/uprobe.h"
 
-char LICENSE[] SEC("license") = "Dual BSD/GPL";
+char LICENSE[] SEC("license")
+= "Dual BSD/GPL";
 
 const volatile struct sf_config config SEC(".rodata.config");
 
@@ -99,7 +100,7 @@ struct sf_contract {
 	enum sf_event_type event_type;
 	enum sf_counter counter;
 };
-const volatile struct sf_contract contract SEC(".rodata.contract");
+struct sf_contract contract SEC(".data.contract");
 
 static __always_inline void count(__u32 counter, __u64 amount)
 {
@@ -162,8 +163,9 @@ static __always_inline __u32 take_user_registers(struct bpf_perf_event_data *ctx
 	return SF_OUTCOME_COMPLETE;
 }
 
-static __always_inline void take_user_stack(struct bpf_perf_event_data *ctx, struct task_struct *task, __u32 tgid,
-					    struct sf_sample_scratch *scratch, bool in_kernel, __u64 *frames)
+static __always_inline void take_user_stack(struct bpf_perf_event_data *ctx, struct task_struct *task,
+					    __u32 tgid, struct sf_sample_scratch *scratch, bool in_kernel,
+					    __u64 *frames)
 {
 	struct sf_walk *walk = &scratch->walk;
 	__u32 outcome;

@@ -36,14 +36,14 @@
 #define SF_MAX_SLABS 256   /* 1 GiB of tables in all */
 #define SF_MAX_PAGES (SF_MAX_SLABS * SF_SLAB_PAGES)
 
-#define SF_CHUNK_BITS 12                                 /* text bytes per directory entry: 4 KiB */
-#define SF_LEAF_ROWS 1024                                /* 1024 * (2 + 2) bytes fill a page */
-#define SF_RULES_PER_PAGE 256                            /* 16 bytes each */
-#define SF_DIRECTORY_PER_PAGE 512                        /* 8 bytes each */
-#define SF_MAPPINGS_PER_PAGE 128                         /* 32 bytes each */
-#define SF_MAX_MAPPINGS (32 * SF_MAPPINGS_PER_PAGE)      /* executable mappings of one process */
-#define SF_MAX_OBJECTS 0xff00                            /* ids from here on tag other frame kinds */
-#define SF_OBJECT_SLOTS 16384                            /* entries of map `objects`, ≤ SF_MAX_OBJECTS */
+#define SF_CHUNK_BITS 12                            /* text bytes per directory entry: 4 KiB */
+#define SF_LEAF_ROWS 1024                           /* 1024 * (2 + 2) bytes fill a page */
+#define SF_RULES_PER_PAGE 256                       /* 16 bytes each */
+#define SF_DIRECTORY_PER_PAGE 512                   /* 8 bytes each */
+#define SF_MAPPINGS_PER_PAGE 128                    /* 32 bytes each */
+#define SF_MAX_MAPPINGS (32 * SF_MAPPINGS_PER_PAGE) /* executable mappings of one process */
+#define SF_MAX_OBJECTS 0xff00                       /* ids from here on tag other frame kinds */
+#define SF_OBJECT_SLOTS 16384                       /* entries of map `objects`, ≤ SF_MAX_OBJECTS */
 #define SF_MAX_PROCESSES 32768
 
 #define SF_MAX_USER_FRAMES 256
@@ -199,21 +199,21 @@ struct sf_target {
 
 /* How unwinding the user stack ended. src/model/outcome.rs has a sentence for each. Only add. */
 enum sf_outcome {
-	SF_OUTCOME_COMPLETE = 0,          /* the outermost frame was reached */
-	SF_OUTCOME_NO_USER = 1,           /* a kernel thread, or a task whose memory is already gone */
-	SF_OUTCOME_UNKNOWN_PROCESS = 2,   /* no mapping table for the process yet */
-	SF_OUTCOME_UNKNOWN_MAPPING = 3,   /* pc in no executable mapping that is known */
-	SF_OUTCOME_TABLE_PENDING = 4,     /* the object's unwind table is still being built */
-	SF_OUTCOME_NO_TABLE = 5,          /* the object has no unwind information at all */
-	SF_OUTCOME_NO_RULE = 6,           /* the object has a table, but nothing for this pc */
-	SF_OUTCOME_UNSUPPORTED_RULE = 7,  /* a form of rule that is not evaluated */
-	SF_OUTCOME_STACK_UNREADABLE = 8,  /* user memory not resident: it is not faulted in */
-	SF_OUTCOME_REGISTER_LOST = 9,     /* the rule needs a register that is not known here */
-	SF_OUTCOME_STACK_NOT_RISING = 10, /* the CFA did not grow: a loop or garbage */
-	SF_OUTCOME_FRAME_POINTER_END = 11,/* a frame-pointer chain that ended in no known code */
-	SF_OUTCOME_TRUNCATED = 12,        /* SF_MAX_USER_FRAMES reached */
-	SF_OUTCOME_NO_REGISTERS = 13,     /* the user registers of the thread could not be had */
-	SF_OUTCOME_UPROBE_RETURN = 14,    /* in a pending uretprobe whose true return address is gone */
+	SF_OUTCOME_COMPLETE = 0,           /* the outermost frame was reached */
+	SF_OUTCOME_NO_USER = 1,            /* a kernel thread, or a task whose memory is already gone */
+	SF_OUTCOME_UNKNOWN_PROCESS = 2,    /* no mapping table for the process yet */
+	SF_OUTCOME_UNKNOWN_MAPPING = 3,    /* pc in no executable mapping that is known */
+	SF_OUTCOME_TABLE_PENDING = 4,      /* the object's unwind table is still being built */
+	SF_OUTCOME_NO_TABLE = 5,           /* the object has no unwind information at all */
+	SF_OUTCOME_NO_RULE = 6,            /* the object has a table, but nothing for this pc */
+	SF_OUTCOME_UNSUPPORTED_RULE = 7,   /* a form of rule that is not evaluated */
+	SF_OUTCOME_STACK_UNREADABLE = 8,   /* user memory not resident: it is not faulted in */
+	SF_OUTCOME_REGISTER_LOST = 9,      /* the rule needs a register that is not known here */
+	SF_OUTCOME_STACK_NOT_RISING = 10,  /* the CFA did not grow: a loop or garbage */
+	SF_OUTCOME_FRAME_POINTER_END = 11, /* a frame-pointer chain that ended in no known code */
+	SF_OUTCOME_TRUNCATED = 12,         /* SF_MAX_USER_FRAMES reached */
+	SF_OUTCOME_NO_REGISTERS = 13,      /* the user registers of the thread could not be had */
+	SF_OUTCOME_UPROBE_RETURN = 14,     /* in a pending uretprobe whose true return address is gone */
 	SF_OUTCOMES = 15,
 };
 
@@ -271,10 +271,10 @@ enum sf_counter {
 
 /* Read-only data of sample.bpf.c (section .rodata.config), set before loading. */
 struct sf_config {
-	unsigned int only_targets;      /* 1: only processes in `targets` */
-	unsigned int exclude_agent;     /* 1: ticks in the agent itself count as not selected */
-	unsigned int wake_at_bytes;     /* wake the reader when this much lies in the ring */
-	unsigned int wake_interval_ns;  /* … or for news about a process, at most this often a CPU */
+	unsigned int only_targets;     /* 1: only processes in `targets` */
+	unsigned int exclude_agent;    /* 1: ticks in the agent itself count as not selected */
+	unsigned int wake_at_bytes;    /* wake the reader when this much lies in the ring */
+	unsigned int wake_interval_ns; /* … or for news about a process, at most this often a CPU */
 };
 
 #endif /* SPANFLAME_H */

@@ -46,7 +46,7 @@
 #define SF_RULE_CACHE_BITS 9
 
 struct sf_cached_rule {
-	__u64 key; /* object and ELF address, as in a frame's word */
+	__u64 key;        /* object and ELF address, as in a frame's word */
 	__u32 generation; /* of the object's slot; never 0, so that an empty entry hits nothing */
 	__u32 reserved;
 	struct sf_unwind_rule rule;
@@ -59,7 +59,7 @@ struct sf_walk {
 	__u64 in_syscall;   /* 1: pc is the leaf's and stands after its `syscall` instruction */
 	__u64 pc_slot;      /* stack address that pc was read from; 0: from a register */
 	__u64 registers[16];
-	__u64 known;        /* bit mask of the registers whose value is known */
+	__u64 known;                  /* bit mask of the registers whose value is known */
 	__u64 last_was_frame_pointer; /* 1: this frame was reached through a frame pointer in JIT code */
 
 	/* The mapping of the frame before, and its object: frames of one object come in runs. */
@@ -109,26 +109,26 @@ static __u64 sf_true_return_address(struct sf_walk *walk);
 static int sf_in_uprobe_area(__u64 pc);
 
 /* Takes the registers of a pt_regs of whatever type, which a function could not. */
-#define SF_TAKE_REGISTERS(walk, regs)                        \
-	do {                                                 \
-		(walk)->registers[0] = (regs)->ax;           \
-		(walk)->registers[1] = (regs)->dx;           \
-		(walk)->registers[2] = (regs)->cx;           \
-		(walk)->registers[3] = (regs)->bx;           \
-		(walk)->registers[4] = (regs)->si;           \
-		(walk)->registers[5] = (regs)->di;           \
-		(walk)->registers[6] = (regs)->bp;           \
-		(walk)->registers[7] = (regs)->sp;           \
-		(walk)->registers[8] = (regs)->r8;           \
-		(walk)->registers[9] = (regs)->r9;           \
-		(walk)->registers[10] = (regs)->r10;         \
-		(walk)->registers[11] = (regs)->r11;         \
-		(walk)->registers[12] = (regs)->r12;         \
-		(walk)->registers[13] = (regs)->r13;         \
-		(walk)->registers[14] = (regs)->r14;         \
-		(walk)->registers[15] = (regs)->r15;         \
-		(walk)->pc = (regs)->ip;                     \
-		(walk)->known = SF_KNOWN_ALL;                \
+#define SF_TAKE_REGISTERS(walk, regs)                \
+	do {                                         \
+		(walk)->registers[0] = (regs)->ax;   \
+		(walk)->registers[1] = (regs)->dx;   \
+		(walk)->registers[2] = (regs)->cx;   \
+		(walk)->registers[3] = (regs)->bx;   \
+		(walk)->registers[4] = (regs)->si;   \
+		(walk)->registers[5] = (regs)->di;   \
+		(walk)->registers[6] = (regs)->bp;   \
+		(walk)->registers[7] = (regs)->sp;   \
+		(walk)->registers[8] = (regs)->r8;   \
+		(walk)->registers[9] = (regs)->r9;   \
+		(walk)->registers[10] = (regs)->r10; \
+		(walk)->registers[11] = (regs)->r11; \
+		(walk)->registers[12] = (regs)->r12; \
+		(walk)->registers[13] = (regs)->r13; \
+		(walk)->registers[14] = (regs)->r14; \
+		(walk)->registers[15] = (regs)->r15; \
+		(walk)->pc = (regs)->ip;             \
+		(walk)->known = SF_KNOWN_ALL;        \
 	} while (0)
 
 static __always_inline long sf_stop(struct sf_walk *walk, __u32 outcome)
@@ -418,9 +418,9 @@ static long sf_step(__u32 unused, struct sf_walk_context *context)
 			if (walk->last_was_frame_pointer)
 				return sf_stop(walk, SF_OUTCOME_FRAME_POINTER_END);
 			sf_push_frame(context, address & SF_FRAME_ADDRESS_MASK);
-			return sf_stop(walk, walk->process_flags & SF_PROCESS_KNOWN ?
-						     SF_OUTCOME_UNKNOWN_MAPPING :
-						     SF_OUTCOME_UNKNOWN_PROCESS);
+			return sf_stop(walk, walk->process_flags & SF_PROCESS_KNOWN
+						     ? SF_OUTCOME_UNKNOWN_MAPPING
+						     : SF_OUTCOME_UNKNOWN_PROCESS);
 		}
 	}
 
@@ -480,7 +480,7 @@ static long sf_step(__u32 unused, struct sf_walk_context *context)
  */
 static __always_inline void sf_walk_stack(struct sf_walk *walk, __u64 *frames)
 {
-	struct sf_walk_context context = { .walk = walk, .frames = frames };
+	struct sf_walk_context context = {.walk = walk, .frames = frames};
 
 	walk->pc_is_return = 0;
 	walk->pc_slot = 0;

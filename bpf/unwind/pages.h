@@ -49,8 +49,8 @@ static __always_inline const struct sf_page *sf_page_at(__u32 number)
  * The mapping of a table of `count` mappings, from page `first_page` on, that holds `address`; NULL
  * if none does. `zero` is 0, see sf_walk.
  */
-static __always_inline const struct sf_mapping *sf_search_mappings(__u32 first_page, __u64 count, __u64 address,
-								   __u64 zero)
+static __always_inline const struct sf_mapping *sf_search_mappings(__u32 first_page, __u64 count,
+								   __u64 address, __u64 zero)
 {
 	const struct sf_mapping *mappings, *mapping;
 	const struct sf_page *page;
@@ -103,8 +103,8 @@ static __always_inline const struct sf_mapping *sf_search_mappings(__u32 first_p
  * Index of the last of `count` rows, from `first` on, that begins at or below `offset` in its chunk.
  * A chunk's first row is at offset 0, so there always is one.
  */
-static __always_inline __u64 sf_search_rows(const struct sf_leaf *leaf, __u64 first, __u64 count, __u64 offset,
-					     __u64 zero)
+static __always_inline __u64 sf_search_rows(const struct sf_leaf *leaf, __u64 first, __u64 count,
+					    __u64 offset, __u64 zero)
 {
 	__u64 row = zero;
 

@@ -92,7 +92,7 @@ impl Sampler {
                 map.set_max_entries(options.ring_buffer_bytes).map_err(cannot)?;
             } else if map.name() == ".rodata.config" {
                 map.set_initial_value(abi::bytes_of(&config)).map_err(cannot)?;
-            } else if map.name() == ".rodata.contract" {
+            } else if map.name() == ".data.contract" {
                 map.set_autocreate(false).map_err(cannot)?;
             }
         }
@@ -334,7 +334,7 @@ fn open_object(what: &str, elf: &[u8]) -> Result<OpenObject, KernelError> {
 
 /// Whether a map exists in the kernel: the one that only carries the contract's types does not.
 fn is_created(map: &Map<'_>) -> bool {
-    map.name() != ".rodata.contract"
+    map.name() != ".data.contract"
 }
 
 fn find_map<'a>(object: &'a Object, name: &'static str) -> Result<Map<'a>, KernelError> {

@@ -48,7 +48,9 @@ struct shim_result {
 	__u32 user_reads; /* calls of bpf_probe_read_user */
 };
 
-static struct { int unused; } slabs, objects;
+static struct {
+	int unused;
+} slabs, objects;
 
 static _Thread_local const struct shim_image *image;
 static _Thread_local __u32 user_reads;

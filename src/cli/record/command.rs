@@ -8,6 +8,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus};
 use std::thread::JoinHandle;
 
+use crossbeam_channel::{Receiver, Sender};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -15,13 +16,22 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 pub struct HeldCommand {
     pid: u32,
     gate: OwnedFd,
-    spawner: JoinHandle<io::Result<Child>>,
+    spawned: Receiver<io::Result<Child>>,
+    spawner: Spawner,
 }
 
 /// A child process that runs the user's command.
 pub struct RunningCommand {
     child: Child,
     pidfd: OwnedFd,
+    _spawner: Spawner,
+}
+
+/// The thread that forked the child. It stays until the child is reaped, since a parent-death signal
+/// (`PR_SET_PDEATHSIG`) fires at the end of the thread that forked, not of the process.
+struct Spawner {
+    _ends_with_this: Sender<()>,
+    _thread: JoinHandle<()>,
 }
 
 impl HeldCommand {
@@ -57,15 +67,21 @@ impl HeldCommand {
             });
         }
         // `spawn` returns once the child has called execve, so it has a thread to wait in.
-        let spawner = std::thread::Builder::new().name("spawn-command".to_owned()).spawn(move || {
+        let (report, spawned) = crossbeam_channel::bounded(1);
+        let (ends_with_this, ended) = crossbeam_channel::bounded::<()>(0);
+        let thread = std::thread::Builder::new().name("spawn-command".to_owned()).spawn(move || {
             let child = command.spawn();
             drop((gate_reader, pid_writer));
-            child
+            if report.send(child).is_ok() {
+                // An error is the sign: the other end is gone.
+                let _ = ended.recv();
+            }
         })?;
+        let spawner = Spawner { _ends_with_this: ends_with_this, _thread: thread };
         let mut pid = [0_u8; 4];
         match File::from(pid_reader).read_exact(&mut pid) {
-            Ok(()) => Ok(Self { pid: u32::from_ne_bytes(pid), gate: gate_writer, spawner }),
-            Err(error) => Err(match spawner.join() {
+            Ok(()) => Ok(Self { pid: u32::from_ne_bytes(pid), gate: gate_writer, spawned, spawner }),
+            Err(error) => Err(match spawned.recv() {
                 Ok(Err(cause)) => cause,
                 _ => error,
             }),
@@ -84,9 +100,9 @@ impl HeldCommand {
     /// That of `execve`, such as a command that does not exist.
     pub fn release(self) -> io::Result<RunningCommand> {
         File::from(self.gate).write_all(&[1])?;
-        let child = self.spawner.join().map_err(|_| io::Error::other("the spawning thread failed"))??;
+        let child = self.spawned.recv().map_err(|_| io::Error::other("the spawning thread failed"))??;
         let pid = Pid::from_child(&child);
-        Ok(RunningCommand { child, pidfd: pidfd_open(pid, PidfdFlags::empty())? })
+        Ok(RunningCommand { child, pidfd: pidfd_open(pid, PidfdFlags::empty())?, _spawner: self.spawner })
     }
 }
 
@@ -165,9 +181,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let marker = folder.path().join("ran");
         let held = HeldCommand::hold(&arguments(&["touch", &marker.to_string_lossy()])).expect("fork works");
-        let HeldCommand { gate, spawner, .. } = held;
+        let HeldCommand { gate, spawned, .. } = held;
         drop(gate);
-        assert!(spawner.join().expect("the thread ends").is_err());
+        assert!(spawned.recv().expect("the thread answers").is_err());
         assert!(!marker.exists());
     }
 }

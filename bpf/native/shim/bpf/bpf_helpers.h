@@ -10,13 +10,13 @@ static long bpf_probe_read_user(void *to, __u32 bytes, const void *address);
 static __u64 bpf_get_current_task(void);
 
 /* bpf_loop takes its callback as void pointer; this one may not be called through the wrong type. */
-#define bpf_loop(count, callback, context, flags)                                              \
-	({                                                                                     \
-		__u32 sf_index = 0;                                                            \
-		while (sf_index < (__u32)(count) && !(callback)(sf_index, (context)))          \
-			sf_index++;                                                            \
-		(void)(flags);                                                                 \
-		(long)sf_index;                                                                \
+#define bpf_loop(count, callback, context, flags)                                     \
+	({                                                                            \
+		__u32 sf_index = 0;                                                   \
+		while (sf_index < (__u32)(count) && !(callback)(sf_index, (context))) \
+			sf_index++;                                                   \
+		(void)(flags);                                                        \
+		(long)sf_index;                                                       \
 	})
 
 #endif

@@ -125,8 +125,12 @@ static char alternate[16384];
 
 int main(void)
 {
-	struct action action = { handler, 0x0c000000 /* SA_RESTORER | SA_ONSTACK */, restore, 0 };
-	struct { void *base; int flags; u64 bytes; } stack = { alternate, 0, sizeof(alternate) };
+	struct action action = {handler, 0x0c000000 /* SA_RESTORER | SA_ONSTACK */, restore, 0};
+	struct {
+		void *base;
+		int flags;
+		u64 bytes;
+	} stack = {alternate, 0, sizeof(alternate)};
 
 	call(131, (long)&stack, 0, 0, 0);
 	call(13, 10, (long)&action, 0, 8);
