@@ -48,7 +48,8 @@ pub fn section(context: &mut Context) -> Section {
         "Beside the OpenTelemetry eBPF profiler",
         &format!(
             "one thread a processor busy 45 user frames deep, whole host, company {}; steady CPU (user + system) over {} s from the \
-             tenth second on; the peer names no native function, ours does",
+             tenth second on; the peer names no native function, ours does; whether the peer's stacks are complete is not seen from outside: a run that is \
+             much cheaper than 15 µs stopped early",
             context.company_names(),
             context.seconds(10)
         ),
@@ -204,7 +205,7 @@ impl Drop for Sink {
     }
 }
 
-/// Lets the profiler run where RLIMIT_MEMLOCK cannot be raised. It refuses to start there, though
+/// Lets the profiler run where `RLIMIT_MEMLOCK` cannot be raised. It refuses to start there, though
 /// the kernel accounts BPF memory to the cgroup and needs no such limit: a seccomp filter answers
 /// its attempts to set that limit with success and changes nothing else.
 fn pretend_memlock_was_raised(command: &mut Command) {

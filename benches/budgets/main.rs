@@ -121,7 +121,7 @@ impl Options {
                 "--bench" => {} // cargo's own
                 "--quick" => (options.quick, options.runs) = (true, 1),
                 "--runs" => {
-                    options.runs = arguments.next().context("--runs N")?.parse().context("--runs N")?
+                    options.runs = arguments.next().context("--runs N")?.parse().context("--runs N")?;
                 }
                 "--json" => options.json = arguments.next().context("--json FILE")?.into(),
                 name if SECTIONS.iter().any(|(known, _)| *known == name) => options.chosen.push(argument),

@@ -28,7 +28,7 @@ pub fn cpu_time_ns(pid: u32) -> Result<u64> {
     Ok(u64::try_from(time.tv_sec)? * 1_000_000_000 + u64::try_from(time.tv_nsec)?)
 }
 
-/// Peak resident memory (VmHWM) of a living process, bytes.
+/// Peak resident memory (`VmHWM`) of a living process, bytes.
 pub fn peak_memory_bytes(pid: u32) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).context("no VmHWM")?;
@@ -57,6 +57,7 @@ pub fn wait_with_usage(child: Child) -> Result<Ended> {
         (libc::wait4(pid, &raw mut raw_status, 0, &raw mut usage), usage)
     };
     ensure!(waited == pid, "cannot wait for process {pid}: {}", std::io::Error::last_os_error());
+    drop(child); // its process id may belong to another process from here on
     let milliseconds = |time: libc::timeval| time.tv_sec as f64 * 1e3 + time.tv_usec as f64 / 1e3;
     Ok(Ended {
         status: ExitStatus::from_raw(raw_status),
