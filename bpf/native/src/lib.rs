@@ -380,6 +380,7 @@ pub fn pack(rows: &[Row]) -> UnwindTable {
         rule_pages: (rule_bytes.len() / PAGE_BYTES) as u32,
         leaf_pages: chunks as u32,
         rows: rows.len() as u64,
+        oversized_chunks: 0,
         pages: [directory, rule_bytes, leaves].concat(),
     }
 }
