@@ -97,7 +97,17 @@ struct uprobe_task {
 	unsigned long xol_vaddr; /* where its copy is executed */
 };
 
-struct mm_struct;
+struct xol_area {
+	unsigned long vaddr; /* of `[uprobes]` */
+};
+
+struct uprobes_state {
+	struct xol_area *xol_area; /* NULL until the first uprobe of the process is hit */
+};
+
+struct mm_struct {
+	struct uprobes_state uprobes_state;
+};
 
 struct task_struct {
 	unsigned int flags; /* PF_* */

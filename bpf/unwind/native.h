@@ -17,7 +17,7 @@
  * to frame.
  *
  * Needs from whoever includes it: the maps `slabs` and `objects`, bpf_map_lookup_elem, bpf_loop,
- * bpf_probe_read_user, and sf_true_return_address (uprobe.h).
+ * bpf_probe_read_user, and the two functions of uprobe.h that are declared below.
  *
  * Known gaps: compat (32-bit) code; callee-saved registers other than rbp and rbx in the CFA of a
  * frame that is not the leaf; JIT code's prologues and epilogues, whose caller is skipped.
@@ -106,6 +106,7 @@ struct sf_walk_context {
 };
 
 static __u64 sf_true_return_address(struct sf_walk *walk);
+static int sf_in_uprobe_area(__u64 pc);
 
 /* Takes the registers of a pt_regs of whatever type, which a function could not. */
 #define SF_TAKE_REGISTERS(walk, regs)                        \
@@ -239,20 +240,6 @@ __attribute__((noinline)) int sf_find_rule(struct sf_walk *walk, __u64 address)
 	cached->generation = walk->object_generation;
 	cached->rule = walk->rule;
 	return 1;
-}
-
-/*
- * The trampoline of uretprobes is the first thing in `[uprobes]`, and nobody called it: the byte before
- * that "return address" lies outside. 0 if it is not that.
- */
-static __always_inline int sf_enter_uprobe_trampoline(struct sf_walk *walk)
-{
-	if (!walk->pc_is_return || !sf_enter_mapping(walk, walk->pc))
-		return 0;
-	if (walk->kind == SF_MAPPING_UPROBES)
-		return 1;
-	walk->mapping_bytes = 0;
-	return 0;
 }
 
 /* Goes to the caller. Everything about the frame that is left must have been read before. */
@@ -420,13 +407,21 @@ static long sf_step(__u32 unused, struct sf_walk_context *context)
 	if (walk->frames >= SF_MAX_USER_FRAMES)
 		return sf_stop(walk, SF_OUTCOME_TRUNCATED);
 
-	if (address - walk->mapping_begin >= walk->mapping_bytes && !sf_enter_mapping(walk, address) &&
-	    !sf_enter_uprobe_trampoline(walk)) {
-		if (walk->last_was_frame_pointer)
-			return sf_stop(walk, SF_OUTCOME_FRAME_POINTER_END);
-		sf_push_frame(context, address & SF_FRAME_ADDRESS_MASK);
-		return sf_stop(walk, walk->process_flags & SF_PROCESS_KNOWN ? SF_OUTCOME_UNKNOWN_MAPPING :
-									       SF_OUTCOME_UNKNOWN_PROCESS);
+	if (address - walk->mapping_begin >= walk->mapping_bytes && !sf_enter_mapping(walk, address)) {
+		/*
+		 * `[uprobes]` appears without a record of it, so the kernel is asked. And the trampoline
+		 * of uretprobes is its first byte, and nobody called it: pc itself counts.
+		 */
+		if (sf_in_uprobe_area(walk->pc)) {
+			walk->kind = SF_MAPPING_UPROBES;
+		} else {
+			if (walk->last_was_frame_pointer)
+				return sf_stop(walk, SF_OUTCOME_FRAME_POINTER_END);
+			sf_push_frame(context, address & SF_FRAME_ADDRESS_MASK);
+			return sf_stop(walk, walk->process_flags & SF_PROCESS_KNOWN ?
+						     SF_OUTCOME_UNKNOWN_MAPPING :
+						     SF_OUTCOME_UNKNOWN_PROCESS);
+		}
 	}
 
 	if (walk->kind == SF_MAPPING_JIT) {
@@ -436,6 +431,7 @@ static long sf_step(__u32 unused, struct sf_walk_context *context)
 	if (walk->kind == SF_MAPPING_UPROBES) {
 		__u64 true_pc = sf_true_return_address(walk);
 
+		walk->mapping_bytes = 0;
 		if (!true_pc) {
 			sf_push_frame(context, walk->pc & SF_FRAME_ADDRESS_MASK);
 			return sf_stop(walk, SF_OUTCOME_UPROBE_RETURN);

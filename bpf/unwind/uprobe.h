@@ -39,13 +39,37 @@ static long sf_try_return_instance(__u32 unused, struct sf_walk **context)
 	return 0;
 }
 
+/* Bytes of `[uprobes]`, one page in each process that a uprobe was hit in. */
+#define SF_UPROBE_AREA_BYTES 4096
+
+/* Whether pc lies in the current process's `[uprobes]`. */
+static int sf_in_uprobe_area(__u64 pc)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct xol_area *area;
+	struct mm_struct *mm;
+
+	if (!bpf_core_field_exists(task->utask))
+		return 0; /* a kernel without uprobes */
+	mm = BPF_CORE_READ(task, mm);
+	if (!mm)
+		return 0;
+	area = BPF_CORE_READ(mm, uprobes_state.xol_area);
+	if (!area)
+		return 0;
+	return pc - BPF_CORE_READ(area, vaddr) < SF_UPROBE_AREA_BYTES;
+}
+
 /* What the pc in `[uprobes]` stands for, 0 if that cannot be known. */
 static __u64 sf_true_return_address(struct sf_walk *walk)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct uprobe_task *utask = BPF_CORE_READ(task, utask);
+	struct uprobe_task *utask;
 	__u64 xol_address;
 
+	if (!bpf_core_field_exists(task->utask))
+		return 0;
+	utask = BPF_CORE_READ(task, utask);
 	if (!utask)
 		return 0;
 	if (!walk->pc_is_return) {
@@ -53,7 +77,12 @@ static __u64 sf_true_return_address(struct sf_walk *walk)
 		xol_address = BPF_CORE_READ(utask, xol_vaddr);
 		if (xol_address && walk->pc - xol_address < 16)
 			return BPF_CORE_READ(utask, vaddr) + (walk->pc - xol_address);
-		/* … or the function has returned to the trampoline, which is about to trap. */
+		/*
+		 * … or the function has returned to the trampoline, which is about to trap, or, since
+		 * 6.11, has pushed three registers and called the kernel (uretprobe_trampoline_entry).
+		 */
+		if (walk->in_syscall)
+			walk->registers[SF_RSP] += 3 * sizeof(__u64);
 		walk->uprobe_slot = walk->registers[SF_RSP] - 8;
 	} else {
 		walk->uprobe_slot = walk->pc_slot;

@@ -141,7 +141,7 @@ mod tests {
             for (take, pages) in steps {
                 now += REUSE_DELAY / 3;
                 if take {
-                    if extents.take(0, now).is_some() {} // waking only
+                    extents.wake(now);
                     let missing = extents.missing(pages);
                     let extent = match extents.take(pages, now) {
                         Some(extent) => extent,

@@ -151,3 +151,119 @@ fn lost(mut fields: Fields<'_>) -> Option<Option<ProcessEvent>> {
     let _event_id = fields.u64()?;
     Some(Some(ProcessEvent::Lost { count: fields.u64()? }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const TIME: u64 = 0x1122_3344_5566_7788;
+
+    /// Words and text as the kernel lays them out, with the time behind them.
+    fn body(words: &[u32], text: &str) -> Vec<u8> {
+        let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        if !text.is_empty() {
+            bytes.extend(text.as_bytes());
+            bytes.push(0);
+            bytes.resize(bytes.len().next_multiple_of(8), 0);
+        }
+        bytes.extend(TIME.to_ne_bytes());
+        bytes
+    }
+
+    fn decoded(kind: u32, misc: u16, body: &[u8]) -> Decoded {
+        decode(PerfRecord { kind, misc, body })
+    }
+
+    #[test]
+    fn an_executable_mapping_carries_either_build_id_or_inode() {
+        // pid tid, address 0x7f0000001000, length 0x2000, offset 0x3000, identity, prot, flags.
+        let mut words = vec![10, 11, 0x1000, 0x7f00, 0x2000, 0, 0x3000, 0, 8, 1, 4242, 0, 0, 0, 5, 2];
+        let expected = |device, inode, build_id| {
+            Decoded::Event(ProcessEvent::Mapped {
+                time_ns: TIME,
+                pid: 10,
+                tid: 11,
+                begin: 0x7f00_0000_1000,
+                length: 0x2000,
+                file_offset: 0x3000,
+                device,
+                inode,
+                build_id,
+                path: PathBuf::from("/usr/lib/x.so"),
+            })
+        };
+        assert_eq!(decoded(RECORD_MMAP2, 0, &body(&words, "/usr/lib/x.so")), expected((8, 1), 4242, None));
+
+        words[8..14].copy_from_slice(&[3, 0x00cc_bbaa, 0, 0, 0, 0]);
+        let with_id = decoded(RECORD_MMAP2, MISC_MMAP_BUILD_ID, &body(&words, "/usr/lib/x.so"));
+        assert_eq!(with_id, expected((0, 0), 0, Some(vec![0xaa, 0xbb, 0xcc])));
+
+        // A build id longer than the field is no build id.
+        words[8] = 255;
+        let hostile = decoded(RECORD_MMAP2, MISC_MMAP_BUILD_ID, &body(&words, "/usr/lib/x.so"));
+        assert_eq!(hostile, expected((0, 0), 0, None));
+
+        words[14] = 3; // readable and writable
+        assert_eq!(decoded(RECORD_MMAP2, 0, &body(&words, "/usr/lib/x.so")), Decoded::Ignored);
+    }
+
+    #[test]
+    fn names_births_ends_and_losses_are_told_apart() {
+        let name = body(&[10, 11], "worker");
+        assert_eq!(
+            decoded(RECORD_COMM, 0, &name),
+            Decoded::Event(ProcessEvent::Renamed {
+                time_ns: TIME,
+                pid: 10,
+                tid: 11,
+                comm: "worker".to_owned()
+            })
+        );
+        assert_eq!(
+            decoded(RECORD_COMM, MISC_COMM_EXEC, &name),
+            Decoded::Event(ProcessEvent::Exec { time_ns: TIME, pid: 10, comm: "worker".to_owned() })
+        );
+        // pid, parent's pid, tid, parent's tid, the event's own time.
+        let task = body(&[20, 10, 21, 11, 0, 0], "");
+        assert_eq!(
+            decoded(RECORD_FORK, 0, &task),
+            Decoded::Event(ProcessEvent::Forked {
+                time_ns: TIME,
+                pid: 20,
+                tid: 21,
+                parent_pid: 10,
+                parent_tid: 11
+            })
+        );
+        assert_eq!(
+            decoded(RECORD_EXIT, 0, &task),
+            Decoded::Event(ProcessEvent::Exited { time_ns: TIME, pid: 20, tid: 21 })
+        );
+        assert_eq!(
+            decoded(RECORD_LOST, 0, &body(&[1, 0, 77, 0], "")),
+            Decoded::Event(ProcessEvent::Lost { count: 77 })
+        );
+        assert_eq!(decoded(9, 0, &task), Decoded::Ignored);
+    }
+
+    #[test]
+    fn records_that_are_cut_short_are_malformed() {
+        for kind in [RECORD_MMAP2, RECORD_COMM, RECORD_FORK, RECORD_EXIT, RECORD_LOST] {
+            for length in 0..16 {
+                assert_eq!(
+                    decoded(kind, 0, &vec![0; length]),
+                    Decoded::Malformed,
+                    "{kind} of {length} bytes"
+                );
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_decoded_or_refused(kind in 0u32..24, misc in any::<u16>(), body in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decoded(kind, misc, &body);
+        }
+    }
+}

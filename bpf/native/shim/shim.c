@@ -34,6 +34,7 @@ struct shim_image {
 	__u64 return_instance_count;
 	__u64 xol_address;    /* of the copy of a probed instruction that is being executed; 0: none */
 	__u64 probed_address; /* of that instruction */
+	__u64 uprobe_area;    /* begin of `[uprobes]`; 0: there is none */
 	__u32 mapping_page;
 	__u32 mappings;
 	__u32 process_flags;
@@ -53,6 +54,8 @@ static _Thread_local const struct shim_image *image;
 static _Thread_local __u32 user_reads;
 static _Thread_local struct task_struct task;
 static _Thread_local struct uprobe_task uprobes;
+static _Thread_local struct mm_struct memory;
+static _Thread_local struct xol_area uprobe_area;
 static _Thread_local struct return_instance instances[256];
 
 static void *bpf_map_lookup_elem(const void *map, const void *key)
@@ -104,6 +107,9 @@ static void set_up_uprobes(void)
 
 	__builtin_memset(&task, 0, sizeof(task));
 	__builtin_memset(&uprobes, 0, sizeof(uprobes));
+	uprobe_area.vaddr = image->uprobe_area;
+	memory.uprobes_state.xol_area = image->uprobe_area ? &uprobe_area : NULL;
+	task.mm = &memory;
 	if (!count && !image->xol_address)
 		return;
 	if (count > sizeof(instances) / sizeof(instances[0]))

@@ -118,6 +118,7 @@ struct ShimImage {
     return_instance_count: u64,
     xol_address: u64,
     probed_address: u64,
+    uprobe_area: u64,
     mapping_page: u32,
     mappings: u32,
     process_flags: u32,
@@ -178,6 +179,8 @@ pub struct Image {
     pub in_syscall: bool,
     /// Address of the copy of a probed instruction that is being executed, and of that instruction.
     pub single_step: Option<(u64, u64)>,
+    /// Where `[uprobes]` begins, as the kernel knows it.
+    pub uprobe_area: Option<u64>,
 }
 
 impl Image {
@@ -308,6 +311,7 @@ impl Walker {
             return_instance_count: image.return_instances.len() as u64,
             xol_address,
             probed_address,
+            uprobe_area: image.uprobe_area.unwrap_or(0),
             mapping_page: image.mapping_page,
             mappings: image.mappings,
             process_flags: u32::from(image.process_known),

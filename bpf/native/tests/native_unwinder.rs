@@ -308,10 +308,9 @@ fn pending_uretprobes_are_replaced_by_what_they_hide() {
     const TRAMPOLINE: u64 = 0x7fff_ffff_e000;
     let mut image = Image::new();
     let object = image.add_rows(&[row(0x1000, by(register::RSP, 16)), row(0x8000, END)]);
-    image.set_mappings(&[
-        (BIAS + 0x1000, BIAS + 0x9000, BIAS, MappingKind::Object(object)),
-        (TRAMPOLINE, TRAMPOLINE + 0x1000, 0, MappingKind::Uprobes),
-    ]);
+    // Nobody has to tell of `[uprobes]`: the kernel knows it.
+    image.set_mappings(&[(BIAS + 0x1000, BIAS + 0x9000, BIAS, MappingKind::Object(object))]);
+    image.uprobe_area = Some(TRAMPOLINE);
     image.add_words(STACK, &[0, TRAMPOLINE, 0, TRAMPOLINE]);
     // Newest first; one that a longjmp left behind; two on one function.
     image.set_return_instances(&[
@@ -338,6 +337,10 @@ fn pending_uretprobes_are_replaced_by_what_they_hide() {
     start.pc = TRAMPOLINE;
     start.general[usize::from(register::RSP)] = STACK + 16;
     assert_eq!(image.walk(&start).frames, [frame(1, 0x1101), frame(1, MAIN_FRAME)]);
+    start.pc = TRAMPOLINE + 13;
+    start.general[usize::from(register::RSP)] = STACK + 16 - 24;
+    image.in_syscall = true;
+    assert_eq!(image.walk(&start).frames, [frame(1, 0x1100), frame(1, MAIN_FRAME)]);
 }
 
 #[test]
@@ -472,6 +475,7 @@ proptest! {
             rule_pages: 1,
             leaf_pages: 2,
             rows: 0,
+            oversized_chunks: 0,
             pages: garbage,
         };
         let object = image.add_object(&table, true);

@@ -5,4 +5,6 @@
 
 #define BPF_CORE_READ(source, member) ((source)->member)
 
+#define bpf_core_field_exists(field) 1
+
 #endif
