@@ -13,8 +13,8 @@ use std::process::{Command, Stdio};
 
 use go_programs::{BuiltProgram, Mode, build, object_of, toolchains};
 use spanflame_symbols::go::{GoSymbols, unwind_rows};
-use spanflame_symbols::unwind::layout::{cfa, saved_fp};
-use spanflame_symbols::unwind::{Row, UnwindRule};
+use spanflame_symbols::unwind::layout::{cfa, return_address, saved_fp};
+use spanflame_symbols::unwind::{Row, UnwindRule, UnwindTable};
 use spanflame_symbols::{ElfAddress, ObjectFile};
 
 const STOPS: usize = 40;
@@ -248,5 +248,30 @@ fn stacks_are_those_of_gdb_and_lead_from_call_to_call() {
         // To Go 1.20 systemstack has no frame by which to find the goroutine's stack.
         let least_percent = if toolchain.has_frame_in_systemstack { 99 } else { 80 };
         assert!(complete * 100 >= in_go * least_percent, "{program}: {complete} of {in_go} complete");
+    }
+}
+
+#[test]
+fn the_table_has_these_rules_and_prefers_them_to_the_debug_information() {
+    for toolchain in toolchains() {
+        let Some(program) = build(toolchain, Mode::Plain) else { continue };
+        let object = object_of(&program.path);
+        assert!(object.section_header(".debug_frame").is_some(), "{program}");
+        let rows = rows_of(&object);
+        let table = UnwindTable::build(&object).expect("a table");
+        let symbols = GoSymbols::read(&object).expect("readable").expect("a Go executable");
+        let mut rules_of_switches = 0;
+        for (address, rule) in &rows {
+            assert_eq!(table.find(ElfAddress(*address)), *rule, "{program} at {address:#x}");
+            let frames = symbols.symbolize(ElfAddress(*address)).unwrap_or_default();
+            if frames.last().is_some_and(|frame| frame.name == "runtime.systemstack") {
+                rules_of_switches += usize::from(matches!(rule.cfa, cfa::FRAME_POINTER | cfa::UNSUPPORTED));
+            }
+        }
+        assert!(rules_of_switches > 0, "{program}");
+        let in_register =
+            rows.values().filter(|rule| rule.return_address & 15 == return_address::IN_REGISTER);
+        assert!(in_register.count() <= 1, "{program}: rawVforkSyscall only");
+        eprintln!("{program}: {} rows, {} in the table", rows.len(), table.rows);
     }
 }

@@ -25,4 +25,4 @@ mod text;
 mod unwind;
 
 pub use symbols::{GoSymbols, Inlining};
-pub use unwind::{FRAME_POINTER_TO_OTHER_STACK, unwind_rows};
+pub use unwind::unwind_rows;

@@ -128,8 +128,9 @@ impl Header {
     /// last record ends. A little more than it has, at most.
     pub fn table_bytes(&self, function_table: &[u8]) -> Option<usize> {
         let mut last_record = 0;
-        for index in 0..self.functions {
-            last_record = last_record.max(u32_at(function_table, index * FUNCTION_ENTRY_BYTES + 4)?);
+        let entries = function_table.get(..self.functions.checked_mul(FUNCTION_ENTRY_BYTES)?)?;
+        for entry in entries.chunks_exact(FUNCTION_ENTRY_BYTES) {
+            last_record = last_record.max(u32_at(entry, 4)?);
         }
         let tables = 4 * (MAX_PC_DATA as usize + usize::from(u8::MAX));
         let record_bytes = self.version.record_bytes() + tables;

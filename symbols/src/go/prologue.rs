@@ -100,6 +100,15 @@ pub(super) fn epilogues(code: &[u8]) -> Vec<FramePointerRestored> {
     found
 }
 
+/// The register, by its DWARF number, that a two-byte `pop` took from the stack: r8 to r15, whose numbers
+/// are the same in both.
+pub(super) fn popped_register(code: &[u8]) -> Option<u8> {
+    match code {
+        [0x41, pop @ 0x58..=0x5f] => Some(8 + (pop & 7)),
+        _ => None,
+    }
+}
+
 /// The end of the first instruction that loads rsp with another stack's: `mov rsp, reg` or
 /// `mov rsp, [reg + n]`.
 pub(super) fn stack_pointer_load(code: &[u8]) -> Option<usize> {
@@ -150,6 +159,14 @@ mod tests {
         let found: Vec<_> =
             epilogues(&code).iter().map(|piece| (piece.begin, piece.end, piece.cfa_offset)).collect();
         assert_eq!(found, [(2, 3, 8), (8, 12, 0x20), (12, 13, 8), (14, 16, 8)]);
+    }
+
+    #[test]
+    fn only_the_extended_registers_are_popped_by_two_bytes() {
+        assert_eq!(popped_register(&[0x41, 0x5c]), Some(12));
+        assert_eq!(popped_register(&[0x41, 0x57]), None, "push r15");
+        assert_eq!(popped_register(&[0x90, 0x58]), None, "pop rax");
+        assert_eq!(popped_register(&[0x5c]), None);
     }
 
     #[test]

@@ -17,6 +17,9 @@
 //! | gogo | On the other goroutine's stack, which is only to be found through its g: unsupported. |
 //! | any other | Unsupported, all of the function. |
 //!
+//! Where the frame pointer leads to another stack, that may lie below: the CFA need not rise there, nor at
+//! a signal frame. No other rule here is `FRAME_POINTER`.
+//!
 //! Outermost functions are those that the runtime marks (`FuncFlagTopFrame`), and the entry points of
 //! the process. One of the marked is not taken for it: `sigtramp`, which the kernel calls, returns to
 //! `sigreturn`, and from there the interrupted code is found through the signal frame.
@@ -30,7 +33,7 @@ use super::prologue::{self, SavesFramePointer};
 use super::symbols::read_table;
 use super::text::{self, Text};
 use crate::object_file::Machine;
-use crate::unwind::layout::{cfa, saved_fp};
+use crate::unwind::layout::{cfa, return_address, saved_fp};
 use crate::unwind::{Row, UnwindError, UnwindRule};
 use crate::{ElfAddress, ObjectFile};
 
@@ -38,8 +41,6 @@ use crate::{ElfAddress, ObjectFile};
 const MAX_ROWS: usize = 8 << 20;
 /// Longest function whose code is searched for stack switches; they are a few hundred bytes long.
 const MAX_SWITCHING_BYTES: u32 = 4096;
-/// In a `FRAME_POINTER` rule's `cfa_offset`: the frame may lie on another stack, at a lower address.
-pub const FRAME_POINTER_TO_OTHER_STACK: i32 = 1;
 
 /// `SF_RSP`.
 const STACK_POINTER: u8 = 7;
@@ -156,6 +157,12 @@ fn ordinary(depths: &[PcValue], entry: ElfAddress, text: &mut Text<'_>, rules: &
     let saves = frame(depths, entry, text);
     for depth in depths {
         match saves {
+            _ if depth.value < 0 => {
+                let moved = entry.checked_add(u64::from(depth.begin)).filter(|_| depth.value == -8);
+                let before = moved.and_then(|moved| moved.0.checked_sub(2)).map(ElfAddress);
+                let code = before.and_then(|before| text.bytes(before, 2)).unwrap_or_default();
+                rules.from(depth.begin, without_return_address(prologue::popped_register(code)));
+            }
             Some((frame, saves)) if depth.begin == frame.begin => {
                 if saves.saved > 0 {
                     rules.from(depth.begin, by_stack_pointer(depth.value, saved_fp::SAME));
@@ -210,7 +217,7 @@ fn switching(
     ordinary(&before, entry, text, rules);
     match (after, set) {
         (AfterSwitch::FramePointer, Some(set)) if set <= switch => {
-            let rule = UnwindRule { cfa_offset: FRAME_POINTER_TO_OTHER_STACK, ..of_kind(cfa::FRAME_POINTER) };
+            let rule = of_kind(cfa::FRAME_POINTER);
             rules.from(set, rule);
             let pieces = prologue::epilogues(&code);
             for (index, piece) in pieces.iter().enumerate() {
@@ -259,9 +266,21 @@ fn of_kind(cfa: u8) -> UnwindRule {
     UnwindRule { cfa, ..UnwindRule::NONE }
 }
 
-/// `depth` bytes are on the stack below the return address. Depths that no frame has are unknown.
+/// The return address was taken from the stack into a register: `syscall.rawVforkSyscall`, whose child
+/// shares the stack and would overwrite it.
+fn without_return_address(register: Option<u8>) -> UnwindRule {
+    let Some(register) = register else { return of_kind(cfa::UNSUPPORTED) };
+    UnwindRule {
+        cfa: cfa::REGISTER,
+        cfa_register: STACK_POINTER,
+        return_address: return_address::IN_REGISTER | register << 4,
+        ..UnwindRule::NONE
+    }
+}
+
+/// `depth` bytes are on the stack below the return address.
 fn by_stack_pointer(depth: i32, frame_pointer: u8) -> UnwindRule {
-    let Some(cfa_offset) = depth.checked_add(8).filter(|_| depth >= 0) else { return UnwindRule::NONE };
+    let Some(cfa_offset) = depth.checked_add(8) else { return of_kind(cfa::UNSUPPORTED) };
     UnwindRule {
         cfa: cfa::REGISTER,
         cfa_register: STACK_POINTER,

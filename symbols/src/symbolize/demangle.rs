@@ -30,6 +30,8 @@ pub fn demangle(mangled: &str) -> Option<String> {
         _ => (mangled, false),
     };
     let demangled = demangle_rust(unversioned).or_else(|| demangle_cpp(unversioned));
+    // `_ZN17h0536142789abcdefE` is a hash and no path.
+    let demangled = demangled.filter(|name| !name.is_empty());
     if demangled.is_none() && was_versioned {
         return Some(unversioned.to_owned());
     }
@@ -178,6 +180,11 @@ mod tests {
         for (gnu, llvm) in cases {
             assert_eq!(close_templates_as_llvm(gnu), llvm);
         }
+    }
+
+    #[test]
+    fn a_name_of_nothing_but_a_hash_stays_mangled() {
+        assert_eq!(demangle("_ZN17h0536142789abcdefE"), None);
     }
 
     #[test]

@@ -250,6 +250,20 @@ impl KernelTable {
     }
 }
 
+#[cfg(feature = "fuzzing")]
+impl KernelSymbols {
+    /// Symbols as these texts tell them, for `fuzzing`.
+    pub(super) fn of_texts(kallsyms: &str, modules: &str) -> Self {
+        let table = Some(KernelTable::parse(kallsyms, modules));
+        Self { table, read_at: Some(Instant::now()), ..Self::default() }
+    }
+
+    /// The name of an address, without reading anything again.
+    pub(super) fn name_of(&self, address: u64) -> KernelSymbol {
+        self.name(address)
+    }
+}
+
 /// Name, first address and end of each line of `/proc/modules`:
 /// `name bytes references users state address`.
 fn parse_modules(text: &str) -> Vec<(String, u64, u64)> {

@@ -14,6 +14,8 @@ mod debug_file;
 mod demangle;
 mod dwarf;
 mod function_starts;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod intervals;
 mod jit;
 mod jitdump;
