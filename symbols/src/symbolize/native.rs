@@ -12,7 +12,7 @@
 //! functions whose linkage name DWARF leaves out, and it makes names the same with and without debug
 //! information (`malloc`, where glibc's DWARF has `__GI___libc_malloc`).
 
-use super::dwarf::{self, Dwarf, DwarfError};
+use super::dwarf::{self, ObjectDwarf};
 use super::plt::PltStubs;
 use super::symbol_table::{AddressRange, SymbolTable, SymbolTableBuilder};
 use super::{Symbol, SymbolFrame, UnknownReason, debug_file, function_starts};
@@ -41,7 +41,7 @@ enum LazyDwarf {
     InObject,
     /// Not asked for yet: in its debug file.
     InDebugFile(Box<ObjectFile>),
-    Read(Box<Dwarf>),
+    Read(Box<ObjectDwarf>),
 }
 
 impl NativeSymbols {
@@ -153,7 +153,7 @@ impl NativeSymbols {
         address: ElfAddress,
     ) -> Option<Vec<SymbolFrame>> {
         self.load_dwarf(object, pid);
-        let LazyDwarf::Read(dwarf) = &self.dwarf else { return None };
+        let LazyDwarf::Read(dwarf) = &mut self.dwarf else { return None };
         let mut found = dwarf.find(address.0);
         let outermost = found.last_mut()?;
         if let Some(symbol) = self.table.find(address.0)
@@ -180,13 +180,13 @@ impl NativeSymbols {
             LazyDwarf::InDebugFile(file) => file,
         };
         let supplement = debug_file::find_supplement(source, pid);
-        self.dwarf = match Dwarf::read(source, supplement.as_ref()) {
+        self.dwarf = match ObjectDwarf::read(source, supplement.as_ref()) {
             Ok(dwarf) => LazyDwarf::Read(Box::new(dwarf)),
-            Err(DwarfError::TooLarge(_) | DwarfError::Object(ObjectError::TooLarge { .. })) => {
+            Err(ObjectError::TooLarge { .. }) => {
                 self.is_dwarf_too_large = true;
                 LazyDwarf::Absent
             }
-            Err(DwarfError::Object(_)) => {
+            Err(_) => {
                 self.is_incomplete = true;
                 LazyDwarf::Absent
             }
