@@ -315,7 +315,8 @@ mod tests {
                 prop_assert_eq!(source.len(), bytes);
                 let paged = source.open();
                 let expected = data.get(position..position + count);
-                prop_assert_eq!(paged.slice(position, count).unwrap().as_deref(), expected);
+                let found = paged.slice(position, count).unwrap();
+                prop_assert_eq!(found.as_deref(), expected);
                 let mut buffer = vec![0; count];
                 prop_assert_eq!(source.read_exact_at(&mut buffer, position).is_ok(), expected.is_some());
                 prop_assert!(expected.is_none_or(|expected| expected == buffer));
