@@ -429,6 +429,19 @@ impl ObjectFile {
     /// # Errors
     /// [`ObjectError::Malformed`] if no segment holds the address, [`ObjectError::Io`].
     pub fn read_loaded(&self, address: ElfAddress, max_bytes: u64) -> Result<Vec<u8>, ObjectError> {
+        let (offset, bytes) = self.loaded_range(address, max_bytes)?;
+        self.read_file(offset, bytes)
+    }
+
+    /// Where in the file up to `max_bytes` bytes are that are loaded at `address`, and how many.
+    ///
+    /// # Errors
+    /// [`ObjectError::Malformed`] if no segment holds the address.
+    pub(crate) fn loaded_range(
+        &self,
+        address: ElfAddress,
+        max_bytes: u64,
+    ) -> Result<(FileOffset, u64), ObjectError> {
         for segment in &self.segments {
             let Some(skipped) = address.checked_sub(segment.address) else { continue };
             let Some(available) = segment.file_bytes.checked_sub(skipped).filter(|bytes| *bytes > 0) else {
@@ -436,7 +449,7 @@ impl ObjectFile {
             };
             let Some(offset) = segment.offset.checked_add(skipped) else { continue };
             let in_file = self.file_bytes.saturating_sub(offset.0);
-            return self.read_file(offset, available.min(max_bytes).min(in_file));
+            return Ok((offset, available.min(max_bytes).min(in_file)));
         }
         Err(malformed(&self.path, format!("no segment is loaded at {address}")))
     }

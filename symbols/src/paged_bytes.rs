@@ -251,6 +251,18 @@ impl PagedBytes {
         self.held_bytes.load(Ordering::Relaxed)
     }
 
+    /// Drops all pages if they have more than `max_bytes`.
+    pub(crate) fn forget_over(&mut self, max_bytes: usize) {
+        if *self.held_bytes.get_mut() > max_bytes {
+            *self = self.source.open();
+        }
+    }
+
+    /// The `u32` at a position; `None` past the end or if it cannot be read.
+    pub(crate) fn u32_at(&self, position: usize) -> Option<u32> {
+        crate::little_endian::u32_at(&self.slice(position, 4).ok()??, 0)
+    }
+
     /// From `position` to the end of its page; empty at the end.
     pub(crate) fn rest_of_page(&self, position: usize) -> io::Result<&[u8]> {
         let index = position >> PAGE_BITS;

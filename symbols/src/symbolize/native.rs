@@ -21,6 +21,9 @@ use crate::{ElfAddress, ObjectError, ObjectFile};
 /// Section holds code (`SHF_ALLOC | SHF_EXECINSTR`).
 const SHF_CODE: u64 = 0x2 | 0x4;
 
+/// Pages of Go's tables that stay read from one address to the next.
+const GO_WORKING_BYTES: usize = 4 << 20;
+
 /// What names the addresses of one object.
 #[derive(Debug)]
 pub struct NativeSymbols {
@@ -93,8 +96,9 @@ impl NativeSymbols {
         addresses: &[ElfAddress],
     ) -> Vec<Symbol> {
         let go = |address: &ElfAddress| {
-            let frames = self.go.as_ref()?.symbolize(*address)?;
-            (!frames.is_empty()).then_some(frames)
+            let go = self.go.as_mut()?;
+            go.forget_over(GO_WORKING_BYTES);
+            go.symbolize(*address).filter(|frames| !frames.is_empty())
         };
         let mut named: Vec<Option<Vec<SymbolFrame>>> = addresses.iter().map(go).collect();
         let symbols = self.find_symbols(object, addresses, &named);
@@ -169,7 +173,8 @@ impl NativeSymbols {
             LazyDwarf::Read(dwarf) => dwarf.memory_bytes(),
             _ => 0,
         };
-        dwarf + self.tables.memory_bytes() + self.mini_debug_bytes
+        let go = self.go.as_ref().map_or(0, GoSymbols::memory_bytes);
+        go + dwarf + self.tables.memory_bytes() + self.mini_debug_bytes
     }
 
     /// Whether a source that is there could not be read.
