@@ -222,6 +222,8 @@ impl NativeSymbols {
                 *frames = Some(found);
             }
         }
+        // The answers are kept; what they were made from is read again if others are asked for.
+        dwarf.forget();
     }
 
     fn load_dwarf(&mut self, object: &ObjectFile, pid: Option<u32>) {

@@ -33,7 +33,7 @@ use units::Units;
 /// Compressed DWARF sections of one object together, decompressed; they are held packed.
 pub const MAX_UNPACKED_BYTES: u64 = 256 << 20;
 /// Pages and units of one object that stay read from one unit to the next.
-const WORKING_BYTES: usize = 6 << 20;
+const WORKING_BYTES: usize = 3 << 20;
 
 const SECTIONS: [SectionId; 10] = [
     SectionId::DebugAbbrev,
