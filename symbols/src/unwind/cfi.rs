@@ -135,7 +135,7 @@ impl<'data> FrameSources<'data> {
                 &mut reader.eh_frame,
                 self.code,
                 ends_at_terminator,
-                |begin, bytes, offset| spans.push(Span { begin, bytes, source: Source::EhFrame(offset) }),
+                |begin, bytes, offset| spans.push(Span::new(begin, bytes, Source::EhFrame(offset))),
             );
             counts.add(entries);
             counts.overlapping += span::sort_and_separate(&mut spans);
@@ -145,7 +145,7 @@ impl<'data> FrameSources<'data> {
             let mut fillers = Vec::new();
             let entries =
                 section.list_entries(&mut reader.debug_frame, self.code, false, |begin, bytes, offset| {
-                    fillers.push(Span { begin, bytes, source: Source::DebugFrame(offset) });
+                    fillers.push(Span::new(begin, bytes, Source::DebugFrame(offset)));
                 });
             counts.add(entries);
             counts.overlapping += span::sort_and_separate(&mut fillers);
@@ -162,7 +162,7 @@ impl<'data> FrameSources<'data> {
         follows_rbx: bool,
         mut on_rule: impl FnMut(u64, u64, UnwindRule),
     ) -> u64 {
-        match span.source {
+        match span.source() {
             Source::EhFrame(offset) => self.eh_frame.as_ref().map_or(0, |section| {
                 section.rules_of_entry(&mut reader.eh_frame, offset, span, follows_rbx, on_rule)
             }),
@@ -289,7 +289,7 @@ fn go_spans(rows: &GoRows, code: &[Range<u64>]) -> Vec<Span> {
             }
             _ if begin < end => {
                 let bytes = u32::try_from(end - begin).unwrap_or(u32::MAX);
-                spans.push(Span { begin, bytes, source: Source::Go });
+                spans.push(Span::new(begin, bytes, Source::Go));
             }
             _ => {}
         }
