@@ -20,7 +20,7 @@ use crate::{BuildId, ElfAddress, FileOffset};
 /// Largest file that is looked into.
 pub const MAX_OBJECT_BYTES: u64 = 4 << 30;
 
-/// Largest section that is read, decompressed; the debug sections of a debug build of a browser.
+/// Largest section that is read whole, decompressed. Debug information and symbol tables are not.
 pub const MAX_SECTION_BYTES: u64 = 512 << 20;
 /// Largest `.eh_frame` or `.debug_frame` that is read. Chromium's has 18 MB, that of `ClickHouse` 30 MB.
 pub const MAX_FRAME_SECTION_BYTES: u64 = 128 << 20;

@@ -4,7 +4,10 @@
 //! code. Goes out: [`Symbol`]s, each with its frames or with the reason why there are none. Never: the
 //! network; a guess where nothing is known; a file mapped into memory.
 //!
-//! An object is read when it is first asked about and kept as long as there is room ([`Limits`]);
+//! Memory is bounded by what is asked, not by how large objects are: debug information and Go's tables
+//! are read a page at a time (`paged_bytes`) and dropped unit by unit, symbol tables and relocations are
+//! walked through in the file once for each batch of addresses. So addresses should come in batches.
+//! What stays of an object is where its units and tables are, as long as there is room ([`Limits`]);
 //! answers are kept longer than objects. Both are known by build id, so that a library that many
 //! containers carry is read once.
 
@@ -122,7 +125,7 @@ pub struct SymbolizerStats {
     pub objects_read: u64,
     /// Of those, ones with a part that could not be read.
     pub unreadable_objects: u64,
-    /// Objects named by their symbol table only, since their DWARF is over its size limit.
+    /// Objects named by their symbol table only, since their DWARF is compressed and over its size limit.
     pub dwarf_too_large: u64,
     /// DWARF units that were malformed.
     pub malformed_units: u64,
@@ -379,6 +382,28 @@ mod tests {
         assert_eq!(first, second);
         let stats = symbolizer.stats();
         assert_eq!((stats.hits, stats.misses, stats.objects_read), (200, 200, 1));
+    }
+
+    #[test]
+    fn one_at_a_time_with_nothing_held_gives_what_a_batch_gives() {
+        let object = own_executable();
+        let segment = object.segments().iter().find(|segment| segment.executable).unwrap();
+        let step = segment.file_bytes / 40;
+        let address = |index: u64| ElfAddress(segment.address.0 + index * 17 % 40 * step);
+        let addresses: Vec<ElfAddress> = (0..40).map(address).collect();
+        let batch = Symbolizer::new().object(&object, &addresses);
+        assert!(
+            batch.iter().any(|symbol| symbol.as_ref().is_ok_and(|frames| frames[0].line > 0)),
+            "{batch:?}"
+        );
+        let mut forgetful = Symbolizer::with_limits(Limits { symbols: 2, objects: 0, object_bytes: 0 });
+        for (address, expected) in addresses.iter().zip(&batch) {
+            assert_eq!(forgetful.object(&object, &[*address]), std::slice::from_ref(expected), "{address}");
+        }
+        assert_eq!(forgetful.stats().objects_read, 40);
+        // Twice the same address in one batch is looked up once.
+        let twice = Symbolizer::new().object(&object, &[addresses[3], addresses[1], addresses[3]]);
+        assert_eq!(twice, [batch[3].clone(), batch[1].clone(), batch[3].clone()]);
     }
 
     #[test]
