@@ -266,7 +266,8 @@ static __always_inline long sf_step_by_frame_pointer(struct sf_walk *walk, __u64
 	/* A zero rbp marks the outermost frame (System V ABI 3.4.1), but a JIT need not keep to it. */
 	if (!frame_pointer)
 		return sf_stop(walk, SF_OUTCOME_FRAME_POINTER_END);
-	if (frame_pointer + 16 <= walk->registers[SF_RSP])
+	/* A rule says so where Go changes stacks, and the other one may lie lower. */
+	if (in_jit && frame_pointer + 16 <= walk->registers[SF_RSP])
 		return sf_stop(walk, SF_OUTCOME_STACK_NOT_RISING);
 	if (bpf_probe_read_user(pair, sizeof(pair), (void *)frame_pointer))
 		return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);

@@ -56,7 +56,8 @@ static __always_inline const struct sf_mapping *sf_search_mappings(__u32 first_p
 	const struct sf_page *page;
 	__u64 chosen_page = zero, slot = zero, left;
 
-	if (address >> SF_USER_ADDRESS_BITS)
+	/* Without mappings `first_page` means nothing and would be another process's table. */
+	if (!count || address >> SF_USER_ADDRESS_BITS)
 		return NULL;
 
 	/* The last page whose first mapping does not begin above the address. */

@@ -1,11 +1,13 @@
 //! Sections with `SHF_COMPRESSED`: a header (gABI `Elf64_Chdr`: type, reserved, size, alignment), then
 //! a zlib or zstd stream. The size in the header is a claim: memory grows with what really comes out.
 
-use std::io::Read;
+use std::io::{self, BufRead, Read};
 
 use crate::little_endian::{u32_at, u64_at};
 
 const COMPRESSION_HEADER_BYTES: usize = 24;
+/// Bytes that are decompressed together.
+const PIECE_BYTES: usize = 32 << 10;
 const ELFCOMPRESS_ZLIB: u32 = 1;
 const ELFCOMPRESS_ZSTD: u32 = 2;
 
@@ -20,36 +22,66 @@ pub(crate) enum DecompressError {
 
 /// Decompresses a section of at most `limit_bytes` bytes.
 pub(crate) fn decompress(stored: &[u8], limit_bytes: u64) -> Result<Vec<u8>, DecompressError> {
+    let mut data = Vec::new();
+    decompress_from(stored, limit_bytes, &mut |piece| {
+        data.extend_from_slice(piece);
+        Ok(())
+    })?;
+    Ok(data)
+}
+
+/// Decompresses a section of at most `limit_bytes` bytes and hands it on piece by piece.
+pub(crate) fn decompress_from(
+    mut stored: impl BufRead,
+    limit_bytes: u64,
+    on_piece: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+) -> Result<(), DecompressError> {
     let malformed = |reason: &str| DecompressError::Malformed(reason.to_owned());
-    let kind = u32_at(stored, 0).ok_or_else(|| malformed("no compression header"))?;
-    let size_bytes = u64_at(stored, 8).ok_or_else(|| malformed("no compression header"))?;
-    let stream = stored.get(COMPRESSION_HEADER_BYTES..).ok_or_else(|| malformed("no compression header"))?;
+    let mut header = [0; COMPRESSION_HEADER_BYTES];
+    stored.read_exact(&mut header).map_err(|_| malformed("no compression header"))?;
+    let kind = u32_at(&header, 0).ok_or_else(|| malformed("no compression header"))?;
+    let size_bytes = u64_at(&header, 8).ok_or_else(|| malformed("no compression header"))?;
     if size_bytes > limit_bytes {
         return Err(DecompressError::TooLarge);
     }
     match kind {
-        ELFCOMPRESS_ZLIB => read_exactly(flate2::read::ZlibDecoder::new(stream), size_bytes),
+        ELFCOMPRESS_ZLIB => read_exactly(flate2::bufread::ZlibDecoder::new(stored), size_bytes, on_piece),
         ELFCOMPRESS_ZSTD => {
-            let decoder = zstd::stream::read::Decoder::with_buffer(stream)
+            let decoder = zstd::stream::read::Decoder::with_buffer(stored)
                 .map_err(|error| DecompressError::Malformed(format!("zstd: {error}")))?;
-            read_exactly(decoder, size_bytes)
+            read_exactly(decoder, size_bytes, on_piece)
         }
         other => Err(DecompressError::Malformed(format!("compression type {other} is not known"))),
     }
 }
 
-/// What `decoder` yields, which must be `size_bytes` bytes, no fewer and no more.
-fn read_exactly(decoder: impl Read, size_bytes: u64) -> Result<Vec<u8>, DecompressError> {
-    let mut data = Vec::new();
-    let read_bytes = decoder
-        .take(size_bytes.saturating_add(1))
-        .read_to_end(&mut data)
-        .map_err(|error| DecompressError::Malformed(format!("damaged stream: {error}")))?;
-    if read_bytes as u64 != size_bytes {
+/// Hands on what `decoder` yields, which must be `size_bytes` bytes, no fewer and no more.
+fn read_exactly(
+    decoder: impl Read,
+    size_bytes: u64,
+    on_piece: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+) -> Result<(), DecompressError> {
+    let damaged = |error: io::Error| DecompressError::Malformed(format!("damaged stream: {error}"));
+    let mut decoder = decoder.take(size_bytes.saturating_add(1));
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut read_bytes = 0_u64;
+    loop {
+        let count = match decoder.read(&mut piece) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(damaged(error)),
+        };
+        read_bytes += count as u64;
+        if read_bytes <= size_bytes {
+            on_piece(piece.get(..count).unwrap_or_default()).map_err(damaged)?;
+        }
+    }
+    if read_bytes != size_bytes {
         let reason = format!("its header says {size_bytes} bytes, its stream differs");
         return Err(DecompressError::Malformed(reason));
     }
-    Ok(data)
+    Ok(())
 }
 
 #[cfg(test)]

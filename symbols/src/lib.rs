@@ -11,6 +11,7 @@ mod identity;
 mod little_endian;
 pub mod object_file;
 pub mod open;
+mod paged_bytes;
 pub mod symbolize;
 pub mod unwind;
 

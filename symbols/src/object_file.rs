@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::compressed_section;
 use crate::identity;
@@ -19,7 +20,7 @@ use crate::{BuildId, ElfAddress, FileOffset};
 /// Largest file that is looked into.
 pub const MAX_OBJECT_BYTES: u64 = 4 << 30;
 
-/// Largest section that is read, decompressed; the debug sections of a debug build of a browser.
+/// Largest section that is read whole, decompressed. Debug information and symbol tables are not.
 pub const MAX_SECTION_BYTES: u64 = 512 << 20;
 /// Largest `.eh_frame` or `.debug_frame` that is read. Chromium's has 18 MB, that of `ClickHouse` 30 MB.
 pub const MAX_FRAME_SECTION_BYTES: u64 = 128 << 20;
@@ -44,7 +45,7 @@ const PN_XNUM: u64 = 0xffff;
 const SHN_XINDEX: u64 = 0xffff;
 pub(crate) const SHT_NOTE: u32 = 7;
 const SHT_NOBITS: u32 = 8;
-const SHF_COMPRESSED: u64 = 0x800;
+pub(crate) const SHF_COMPRESSED: u64 = 0x800;
 
 /// Why a file could not be used as an object.
 #[derive(Debug, thiserror::Error)]
@@ -137,10 +138,28 @@ pub struct Section {
     pub data: Vec<u8>,
 }
 
+/// Where an object's bytes are.
 #[derive(Debug)]
-enum Contents {
+pub(crate) enum Contents {
+    /// In an open file.
     File(File),
+    /// In memory.
     Memory(Vec<u8>),
+}
+
+impl Contents {
+    /// Fills `buffer` with the bytes from `offset` on.
+    pub(crate) fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.read_exact_at(buffer, offset),
+            Self::Memory(all) => {
+                let begin = usize::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;
+                let end = begin.checked_add(buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+                buffer.copy_from_slice(all.get(begin..end).ok_or(io::ErrorKind::UnexpectedEof)?);
+                Ok(())
+            }
+        }
+    }
 }
 
 /// One entry of the program header table.
@@ -160,7 +179,7 @@ pub(crate) struct ProgramHeader {
 #[derive(Debug)]
 pub struct ObjectFile {
     path: PathBuf,
-    contents: Contents,
+    contents: Arc<Contents>,
     file_bytes: u64,
     machine: Machine,
     build_id: BuildId,
@@ -200,7 +219,7 @@ impl ObjectFile {
         }
         let mut object = Self {
             path: path.to_owned(),
-            contents,
+            contents: Arc::new(contents),
             file_bytes,
             machine: Machine::X86_64,
             build_id: BuildId::Hash([0; 20]),
@@ -247,7 +266,7 @@ impl ObjectFile {
     /// The open file; `None` for contents in memory.
     #[must_use]
     pub fn file(&self) -> Option<&File> {
-        match &self.contents {
+        match &*self.contents {
             Contents::File(file) => Some(file),
             Contents::Memory(_) => None,
         }
@@ -390,22 +409,18 @@ impl ObjectFile {
     /// cannot be read.
     pub fn read_file(&self, offset: FileOffset, bytes: u64) -> Result<Vec<u8>, ObjectError> {
         let end = offset.0.checked_add(bytes).filter(|end| *end <= self.file_bytes);
-        let (Some(end), Ok(length)) = (end, usize::try_from(bytes)) else {
+        let (Some(_), Ok(length)) = (end, usize::try_from(bytes)) else {
             let reason = format!("{bytes} bytes at {offset} are outside of its {} bytes", self.file_bytes);
             return Err(malformed(&self.path, reason));
         };
-        match &self.contents {
-            Contents::File(file) => {
-                let mut data = vec![0; length];
-                file.read_exact_at(&mut data, offset.0).map_err(|source| self.io(source))?;
-                Ok(data)
-            }
-            Contents::Memory(all) => {
-                let range = usize::try_from(offset.0).ok().zip(usize::try_from(end).ok());
-                let data = range.and_then(|(begin, end)| all.get(begin..end));
-                data.map(<[u8]>::to_vec).ok_or_else(|| self.io(io::ErrorKind::UnexpectedEof.into()))
-            }
-        }
+        let mut data = vec![0; length];
+        self.contents.read_exact_at(&mut data, offset.0).map_err(|source| self.io(source))?;
+        Ok(data)
+    }
+
+    /// The bytes of the file, to be read later and independently of this.
+    pub(crate) fn contents(&self) -> Arc<Contents> {
+        Arc::clone(&self.contents)
     }
 
     /// Reads up to `max_bytes` bytes that are loaded at `address`, fewer at the end of what its
@@ -414,6 +429,19 @@ impl ObjectFile {
     /// # Errors
     /// [`ObjectError::Malformed`] if no segment holds the address, [`ObjectError::Io`].
     pub fn read_loaded(&self, address: ElfAddress, max_bytes: u64) -> Result<Vec<u8>, ObjectError> {
+        let (offset, bytes) = self.loaded_range(address, max_bytes)?;
+        self.read_file(offset, bytes)
+    }
+
+    /// Where in the file up to `max_bytes` bytes are that are loaded at `address`, and how many.
+    ///
+    /// # Errors
+    /// [`ObjectError::Malformed`] if no segment holds the address.
+    pub(crate) fn loaded_range(
+        &self,
+        address: ElfAddress,
+        max_bytes: u64,
+    ) -> Result<(FileOffset, u64), ObjectError> {
         for segment in &self.segments {
             let Some(skipped) = address.checked_sub(segment.address) else { continue };
             let Some(available) = segment.file_bytes.checked_sub(skipped).filter(|bytes| *bytes > 0) else {
@@ -421,7 +449,7 @@ impl ObjectFile {
             };
             let Some(offset) = segment.offset.checked_add(skipped) else { continue };
             let in_file = self.file_bytes.saturating_sub(offset.0);
-            return self.read_file(offset, available.min(max_bytes).min(in_file));
+            return Ok((offset, available.min(max_bytes).min(in_file)));
         }
         Err(malformed(&self.path, format!("no segment is loaded at {address}")))
     }

@@ -153,7 +153,10 @@ fn parse_labels(line: &str, labels: &mut HashMap<String, String>) {
     let mut rest = line;
     while let Some((key, after)) = rest.split_once(":[") {
         let Some((value, after)) = after.split_once(']') else { return };
-        labels.insert(key.trim().to_owned(), value.to_owned());
+        // A number stands before its unit, which for labels that have none is the key.
+        let key = key.trim();
+        let value = value.strip_suffix(key).map_or(value, str::trim_end);
+        labels.insert(key.to_owned(), value.to_owned());
         rest = after;
     }
 }

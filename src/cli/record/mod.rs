@@ -246,7 +246,7 @@ impl Recording {
         let mut profile = self.collector.profile(&session.objects, &session.processes, main_object, taken);
         add_comments(&mut profile, &samples);
         export::write_file(&profile, &args.output)
-            .map_err(|error| CommandError::Failed(anyhow::Error::from(error)))?;
+            .map_err(|error| CommandError::ExportFailed(anyhow::Error::from(error)))?;
 
         let (stacks, executables) =
             statistics::stacks(self.collector.aggregate(), &session.processes, &session.objects);

@@ -14,10 +14,13 @@
 
 use super::pclntab::{Function, Pclntab, Version};
 use crate::little_endian::u32_at;
+use crate::paged_bytes::{PageSource, PagedBytes};
 use crate::{ElfAddress, ObjectError, ObjectFile};
 
 /// Largest extent of trees that is read.
 const MAX_TREES_BYTES: u64 = 512 << 20;
+/// Bytes of the table that are held while all functions are looked at.
+const WORKING_BYTES: usize = 4 << 20;
 /// Trees that are looked at to tell whether an address is that of the function data.
 const PROBED_TREES: usize = 64;
 
@@ -61,9 +64,10 @@ pub(super) struct Extent {
 
 impl Extent {
     /// `None`: nothing is inlined anywhere.
-    pub fn of(table: &Pclntab) -> Option<Self> {
+    pub fn of(table: &mut Pclntab) -> Option<Self> {
         let (mut begin, mut end) = (u32::MAX, 0);
         for index in 0..table.functions() {
+            table.forget_over(WORKING_BYTES);
             let Some(function) = table.function(index) else { continue };
             let Some(tree) = function.inline_tree() else { continue };
             begin = begin.min(tree);
@@ -88,7 +92,7 @@ fn tree_end(version: Version, function: &Function<'_>, tree: u32) -> u64 {
 pub(super) struct InlineTrees {
     version: Version,
     begin: u32,
-    data: Vec<u8>,
+    data: PagedBytes,
 }
 
 impl InlineTrees {
@@ -107,8 +111,11 @@ impl InlineTrees {
         if extent.bytes > MAX_TREES_BYTES {
             return Ok(None);
         }
-        let data = match object.read_loaded(begin, extent.bytes) {
-            Ok(data) => data,
+        let source = object
+            .loaded_range(begin, extent.bytes)
+            .and_then(|(offset, bytes)| PageSource::of_range(object, offset.0, bytes));
+        let data = match source {
+            Ok(source) => source.open(),
             Err(ObjectError::Malformed { .. }) => return Ok(None),
             Err(error) => return Err(error),
         };
@@ -147,6 +154,16 @@ impl InlineTrees {
         let offset =
             function.inline_tree()?.checked_add(index.checked_mul(bytes)?)?.checked_sub(self.begin)?;
         let at = usize::try_from(offset).ok()?;
-        entry(self.version, self.data.get(at..at.checked_add(bytes as usize)?)?)
+        entry(self.version, &self.data.slice(at, bytes as usize).ok()??)
+    }
+
+    /// Bytes of memory held.
+    pub fn memory_bytes(&self) -> usize {
+        self.data.held_bytes()
+    }
+
+    /// Drops what can be read again, if it is more than `max_bytes`.
+    pub fn forget_over(&mut self, max_bytes: usize) {
+        self.data.forget_over(max_bytes);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::pclntab::{Damaged, HEADER_BYTES, Header, Pclntab};
 use super::scan;
+use crate::paged_bytes::PageSource;
 use crate::{BuildId, ElfAddress, ObjectError, ObjectFile};
 
 /// Largest pclntab that is read; that of a large Kubernetes binary has 50 MiB.
@@ -63,7 +64,8 @@ fn read(object: &ObjectFile, address: ElfAddress) -> Result<Pclntab, ObjectError
     if bytes > MAX_PCLNTAB_BYTES {
         return Err(too_large(object));
     }
-    Pclntab::new(object.read_loaded(address, bytes)?, address).map_err(damaged)
+    let (offset, bytes) = object.loaded_range(address, bytes)?;
+    Pclntab::new(&PageSource::of_range(object, offset.0, bytes)?, address).map_err(damaged)
 }
 
 fn too_large(object: &ObjectFile) -> ObjectError {

@@ -25,4 +25,5 @@ mod text;
 mod unwind;
 
 pub use symbols::{GoSymbols, Inlining};
-pub use unwind::unwind_rows;
+pub(crate) use unwind::for_each_row;
+pub use unwind::{FRAME_POINTER_TO_OTHER_STACK, unwind_rows};

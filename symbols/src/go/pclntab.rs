@@ -21,14 +21,16 @@
 //! difference of the pc (from the entry, in quanta): the new value holds up to the new pc. A value
 //! difference of 0, except in the first pair, ends the list.
 //!
-//! Everything is read where it lies. The table is untrusted: offsets are checked at each use, a pc
+//! Everything is read where it lies, a page at a time: that of a large program has 200 MB. The table is untrusted: offsets are checked at each use, a pc
 //! table ends where its function ends, and a pair that does not advance ends it too, so that walking
 //! one takes no more steps than its function has bytes.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::ElfAddress;
 use crate::little_endian::{u32_at, u64_at};
+use crate::paged_bytes::{PageSource, PagedBytes};
 
 /// Bytes of the header.
 pub(super) const HEADER_BYTES: usize = 72;
@@ -145,13 +147,13 @@ impl Header {
     }
 }
 
-/// A pclntab in memory.
+/// A pclntab, of which those pages are in memory that were looked at.
 #[derive(Debug)]
 pub(super) struct Pclntab {
     pub header: Header,
     /// Where it is linked.
     pub address: ElfAddress,
-    data: Vec<u8>,
+    data: PagedBytes,
 }
 
 /// What is wrong with a pclntab.
@@ -160,8 +162,11 @@ pub(super) struct Damaged(pub &'static str);
 
 impl Pclntab {
     /// Takes a table, whose length is what [`Header::table_bytes`] said.
-    pub fn new(data: Vec<u8>, address: ElfAddress) -> Result<Self, Damaged> {
-        let header = Header::parse(&data).ok_or(Damaged("its pclntab has an impossible header"))?;
+    pub fn new(data: &PageSource, address: ElfAddress) -> Result<Self, Damaged> {
+        let data = data.open();
+        let header = data.slice(0, HEADER_BYTES).ok().flatten();
+        let header = header.and_then(|header| Header::parse(&header));
+        let header = header.ok_or(Damaged("its pclntab has an impossible header"))?;
         let table = Self { header, address, data };
         let mut previous = 0;
         for index in 0..=table.functions() {
@@ -171,6 +176,16 @@ impl Pclntab {
             }
         }
         Ok(table)
+    }
+
+    /// Bytes of memory held.
+    pub fn memory_bytes(&self) -> usize {
+        self.data.held_bytes()
+    }
+
+    /// Drops what can be read again, if it is more than `max_bytes`.
+    pub fn forget_over(&mut self, max_bytes: usize) {
+        self.data.forget_over(max_bytes);
     }
 
     /// Number of functions.
@@ -184,7 +199,7 @@ impl Pclntab {
         if index > self.header.functions {
             return None;
         }
-        u32_at(&self.data, self.header.function_table + index * FUNCTION_ENTRY_BYTES)
+        self.data.u32_at(self.header.function_table + index * FUNCTION_ENTRY_BYTES)
     }
 
     /// The function whose code, padding included, holds `offset` from the text start. O(log n).
@@ -209,10 +224,11 @@ impl Pclntab {
         let entry = self.entry(index)?;
         let next = self.entry(index + 1)?;
         let record_at = self.header.function_table + index * FUNCTION_ENTRY_BYTES + 4;
-        let record = usize::try_from(u32_at(&self.data, record_at)?).ok()?;
-        let record = self.data.get(self.header.function_table.checked_add(record)?..)?;
-        let fixed = record.get(..self.header.version.record_bytes())?;
+        let record = usize::try_from(self.data.u32_at(record_at)?).ok()?;
+        let record = self.header.function_table.checked_add(record)?;
+        let fixed = self.data.slice(record, self.header.version.record_bytes()).ok()??;
         let [.., flags, _, function_data] = *fixed else { return None };
+        let fixed = &*fixed;
         let function = Function {
             table: self,
             index,
@@ -227,43 +243,77 @@ impl Pclntab {
             first_line: if self.header.version == Version::Go120 { u32_at(fixed, 36)? } else { 0 },
             flags,
             function_data,
-            variable: record.get(fixed.len()..)?,
+            variable: record.checked_add(fixed.len())?,
         };
         (u32_at(fixed, 0) == Some(entry) && function.pc_data <= MAX_PC_DATA).then_some(function)
     }
 
     /// The function name at an offset, if one begins there.
-    pub fn name(&self, offset: u32) -> Option<&[u8]> {
+    pub fn name(&self, offset: u32) -> Option<Cow<'_, [u8]>> {
         let names = self.header.names..self.header.units;
         let at = names.start.checked_add(usize::try_from(offset).ok()?)?;
         // A name begins after the end of another: an offset into the midst of one is damage.
-        if at > names.start && self.data.get(at - 1) != Some(&0) {
+        if at > names.start && self.data.slice(at - 1, 1).ok()??.first() != Some(&0) {
             return None;
         }
         self.text(at..names.end)
     }
 
-    fn text(&self, range: Range<usize>) -> Option<&[u8]> {
-        let text = self.data.get(range)?;
-        let text = text.get(..text.len().min(MAX_TEXT_BYTES))?;
-        let end = text.iter().position(|byte| *byte == 0)?;
-        text.get(..end).filter(|text| !text.is_empty())
+    fn text(&self, range: Range<usize>) -> Option<Cow<'_, [u8]>> {
+        let most = range.end.checked_sub(range.start)?.min(MAX_TEXT_BYTES);
+        // Nearly all end within the page they begin on, and are borrowed from it.
+        let rest = self.data.rest_of_page(range.start).ok()?;
+        let rest = rest.get(..rest.len().min(most))?;
+        let end = match rest.iter().position(|byte| *byte == 0) {
+            Some(end) => end,
+            None => {
+                let most = most.min(self.data.len().checked_sub(range.start)?);
+                self.data.slice(range.start, most).ok()??.iter().position(|byte| *byte == 0)?
+            }
+        };
+        self.data.slice(range.start, end).ok()?.filter(|text| !text.is_empty())
     }
 
-    fn file(&self, unit: u32) -> Option<&[u8]> {
+    fn file(&self, unit: u32) -> Option<Cow<'_, [u8]>> {
         let at = self.header.units.checked_add(usize::try_from(unit).ok()?.checked_mul(4)?)?;
         if at.checked_add(4)? > self.header.files {
             return None;
         }
-        let offset = u32_at(&self.data, at).filter(|offset| *offset != u32::MAX)?;
+        let offset = self.data.u32_at(at).filter(|offset| *offset != u32::MAX)?;
         let at = self.header.files.checked_add(usize::try_from(offset).ok()?)?;
         self.text(at..self.header.pc_tables)
     }
 
-    fn pc_table(&self, offset: u32) -> Option<&[u8]> {
+    fn pc_table(&self, offset: u32) -> Option<PcBytes<'_>> {
         let at =
             self.header.pc_tables.checked_add(usize::try_from(offset).ok().filter(|offset| *offset > 0)?)?;
-        self.data.get(at..self.header.function_table)
+        let end = self.header.function_table.min(self.data.len());
+        (at <= end).then_some(PcBytes { data: Some(&self.data), position: at, end, window: &[] })
+    }
+}
+
+/// The bytes of a pc table and what follows it.
+#[derive(Debug, Clone, Copy)]
+struct PcBytes<'a> {
+    data: Option<&'a PagedBytes>,
+    position: usize,
+    end: usize,
+    /// What is at hand at `position`; may be longer than up to `end`.
+    window: &'a [u8],
+}
+
+impl PcBytes<'_> {
+    fn next(&mut self) -> Option<u8> {
+        if self.position >= self.end {
+            return None;
+        }
+        if self.window.is_empty() {
+            self.window = self.data?.rest_of_page(self.position).ok()?;
+        }
+        let (&byte, rest) = self.window.split_first()?;
+        self.window = rest;
+        self.position += 1;
+        Some(byte)
     }
 }
 
@@ -286,12 +336,13 @@ pub(super) struct Function<'a> {
     pub first_line: u32,
     flags: u8,
     function_data: u8,
-    variable: &'a [u8],
+    /// Where its tables' offsets begin.
+    variable: usize,
 }
 
 impl<'a> Function<'a> {
     /// Its name as the linker wrote it.
-    pub fn name(&self) -> Option<&'a [u8]> {
+    pub fn name(&self) -> Option<Cow<'a, [u8]>> {
         self.table.name(self.name_offset)
     }
 
@@ -323,7 +374,7 @@ impl<'a> Function<'a> {
     }
 
     /// Source file at `pc` from the entry.
-    pub fn file(&self, pc: u32) -> Option<&'a [u8]> {
+    pub fn file(&self, pc: u32) -> Option<Cow<'a, [u8]>> {
         let number = self.values(self.table.pc_table(self.pcfile)?).at(pc)?;
         self.table.file(self.first_unit.checked_add(u32::try_from(number).ok()?)?)
     }
@@ -338,7 +389,7 @@ impl<'a> Function<'a> {
         if self.pc_data <= PC_DATA_INLINE_INDEX {
             return None;
         }
-        let offset = u32_at(self.variable, 4 * PC_DATA_INLINE_INDEX as usize)?;
+        let offset = self.word(PC_DATA_INLINE_INDEX)?;
         Some(self.values(self.table.pc_table(offset)?))
     }
 
@@ -347,11 +398,17 @@ impl<'a> Function<'a> {
         if u32::from(self.function_data) <= FUNCTION_DATA_INLINE_TREE {
             return None;
         }
-        let at = self.pc_data.checked_add(FUNCTION_DATA_INLINE_TREE)?.checked_mul(4)?;
-        u32_at(self.variable, usize::try_from(at).ok()?).filter(|offset| *offset != NO_FUNCTION_DATA)
+        let tree = self.word(self.pc_data.checked_add(FUNCTION_DATA_INLINE_TREE)?)?;
+        (tree != NO_FUNCTION_DATA).then_some(tree)
     }
 
-    fn values(&self, table: &'a [u8]) -> PcValues<'a> {
+    /// One of the offsets that follow the record.
+    fn word(&self, index: u32) -> Option<u32> {
+        let offset = usize::try_from(index.checked_mul(4)?).ok()?;
+        self.table.data.u32_at(self.variable.checked_add(offset)?)
+    }
+
+    fn values(&self, table: PcBytes<'a>) -> PcValues<'a> {
         PcValues { rest: table, quantum: self.table.header.quantum, pc: 0, end: self.bytes, value: -1 }
     }
 }
@@ -369,7 +426,7 @@ pub(super) struct PcValue {
 /// Walks a pc table. Yields at most one value for each byte of the function.
 #[derive(Debug, Clone)]
 pub(super) struct PcValues<'a> {
-    rest: &'a [u8],
+    rest: PcBytes<'a>,
     quantum: u8,
     pc: u32,
     end: u32,
@@ -385,8 +442,7 @@ impl PcValues<'_> {
     fn varint(&mut self) -> Option<u32> {
         let mut value = 0;
         for shift in [0, 7, 14, 21, 28] {
-            let (byte, rest) = self.rest.split_first()?;
-            self.rest = rest;
+            let byte = self.rest.next()?;
             value |= u32::from(byte & 0x7f) << shift;
             if byte & 0x80 == 0 {
                 return Some(value);
@@ -403,7 +459,7 @@ impl Iterator for PcValues<'_> {
         let begin = self.pc;
         let difference = self.varint()?;
         if begin >= self.end || (difference == 0 && begin != 0) {
-            self.rest = &[];
+            self.rest.end = 0;
             return None;
         }
         let zigzag = (difference >> 1) ^ (difference & 1).wrapping_neg();
@@ -420,6 +476,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::object_file::Contents;
 
     /// A table of two functions, as Go 1.20 and later write it: `main.one` with 16 bytes, line 10 and a
     /// call of `main.two` inlined at [4, 8); `main.two` with 32 bytes and nothing.
@@ -459,13 +516,14 @@ mod tests {
     }
 
     fn table(data: Vec<u8>) -> Result<Pclntab, Damaged> {
-        Pclntab::new(data, ElfAddress(0x40_0000))
+        let bytes = data.len();
+        Pclntab::new(&PageSource::of_contents(Contents::Memory(data), bytes), ElfAddress(0x40_0000))
     }
 
     #[test]
     fn a_function_holds_its_first_byte_and_not_the_next_function_s() {
         let table = table(small_table()).unwrap();
-        let found = |offset| table.find(offset).and_then(|function| function.name().map(<[u8]>::to_vec));
+        let found = |offset| table.find(offset).and_then(|function| function.name().map(Cow::into_owned));
         assert_eq!(found(0).unwrap(), b"main.one");
         assert_eq!(found(15).unwrap(), b"main.one");
         assert_eq!(found(16).unwrap(), b"main.two");
@@ -480,7 +538,7 @@ mod tests {
         assert_eq!((one.line(0), one.line(7), one.line(8), one.line(15), one.line(16)), {
             (Some(10), Some(10), Some(12), Some(12), None)
         });
-        assert_eq!(one.file(3).unwrap(), b"/src/main.go");
+        assert_eq!(*one.file(3).unwrap(), *b"/src/main.go");
         assert_eq!((one.inline_index(3), one.inline_index(4), one.inline_index(8)), (None, Some(0), None));
         assert_eq!(one.inline_tree(), Some(0x40));
         assert_eq!(one.first_line, 9);
@@ -492,7 +550,7 @@ mod tests {
     #[test]
     fn a_name_that_does_not_begin_where_it_should_is_none() {
         let table = table(small_table()).unwrap();
-        assert_eq!(table.name(1).unwrap(), b"main.one");
+        assert_eq!(*table.name(1).unwrap(), *b"main.one");
         assert_eq!(table.name(2), None, "in the midst of a name");
         assert_eq!(table.name(18), None, "the name behind the last");
         assert_eq!(table.name(u32::MAX), None);
@@ -501,6 +559,7 @@ mod tests {
     #[test]
     fn a_pc_table_that_does_not_advance_or_goes_beyond_the_function_ends() {
         let values = |rest: &'static [u8]| {
+            let rest = PcBytes { data: None, position: 0, end: rest.len(), window: rest };
             let values = PcValues { rest, quantum: 1, pc: 0, end: 16, value: -1 };
             values.map(|value| (value.begin, value.end, value.value)).collect::<Vec<_>>()
         };
@@ -553,7 +612,8 @@ mod tests {
 
         #[test]
         fn any_bytes_as_a_pc_table_end(rest in prop::collection::vec(any::<u8>(), 0..64), end in any::<u32>()) {
-            let values = PcValues { rest: &rest, quantum: 4, pc: 0, end, value: -1 };
+            let rest = PcBytes { data: None, position: 0, end: rest.len(), window: &rest };
+            let values = PcValues { rest, quantum: 4, pc: 0, end, value: -1 };
             let mut previous = 0;
             for value in values {
                 prop_assert!(value.begin == previous && value.end <= end);

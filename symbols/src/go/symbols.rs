@@ -22,7 +22,7 @@ pub enum Inlining {
     Unknown,
 }
 
-/// The symbols of a Go executable. Holds its pclntab in memory.
+/// The symbols of a Go executable. Of its tables those pages are held that were looked at.
 #[derive(Debug)]
 pub struct GoSymbols {
     table: Pclntab,
@@ -38,8 +38,8 @@ impl GoSymbols {
     /// # Errors
     /// [`ObjectError`] if its pclntab is damaged or cannot be read.
     pub fn read(object: &ObjectFile) -> Result<Option<Self>, ObjectError> {
-        let Some((table, module_data, text_start)) = read_table(object)? else { return Ok(None) };
-        let (trees, inlining) = match Extent::of(&table) {
+        let Some((mut table, module_data, text_start)) = read_table(object)? else { return Ok(None) };
+        let (trees, inlining) = match Extent::of(&mut table) {
             None => (None, Inlining::None),
             Some(extent) => match read_trees(object, &table, extent, module_data.as_ref())? {
                 Some(trees) => (Some(trees), Inlining::Known),
@@ -47,6 +47,20 @@ impl GoSymbols {
             },
         };
         Ok(Some(Self { table, text_start, trees, inlining }))
+    }
+
+    /// Bytes of memory held.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.table.memory_bytes() + self.trees.as_ref().map_or(0, InlineTrees::memory_bytes)
+    }
+
+    /// Drops what can be read again, if either of the tables holds more than `max_bytes`.
+    pub fn forget_over(&mut self, max_bytes: usize) {
+        self.table.forget_over(max_bytes);
+        if let Some(trees) = &mut self.trees {
+            trees.forget_over(max_bytes);
+        }
     }
 
     /// What is known of inlined calls.
@@ -72,14 +86,14 @@ impl GoSymbols {
             while let Some(call) = function.inline_index(at).and_then(|index| trees.call(&function, index)) {
                 // An offset of the inlined call's name that leads nowhere: the rest cannot be trusted.
                 let Some(name) = self.table.name(call.name_offset) else { break };
-                frames.push(frame(name, call.first_line, &function, at));
+                frames.push(frame(&name, call.first_line, &function, at));
                 if frames.len() >= MAX_INLINED_CALLS || call.parent >= function.bytes {
                     break;
                 }
                 at = call.parent;
             }
         }
-        frames.push(frame(function.name()?, function.first_line, &function, at));
+        frames.push(frame(&function.name()?, function.first_line, &function, at));
         Some(frames)
     }
 
@@ -91,7 +105,7 @@ impl GoSymbols {
         }
         let function = self.table.function(before.index.checked_add(1)?)?;
         let name = function.name().filter(|name| text::is_signal_return(name))?;
-        Some(vec![frame(name, function.first_line, &function, 0)])
+        Some(vec![frame(&name, function.first_line, &function, 0)])
     }
 }
 
@@ -128,7 +142,7 @@ fn frame(name: &[u8], first_line: u32, function: &Function<'_>, pc: u32) -> Symb
     SymbolFrame {
         system_name: if name == system_name { String::new() } else { system_name },
         name,
-        file: function.file(pc).map(|file| String::from_utf8_lossy(file).into_owned()).unwrap_or_default(),
+        file: function.file(pc).map(|file| String::from_utf8_lossy(&file).into_owned()).unwrap_or_default(),
         line: function.line(pc).unwrap_or(0),
         start_line: first_line,
     }

@@ -39,6 +39,8 @@ use crate::{ElfAddress, ObjectFile};
 
 /// Rows of one executable; the largest known have under a million.
 const MAX_ROWS: usize = 8 << 20;
+/// Bytes of the pclntab that are held.
+const WORKING_BYTES: usize = 4 << 20;
 /// Longest function whose code is searched for stack switches; they are a few hundred bytes long.
 const MAX_SWITCHING_BYTES: u32 = 4096;
 
@@ -58,24 +60,41 @@ const SAVED_FRAME_POINTER_OFFSET: i16 = -16;
 /// # Errors
 /// [`UnwindError::Object`] if the pclntab is damaged or cannot be read, [`UnwindError::TooLarge`].
 pub fn unwind_rows(object: &ObjectFile, rows: &mut Vec<Row>) -> Result<(), UnwindError> {
+    let mut own = vec![];
+    for_each_row(object, |row| own.push(row))?;
+    rows.append(&mut own);
+    Ok(())
+}
+
+/// As [`unwind_rows`], without holding the rows.
+///
+/// # Errors
+/// As [`unwind_rows`]; rows that were handed on before are not to be used then.
+pub(crate) fn for_each_row(object: &ObjectFile, mut on_row: impl FnMut(Row)) -> Result<(), UnwindError> {
     if object.machine() != Machine::X86_64 {
         return Ok(());
     }
-    let Some((table, _, text_start)) = read_table(object)? else { return Ok(()) };
+    let Some((mut table, _, text_start)) = read_table(object)? else { return Ok(()) };
     let mut text = Text::new(object);
+    // The rows of one function, behind the last one of the function before.
     let mut own = vec![];
+    let mut handed_on = 0;
     for index in 0..table.functions() {
+        table.forget_over(WORKING_BYTES);
+        let finished = own.len().saturating_sub(1);
+        handed_on += finished;
+        own.drain(..finished).for_each(&mut on_row);
         let Some(function) = table.function(index) else { continue };
         let Some(entry) = text_start.checked_add(u64::from(function.entry)) else { continue };
         append(&function, entry, &mut text, &mut own);
-        if own.len() > MAX_ROWS {
+        if handed_on + own.len() > MAX_ROWS {
             return Err(UnwindError::TooLarge {
                 path: object.path().to_owned(),
                 what: format!("its pcsp tables have more than {MAX_ROWS} rows"),
             });
         }
     }
-    rows.append(&mut own);
+    own.into_iter().for_each(on_row);
     Ok(())
 }
 
@@ -103,6 +122,7 @@ enum AfterSwitch {
 
 fn kind(function: &Function<'_>) -> Kind {
     let name = function.name().unwrap_or_default();
+    let name = &*name;
     if text::is_signal_return(name) {
         return Kind::SignalReturn;
     }

@@ -10,13 +10,15 @@
 //! gives it; a BPF program or trampoline never past [`MAX_GENERATED_BYTES`].
 //!
 //! The table is read when first needed, and again when an address is asked for that it does not cover
-//! (a module or BPF program loaded since), at most every [`RELOAD_INTERVAL`].
+//! (a module or BPF program loaded since), at most every [`RELOAD_INTERVAL`]. The text, five to twenty
+//! megabytes of which most are data symbols, is never held: lines are read one by one, and of those
+//! that name code 16 bytes and the name are kept.
 //!
 //! Known gaps: file names and lines of the kernel are not looked for; a BPF program that was loaded into
 //! the gap behind another one after the last reading is named after the other one until the next.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::time::{Duration, Instant};
 
 use super::{KernelSymbol, SymbolFrame, UnknownReason};
@@ -26,6 +28,8 @@ const KERNEL: &str = "kernel";
 /// Most that is read of `/proc/kallsyms`: a distribution's kernel with all modules has about 20 MiB.
 const MAX_KALLSYMS_BYTES: u64 = 256 << 20;
 const MAX_MODULES_BYTES: u64 = 16 << 20;
+/// Longest line that is looked at; the kernel's names have less than 512 bytes (`KSYM_NAME_LEN`).
+const MAX_LINE_BYTES: u64 = 4096;
 /// Reach of a symbol whose end nobody tells: BPF programs and trampolines.
 const MAX_GENERATED_BYTES: u64 = 64 << 10;
 /// Least time between two readings.
@@ -34,8 +38,7 @@ const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Entry {
     begin: u64,
-    /// Exclusive.
-    end: u64,
+    /// Where its name begins in `names`.
     name: u32,
     name_bytes: u16,
     module: u16,
@@ -47,6 +50,10 @@ struct KernelTable {
     entries: Vec<Entry>,
     names: String,
     modules: Vec<String>,
+    /// Ends of the image's text, sorted.
+    image_ends: Vec<u64>,
+    /// Name, first address and end of each module.
+    module_ranges: Vec<(String, u64, u64)>,
     /// Lines were there, and all their addresses were zero.
     hidden: bool,
     malformed_lines: u64,
@@ -97,9 +104,12 @@ impl KernelSymbols {
         self.read_at = Some(Instant::now());
         self.readings += 1;
         // A failed reading keeps what an earlier one gave.
-        let Some(kallsyms) = read_text("/proc/kallsyms", MAX_KALLSYMS_BYTES) else { return };
+        let Ok(kallsyms) = File::open("/proc/kallsyms") else { return };
         let modules = read_text("/proc/modules", MAX_MODULES_BYTES).unwrap_or_default();
-        self.table = Some(KernelTable::parse(&kallsyms, &modules));
+        let kallsyms = BufReader::with_capacity(64 << 10, kallsyms.take(MAX_KALLSYMS_BYTES));
+        if let Ok(table) = KernelTable::parse(kallsyms, &modules) {
+            self.table = Some(table);
+        }
     }
 
     fn name(&self, address: u64) -> KernelSymbol {
@@ -109,8 +119,7 @@ impl KernelSymbols {
             return unknown(UnknownReason::KernelHidden);
         }
         let Some(entry) = table.find(address) else { return unknown(UnknownReason::NoSymbol) };
-        let begin = entry.name as usize;
-        let name = table.names.get(begin..begin + usize::from(entry.name_bytes)).unwrap_or_default();
+        let name = table.name_of(entry);
         let demangled = super::demangle::demangle(name);
         KernelSymbol {
             symbol: Ok(vec![SymbolFrame::from_linker_name(name.to_owned(), demangled)]),
@@ -145,13 +154,18 @@ fn parse_line(line: &str) -> Option<ParsedLine<'_>> {
 }
 
 impl KernelTable {
-    fn parse(kallsyms: &str, modules: &str) -> Self {
+    fn parse(mut kallsyms: impl BufRead, modules: &str) -> std::io::Result<Self> {
         let mut table = Self { modules: vec![KERNEL.to_owned()], ..Self::default() };
         let mut lines = 0_u64;
-        let mut image_ends = Vec::new();
         let mut module_of_last_line = 0;
-        for line in kallsyms.lines() {
-            let Some(parsed) = parse_line(line) else {
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            // The rest of a longer line is taken for a line of its own, which is not understood either.
+            if kallsyms.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line)? == 0 {
+                break;
+            }
+            let Some(parsed) = std::str::from_utf8(&line).ok().and_then(parse_line) else {
                 table.malformed_lines += 1;
                 continue;
             };
@@ -160,7 +174,7 @@ impl KernelTable {
                 continue;
             }
             if parsed.module == KERNEL && matches!(parsed.name, "_etext" | "_einittext") {
-                image_ends.push(parsed.address);
+                table.image_ends.push(parsed.address);
                 continue;
             }
             if !matches!(parsed.kind, b't' | b'T' | b'w' | b'W') {
@@ -178,19 +192,18 @@ impl KernelTable {
             table.names.push_str(parsed.name);
             table.entries.push(Entry {
                 begin: parsed.address,
-                end: 0,
                 name,
                 name_bytes,
                 module: module_of_last_line,
             });
         }
-        table.hidden = lines > 0 && table.entries.is_empty() && image_ends.is_empty();
-        image_ends.sort_unstable();
+        table.hidden = lines > 0 && table.entries.is_empty() && table.image_ends.is_empty();
+        table.image_ends.sort_unstable();
+        table.module_ranges = parse_modules(modules);
         table.choose_among_aliases();
-        table.find_ends(&image_ends, &parse_modules(modules));
         table.entries.shrink_to_fit();
         table.names.shrink_to_fit();
-        table
+        Ok(table)
     }
 
     fn module_index(&mut self, module: &str) -> u16 {
@@ -223,30 +236,31 @@ impl KernelTable {
         self.entries.dedup_by_key(|entry| entry.begin);
     }
 
-    fn find_ends(&mut self, image_ends: &[u64], modules: &[(String, u64, u64)]) {
-        let mut next_begin = u64::MAX;
-        for entry in self.entries.iter_mut().rev() {
-            let name = self.modules.get(usize::from(entry.module)).map_or("", String::as_str);
-            let limit = if entry.module == 0 {
-                let after = image_ends.partition_point(|&end| end <= entry.begin);
-                // A symbol behind every end of text that is known: nothing says how far it goes.
-                image_ends.get(after).copied().unwrap_or(entry.begin.saturating_add(MAX_GENERATED_BYTES))
-            } else if let Some((_, _, end)) = modules
-                .iter()
-                .find(|(module, begin, end)| module == name && (*begin..*end).contains(&entry.begin))
-            {
-                *end
-            } else {
-                entry.begin.saturating_add(MAX_GENERATED_BYTES)
-            };
-            entry.end = next_begin.min(limit);
-            next_begin = entry.begin;
+    fn name_of(&self, entry: &Entry) -> &str {
+        let begin = entry.name as usize;
+        self.names.get(begin..begin + usize::from(entry.name_bytes)).unwrap_or_default()
+    }
+
+    /// Where the code of a symbol ends, whatever follows it.
+    fn limit_of(&self, entry: &Entry) -> u64 {
+        let unknown = entry.begin.saturating_add(MAX_GENERATED_BYTES);
+        if entry.module == 0 {
+            let after = self.image_ends.partition_point(|&end| end <= entry.begin);
+            // A symbol behind every end of text that is known: nothing says how far it goes.
+            return self.image_ends.get(after).copied().unwrap_or(unknown);
         }
+        let name = self.modules.get(usize::from(entry.module)).map_or("", String::as_str);
+        let holds = |begin: u64, end: u64| (begin..end).contains(&entry.begin);
+        let mut ranges = self.module_ranges.iter();
+        ranges
+            .find(|(module, begin, end)| module == name && holds(*begin, *end))
+            .map_or(unknown, |(_, _, end)| *end)
     }
 
     fn find(&self, address: u64) -> Option<&Entry> {
         let after = self.entries.partition_point(|entry| entry.begin <= address);
-        self.entries.get(after.checked_sub(1)?).filter(|entry| address < entry.end)
+        // What follows begins after the address, so that only the limit of this one is to be asked.
+        self.entries.get(after.checked_sub(1)?).filter(|entry| address < self.limit_of(entry))
     }
 }
 
@@ -301,18 +315,18 @@ not a line
 ";
     const MODULES: &str = "mod 8192 0 - Live 0xffffffffc0001000\nbroken\n";
 
+    fn parse(kallsyms: &str, modules: &str) -> KernelTable {
+        KernelTable::parse(kallsyms.as_bytes(), modules).unwrap()
+    }
+
     fn named(table: &KernelTable, address: u64) -> Option<(&str, &str)> {
         let entry = table.find(address)?;
-        let begin = entry.name as usize;
-        Some((
-            &table.names[begin..begin + usize::from(entry.name_bytes)],
-            &table.modules[usize::from(entry.module)],
-        ))
+        Some((table.name_of(entry), &table.modules[usize::from(entry.module)]))
     }
 
     #[test]
     fn names_end_with_their_section_module_or_program() {
-        let table = KernelTable::parse(KALLSYMS, MODULES);
+        let table = parse(KALLSYMS, MODULES);
         let cases = [
             (0xffff_ffff_80ff_ffff, None),
             (0xffff_ffff_8100_0000, Some(("first", "kernel"))),
@@ -338,12 +352,12 @@ not a line
 
     #[test]
     fn zeroed_addresses_are_hidden_and_not_merely_unknown() {
-        let table = KernelTable::parse("0000000000000000 T _stext\n0000000000000000 t x\t[m]\n", "");
+        let table = parse("0000000000000000 T _stext\n0000000000000000 t x\t[m]\n", "");
         assert!(table.hidden);
         let mut symbols =
             KernelSymbols { table: Some(table), read_at: Some(Instant::now()), ..KernelSymbols::default() };
         assert_eq!(symbols.symbolize(&[1])[0].symbol, Err(UnknownReason::KernelHidden));
-        assert!(!KernelTable::parse("", "").hidden);
+        assert!(!parse("", "").hidden);
     }
 
     #[test]
@@ -369,17 +383,28 @@ not a line
         assert_eq!(symbols.readings(), 1, "an unknown address is no reason to read again at once");
     }
 
+    #[test]
+    fn a_line_without_end_and_bytes_that_are_no_text_cost_only_themselves() {
+        let mut text = b"ffffffff81000000 t before\n".to_vec();
+        text.extend(vec![b'x'; 3 * MAX_LINE_BYTES as usize]);
+        text.extend(b"\n\xff\xfe\nffffffff81000100 t after\n");
+        let table = KernelTable::parse(text.as_slice(), "").unwrap();
+        assert_eq!(named(&table, 0xffff_ffff_8100_0100), Some(("after", "kernel")));
+        assert_eq!(named(&table, 0xffff_ffff_8100_0000), Some(("before", "kernel")));
+        assert_eq!(table.malformed_lines, 5);
+    }
+
     proptest! {
         #[test]
         fn any_text_parses(kallsyms in "([0-9a-f]{1,17} [tTwWdA] [a-z_]{0,6}(\\t\\[[a-z]{0,3}\\]?)?\n|\\PC{0,20}\n){0,30}",
                            modules in "([a-z]{1,3} [0-9]{1,20} 0 - Live 0x[0-9a-f]{1,16}\n|\\PC{0,20}\n){0,5}",
                            address: u64) {
-            let table = KernelTable::parse(&kallsyms, &modules);
+            let table = parse(&kallsyms, &modules);
             if let Some(entry) = table.find(address) {
-                prop_assert!(entry.begin <= address && address < entry.end);
+                prop_assert!(entry.begin <= address && address < table.limit_of(entry));
             }
             for pair in table.entries.windows(2) {
-                prop_assert!(pair[0].end <= pair[1].begin);
+                prop_assert!(pair[0].begin < pair[1].begin);
             }
         }
     }

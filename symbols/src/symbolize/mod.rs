@@ -4,7 +4,10 @@
 //! code. Goes out: [`Symbol`]s, each with its frames or with the reason why there are none. Never: the
 //! network; a guess where nothing is known; a file mapped into memory.
 //!
-//! An object is read when it is first asked about and kept as long as there is room ([`Limits`]);
+//! Memory is bounded by what is asked, not by how large objects are: debug information and Go's tables
+//! are read a page at a time (`paged_bytes`) and dropped unit by unit, symbol tables and relocations are
+//! walked through in the file once for each batch of addresses. So addresses should come in batches.
+//! What stays of an object is where its units and tables are, as long as there is room ([`Limits`]);
 //! answers are kept longer than objects. Both are known by build id, so that a library that many
 //! containers carry is read once.
 
@@ -25,7 +28,7 @@ mod perf_map;
 mod plt;
 mod symbol_table;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::{BuildId, ElfAddress, ObjectFile};
@@ -97,13 +100,13 @@ pub struct Limits {
     pub symbols: usize,
     /// Objects that are held read.
     pub objects: usize,
-    /// Bytes that they may take together; the one asked about last is held in any case.
+    /// Bytes that they may take together once their addresses are answered.
     pub object_bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { symbols: 1 << 16, objects: 128, object_bytes: 64 << 20 }
+        Self { symbols: 1 << 16, objects: 128, object_bytes: 16 << 20 }
     }
 }
 
@@ -124,7 +127,7 @@ pub struct SymbolizerStats {
     pub objects_read: u64,
     /// Of those, ones with a part that could not be read.
     pub unreadable_objects: u64,
-    /// Objects named by their symbol table only, since their DWARF is over its size limit.
+    /// Objects named by their symbol table only, since their DWARF is compressed and over its size limit.
     pub dwarf_too_large: u64,
     /// DWARF units that were malformed.
     pub malformed_units: u64,
@@ -214,14 +217,33 @@ impl Symbolizer {
         addresses: &[ElfAddress],
     ) -> Vec<Symbol> {
         let number = self.number_of(object.build_id());
-        let mut symbols = Vec::with_capacity(addresses.len());
+        let mut symbols: Vec<Option<Symbol>> = Vec::with_capacity(addresses.len());
+        let mut missing = BTreeMap::new();
         for &address in addresses {
-            let symbol = self.address(number, pid, object, address);
-            self.stats.unknown += u64::from(symbol.is_err());
-            symbols.push(symbol);
+            let held = self.cache.get((number, address.0)).cloned();
+            if held.is_none() {
+                missing.insert(address, None);
+            }
+            symbols.push(held);
         }
-        self.account(number);
-        self.evict(number);
+        self.stats.hits += symbols.iter().filter(|symbol| symbol.is_some()).count() as u64;
+        self.stats.misses += missing.len() as u64;
+        if !missing.is_empty() {
+            let asked: Vec<ElfAddress> = missing.keys().copied().collect();
+            let found = self.look_up(number, pid, object, &asked);
+            for ((address, slot), symbol) in missing.iter_mut().zip(found) {
+                self.cache.insert((number, address.0), symbol.clone());
+                *slot = Some(symbol);
+            }
+            self.account(number);
+        }
+        self.evict();
+        let answer = |(address, held): (&ElfAddress, Option<Symbol>)| {
+            let symbol = held.or_else(|| missing.get(address).cloned().flatten());
+            symbol.unwrap_or(Err(UnknownReason::NoSymbol))
+        };
+        let symbols: Vec<Symbol> = addresses.iter().zip(symbols).map(answer).collect();
+        self.stats.unknown += symbols.iter().filter(|symbol| symbol.is_err()).count() as u64;
         symbols
     }
 
@@ -284,18 +306,13 @@ impl Symbolizer {
         number
     }
 
-    fn address(
+    fn look_up(
         &mut self,
         number: u32,
         pid: Option<u32>,
         object: &Arc<ObjectFile>,
-        address: ElfAddress,
-    ) -> Symbol {
-        if let Some(symbol) = self.cache.get((number, address.0)) {
-            self.stats.hits += 1;
-            return symbol.clone();
-        }
-        self.stats.misses += 1;
+        addresses: &[ElfAddress],
+    ) -> Vec<Symbol> {
         let held = self.objects.entry(number).or_insert_with(|| {
             self.stats.objects_read += 1;
             HeldObject {
@@ -307,9 +324,7 @@ impl Symbolizer {
                 was_dwarf_too_large: false,
             }
         });
-        let symbol = held.symbols.symbolize(object, pid, address);
-        self.cache.insert((number, address.0), symbol.clone());
-        symbol
+        held.symbols.symbolize(object, pid, addresses)
     }
 
     /// Brings the figures about an object up to date after it was asked.
@@ -329,13 +344,14 @@ impl Symbolizer {
         }
     }
 
-    fn evict(&mut self, current: u32) {
+    fn evict(&mut self) {
         let mut bytes: usize = self.objects.values().map(|object| object.memory_bytes).sum();
         while self.objects.len() > self.limits.objects || bytes > self.limits.object_bytes {
-            let others = self.objects.iter().filter(|&(&number, _)| number != current);
-            let Some((&least, _)) = others.min_by_key(|(_, object)| object.last_use) else { return };
+            let Some((&least, _)) = self.objects.iter().min_by_key(|(_, object)| object.last_use) else {
+                return;
+            };
             if let Some(evicted) = self.objects.remove(&least) {
-                bytes -= evicted.memory_bytes;
+                bytes = bytes.saturating_sub(evicted.memory_bytes);
                 self.stats.evicted_objects += 1;
             }
         }
@@ -371,6 +387,28 @@ mod tests {
     }
 
     #[test]
+    fn one_at_a_time_with_nothing_held_gives_what_a_batch_gives() {
+        let object = own_executable();
+        let segment = object.segments().iter().find(|segment| segment.executable).unwrap();
+        let step = segment.file_bytes / 40;
+        let address = |index: u64| ElfAddress(segment.address.0 + index * 17 % 40 * step);
+        let addresses: Vec<ElfAddress> = (0..40).map(address).collect();
+        let batch = Symbolizer::new().object(&object, &addresses);
+        assert!(
+            batch.iter().any(|symbol| symbol.as_ref().is_ok_and(|frames| frames[0].line > 0)),
+            "{batch:?}"
+        );
+        let mut forgetful = Symbolizer::with_limits(Limits { symbols: 2, objects: 0, object_bytes: 0 });
+        for (address, expected) in addresses.iter().zip(&batch) {
+            assert_eq!(forgetful.object(&object, &[*address]), std::slice::from_ref(expected), "{address}");
+        }
+        assert_eq!(forgetful.stats().objects_read, 40);
+        // Twice the same address in one batch is looked up once.
+        let twice = Symbolizer::new().object(&object, &[addresses[3], addresses[1], addresses[3]]);
+        assert_eq!(twice, [batch[3].clone(), batch[1].clone(), batch[3].clone()]);
+    }
+
+    #[test]
     fn objects_and_answers_over_the_limits_are_forgotten_and_counted() {
         let object = own_executable();
         let other = Arc::new(
@@ -383,8 +421,7 @@ mod tests {
         }
         let stats = symbolizer.stats();
         assert!(stats.evicted_symbols >= 16, "{stats:?}");
-        assert_eq!(stats.evicted_objects, 19, "the one asked about last is held in any case");
-        assert_eq!(stats.objects, 1);
+        assert_eq!((stats.evicted_objects, stats.objects), (stats.objects_read, 0));
         assert_eq!(stats.unknown, 20);
     }
 }

@@ -12,23 +12,26 @@
 //! functions whose linkage name DWARF leaves out, and it makes names the same with and without debug
 //! information (`malloc`, where glibc's DWARF has `__GI___libc_malloc`).
 
-use super::dwarf::{self, Dwarf, DwarfError};
-use super::plt::PltStubs;
-use super::symbol_table::{AddressRange, SymbolTable, SymbolTableBuilder};
-use super::{Symbol, SymbolFrame, UnknownReason, debug_file, function_starts};
+use super::dwarf::{self, ObjectDwarf};
+use super::symbol_table::{AddressRange, FoundSymbol, SymbolTables};
+use super::{Symbol, SymbolFrame, UnknownReason, debug_file, function_starts, plt};
 use crate::go::GoSymbols;
 use crate::{ElfAddress, ObjectError, ObjectFile};
 
 /// Section holds code (`SHF_ALLOC | SHF_EXECINSTR`).
 const SHF_CODE: u64 = 0x2 | 0x4;
 
+/// Pages of Go's tables that stay read from one address to the next.
+const GO_WORKING_BYTES: usize = 4 << 20;
+
 /// What names the addresses of one object.
 #[derive(Debug)]
 pub struct NativeSymbols {
     go: Option<GoSymbols>,
     dwarf: LazyDwarf,
-    table: SymbolTable,
-    plt: PltStubs,
+    tables: SymbolTables,
+    /// Bytes of the object inside of `.gnu_debugdata`, whose table is held in memory.
+    mini_debug_bytes: usize,
     /// A source that is there could not be read: what is not found may have been in it.
     is_incomplete: bool,
     is_dwarf_too_large: bool,
@@ -41,11 +44,11 @@ enum LazyDwarf {
     InObject,
     /// Not asked for yet: in its debug file.
     InDebugFile(Box<ObjectFile>),
-    Read(Box<Dwarf>),
+    Read(Box<ObjectDwarf>),
 }
 
 impl NativeSymbols {
-    /// Reads the symbol tables of an object; DWARF only when it is first needed. `pid` is a process that
+    /// Finds the symbol tables of an object; DWARF only when it is first needed. `pid` is a process that
     /// has the object mapped, inside whose root a debug file is sought first.
     #[must_use]
     pub fn read(object: &ObjectFile, pid: Option<u32>) -> Self {
@@ -53,25 +56,24 @@ impl NativeSymbols {
         let mut note = |failed: bool| is_incomplete |= failed;
         let go = GoSymbols::read(object);
         note(go.is_err());
-        let executable = executable_ranges(object);
-        let mut builder = SymbolTableBuilder::default();
+        let mut mini_debug_bytes = 0;
+        let mut tables = SymbolTables::new(executable_ranges(object));
         let has_symtab = has_contents(object, ".symtab");
         let has_dwarf = dwarf::is_in(object);
         let debug_file =
             if has_symtab && has_dwarf { None } else { debug_file::find(object, pid).map(Box::new) };
         let symtab_in_debug_file = debug_file.as_deref().filter(|file| has_contents(file, ".symtab"));
         if has_symtab {
-            note(add_table(&mut builder, object, ".symtab", ".strtab", &executable).is_err());
+            note(tables.add(object, ".symtab", ".strtab").is_err());
         } else if let Some(file) = symtab_in_debug_file {
-            note(add_table(&mut builder, file, ".symtab", ".strtab", &executable).is_err());
+            note(tables.add(file, ".symtab", ".strtab").is_err());
         } else if has_contents(object, ".gnu_debugdata") {
             let added = debug_file::mini_debug_object(object)
-                .map(|inner| add_table(&mut builder, &inner, ".symtab", ".strtab", &executable));
-            note(!matches!(added, Some(Ok(()))));
+                .map(|inner| tables.add(&inner, ".symtab", ".strtab").map(|()| inner.file_bytes()));
+            mini_debug_bytes = added.as_ref().and_then(|added| added.as_ref().ok()).copied().unwrap_or(0);
+            note(!matches!(added, Some(Ok(_))));
         }
-        note(add_table(&mut builder, object, ".dynsym", ".dynstr", &executable).is_err());
-        let plt = PltStubs::read(object);
-        note(plt.is_err());
+        note(tables.add(object, ".dynsym", ".dynstr").is_err());
         Self {
             go: go.ok().flatten(),
             dwarf: match debug_file {
@@ -79,40 +81,89 @@ impl NativeSymbols {
                 Some(file) if dwarf::is_in(&file) => LazyDwarf::InDebugFile(file),
                 _ => LazyDwarf::Absent,
             },
-            table: builder.build(&executable, &function_starts::read(object)),
-            plt: plt.unwrap_or_default(),
+            tables,
+            mini_debug_bytes: usize::try_from(mini_debug_bytes).unwrap_or(usize::MAX),
             is_incomplete,
             is_dwarf_too_large: false,
         }
     }
 
-    /// Names an address of `object`, which must be the one that was read.
-    pub fn symbolize(&mut self, object: &ObjectFile, pid: Option<u32>, address: ElfAddress) -> Symbol {
-        if let Some(frames) = self.go.as_ref().and_then(|go| go.symbolize(address))
-            && !frames.is_empty()
-        {
-            return Ok(frames);
+    /// Names addresses of `object`, which must be the one that was read, in the order given.
+    pub fn symbolize(
+        &mut self,
+        object: &ObjectFile,
+        pid: Option<u32>,
+        addresses: &[ElfAddress],
+    ) -> Vec<Symbol> {
+        let go = |address: &ElfAddress| {
+            let go = self.go.as_mut()?;
+            go.forget_over(GO_WORKING_BYTES);
+            go.symbolize(*address).filter(|frames| !frames.is_empty())
+        };
+        let mut named: Vec<Option<Vec<SymbolFrame>>> = addresses.iter().map(go).collect();
+        let symbols = self.find_symbols(object, addresses, &named);
+        self.name_by_dwarf(object, pid, addresses, &symbols, &mut named);
+        for (frames, symbol) in named.iter_mut().zip(&symbols) {
+            if let (None, Some(symbol)) = (&frames, symbol) {
+                *frames = Some(vec![self::named(&String::from_utf8_lossy(&symbol.name))]);
+            }
         }
-        if let Some(frames) = self.frames_of_dwarf(object, pid, address) {
-            return Ok(frames);
-        }
-        if let Some(found) = self.table.find(address.0) {
-            return Ok(vec![named(&String::from_utf8_lossy(found.name))]);
-        }
-        if let Some(function) = self.plt.find(address.0) {
-            let mut frame = named(function);
-            frame.name.push_str("@plt");
-            return Ok(vec![frame]);
-        }
+        self.name_stubs(object, addresses, &mut named);
         let has_symbols =
-            self.go.is_some() || !matches!(self.dwarf, LazyDwarf::Absent) || !self.table.is_absent();
-        Err(if self.is_incomplete {
+            self.go.is_some() || !matches!(self.dwarf, LazyDwarf::Absent) || !self.tables.is_absent();
+        let unknown = if self.is_incomplete {
             UnknownReason::Unreadable
         } else if has_symbols {
             UnknownReason::NoSymbol
         } else {
             UnknownReason::NoSymbolTable
-        })
+        };
+        named.into_iter().map(|frames| frames.ok_or(unknown)).collect()
+    }
+
+    /// Symbols of the addresses that are not named yet.
+    fn find_symbols(
+        &mut self,
+        object: &ObjectFile,
+        addresses: &[ElfAddress],
+        named: &[Option<Vec<SymbolFrame>>],
+    ) -> Vec<Option<FoundSymbol>> {
+        let mut symbols = vec![None; addresses.len()];
+        let (indices, asked): (Vec<usize>, Vec<u64>) = not_named(addresses, named).unzip();
+        if asked.is_empty() {
+            return symbols;
+        }
+        match self.tables.find(&asked, |sorted| function_starts::last_before(object, sorted)) {
+            Ok(found) => {
+                for (index, found) in indices.into_iter().zip(found) {
+                    if let Some(symbol) = symbols.get_mut(index) {
+                        *symbol = found;
+                    }
+                }
+            }
+            Err(_) => self.is_incomplete = true,
+        }
+        symbols
+    }
+
+    fn name_stubs(
+        &mut self,
+        object: &ObjectFile,
+        addresses: &[ElfAddress],
+        named: &mut [Option<Vec<SymbolFrame>>],
+    ) {
+        let (indices, asked): (Vec<usize>, Vec<u64>) = not_named(addresses, named).unzip();
+        let Ok(functions) = plt::functions(object, &asked) else {
+            self.is_incomplete = true;
+            return;
+        };
+        for (index, function) in indices.into_iter().zip(functions) {
+            if let (Some(function), Some(frames)) = (function, named.get_mut(index)) {
+                let mut frame = self::named(&function);
+                frame.name.push_str("@plt");
+                *frames = Some(vec![frame]);
+            }
+        }
     }
 
     /// Bytes of memory held, about.
@@ -122,7 +173,8 @@ impl NativeSymbols {
             LazyDwarf::Read(dwarf) => dwarf.memory_bytes(),
             _ => 0,
         };
-        dwarf + self.table.memory_bytes() + self.plt.memory_bytes()
+        let go = self.go.as_ref().map_or(0, GoSymbols::memory_bytes);
+        go + dwarf + self.tables.memory_bytes() + self.mini_debug_bytes
     }
 
     /// Whether a source that is there could not be read.
@@ -146,31 +198,32 @@ impl NativeSymbols {
         }
     }
 
-    fn frames_of_dwarf(
+    /// Names what DWARF knows of the addresses that are not named yet, unit by unit.
+    fn name_by_dwarf(
         &mut self,
         object: &ObjectFile,
         pid: Option<u32>,
-        address: ElfAddress,
-    ) -> Option<Vec<SymbolFrame>> {
-        self.load_dwarf(object, pid);
-        let LazyDwarf::Read(dwarf) = &self.dwarf else { return None };
-        let mut found = dwarf.find(address.0);
-        let outermost = found.last_mut()?;
-        if let Some(symbol) = self.table.find(address.0)
-            && (symbol.sized || outermost.name.is_none())
-        {
-            outermost.name = Some(String::from_utf8_lossy(symbol.name).into_owned());
+        addresses: &[ElfAddress],
+        symbols: &[Option<FoundSymbol>],
+        named: &mut [Option<Vec<SymbolFrame>>],
+    ) {
+        let mut asked: Vec<(usize, u64)> = not_named(addresses, named).collect();
+        if asked.is_empty() {
+            return;
         }
-        outermost.name.as_ref()?;
-        let frame = |found: dwarf::DwarfFrame| SymbolFrame {
-            file: found.file,
-            line: found.line,
-            start_line: found.start_line,
-            ..named(&found.name.unwrap_or_default())
-        };
-        // An inlined function without a name (it stands in a file that was not found) is left out: the
-        // function around it is right, and its line is that of the call.
-        Some(found.into_iter().filter(|frame| frame.name.is_some()).map(frame).collect())
+        self.load_dwarf(object, pid);
+        let LazyDwarf::Read(dwarf) = &mut self.dwarf else { return };
+        asked.sort_by_cached_key(|&(_, address)| (dwarf.order(address), address));
+        for (index, address) in asked {
+            let symbol = symbols.get(index).and_then(Option::as_ref);
+            if let (Some(found), Some(frames)) =
+                (frames_of(dwarf.find(address), symbol), named.get_mut(index))
+            {
+                *frames = Some(found);
+            }
+        }
+        // The answers are kept; what they were made from is read again if others are asked for.
+        dwarf.forget();
     }
 
     fn load_dwarf(&mut self, object: &ObjectFile, pid: Option<u32>) {
@@ -180,18 +233,45 @@ impl NativeSymbols {
             LazyDwarf::InDebugFile(file) => file,
         };
         let supplement = debug_file::find_supplement(source, pid);
-        self.dwarf = match Dwarf::read(source, supplement.as_ref()) {
+        self.dwarf = match ObjectDwarf::read(source, supplement.as_ref()) {
             Ok(dwarf) => LazyDwarf::Read(Box::new(dwarf)),
-            Err(DwarfError::TooLarge(_) | DwarfError::Object(ObjectError::TooLarge { .. })) => {
+            Err(ObjectError::TooLarge { .. }) => {
                 self.is_dwarf_too_large = true;
                 LazyDwarf::Absent
             }
-            Err(DwarfError::Object(_)) => {
+            Err(_) => {
                 self.is_incomplete = true;
                 LazyDwarf::Absent
             }
         };
     }
+}
+
+/// Frames as DWARF has them, with the name that the symbol table has for the outermost.
+fn frames_of(mut found: Vec<dwarf::DwarfFrame>, symbol: Option<&FoundSymbol>) -> Option<Vec<SymbolFrame>> {
+    let outermost = found.last_mut()?;
+    if let Some(symbol) = symbol.filter(|symbol| symbol.sized || outermost.name.is_none()) {
+        outermost.name = Some(String::from_utf8_lossy(&symbol.name).into_owned());
+    }
+    outermost.name.as_ref()?;
+    let frame = |found: dwarf::DwarfFrame| SymbolFrame {
+        file: found.file,
+        line: found.line,
+        start_line: found.start_line,
+        ..named(&found.name.unwrap_or_default())
+    };
+    // An inlined function without a name (it stands in a file that was not found) is left out: the
+    // function around it is right, and its line is that of the call.
+    Some(found.into_iter().filter(|frame| frame.name.is_some()).map(frame).collect())
+}
+
+/// Index and address of what has no frames yet.
+fn not_named(
+    addresses: &[ElfAddress],
+    named: &[Option<Vec<SymbolFrame>>],
+) -> impl Iterator<Item = (usize, u64)> {
+    let pairs = addresses.iter().zip(named).enumerate();
+    pairs.filter(|(_, (_, frames))| frames.is_none()).map(|(index, (address, _))| (index, address.0))
 }
 
 fn named(linker_name: &str) -> SymbolFrame {
@@ -217,17 +297,4 @@ fn executable_ranges(object: &ObjectFile) -> Vec<AddressRange> {
     }
     let segments = object.segments().iter().filter(|segment| segment.executable);
     segments.map(|segment| range(segment.address, segment.memory_bytes)).collect()
-}
-
-fn add_table(
-    builder: &mut SymbolTableBuilder,
-    object: &ObjectFile,
-    symbols: &str,
-    names: &str,
-    executable: &[AddressRange],
-) -> Result<(), ObjectError> {
-    if let (Some(symbols), Some(names)) = (object.section(symbols)?, object.section(names)?) {
-        builder.add(&symbols.data, &names.data, executable);
-    }
-    Ok(())
 }

@@ -15,8 +15,8 @@ use crate::ObjectFile;
 
 /// Spans from which on threads are worth their start.
 const PARALLEL_SPANS: usize = 50_000;
-/// Spans of a batch: some milliseconds of work, some hundred kilobytes of ranges.
-const BATCH_SPANS: usize = 16_384;
+/// Spans of a batch: a millisecond of work, some hundred kilobytes of ranges.
+const BATCH_SPANS: usize = 4096;
 
 /// Ranges of one batch; rules by the batch's own numbers.
 struct Batch {

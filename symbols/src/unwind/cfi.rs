@@ -11,6 +11,7 @@ use std::ops::Range;
 use gimli::{BaseAddresses, DebugFrame, EhFrame, EhFrameHdr, EndianSlice, LittleEndian};
 
 use super::frame_section::{EntryReader, FrameSection};
+use super::go_rows::GoRows;
 use super::span::{self, Source, Span};
 use super::{Row, UnwindError, UnwindRule};
 use crate::object_file::MAX_FRAME_SECTION_BYTES;
@@ -43,7 +44,7 @@ pub(super) struct FrameData {
     bases: BaseAddresses,
     /// Executable ranges, sorted and disjoint.
     code: Vec<Range<u64>>,
-    go_rows: Vec<Row>,
+    go_rows: GoRows,
 }
 
 impl FrameData {
@@ -68,8 +69,7 @@ impl FrameData {
             Err(_) if data.eh_frame.is_some() => None,
             Err(error) => return Err(error.into()),
         };
-        crate::go::unwind_rows(object, &mut data.go_rows)?;
-        data.go_rows.sort_by_key(|row| row.address);
+        data.go_rows = GoRows::read(object)?;
         // Pointers relative to text or data are relative to these (LSB Core, DW_EH_PE_textrel).
         let address_of = |name| object.section_header(name).map_or(0, |header| header.address.0);
         data.bases = BaseAddresses::default().set_text(address_of(".text")).set_got(address_of(".got"));
@@ -106,7 +106,7 @@ impl FrameData {
 pub(super) struct FrameSources<'data> {
     eh_frame: Option<FrameSection<'data, EhFrame<EndianSlice<'data, LittleEndian>>>>,
     debug_frame: Option<FrameSection<'data, DebugFrame<EndianSlice<'data, LittleEndian>>>>,
-    go_rows: &'data [Row],
+    go_rows: &'data GoRows,
     code: &'data [Range<u64>],
     eh_frame_ends_at_terminator: bool,
 }
@@ -135,7 +135,7 @@ impl<'data> FrameSources<'data> {
                 &mut reader.eh_frame,
                 self.code,
                 ends_at_terminator,
-                |begin, bytes, offset| spans.push(Span { begin, bytes, source: Source::EhFrame(offset) }),
+                |begin, bytes, offset| spans.push(Span::new(begin, bytes, Source::EhFrame(offset))),
             );
             counts.add(entries);
             counts.overlapping += span::sort_and_separate(&mut spans);
@@ -145,7 +145,7 @@ impl<'data> FrameSources<'data> {
             let mut fillers = Vec::new();
             let entries =
                 section.list_entries(&mut reader.debug_frame, self.code, false, |begin, bytes, offset| {
-                    fillers.push(Span { begin, bytes, source: Source::DebugFrame(offset) });
+                    fillers.push(Span::new(begin, bytes, Source::DebugFrame(offset)));
                 });
             counts.add(entries);
             counts.overlapping += span::sort_and_separate(&mut fillers);
@@ -162,7 +162,7 @@ impl<'data> FrameSources<'data> {
         follows_rbx: bool,
         mut on_rule: impl FnMut(u64, u64, UnwindRule),
     ) -> u64 {
-        match span.source {
+        match span.source() {
             Source::EhFrame(offset) => self.eh_frame.as_ref().map_or(0, |section| {
                 section.rules_of_entry(&mut reader.eh_frame, offset, span, follows_rbx, on_rule)
             }),
@@ -170,12 +170,12 @@ impl<'data> FrameSources<'data> {
                 section.rules_of_entry(&mut reader.debug_frame, offset, span, follows_rbx, on_rule)
             }),
             Source::Go => {
-                let next = self.go_rows.partition_point(|row| row.address.0 <= span.begin);
-                let mut rows =
-                    self.go_rows.get(next.saturating_sub(1)..).unwrap_or_default().iter().peekable();
-                while let Some(row) = rows.next() {
+                let mut index = self.go_rows.after(span.begin).saturating_sub(1);
+                while let Some(row) = self.go_rows.get(index) {
+                    index += 1;
                     let begin = row.address.0.max(span.begin);
-                    let end = rows.peek().map_or(span.end(), |next| next.address.0.min(span.end()));
+                    let next = self.go_rows.get(index);
+                    let end = next.map_or(span.end(), |next| next.address.0.min(span.end()));
                     if begin >= span.end() {
                         break;
                     }
@@ -270,9 +270,9 @@ fn eh_frame_by_header(object: &ObjectFile) -> Option<Section> {
 }
 
 /// Go's rows as spans: each stretch between two rows of NONE, within the code.
-fn go_spans(rows: &[Row], code: &[Range<u64>]) -> Vec<Span> {
+fn go_spans(rows: &GoRows, code: &[Range<u64>]) -> Vec<Span> {
     let mut spans: Vec<Span> = Vec::new();
-    for (index, row) in rows.iter().enumerate() {
+    for (index, row) in (0..rows.len()).filter_map(|index| Some((index, rows.get(index)?))) {
         if row.rule == UnwindRule::NONE {
             continue;
         }
@@ -289,7 +289,7 @@ fn go_spans(rows: &[Row], code: &[Range<u64>]) -> Vec<Span> {
             }
             _ if begin < end => {
                 let bytes = u32::try_from(end - begin).unwrap_or(u32::MAX);
-                spans.push(Span { begin, bytes, source: Source::Go });
+                spans.push(Span::new(begin, bytes, Source::Go));
             }
             _ => {}
         }

@@ -293,7 +293,7 @@ mod tests {
             let section = EhFrame::new(&self.data, LittleEndian);
             let section = FrameSection::new(section, &self.data, BaseAddresses::default());
             let offset = u32::try_from(offset).unwrap();
-            let span = Span { begin, bytes, source: Source::EhFrame(offset) };
+            let span = Span::new(begin, bytes, Source::EhFrame(offset));
             let mut found = Vec::new();
             section.rules_of_entry(&mut EntryReader::new(), offset, &span, false, |begin, end, rule| {
                 found.push((begin, end, rule.cfa, rule.cfa_offset));

@@ -12,6 +12,7 @@ mod cache_file;
 pub mod cfi;
 mod expression;
 mod frame_section;
+mod go_rows;
 pub mod layout;
 mod packer;
 mod rule;

@@ -199,18 +199,27 @@ impl Packer {
         let directory_pages = self.directory.len().div_ceil(DIRECTORY_PER_PAGE);
         let rule_pages = rules.len().div_ceil(RULES_PER_PAGE);
         let leaf_pages = self.leaves.len() / PAGE_BYTES;
-        let mut pages = Vec::with_capacity((directory_pages + rule_pages + leaf_pages) * PAGE_BYTES);
+        let mut head = Vec::with_capacity((directory_pages + rule_pages) * PAGE_BYTES);
         for entry in &self.directory {
-            pages.extend_from_slice(&entry.leaf.to_le_bytes());
-            pages.extend_from_slice(&entry.first.to_le_bytes());
-            pages.extend_from_slice(&entry.count.to_le_bytes());
+            head.extend_from_slice(&entry.leaf.to_le_bytes());
+            head.extend_from_slice(&entry.first.to_le_bytes());
+            head.extend_from_slice(&entry.count.to_le_bytes());
         }
-        pages.resize(directory_pages * PAGE_BYTES, 0);
+        head.resize(directory_pages * PAGE_BYTES, 0);
         for rule in rules {
-            pages.extend_from_slice(&rule.to_bytes());
+            head.extend_from_slice(&rule.to_bytes());
         }
-        pages.resize((directory_pages + rule_pages) * PAGE_BYTES, 0);
-        pages.append(&mut self.leaves);
+        head.resize((directory_pages + rule_pages) * PAGE_BYTES, 0);
+        // Moved up within their own memory: a second copy of all leaves would be half of the peak.
+        let mut pages = self.leaves;
+        let leaf_bytes = pages.len();
+        pages.reserve_exact(head.len());
+        pages.resize(leaf_bytes + head.len(), 0);
+        pages.copy_within(..leaf_bytes, head.len());
+        if let Some(front) = pages.get_mut(..head.len()) {
+            front.copy_from_slice(&head);
+        }
+        pages.shrink_to_fit();
         Ok(UnwindTable {
             text_begin: ElfAddress(self.first_chunk << CHUNK_BITS),
             // All three are limited above.

@@ -16,15 +16,39 @@ pub(super) enum Source {
     Go,
 }
 
-/// A half-open address range with one source. At most 4 GiB.
+/// A half-open address range with one source. At most 4 GiB. 16 bytes: large programs have a million.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Span {
     pub begin: u64,
     pub bytes: u32,
-    pub source: Source,
+    /// Which source in the two highest bits, offset below: sections of more than 1 GiB are not read.
+    source: u32,
 }
 
+const DEBUG_FRAME: u32 = 1 << 30;
+const GO: u32 = 2 << 30;
+const OFFSET_MASK: u32 = DEBUG_FRAME - 1;
+const _: () = assert!(crate::object_file::MAX_FRAME_SECTION_BYTES <= OFFSET_MASK as u64);
+
 impl Span {
+    pub(super) fn new(begin: u64, bytes: u32, source: Source) -> Self {
+        let source = match source {
+            Source::EhFrame(offset) => offset & OFFSET_MASK,
+            Source::DebugFrame(offset) => offset & OFFSET_MASK | DEBUG_FRAME,
+            Source::Go => GO,
+        };
+        Self { begin, bytes, source }
+    }
+
+    pub(super) fn source(&self) -> Source {
+        let offset = self.source & OFFSET_MASK;
+        match self.source & !OFFSET_MASK {
+            0 => Source::EhFrame(offset),
+            DEBUG_FRAME => Source::DebugFrame(offset),
+            _ => Source::Go,
+        }
+    }
+
     pub(super) fn end(&self) -> u64 {
         self.begin.saturating_add(u64::from(self.bytes))
     }
@@ -84,12 +108,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn span(begin: u64, end: u64, source: Source) -> Span {
-        Span { begin, bytes: u32::try_from(end - begin).unwrap(), source }
+        Span::new(begin, u32::try_from(end - begin).unwrap(), source)
     }
 
     fn source_at(spans: &[Span], address: u64) -> Option<Source> {
         let mut at = spans.iter().filter(|span| (span.begin..span.end()).contains(&address));
-        let found = at.next().map(|span| span.source);
+        let found = at.next().map(Span::source);
         assert!(at.next().is_none(), "{address} is covered twice");
         found
     }
@@ -103,6 +127,16 @@ mod tests {
         ];
         assert_eq!(sort_and_separate(&mut spans), 2);
         assert_eq!(spans, [span(0, 40, Source::EhFrame(1)), span(40, 60, Source::EhFrame(2))]);
+    }
+
+    #[test]
+    fn a_source_comes_back_as_it_went_in_up_to_the_largest_offset() {
+        assert_eq!(size_of::<Span>(), 16);
+        for offset in [0, 1, crate::object_file::MAX_FRAME_SECTION_BYTES as u32, OFFSET_MASK] {
+            for source in [Source::EhFrame(offset), Source::DebugFrame(offset), Source::Go] {
+                assert_eq!(Span::new(5, 6, source).source(), source);
+            }
+        }
     }
 
     #[test]

@@ -5,13 +5,12 @@
 
 use gimli::{AttributeValue, UnitOffset};
 
-use super::Slice;
+use super::{Dwarf, PagedReader};
 
 /// Inlined calls at one address.
 const MAX_INLINED: usize = 256;
 
-type Unit<'data> = gimli::Unit<Slice<'data>>;
-type Dwarf<'data> = gimli::Dwarf<Slice<'data>>;
+type Unit<'data> = gimli::Unit<PagedReader<'data>>;
 
 /// An inlined call that holds an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +117,7 @@ impl Ranges {
         dwarf: &Dwarf<'data>,
         unit: &Unit<'data>,
         name: gimli::DwAt,
-        value: AttributeValue<Slice<'data>>,
+        value: AttributeValue<PagedReader<'data>>,
     ) -> gimli::Result<()> {
         match name {
             gimli::DW_AT_low_pc => self.low = dwarf.attr_address(unit, value)?,

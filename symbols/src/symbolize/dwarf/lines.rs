@@ -1,12 +1,13 @@
 //! Line tables: which file and line an address belongs to (DWARF 5, section 6.2).
 
-use gimli::AttributeValue;
+use std::borrow::Cow;
 
-use super::Slice;
+use gimli::{AttributeValue, Reader};
+
+use super::{Dwarf, PagedReader};
 use crate::symbolize::intervals::Intervals;
 
-type Unit<'data> = gimli::Unit<Slice<'data>>;
-type Dwarf<'data> = gimli::Dwarf<Slice<'data>>;
+type Unit<'data> = gimli::Unit<PagedReader<'data>>;
 
 #[derive(Debug, Clone, Copy)]
 struct Row {
@@ -86,7 +87,8 @@ pub fn file_name(dwarf: &Dwarf<'_>, unit: &Unit<'_>, number: u64) -> String {
     let mut path = String::new();
     // Folder 0 is that of compilation; since DWARF 5 it stands in the table itself.
     if file.directory_index() != 0 || header.version() < 5 {
-        path = unit.comp_dir.map(|folder| folder.to_string_lossy().into_owned()).unwrap_or_default();
+        let folder = unit.comp_dir.as_ref().and_then(|folder| folder.to_string_lossy().ok());
+        path = folder.map(Cow::into_owned).unwrap_or_default();
     }
     if file.directory_index() != 0 || header.version() >= 5 {
         append(&mut path, dwarf, unit, file.directory(header));
@@ -99,10 +101,10 @@ fn append<'data>(
     path: &mut String,
     dwarf: &Dwarf<'data>,
     unit: &Unit<'data>,
-    part: Option<AttributeValue<Slice<'data>>>,
+    part: Option<AttributeValue<PagedReader<'data>>>,
 ) {
     let Some(part) = part.and_then(|part| dwarf.attr_string(unit, part).ok()) else { return };
-    let part = part.to_string_lossy();
+    let Ok(part) = part.to_string_lossy() else { return };
     if part.starts_with('/') {
         path.clear();
     } else if !path.is_empty() && !path.ends_with('/') {

@@ -1,34 +1,36 @@
 //! Units of an object's DWARF: which one holds an address, and what it says there.
 
 use std::cell::{Cell, OnceCell};
+use std::sync::Arc;
 
-use gimli::{DebugInfoOffset, UnitOffset, UnitSectionOffset};
+use gimli::{DebugInfoOffset, Reader, UnitOffset};
 
 use super::functions::{self, Inlined};
+use super::index::{FileIndex, UnitIndex};
 use super::lines::{self, Lines};
-use super::{DwarfFrame, Slice};
-use crate::little_endian::{u16_at, u32_at, u64_at};
+use super::{Dwarf, DwarfFrame, PagedReader};
 use crate::symbolize::intervals::Intervals;
 
-/// Ranges of all units together, and of the functions of one unit.
-const MAX_RANGES: usize = 8 << 20;
+/// Ranges of the functions of one unit.
+const MAX_RANGES: usize = 1 << 20;
 /// Units that are asked about one address: more than one only where linking merged equal functions.
 const MAX_UNITS_AT_ADDRESS: usize = 16;
 /// Entries followed from an inlined copy to the declaration that has its name.
 const MAX_ORIGINS: usize = 16;
-/// Largest header of a line program (its table of files): gimli reserves memory in proportion.
-const MAX_LINE_HEADER_BYTES: u64 = 16 << 20;
 
-type Unit<'data> = gimli::Unit<Slice<'data>>;
-type UnitHeader<'data> = gimli::UnitHeader<Slice<'data>>;
+type Unit<'data> = gimli::Unit<PagedReader<'data>>;
 
-/// A unit, read as far as it was needed so far.
+/// A unit that could not be read.
 #[derive(Debug)]
-struct Slot<'data> {
-    header: UnitHeader<'data>,
-    /// `None`: malformed.
-    unit: OnceCell<Option<Unit<'data>>>,
-    code: OnceCell<Option<UnitCode>>,
+pub struct Malformed;
+
+/// A unit, read as far as it was needed so far. `None`: malformed.
+type Slot<'data> = OnceCell<Option<Box<OpenUnit<'data>>>>;
+
+#[derive(Debug)]
+struct OpenUnit<'data> {
+    unit: Unit<'data>,
+    code: OnceCell<UnitCode>,
 }
 
 #[derive(Debug)]
@@ -45,49 +47,33 @@ struct EntryPlace {
     offset: UnitOffset,
 }
 
-/// All units of one object.
+/// Units of one object that were asked about.
 #[derive(Debug)]
 pub struct Units<'data> {
-    dwarf: gimli::Dwarf<Slice<'data>>,
-    slots: Vec<Slot<'data>>,
-    supplement_slots: Vec<Slot<'data>>,
-    /// Indices of `slots`.
-    by_address: Intervals<u32>,
-    line_programs: Vec<u64>,
-    supplement_line_programs: Vec<u64>,
+    dwarf: Dwarf<'data>,
+    index: Arc<UnitIndex>,
+    slots: Box<[Slot<'data>]>,
+    supplement_slots: Box<[Slot<'data>]>,
     parsed_bytes: Cell<usize>,
     malformed: Cell<u64>,
 }
 
 impl<'data> Units<'data> {
-    /// Lists units and their address ranges. Linear in the number of units.
-    pub fn list(dwarf: gimli::Dwarf<Slice<'data>>) -> Self {
-        let (slots, mut malformed) = slots_of(&dwarf);
-        let line_programs = line_programs(dwarf.debug_line.reader_bytes());
-        let (supplement_slots, supplement_line_programs) = match dwarf.sup() {
-            Some(supplement) => {
-                let (slots, malformed_too) = slots_of(supplement);
-                malformed += malformed_too;
-                (slots, self::line_programs(supplement.debug_line.reader_bytes()))
-            }
-            None => (Vec::new(), Vec::new()),
-        };
-        let mut units = Self {
+    /// No unit is read yet.
+    pub fn new(dwarf: Dwarf<'data>, index: Arc<UnitIndex>) -> Self {
+        let slots = |file: &FileIndex| file.units.iter().map(|_| Slot::default()).collect::<Box<[_]>>();
+        Self {
             dwarf,
-            slots,
-            supplement_slots,
-            by_address: Intervals::new(Vec::new()),
-            line_programs,
-            supplement_line_programs,
+            slots: slots(&index.object),
+            supplement_slots: slots(&index.supplement),
             parsed_bytes: Cell::new(0),
-            malformed: Cell::new(malformed),
-        };
-        units.by_address = units.list_ranges();
-        units
+            malformed: Cell::new(0),
+            index,
+        }
     }
 
     pub fn memory_bytes(&self) -> usize {
-        self.slots.len() * size_of::<Slot<'_>>() + self.by_address.memory_bytes() + self.parsed_bytes.get()
+        (self.slots.len() + self.supplement_slots.len()) * size_of::<Slot<'_>>() + self.parsed_bytes.get()
     }
 
     pub fn malformed(&self) -> u64 {
@@ -97,9 +83,10 @@ impl<'data> Units<'data> {
     /// See [`super::Dwarf::find`].
     pub fn find(&self, address: u64) -> Vec<DwarfFrame> {
         let mut only_line = None;
-        for index in self.by_address.covering(address).take(MAX_UNITS_AT_ADDRESS) {
+        for index in self.index.by_address.covering(address).take(MAX_UNITS_AT_ADDRESS) {
             let index = index as usize;
-            let (Some(unit), Some(code)) = (self.unit(index), self.code(index)) else { continue };
+            let Some(open) = self.unit(index) else { continue };
+            let (unit, code) = (&open.unit, self.code(open));
             let line = code.lines.find(address);
             let function = code.functions.covering(address).next();
             if let Some(function) = function {
@@ -170,7 +157,7 @@ impl<'data> Units<'data> {
                 let value = attribute.value();
                 let text = || {
                     let text = dwarf.attr_string(unit, value).ok()?;
-                    Some(text.to_string_lossy().into_owned())
+                    Some(text.to_string_lossy().ok()?.into_owned())
                 };
                 match attribute.name() {
                     gimli::DW_AT_linkage_name | gimli::DW_AT_MIPS_linkage_name => linkage_name = text(),
@@ -191,120 +178,61 @@ impl<'data> Units<'data> {
         (linkage_name.or(plain_name), start_line.unwrap_or(0))
     }
 
-    fn resolve(&self, from: EntryPlace, value: &gimli::AttributeValue<Slice<'data>>) -> Option<EntryPlace> {
+    fn resolve(
+        &self,
+        from: EntryPlace,
+        value: &gimli::AttributeValue<PagedReader<'data>>,
+    ) -> Option<EntryPlace> {
         let (in_supplement, offset) = match *value {
             gimli::AttributeValue::UnitRef(offset) => return Some(EntryPlace { offset, ..from }),
             gimli::AttributeValue::DebugInfoRef(offset) => (from.in_supplement, offset),
             gimli::AttributeValue::DebugInfoRefSup(offset) => (true, offset),
             _ => return None,
         };
-        let slots = if in_supplement { &self.supplement_slots } else { &self.slots };
-        let unit = slot_at(slots, offset)?;
-        let offset = offset.to_unit_offset(&slots.get(unit)?.header)?;
+        let (dwarf, index) = if in_supplement {
+            (self.dwarf.sup()?, &self.index.supplement)
+        } else {
+            (&self.dwarf, &self.index.object)
+        };
+        let unit = index.unit_at(offset)?;
+        let header = dwarf.debug_info.header_from_offset(DebugInfoOffset(*index.units.get(unit)?)).ok()?;
+        let offset = offset.to_unit_offset(&header)?;
         Some(EntryPlace { in_supplement, unit, offset })
     }
 
-    fn unit_of(&self, place: EntryPlace) -> Option<(&gimli::Dwarf<Slice<'data>>, &Unit<'data>)> {
+    fn unit_of(&self, place: EntryPlace) -> Option<(&Dwarf<'data>, &Unit<'data>)> {
         if !place.in_supplement {
-            return Some((&self.dwarf, self.unit(place.unit)?));
+            return Some((&self.dwarf, &self.unit(place.unit)?.unit));
         }
         let supplement = self.dwarf.sup()?;
         let slot = self.supplement_slots.get(place.unit)?;
-        let unit =
-            slot.unit.get_or_init(|| self.open(supplement, slot.header, &self.supplement_line_programs).ok());
-        Some((supplement, unit.as_ref()?))
+        let open = slot.get_or_init(|| self.open(supplement, &self.index.supplement, place.unit));
+        Some((supplement, &open.as_ref()?.unit))
     }
 
-    fn unit(&self, index: usize) -> Option<&Unit<'data>> {
+    fn unit(&self, index: usize) -> Option<&OpenUnit<'data>> {
         let slot = self.slots.get(index)?;
-        let unit = slot.unit.get_or_init(|| {
-            let unit = self.open(&self.dwarf, slot.header, &self.line_programs);
-            unit.inspect_err(|_| self.count_malformed()).ok()
-        });
-        unit.as_ref()
+        slot.get_or_init(|| self.open(&self.dwarf, &self.index.object, index)).as_deref()
     }
 
-    fn code(&self, index: usize) -> Option<&UnitCode> {
-        let unit = self.unit(index)?;
-        let code = self.slots.get(index)?.code.get_or_init(|| {
-            let functions = functions::list(&self.dwarf, unit, MAX_RANGES);
-            let functions = functions.inspect_err(|_| self.count_malformed()).unwrap_or_default();
-            let lines = Lines::read(unit).inspect_err(|_| self.count_malformed()).unwrap_or_default();
-            let code = UnitCode { functions: Intervals::new(functions), lines };
-            self.count_bytes(code.functions.memory_bytes() + code.lines.memory_bytes());
-            Some(code)
-        });
-        code.as_ref()
-    }
-
-    /// Reads a unit's first entry and abbreviations.
-    fn open(
-        &self,
-        dwarf: &gimli::Dwarf<Slice<'data>>,
-        header: UnitHeader<'data>,
-        line_programs: &[u64],
-    ) -> gimli::Result<Unit<'data>> {
-        let abbreviations = dwarf.abbreviations(&header)?;
-        let mut cursor = header.entries(&abbreviations);
-        cursor.next_dfs()?;
-        let root = cursor.current().ok_or(gimli::Error::MissingUnitDie)?;
-        if let Some(gimli::AttributeValue::DebugLineRef(offset)) = root.attr_value(gimli::DW_AT_stmt_list)
-            && line_programs.binary_search(&(offset.0 as u64)).is_err()
-        {
-            return Err(gimli::Error::UnexpectedEof(gimli::ReaderOffsetId(0)));
-        }
-        drop(cursor);
-        let unit = Unit::new_with_abbreviations(dwarf, header, abbreviations)?;
+    fn open(&self, dwarf: &Dwarf<'data>, index: &FileIndex, unit: usize) -> Option<Box<OpenUnit<'data>>> {
+        let unit = open(dwarf, index, *index.units.get(unit)?);
+        let unit = unit.inspect_err(|_| self.count_malformed()).ok()?;
         // Tables of abbreviations and files; their size is not told.
         let files = unit.line_program.as_ref().map_or(0, |program| program.header().file_names().len());
-        self.count_bytes(size_of::<Unit<'_>>() + files * 160 + (16 << 10));
-        Ok(unit)
+        self.count_bytes(size_of::<OpenUnit<'_>>() + files * 320 + (16 << 10));
+        Some(Box::new(OpenUnit { unit, code: OnceCell::new() }))
     }
 
-    fn list_ranges(&self) -> Intervals<u32> {
-        let mut ranges = Vec::new();
-        let mut is_listed = vec![false; self.slots.len()];
-        let mut headers = self.dwarf.debug_aranges.headers();
-        while let Ok(Some(header)) = headers.next() {
-            let offset = header.debug_info_offset();
-            let Some(index) = slot_at(&self.slots, offset) else { continue };
-            let Some(slot) = self.slots.get(index) else { continue };
-            if slot.header.offset() != UnitSectionOffset(offset.0) {
-                continue;
-            }
-            let mut entries = header.entries();
-            while let Ok(Some(entry)) = entries.next() {
-                let range = entry.range();
-                if ranges.len() < MAX_RANGES && range.begin > 0 {
-                    ranges.push((range.begin, range.end, index as u32));
-                    is_listed[index] = true;
-                }
-            }
-        }
-        for (index, slot) in self.slots.iter().enumerate() {
-            if is_listed[index] || ranges.len() >= MAX_RANGES {
-                continue;
-            }
-            // Not kept: a program has thousands of units, and few of them are asked about.
-            let bytes_before = self.parsed_bytes.get();
-            let unit = self.open(&self.dwarf, slot.header, &self.line_programs);
-            self.parsed_bytes.set(bytes_before);
-            let Ok(unit) = unit else {
-                self.count_malformed();
-                continue;
-            };
-            let Ok(mut unit_ranges) = self.dwarf.unit_ranges(&unit) else { continue };
-            while let Ok(Some(range)) = unit_ranges.next() {
-                if ranges.len() >= MAX_RANGES {
-                    break;
-                }
-                // What the linker threw away begins at 0.
-                if range.begin > 0 {
-                    ranges.push((range.begin, range.end, index as u32));
-                }
-            }
-        }
-        Intervals::new(ranges)
+    fn code<'unit>(&self, open: &'unit OpenUnit<'data>) -> &'unit UnitCode {
+        open.code.get_or_init(|| {
+            let functions = functions::list(&self.dwarf, &open.unit, MAX_RANGES);
+            let functions = functions.inspect_err(|_| self.count_malformed()).unwrap_or_default();
+            let lines = Lines::read(&open.unit).inspect_err(|_| self.count_malformed()).unwrap_or_default();
+            let code = UnitCode { functions: Intervals::new(functions), lines };
+            self.count_bytes(code.functions.memory_bytes() + code.lines.memory_bytes());
+            code
+        })
     }
 
     fn count_bytes(&self, bytes: usize) {
@@ -316,85 +244,36 @@ impl<'data> Units<'data> {
     }
 }
 
-fn slots_of<'data>(dwarf: &gimli::Dwarf<Slice<'data>>) -> (Vec<Slot<'data>>, u64) {
-    let mut slots = Vec::new();
-    let mut headers = dwarf.units();
-    loop {
-        match headers.next() {
-            Ok(Some(header)) => {
-                slots.push(Slot { header, unit: OnceCell::new(), code: OnceCell::new() });
-            }
-            Ok(None) => return (slots, 0),
-            // There is no way to the units after a header that is no header.
-            Err(_) => return (slots, 1),
-        }
+/// Reads the first entry and the abbreviations of the unit at an offset.
+fn open<'data>(dwarf: &Dwarf<'data>, index: &FileIndex, offset: usize) -> gimli::Result<Unit<'data>> {
+    let header = dwarf.debug_info.header_from_offset(DebugInfoOffset(offset))?;
+    let abbreviations = dwarf.abbreviations(&header)?;
+    let mut cursor = header.entries(&abbreviations);
+    cursor.next_dfs()?;
+    let root = cursor.current().ok_or(gimli::Error::MissingUnitDie)?;
+    if let Some(gimli::AttributeValue::DebugLineRef(offset)) = root.attr_value(gimli::DW_AT_stmt_list)
+        && index.line_programs.binary_search(&offset.0).is_err()
+    {
+        return Err(gimli::Error::UnexpectedEof(gimli::ReaderOffsetId(0)));
     }
+    drop(cursor);
+    Unit::new_with_abbreviations(dwarf, header, abbreviations)
 }
 
-fn slot_at(slots: &[Slot<'_>], offset: DebugInfoOffset) -> Option<usize> {
-    let after = slots.partition_point(|slot| slot.header.offset().0 <= offset.0);
-    after.checked_sub(1)
-}
-
-/// Where line programs begin, as far as their sizes lead from one to the next and their headers are not
-/// absurd. A unit that points anywhere else is not read.
-fn line_programs(section: &[u8]) -> Vec<u64> {
-    let mut starts = Vec::new();
-    let mut position = 0_usize;
-    while let Some(length) = u32_at(section, position) {
-        let (length, word_bytes) = if length == u32::MAX {
-            (u64_at(section, position + 4), 8)
-        } else {
-            (Some(u64::from(length)), 4)
-        };
-        let body = position + if word_bytes == 8 { 12 } else { 4 };
-        let end = length.and_then(|length| body.checked_add(usize::try_from(length).ok()?));
-        let Some(end) = end.filter(|&end| end <= section.len()) else { break };
-        let version = u16_at(section, body).unwrap_or(0);
-        let header_length_at = body + if version >= 5 { 4 } else { 2 };
-        let header_bytes = if word_bytes == 8 {
-            u64_at(section, header_length_at)
-        } else {
-            u32_at(section, header_length_at).map(u64::from)
-        };
-        if header_bytes.is_some_and(|bytes| bytes <= MAX_LINE_HEADER_BYTES) {
-            starts.push(position as u64);
-        }
-        position = end;
+/// Hands on the address ranges of the unit at an offset, as its first entry has them.
+///
+/// # Errors
+/// [`Malformed`] if the unit cannot be read.
+pub fn ranges_of(
+    dwarf: &Dwarf<'_>,
+    index: &FileIndex,
+    offset: usize,
+    mut on_range: impl FnMut(u64, u64),
+) -> Result<(), Malformed> {
+    let unit = open(dwarf, index, offset).map_err(|_| Malformed)?;
+    let Ok(mut ranges) = dwarf.unit_ranges(&unit) else { return Ok(()) };
+    while let Ok(Some(range)) = ranges.next() {
+        on_range(range.begin, range.end);
     }
-    starts
-}
-
-/// The bytes of a section.
-trait ReaderBytes<'data> {
-    fn reader_bytes(&self) -> &'data [u8];
-}
-
-impl<'data> ReaderBytes<'data> for gimli::DebugLine<Slice<'data>> {
-    fn reader_bytes(&self) -> &'data [u8] {
-        gimli::Section::reader(self).slice()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn line_programs_are_followed_by_their_sizes_and_absurd_headers_left_out() {
-        let program = |header_bytes: u32| {
-            let mut bytes = 10_u32.to_le_bytes().to_vec();
-            bytes.extend(4_u16.to_le_bytes());
-            bytes.extend(header_bytes.to_le_bytes());
-            bytes.extend([0; 4]);
-            bytes
-        };
-        let section = [program(4), program(u32::MAX), program(4)].concat();
-        assert_eq!(line_programs(&section), [0, 28]);
-        assert_eq!(line_programs(&section[..section.len() - 1]), [0]);
-        let mut wide = u32::MAX.to_le_bytes().to_vec();
-        wide.extend(u64::MAX.to_le_bytes());
-        assert_eq!(line_programs(&wide), [0_u64; 0]);
-        assert_eq!(line_programs(&[0xff; 5]), [0_u64; 0]);
-    }
+    Ok(())
 }
