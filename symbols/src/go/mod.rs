@@ -26,4 +26,4 @@ mod unwind;
 
 pub use symbols::{GoSymbols, Inlining};
 pub(crate) use unwind::for_each_row;
-pub use unwind::{FRAME_POINTER_TO_OTHER_STACK, unwind_rows};
+pub use unwind::unwind_rows;
