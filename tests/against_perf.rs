@@ -4,7 +4,7 @@
 mod support;
 
 use std::collections::HashMap;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use support::folded::{Folded, Kind, percent};
 use support::program::{Program, fixture_command};
@@ -33,50 +33,53 @@ fn shares_of(counts: HashMap<String, u64>) -> SelfShares {
     counts.into_iter().map(|(name, count)| (name, percent(count, total))).collect()
 }
 
-/// By perf: the innermost function that was called, for each sample.
-fn by_perf(pid: u32, seconds: u64) -> SelfShares {
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let data = directory.path().join("perf.data");
-    let status = Command::new("perf")
-        .args([
-            "record",
-            "-q",
-            "-e",
-            "cpu-clock",
-            "-F",
-            "997",
-            "--call-graph",
-            "dwarf",
-            "-p",
-            &pid.to_string(),
-            "-o",
-        ])
-        .arg(&data)
-        .args(["--", "sleep", &seconds.to_string()])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    assert!(status.expect("perf is installed").success(), "perf record");
-    // Inlined functions are left out on both sides: what counts is the function with the code.
-    let output = Command::new("perf")
-        .args(["script", "--no-inline", "-F", "ip,sym", "-i"])
-        .arg(&data)
-        .stderr(Stdio::null())
-        .output()
-        .expect("perf is installed");
-    let mut counts = HashMap::new();
-    let mut at_leaf = true;
-    for line in String::from_utf8_lossy(&output.stdout).lines() {
-        let line = line.trim();
-        if line.is_empty() {
-            at_leaf = true;
-        } else if at_leaf {
-            let name = line.split_once(' ').map_or(UNNAMED, |(_, name)| name.trim());
-            *counts.entry(common_name(name)).or_default() += 1;
-            at_leaf = false;
-        }
+/// perf at work on a process.
+struct Perf {
+    process: Child,
+    directory: tempfile::TempDir,
+}
+
+impl Perf {
+    const DATA: &str = "perf.data";
+
+    fn start(pid: u32, seconds: u64) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let process = Command::new("perf")
+            .args(["record", "-q", "-e", "cpu-clock", "-F", "997", "--call-graph", "dwarf"])
+            .args(["-p", &pid.to_string(), "-o"])
+            .arg(directory.path().join(Self::DATA))
+            .args(["--", "sleep", &seconds.to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("perf is installed");
+        Self { process, directory }
     }
-    shares_of(counts)
+
+    /// The innermost function that was called, for each sample.
+    fn shares(mut self) -> SelfShares {
+        assert!(self.process.wait().expect("perf is our child").success(), "perf record");
+        // Inlined functions are left out on both sides: what counts is the function with the code.
+        let output = Command::new("perf")
+            .args(["script", "--no-inline", "-F", "ip,sym", "-i"])
+            .arg(self.directory.path().join(Self::DATA))
+            .stderr(Stdio::null())
+            .output()
+            .expect("perf is installed");
+        let mut counts = HashMap::new();
+        let mut at_leaf = true;
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            let line = line.trim();
+            if line.is_empty() {
+                at_leaf = true;
+            } else if at_leaf {
+                let name = line.split_once(' ').map_or(UNNAMED, |(_, name)| name.trim());
+                *counts.entry(common_name(name)).or_default() += 1;
+                at_leaf = false;
+            }
+        }
+        shares_of(counts)
+    }
 }
 
 /// By spanflame: the same from folded stacks.
@@ -90,21 +93,21 @@ fn by_spanflame(folded: &Folded) -> SelfShares {
     shares_of(counts)
 }
 
-/// Half of perf's time before, half after, so that a load that drifts a little does so for both.
+/// Both look at the same seconds: on a shared machine a load is not the same from one to the next.
 fn compare(program: &Program, what: &str) {
-    let half = seconds(2, 5);
-    let before = by_perf(program.pid, half);
-    let recording = recording::record_pid(program.pid, 2 * half);
-    let after = by_perf(program.pid, half);
+    let length = seconds(5, 10);
+    let perf = Perf::start(program.pid, length);
+    let recording = recording::record_pid(program.pid, length);
+    let perf_shares = perf.shares();
     let ours = by_spanflame(&recording.folded());
-    let mut names: Vec<&String> = before.keys().chain(after.keys()).chain(ours.keys()).collect();
+    let mut names: Vec<&String> = perf_shares.keys().chain(ours.keys()).collect();
     names.sort();
     names.dedup();
     let mut compared = 0;
     let mut wrong = Vec::new();
     for name in names {
         let share = |shares: &SelfShares| shares.get(name).copied().unwrap_or(0.0);
-        let perf = f64::midpoint(share(&before), share(&after));
+        let perf = share(&perf_shares);
         if perf < 5.0 && share(&ours) < 5.0 {
             continue;
         }
