@@ -45,7 +45,8 @@ impl Perf {
     fn start(pid: u32, seconds: u64) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let process = Command::new("perf")
-            .args(["record", "-q", "-e", "cpu-clock", "-F", "997", "--call-graph", "dwarf"])
+            .args(["record", "-q", "-k", "CLOCK_MONOTONIC"])
+            .args(["-e", "cpu-clock", "-F", "997", "--call-graph", "dwarf"])
             .args(["-p", &pid.to_string(), "-o"])
             .arg(directory.path().join(Self::DATA))
             .args(["--", "sleep", &seconds.to_string()])
@@ -56,12 +57,13 @@ impl Perf {
         Self { process, directory }
     }
 
-    /// The innermost function that was called, for each sample.
-    fn shares(mut self) -> SelfShares {
+    /// The innermost function that was called, for each sample between two monotonic times, seconds.
+    fn shares(mut self, begin: f64, end: f64) -> SelfShares {
         assert!(self.process.wait().expect("perf is our child").success(), "perf record");
         // Inlined functions are left out on both sides: what counts is the function with the code.
         let output = Command::new("perf")
-            .args(["script", "--no-inline", "-F", "ip,sym", "-i"])
+            .args(["script", "--no-inline", "-F", "ip,sym"])
+            .args(["--time", &format!("{begin:.6},{end:.6}"), "-i"])
             .arg(self.directory.path().join(Self::DATA))
             .stderr(Stdio::null())
             .output()
@@ -93,12 +95,21 @@ fn by_spanflame(folded: &Folded) -> SelfShares {
     shares_of(counts)
 }
 
-/// Both look at the same seconds: on a shared machine a load is not the same from one to the next.
+fn monotonic_seconds() -> f64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as f64 + now.tv_nsec as f64 / 1e9
+}
+
+/// Both look at the same seconds: on a shared machine the shares of a load that lives in caches move
+/// by several points from one second to the next.
 fn compare(program: &Program, what: &str) {
     let length = seconds(5, 10);
-    let perf = Perf::start(program.pid, length);
+    let perf = Perf::start(program.pid, length + 5);
+    let started = monotonic_seconds();
     let recording = recording::record_pid(program.pid, length);
-    let perf_shares = perf.shares();
+    let first_sample_ms = recording.stats().start_to_first_sample_ms.expect("samples were taken");
+    let begin = started + first_sample_ms / 1e3;
+    let perf_shares = perf.shares(begin, begin + length as f64);
     let ours = by_spanflame(&recording.folded());
     let mut names: Vec<&String> = perf_shares.keys().chain(ours.keys()).collect();
     names.sort();
