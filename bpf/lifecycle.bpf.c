@@ -8,6 +8,13 @@
  * looked again, samples say that the process is not known. The last thread of a process that exits
  * takes the process's entries along, so that a reused pid starts from nothing.
  *
+ * An exec in time (fs/exec.c, begin_new_exec; fs/binfmt_elf.c): the new address space is installed; the
+ * process gets its new name (task_rename, then perf's COMM record, which carries the exec flag); the
+ * kernel maps executable, interpreter and vDSO (MMAP2 records); sched_process_exec; user code. User
+ * space reads those records on another CPU meanwhile and may have stored the new table before
+ * sched_process_exec runs, so that one may not delete blindly: what describes the process as it was
+ * before the new name is old, what describes it after is new.
+ *
  * User space keeps its own books by perf records; nothing here tells it anything.
  */
 #include "vmlinux.h"
@@ -52,12 +59,36 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 	return 0;
 }
 
+/* tgid → when it got its latest name. Only to bridge an exec: whoever is evicted starts from nothing. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, __u64);
+} renamed SEC(".maps");
+
+SEC("tp_btf/task_rename")
+int BPF_PROG(on_rename, struct task_struct *task)
+{
+	__u32 tgid = task->tgid;
+	__u64 now = bpf_ktime_get_ns();
+
+	bpf_map_update_elem(&renamed, &tgid, &now, BPF_ANY);
+	return 0;
+}
+
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(on_exec, struct task_struct *task)
 {
 	__u32 tgid = task->tgid;
+	const struct sf_process *process = bpf_map_lookup_elem(&processes, &tgid);
+	const __u64 *renamed_ns;
 
-	bpf_map_delete_elem(&processes, &tgid);
+	if (!process)
+		return 0;
+	renamed_ns = bpf_map_lookup_elem(&renamed, &tgid);
+	if (!renamed_ns || process->image_ns <= *renamed_ns)
+		bpf_map_delete_elem(&processes, &tgid);
 	return 0;
 }
 

@@ -174,7 +174,8 @@ struct sf_mapping {
  * names the parent and the version of the parent's entry. The sampler follows an alias once, and only
  * while the parent's entry still has that version. Pages are thus reachable from their owner's entry
  * alone, and can be freed without knowing who forked. An alias of an alias names the same owner. exec
- * deletes the entry, whatever it is: the tables of the old program would be wrong for the new one.
+ * deletes the entry if it is of the old program. That it is of the new one is possible, because user
+ * space hears of the new program's mappings before the exec is over; image_ns tells.
  */
 struct sf_process {
 	unsigned int mapping_page;  /* first page of the mapping table's extent */
@@ -183,6 +184,7 @@ struct sf_process {
 	unsigned int version;       /* differs between any two tables of any process; never 0 */
 	unsigned int alias_of;      /* tgid whose table it is; 0: the entry has its own */
 	unsigned int alias_version; /* … as long as that entry has this version */
+	unsigned long long image_ns; /* CLOCK_MONOTONIC; the table's program ran by then; 0 in an alias */
 };
 
 enum sf_process_flag {

@@ -11,6 +11,7 @@
 pub mod ability;
 
 mod abi;
+mod clock;
 mod cpus;
 mod error;
 mod event_ring;
@@ -27,6 +28,7 @@ mod sampler;
 mod shared_memory;
 mod tables;
 
+pub use clock::monotonic_ns;
 pub use error::KernelError;
 pub use process_events::{ProcessEvent, ProcessEvents};
 pub use run_statistics::{ProgramRuns, RunStatistics};

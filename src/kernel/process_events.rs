@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use rustix::event::epoll;
 
 use super::KernelError;
+use super::clock::monotonic_ns;
 use super::cpus;
 use super::perf_event;
 use super::perf_ring::PerfRing;
@@ -69,6 +70,8 @@ impl ProcessEvent {
 pub struct ProcessEvents {
     rings: Vec<PerfRing>,
     epoll: OwnedFd,
+    /// Read, but newer than what other CPUs' rings were read for.
+    held: Vec<ProcessEvent>,
     lost: u64,
     malformed: u64,
 }
@@ -93,7 +96,7 @@ impl ProcessEvents {
                 .map_err(system("wait for process records"))?;
             rings.push(ring);
         }
-        Ok(Self { rings, epoll, lost: 0, malformed: 0 })
+        Ok(Self { rings, epoll, held: Vec::new(), lost: 0, malformed: 0 })
     }
 
     /// Becomes readable when there are records.
@@ -102,13 +105,16 @@ impl ProcessEvents {
         self.epoll.as_fd()
     }
 
-    /// Appends what has happened since the last call, ordered by time over all CPUs. An event of one
-    /// CPU may still come after a later one of another CPU in the next call: order holds in a batch.
+    /// Appends what has happened since the last call, ordered by time over all CPUs, also from one call
+    /// to the next: the rings are read one after the other, so what is newer than the beginning of the
+    /// reading is held back, as an older record of a ring that was read before may have followed.
     ///
     /// # Errors
     /// None at present; the signature leaves room for rings that have to be opened again.
     pub fn drain(&mut self, events: &mut Vec<ProcessEvent>) -> Result<(), KernelError> {
+        let read_until_ns = monotonic_ns();
         let begin = events.len();
+        events.append(&mut self.held);
         for ring in &mut self.rings {
             // A record that reports losses has the place of its neighbours, not a time of its own.
             let (lost, malformed) = (&mut self.lost, &mut self.malformed);
@@ -129,8 +135,16 @@ impl ProcessEvents {
         if let Some(new) = events.get_mut(begin..) {
             // Losses first: whoever reacts to them by looking anew should not undo what came after.
             new.sort_by_key(|event| event.time_ns().unwrap_or(0));
+            let settled = new.partition_point(|event| event.time_ns().unwrap_or(0) <= read_until_ns);
+            self.held = events.split_off(begin + settled);
         }
         Ok(())
+    }
+
+    /// Whether the next call of [`Self::drain`] will have something to give even if nothing new arrives.
+    #[must_use]
+    pub fn holds_back(&self) -> bool {
+        !self.held.is_empty()
     }
 
     /// Records that the kernel could not store because a ring was full.

@@ -3,7 +3,7 @@
 use std::mem::offset_of;
 
 use super::abi::{sf_event_type, sf_sample};
-use crate::model::{ObjectId, Outcome, RawFrame, RawSample};
+use crate::model::{ImageId, ObjectId, Outcome, RawFrame, RawSample};
 
 const OBJECT_SHIFT: u32 = 48;
 const ADDRESS_MASK: u64 = (1 << OBJECT_SHIFT) - 1;
@@ -57,6 +57,7 @@ pub(super) fn decode(record: &[u8], weight_ns: u64) -> Option<RawSample> {
         weight_ns,
         pid: u32_at(record, offset_of!(sf_sample, pid))?,
         tid: u32_at(record, offset_of!(sf_sample, tid))?,
+        image: ImageId::default(),
         comm: task_name(&bytes_at::<16>(record, offset_of!(sf_sample, comm))?),
         thread_name: task_name(&bytes_at::<16>(record, offset_of!(sf_sample, thread_name))?),
         kernel: kernel.chunks_exact(8).filter_map(|word| u64_at(word, 0)).collect(),

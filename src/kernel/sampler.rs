@@ -284,7 +284,10 @@ impl Sampler {
     #[must_use]
     pub fn map_bytes(&self) -> u64 {
         let own: u64 = self.sample.maps().filter(is_created).map(|map| map_memory_bytes(map.as_fd())).sum();
-        own + self.slab_bytes.load(Ordering::Relaxed)
+        let is_shared = |map: &Map<'_>| self.sample.maps().any(|shared| shared.name() == map.name());
+        let lifecycle = self.lifecycle.maps().filter(|map| is_created(map) && !is_shared(map));
+        let lifecycle: u64 = lifecycle.map(|map| map_memory_bytes(map.as_fd())).sum();
+        own + lifecycle + self.slab_bytes.load(Ordering::Relaxed)
     }
 
     /// The unwinder's tables, to be filled by one thread. `None` after the first time.

@@ -73,6 +73,13 @@ struct ObjectSlot {
     extent: Option<Extent>,
 }
 
+/// A process's entry as this side wrote it last.
+#[derive(Debug, Clone, Copy)]
+struct PublishedProcess {
+    extent: Extent,
+    version: u32,
+}
+
 /// Writes the unwinder's tables. Owned by one thread.
 #[derive(Debug)]
 pub struct Tables {
@@ -86,12 +93,15 @@ pub struct Tables {
     objects: HashMap<u32, ObjectSlot>,
     next_object: u32,
     resting_objects: VecDeque<(Instant, u32, u32)>,
-    processes: HashMap<u32, Extent>,
+    processes: HashMap<u32, PublishedProcess>,
     next_version: u32,
     refused_full: u64,
 }
 
 impl Tables {
+    /// Executable mappings that a process can have here.
+    pub const MAX_MAPPINGS: usize = MAX_MAPPINGS;
+
     pub(super) fn new(
         slabs_map: MapHandle,
         objects_map: &MapHandle,
@@ -226,11 +236,18 @@ impl Tables {
     }
 
     /// Tells the unwinder a process's executable mappings: all of them, ascending, without overlaps.
-    /// Replaces what it knew before, also what a child of fork shared with its parent.
+    /// Replaces what it knew before, also what a child of fork shared with its parent. `image_ns` is a
+    /// time, `CLOCK_MONOTONIC`, at which the mappings were those of the process's program: should the
+    /// process be in the middle of an `execve`, it tells the kernel side whether they are the new ones.
     ///
     /// # Errors
     /// [`KernelError::Mappings`] if they are not like that, [`KernelError::Full`] if there is no room.
-    pub fn set_process(&mut self, pid: u32, mappings: &[ProcessMapping]) -> Result<(), KernelError> {
+    pub fn set_process(
+        &mut self,
+        pid: u32,
+        image_ns: u64,
+        mappings: &[ProcessMapping],
+    ) -> Result<(), KernelError> {
         check_mappings(pid, mappings)?;
         if self.processes.len() >= MAX_PROCESSES as usize && !self.processes.contains_key(&pid) {
             self.refused_full += 1;
@@ -258,6 +275,7 @@ impl Tables {
             version: self.next_version,
             alias_of: 0,
             alias_version: 0,
+            image_ns,
         };
         self.next_version = self.next_version.checked_add(1).unwrap_or(1);
         if let Err(error) =
@@ -266,18 +284,32 @@ impl Tables {
             self.extents.release(extent, Instant::now());
             return Err(KernelError::bpf(format!("store the mappings of process {pid}"), error));
         }
-        if let Some(old) = self.processes.insert(pid, extent) {
-            self.extents.release(old, Instant::now());
+        let published = PublishedProcess { extent, version: process.version };
+        if let Some(old) = self.processes.insert(pid, published) {
+            self.extents.release(old.extent, Instant::now());
         }
         Ok(())
+    }
+
+    /// Whether the kernel side still has what [`Self::set_process`] gave it last. It drops processes
+    /// that exec or exit by itself.
+    #[must_use]
+    pub fn holds_process(&self, pid: u32) -> bool {
+        let Some(published) = self.processes.get(&pid) else { return false };
+        let entry = self.processes_map.lookup(&pid.to_ne_bytes(), MapFlags::ANY).ok().flatten();
+        let version = entry.and_then(|entry| {
+            let begin = offset_of!(sf_process, version);
+            entry.get(begin..begin + size_of::<u32>())?.try_into().ok().map(u32::from_ne_bytes)
+        });
+        version == Some(published.version)
     }
 
     /// Forgets a process.
     pub fn remove_process(&mut self, pid: u32) {
         // Not there is fine: the kernel side drops processes that exit or exec by itself.
         let _ = self.processes_map.delete(&pid.to_ne_bytes());
-        if let Some(extent) = self.processes.remove(&pid) {
-            self.extents.release(extent, Instant::now());
+        if let Some(published) = self.processes.remove(&pid) {
+            self.extents.release(published.extent, Instant::now());
         }
     }
 

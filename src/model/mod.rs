@@ -12,4 +12,4 @@ pub use profile::{
     Frame, FrameKind, Function, Interner, InvalidProfile, Label, LabelValue, Location, Mapping, Profile,
     Sample, StackId, ValueType,
 };
-pub use raw::{ObjectId, RawFrame, RawSample};
+pub use raw::{ImageId, ObjectId, RawFrame, RawSample};

@@ -7,6 +7,11 @@ use super::Outcome;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectId(pub u32);
 
+/// Names one program run by one process: from its fork or `execve` to its next `execve` or its end.
+/// Never used twice; 0 is a sample that nobody has attributed yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct ImageId(pub u64);
+
 /// One user frame before symbolization. Addresses are ones to look up as they are: a caller's is
 /// that of its call instruction, not of the instruction after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,8 +23,14 @@ pub enum RawFrame {
         /// ELF address.
         address: u64,
     },
-    /// A process address outside of every known object (JIT code, or unknown).
+    /// A process address outside of every object that the kernel side knew. What lies there is looked
+    /// up when the sample arrives; then this means that nothing known does.
     Process {
+        /// Process address.
+        address: u64,
+    },
+    /// A process address in code that was generated at run time.
+    Generated {
         /// Process address.
         address: u64,
     },
@@ -36,6 +47,8 @@ pub struct RawSample {
     pub pid: u32,
     /// Thread id, initial pid namespace.
     pub tid: u32,
+    /// The program that the process ran; the process table knows it.
+    pub image: ImageId,
     /// Name of the process, i.e. of its first thread.
     pub comm: String,
     /// Name of the thread.

@@ -1,4 +1,4 @@
-//! What a person calls a process: its service and its container.
+//! What a process says of itself: its service and its container.
 //!
 //! All of it is read from `/proc` once, when the first sample of a process arrives; a process that is
 //! gone by then has only its name. Container ids are the 64 hex digits that Docker, containerd, CRI-O
@@ -7,7 +7,6 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::PathBuf;
 
 /// Environments and cgroup files beyond this are cut: nothing that we look for stands that far back.
 const MAX_PROC_FILE_BYTES: u64 = 1 << 20;
@@ -15,27 +14,19 @@ const MAX_PROC_FILE_BYTES: u64 = 1 << 20;
 /// What is known of a process beyond its number.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Identity {
-    /// `OTEL_SERVICE_NAME`, else `service.name` of `OTEL_RESOURCE_ATTRIBUTES`, else the executable's
-    /// file name; empty for kernel threads and for processes that were gone.
+    /// `OTEL_SERVICE_NAME`, else `service.name` of `OTEL_RESOURCE_ATTRIBUTES`, or empty.
     pub service: String,
     /// Container id, 64 hex digits, or empty.
     pub container_id: String,
-    /// The executable as the process sees it, or empty.
-    pub executable: PathBuf,
 }
 
 impl Identity {
     /// Reads what `/proc` says of process `pid` now. What cannot be read stays empty.
     #[must_use]
     pub fn read(pid: u32) -> Self {
-        let executable = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
-        let environment = read_bounded(pid, "environ");
-        let service = service_of_environment(&environment).unwrap_or_else(|| {
-            let name = executable.file_name().map(|name| name.to_string_lossy().into_owned());
-            name.unwrap_or_default().trim_end_matches(" (deleted)").to_owned()
-        });
+        let service = service_of_environment(&read_bounded(pid, "environ")).unwrap_or_default();
         let container_id = container_of_cgroup(&read_bounded(pid, "cgroup")).unwrap_or_default();
-        Self { service, container_id, executable }
+        Self { service, container_id }
     }
 }
 
@@ -114,12 +105,5 @@ mod tests {
         let attributes = b"OTEL_RESOURCE_ATTRIBUTES=team=a, service.name = cart ,x=y\0";
         assert_eq!(service_of_environment(attributes).as_deref(), Some("cart"));
         assert_eq!(service_of_environment(b"OTEL_SERVICE_NAME=\0NOT_OTEL_SERVICE_NAME=x\0"), None);
-    }
-
-    #[test]
-    fn our_own_executable_is_our_service() {
-        let identity = Identity::read(std::process::id());
-        assert_eq!(Some(identity.executable), std::env::current_exe().ok());
-        assert!(!identity.service.is_empty());
     }
 }

@@ -1,7 +1,8 @@
 //! The executable mappings of one process, sorted and without overlaps.
 //!
 //! The kernel tells of every new executable mapping and of none that goes: a new one simply replaces
-//! whatever it covers, wholly or in part, as `mmap(MAP_FIXED)` does.
+//! whatever it covers, wholly or in part, as `mmap(MAP_FIXED)` does. Content that goes on from one
+//! mapping to the next is kept as one: runtimes map generated code page by page.
 
 use spanflame_symbols::address::Bias;
 
@@ -55,27 +56,34 @@ impl MappingList {
         (address < candidate.end).then_some(candidate)
     }
 
-    /// Adds a mapping; what it covers of others is gone. Says whether anything changed. O(n).
-    pub fn insert(&mut self, new: ExecutableMapping) -> bool {
-        if new.begin >= new.end || self.mappings.contains(&new) {
+    /// Adds a mapping; what it covers of others is gone, and neighbours with the same content become one
+    /// mapping. Says whether anything changed. O(log n) to find the place, and a move of what lies behind.
+    pub fn insert(&mut self, mut new: ExecutableMapping) -> bool {
+        if new.begin >= new.end {
             return false;
         }
-        let mut kept = Vec::with_capacity(self.mappings.len() + 2);
-        for old in &self.mappings {
-            if old.end <= new.begin || new.end <= old.begin {
-                kept.push(*old);
-                continue;
+        let first = self.mappings.partition_point(|old| old.end < new.begin);
+        let behind = self.mappings.partition_point(|old| old.begin <= new.end);
+        let touched = self.mappings.get(first..behind).unwrap_or_default();
+        let (begin, end) = (new.begin, new.end);
+        let (mut before, mut after) = (None, None);
+        for old in touched {
+            if old.begin < begin && old.content == new.content {
+                new.begin = old.begin;
+            } else if old.begin < begin {
+                before = Some(ExecutableMapping { end: old.end.min(begin), ..*old });
             }
-            if old.begin < new.begin {
-                kept.push(ExecutableMapping { end: new.begin, ..*old });
-            }
-            if new.end < old.end {
-                kept.push(ExecutableMapping { begin: new.end, ..*old });
+            if old.end > end && old.content == new.content {
+                new.end = old.end;
+            } else if old.end > end {
+                after = Some(ExecutableMapping { begin: old.begin.max(end), ..*old });
             }
         }
-        let position = kept.partition_point(|mapping| mapping.begin < new.begin);
-        kept.insert(position, new);
-        self.mappings = kept;
+        let replacement: Vec<_> = before.into_iter().chain([new]).chain(after).collect();
+        if touched == replacement {
+            return false;
+        }
+        self.mappings.splice(first..behind, replacement);
         true
     }
 
@@ -153,6 +161,21 @@ mod tests {
         assert!(!list.insert(mapping(0x5000, 0x5000, 1)));
         assert!(!list.insert(mapping(0x5000, 0x4000, 1)));
         assert_eq!(ranges(&list), [(0x1000, 0x2000)]);
+    }
+
+    #[test]
+    fn neighbours_with_the_same_content_become_one() {
+        let jit = |begin, end| ExecutableMapping { begin, end, content: MappingContent::Jit };
+        let mut list = MappingList::default();
+        for page in [1, 3, 2, 7, 6] {
+            assert!(list.insert(jit(page * 0x1000, (page + 1) * 0x1000)));
+        }
+        assert_eq!(ranges(&list), [(0x1000, 0x4000), (0x6000, 0x8000)]);
+        assert!(!list.insert(jit(0x1800, 0x2800)), "a part of what is there already");
+        assert!(list.insert(mapping(0x4000, 0x6000, 1)), "fills the gap and stays for itself");
+        assert_eq!(ranges(&list), [(0x1000, 0x4000), (0x4000, 0x6000), (0x6000, 0x8000)]);
+        assert!(list.insert(jit(0x4000, 0x6000)));
+        assert_eq!(ranges(&list), [(0x1000, 0x8000)]);
     }
 
     #[test]

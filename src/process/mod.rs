@@ -2,15 +2,18 @@
 //! identifies a process to a person (service, container).
 //!
 //! Comes in: [`crate::kernel::ProcessEvent`]s and `/proc`. Goes out: mapping tables for the unwinder,
-//! objects for the symbolizer, an [`identity::Identity`] for every process that was sampled.
+//! objects for the symbolizer, for every sample the [`image::Image`] that its process ran.
 //! Never: stacks, symbols, spans, files of its own.
 
+mod endings;
 pub mod identity;
+pub mod image;
 pub mod mapping_list;
 pub mod objects;
 pub mod proc_maps;
 pub mod table;
 
+pub use image::Image;
 pub use mapping_list::{ExecutableMapping, MappingContent, MappingList};
 pub use objects::{ObjectRegistry, RegisteredObject};
 pub use table::{Interest, ProcessTable};

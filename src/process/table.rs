@@ -1,18 +1,26 @@
 //! The processes of the host and what they have mapped, kept current by the kernel's records.
 //!
-//! `mmap` with `PROT_EXEC` adds a mapping, `execve` begins anew, `fork` inherits, exit ends. Processes
-//! that were there before are read from `/proc`; so is a process that a record names and that we do
+//! `mmap` with `PROT_EXEC` adds a mapping, `execve` begins anew, `fork` inherits, the last thread's exit
+//! ends. Processes that were there before are read from `/proc`: when a sample asks for them, and the
+//! others little by little ([`ProcessTable::scan`]). So is a process that a record names and that we do
 //! not know, which happens when records were lost. Everything is keyed by the process id of the
 //! initial pid namespace.
+//!
+//! Records and `/proc` tell the same story twice: what was read from `/proc` holds whatever older
+//! records would say, so those change nothing any more.
 
-use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
 
+use super::endings::Endings;
+use super::identity::Identity;
+use super::image::{Image, Images};
 use super::mapping_list::{ExecutableMapping, MappingContent, MappingList};
 use super::objects::{FileMapping, ObjectIds, ObjectRegistry};
 use super::proc_maps;
-use crate::kernel::ProcessEvent;
-use crate::model::ObjectId;
+use crate::kernel::{ProcessEvent, monotonic_ns};
+use crate::model::{ImageId, ObjectId, RawFrame, RawSample};
 
 /// Which processes are kept track of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,33 +36,67 @@ pub enum Interest {
     },
 }
 
-/// One process.
+/// One process. Times are `CLOCK_MONOTONIC`, nanoseconds.
 #[derive(Debug, Clone, Default)]
 pub struct Process {
     /// Its executable mappings.
     pub mappings: MappingList,
-    /// The main executable as the process saw it; empty until known.
-    pub executable: PathBuf,
-    /// The object of the main executable.
-    pub executable_object: Option<ObjectId>,
     /// Whether it was started while we looked on (and not there before).
     pub started_under_watch: bool,
     /// Whether its last thread is gone.
     pub exited: bool,
+    /// What it runs.
+    pub image: ImageId,
+    /// What it ran before; samples of then may still arrive.
+    previous_image: Option<ImageId>,
+    /// When it began to run its image; 0 if that was before we looked.
+    image_since_ns: u64,
+    /// When it was read from `/proc`, or that was tried; 0 if never.
+    read_ns: u64,
+    /// When it may be read again, should its mappings seem to be out of date.
+    read_again_ns: u64,
+    /// How long after reading that is.
+    read_interval_ns: u64,
+    /// When its mappings were told the kernel side.
+    published_ns: u64,
 }
 
-/// Processes that ended are remembered up to this many, so that their samples can still be named.
-const MAX_EXITED: usize = 16_384;
+impl Process {
+    /// A time at which the mappings were surely those of the image.
+    #[must_use]
+    pub fn image_ns(&self) -> u64 {
+        self.image_since_ns.max(self.read_ns)
+    }
+}
+
+/// A process whose mappings seem to be out of date is read again at most this often …
+const MIN_READ_INTERVAL_NS: u64 = 200_000_000;
+/// … and less and less often when reading brings nothing new, down to this.
+const MAX_READ_INTERVAL_NS: u64 = 10_000_000_000;
+/// Processes that ended are remembered so long for samples that are still to be fetched.
+const REMEMBER_ENDED: Duration = Duration::from_secs(3);
+/// Processes with more mappings than this (runtimes that generate code) …
+const MANY_MAPPINGS: usize = 256;
+/// … are told the kernel side at most this often.
+const PUBLISH_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Processes of `/proc` that are still to be read.
+#[derive(Debug)]
+struct Scan {
+    since_ns: u64,
+    pids: Vec<u32>,
+}
 
 /// The table of processes.
 #[derive(Debug)]
 pub struct ProcessTable {
     interest: Interest,
     processes: HashMap<u32, Process>,
-    exited: std::collections::VecDeque<u32>,
+    images: Images,
+    ended: VecDeque<(Instant, u32, ImageId)>,
     changed: HashSet<u32>,
-    /// Processes that lost a thread and may be ending.
-    leaving: HashSet<u32>,
+    endings: Endings,
+    scan: Option<Scan>,
 }
 
 impl ProcessTable {
@@ -64,16 +106,30 @@ impl ProcessTable {
         Self {
             interest,
             processes: HashMap::new(),
-            exited: std::collections::VecDeque::new(),
+            images: Images::default(),
+            ended: VecDeque::new(),
             changed: HashSet::new(),
-            leaving: HashSet::new(),
+            endings: Endings::default(),
+            scan: None,
         }
     }
 
-    /// The process of this id, also for a while after its end.
+    /// The process of this id, also for a short while after its end.
     #[must_use]
     pub fn get(&self, pid: u32) -> Option<&Process> {
         self.processes.get(&pid)
+    }
+
+    /// What a process ran, or runs: of every image that samples were attributed to.
+    #[must_use]
+    pub fn image(&self, id: ImageId) -> Option<&Image> {
+        self.images.get(id)
+    }
+
+    /// The object of the main executable that a process runs.
+    #[must_use]
+    pub fn executable_object(&self, pid: u32) -> Option<ObjectId> {
+        self.image(self.get(pid)?.image)?.executable_object
     }
 
     /// A live process that has the object mapped, whose root may hold files that belong to it. O(processes).
@@ -97,57 +153,144 @@ impl ProcessTable {
         }
     }
 
-    /// Processes whose mappings changed since the last call, with what they are now.
-    pub fn take_changed(&mut self) -> Vec<u32> {
-        self.changed.drain().collect()
+    /// Adds processes to those of interest, if not all are.
+    pub fn add_interest(&mut self, more: impl IntoIterator<Item = u32>) {
+        if let Interest::Only { pids, .. } = &mut self.interest {
+            pids.extend(more);
+        }
     }
 
-    /// Processes that ended since the last call. A process ends with its last thread, and the record
-    /// of a thread's exit is written while that thread is still listed: so those that lost a thread are
-    /// looked at again until they are gone or have proved to live on.
-    pub fn take_ended(&mut self) -> Vec<u32> {
-        let mut ended = Vec::new();
-        self.leaving.retain(|&pid| match life_of(pid) {
-            Life::Over => {
-                ended.push(pid);
-                false
+    /// Processes whose mappings are to be told the kernel side. Those with many mappings, which change
+    /// often, wait a little for what else is coming.
+    pub fn take_changed(&mut self) -> Vec<u32> {
+        let now_ns = monotonic_ns();
+        let mut taken = Vec::new();
+        let processes = &mut self.processes;
+        self.changed.retain(|pid| {
+            let Some(process) = processes.get_mut(pid) else { return false };
+            let wait_until_ns = process.published_ns.saturating_add(nanoseconds(PUBLISH_INTERVAL));
+            if process.mappings.as_slice().len() > MANY_MAPPINGS && now_ns < wait_until_ns {
+                return true;
             }
-            Life::MainThreadEnding => true,
-            Life::GoesOn => false,
+            process.published_ns = now_ns;
+            taken.push(*pid);
+            false
         });
-        ended.retain(|&pid| self.exit(pid));
+        taken
+    }
+
+    /// Has a process's mappings be told the kernel side again.
+    pub fn mark_changed(&mut self, pid: u32) {
+        self.changed.insert(pid);
+    }
+
+    /// Processes that ended since the last call; those of a while ago are forgotten.
+    pub fn take_ended(&mut self) -> Vec<u32> {
+        self.take_ended_at(Instant::now())
+    }
+
+    fn take_ended_at(&mut self, now: Instant) -> Vec<u32> {
+        let mut ended = self.endings.take(now);
+        ended.retain(|&pid| self.end(pid, now));
+        while let Some(&(since, pid, image)) = self.ended.front() {
+            if now - since < REMEMBER_ENDED {
+                break;
+            }
+            self.ended.pop_front();
+            if self.processes.get(&pid).is_some_and(|process| process.exited && process.image == image)
+                && let Some(process) = self.processes.remove(&pid)
+            {
+                self.images.end(process.image);
+                process.previous_image.inspect(|&previous| self.images.end(previous));
+            }
+        }
         ended
     }
 
-    /// Reads the processes of interest that are there already.
+    /// When the table wants to be looked after next, however little happens: processes are to be read,
+    /// published, or looked at for their end.
+    #[must_use]
+    pub fn due_in(&self) -> Option<Duration> {
+        if self.scan.is_some() {
+            return Some(Duration::ZERO);
+        }
+        let publish = (!self.changed.is_empty()).then_some(PUBLISH_INTERVAL);
+        publish.into_iter().chain(self.endings.due_in(Instant::now())).min()
+    }
+
+    /// Lists the processes of interest that are there, to be read by [`Self::scan`].
     ///
     /// # Errors
     /// The system's, if `/proc` cannot be listed.
-    pub fn read_running(
-        &mut self,
-        objects: &mut ObjectRegistry,
-        ids: &mut dyn ObjectIds,
-    ) -> std::io::Result<()> {
+    pub fn begin_scan(&mut self) -> std::io::Result<()> {
+        let since_ns = monotonic_ns();
         let pids: Vec<u32> = match &self.interest {
             Interest::Only { pids, .. } => pids.iter().copied().collect(),
             Interest::All => std::fs::read_dir("/proc")?
                 .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
                 .collect(),
         };
-        for pid in pids {
-            self.read_process(pid, objects, ids);
+        let there: HashSet<u32> = pids.iter().copied().collect();
+        for (pid, process) in &self.processes {
+            if !process.exited && !there.contains(pid) {
+                self.endings.suspect(*pid);
+            }
         }
+        self.scan = Some(Scan { since_ns, pids });
         Ok(())
     }
 
-    /// Reads one process from `/proc`. Says whether it is there and could be read.
+    /// Reads processes that [`Self::begin_scan`] listed and that were not read since, for about `budget`.
+    pub fn scan(&mut self, budget: Duration, objects: &mut ObjectRegistry, ids: &mut dyn ObjectIds) {
+        let begin = Instant::now();
+        let Some(mut scan) = self.scan.take() else { return };
+        while let Some(pid) = scan.pids.pop() {
+            if self.processes.get(&pid).is_none_or(|process| process.read_ns < scan.since_ns) {
+                self.read_process(pid, objects, ids);
+            }
+            if begin.elapsed() >= budget {
+                self.scan = Some(scan);
+                return;
+            }
+        }
+    }
+
+    /// Whether a process should be read from `/proc`, given that a sample found its mappings unknown.
+    #[must_use]
+    pub fn may_be_read(&self, pid: u32) -> bool {
+        let known = self.processes.get(&pid);
+        self.is_of_interest(pid)
+            && known.is_none_or(|process| !process.exited && process.read_again_ns <= monotonic_ns())
+    }
+
+    /// Reads one process from `/proc`. Says whether it is there, has memory and could be read.
     pub fn read_process(&mut self, pid: u32, objects: &mut ObjectRegistry, ids: &mut dyn ObjectIds) -> bool {
-        let Ok(lines) = proc_maps::read(pid) else { return false };
-        let mut process = Process {
-            executable: std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default(),
-            started_under_watch: self.processes.get(&pid).is_some_and(|known| known.started_under_watch),
-            ..Process::default()
+        let read_ns = monotonic_ns();
+        let lines = proc_maps::read(pid);
+        let executable = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+        let process = self.know(pid);
+        process.read_ns = read_ns;
+        process.read_again_ns = read_ns + MIN_READ_INTERVAL_NS;
+        let image = process.image;
+        let lines = match lines {
+            // Kernel threads have no memory, and processes that end have none any more.
+            Ok(lines) if lines.is_empty() => return false,
+            Ok(lines) => lines,
+            Err(error) => {
+                if error.kind() == ErrorKind::NotFound
+                    || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
+                {
+                    self.endings.suspect(pid);
+                }
+                return false;
+            }
         };
+        if self.images.get(image).is_some_and(|image| image.is_other_program(&executable)) {
+            // Its execve went unheard.
+            self.begin_image(pid, read_ns);
+        }
+        let mut image = Image { pid, executable, ..Image::default() };
+        let mut mappings = MappingList::default();
         for line in &lines {
             let mapping = FileMapping {
                 pid,
@@ -158,11 +301,23 @@ impl ProcessTable {
                 path: &line.path,
             };
             if let Some(content) = content_of(mapping, line.inode, objects, ids) {
-                note_executable(&mut process, &line.path, content);
-                process.mappings.insert(ExecutableMapping { begin: line.begin, end: line.end, content });
+                image.note_mapping(&line.path, content);
+                mappings.insert(ExecutableMapping { begin: line.begin, end: line.end, content });
             }
         }
-        self.processes.insert(pid, process);
+        let Some(process) = self.processes.get_mut(&pid) else { return false };
+        if let Some(known) = self.images.get_mut(process.image) {
+            known.executable = image.executable;
+            known.executable_object = image.executable_object;
+        }
+        process.exited = false;
+        if process.mappings == mappings {
+            process.read_interval_ns = (process.read_interval_ns * 2).min(MAX_READ_INTERVAL_NS);
+        } else {
+            process.read_interval_ns = MIN_READ_INTERVAL_NS;
+            process.mappings = mappings;
+        }
+        process.read_again_ns = read_ns + process.read_interval_ns.max(MIN_READ_INTERVAL_NS);
         self.changed.insert(pid);
         true
     }
@@ -170,97 +325,165 @@ impl ProcessTable {
     /// Takes one record into account.
     pub fn apply(&mut self, event: &ProcessEvent, objects: &mut ObjectRegistry, ids: &mut dyn ObjectIds) {
         match event {
-            ProcessEvent::Forked { pid, parent_pid, .. } if pid != parent_pid => self.fork(*pid, *parent_pid),
-            ProcessEvent::Exec { pid, .. } if self.is_of_interest(*pid) => {
-                self.processes.insert(*pid, Process { started_under_watch: true, ..Process::default() });
-                self.changed.insert(*pid);
+            ProcessEvent::Forked { time_ns, pid, parent_pid, .. } if pid != parent_pid => {
+                self.fork(*time_ns, *pid, *parent_pid);
             }
-            ProcessEvent::Mapped { pid, begin, length, file_offset, inode, build_id, path, .. }
-                if self.is_of_interest(*pid) =>
-            {
-                if !self.processes.contains_key(pid) {
-                    // A record of a process that we never heard of: others were lost, so ask /proc.
-                    self.read_process(*pid, objects, ids);
-                }
+            ProcessEvent::Exec { time_ns, pid, .. } if self.is_of_interest(*pid) => self.exec(*time_ns, *pid),
+            ProcessEvent::Mapped {
+                time_ns, pid, begin, length, file_offset, inode, build_id, path, ..
+            } if self.is_of_interest(*pid) => {
                 let end = begin.saturating_add(*length);
                 let build_id = build_id.as_deref();
                 let mapping =
                     FileMapping { pid: *pid, begin: *begin, end, file_offset: *file_offset, build_id, path };
                 // With a build id the kernel gives no inode; a file it is all the same.
                 let inode = if build_id.is_some() { 1 } else { *inode };
-                let content = content_of(mapping, inode, objects, ids);
-                let process = self.processes.entry(*pid).or_default();
-                process.exited = false;
-                if let Some(content) = content {
-                    note_executable(process, path, content);
-                    if process.mappings.insert(ExecutableMapping { begin: *begin, end, content }) {
-                        self.changed.insert(*pid);
-                    }
-                }
+                self.map(*time_ns, mapping, inode, objects, ids);
             }
-            ProcessEvent::Exited { pid, .. } if self.processes.contains_key(pid) => {
-                self.leaving.insert(*pid);
+            ProcessEvent::Exited { pid, tid, .. } if self.processes.contains_key(pid) => {
+                self.endings.thread_exited(*pid, *tid);
             }
             _ => {}
         }
     }
 
-    fn fork(&mut self, child: u32, parent: u32) {
+    fn fork(&mut self, time_ns: u64, child: u32, parent: u32) {
         if let Interest::Only { pids, follow_children } = &mut self.interest {
             if !*follow_children || !pids.contains(&parent) {
                 return;
             }
             pids.insert(child);
         }
-        let inherited = self.processes.get(&parent).cloned().unwrap_or_default();
-        self.processes.insert(child, Process { started_under_watch: true, exited: false, ..inherited });
+        if let Some(known) = self.processes.get_mut(&child)
+            && known.read_ns > time_ns
+        {
+            known.started_under_watch = true;
+            return;
+        }
+        self.endings.began_anew(child);
+        self.begin_image(child, time_ns);
+        let parent = self.processes.get(&parent);
+        let (mappings, image) =
+            parent.map(|parent| (parent.mappings.clone(), parent.image)).unwrap_or_default();
+        let inherited = self.images.get(image).cloned().unwrap_or_default();
+        if let Some(process) = self.processes.get_mut(&child) {
+            process.mappings = mappings;
+            process.started_under_watch = true;
+            if let Some(image) = self.images.get_mut(process.image) {
+                image.executable = inherited.executable;
+                image.executable_object = inherited.executable_object;
+            }
+        }
         // Not a change to tell the kernel: it lent the child the parent's table at the fork itself, and
         // by the time that this record is read the child may have called execve.
         self.changed.remove(&child);
     }
 
+    fn exec(&mut self, time_ns: u64, pid: u32) {
+        self.endings.began_anew(pid);
+        let process = self.know(pid);
+        process.started_under_watch = true;
+        if process.read_ns > time_ns {
+            // What was read is the new program. If it was found out then, it began earlier.
+            process.image_since_ns = process.image_since_ns.min(time_ns);
+            return;
+        }
+        self.begin_image(pid, time_ns);
+        self.changed.insert(pid);
+    }
+
+    fn map(
+        &mut self,
+        time_ns: u64,
+        mapping: FileMapping<'_>,
+        inode: u64,
+        objects: &mut ObjectRegistry,
+        ids: &mut dyn ObjectIds,
+    ) {
+        let pid = mapping.pid;
+        if !self.processes.contains_key(&pid) {
+            // A record of a process that we never heard of: it was there before, or others were lost.
+            self.read_process(pid, objects, ids);
+        }
+        let process = self.know(pid);
+        if process.exited || process.read_ns > time_ns && !process.mappings.as_slice().is_empty() {
+            return;
+        }
+        let image = process.image;
+        let Some(content) = content_of(mapping, inode, objects, ids) else { return };
+        if let Some(image) = self.images.get_mut(image) {
+            image.note_mapping(mapping.path, content);
+        }
+        let new = ExecutableMapping { begin: mapping.begin, end: mapping.end, content };
+        if self.know(pid).mappings.insert(new) {
+            self.changed.insert(pid);
+        }
+    }
+
+    /// Says which image a sample is of, and what lies at its addresses outside of every object that the
+    /// kernel side knew: generated code, an object that we have learnt of since, or still nothing.
+    pub fn attribute(&mut self, sample: &mut RawSample) {
+        let process = self.know(sample.pid);
+        let is_current = sample.time_ns >= process.image_since_ns;
+        let image = if is_current { process.image } else { process.previous_image.unwrap_or(process.image) };
+        sample.image = image;
+        if is_current {
+            for frame in &mut sample.user {
+                let RawFrame::Process { address } = *frame else { continue };
+                *frame = match process.mappings.find(address).map(|mapping| mapping.content) {
+                    Some(MappingContent::Jit) => RawFrame::Generated { address },
+                    Some(MappingContent::Object { object, bias }) => {
+                        RawFrame::Object { object, address: address.wrapping_sub(bias.0) }
+                    }
+                    Some(MappingContent::Uprobes) | None => *frame,
+                };
+            }
+        }
+        let (pid, exited) = (sample.pid, process.exited);
+        if let Some(image) = self.images.get_mut(image) {
+            // Of what is over, /proc says nothing any more, or something else.
+            let read = || if is_current && !exited { Identity::read(pid) } else { Identity::default() };
+            image.identity.get_or_insert_with(read);
+        }
+    }
+
+    /// The process of this id; one that nothing is known of if need be.
+    fn know(&mut self, pid: u32) -> &mut Process {
+        let images = &mut self.images;
+        self.processes
+            .entry(pid)
+            .or_insert_with(|| Process { image: images.begin(pid), ..Process::default() })
+    }
+
+    /// The process runs another image and has nothing mapped any more.
+    fn begin_image(&mut self, pid: u32, since_ns: u64) {
+        let image = self.images.begin(pid);
+        let process = self.processes.entry(pid).or_default();
+        let replaced = Process {
+            image,
+            previous_image: Some(process.image),
+            image_since_ns: since_ns,
+            started_under_watch: process.started_under_watch,
+            ..Process::default()
+        };
+        let old = std::mem::replace(process, replaced);
+        old.previous_image.inspect(|&before| self.images.end(before));
+    }
+
     /// Marks a process as ended; says whether that is news.
-    fn exit(&mut self, pid: u32) -> bool {
+    fn end(&mut self, pid: u32, now: Instant) -> bool {
         let Some(process) = self.processes.get_mut(&pid) else { return false };
         if std::mem::replace(&mut process.exited, true) {
             return false;
         }
         self.changed.remove(&pid);
-        self.exited.push_back(pid);
-        while self.exited.len() > MAX_EXITED {
-            let Some(oldest) = self.exited.pop_front() else { break };
-            if self.processes.get(&oldest).is_some_and(|process| process.exited) {
-                self.processes.remove(&oldest);
-            }
-        }
+        self.ended.push_back((now, pid, process.image));
         true
     }
 }
 
-/// How a process that lost a thread goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Life {
-    /// No thread is left to run.
-    Over,
-    /// One thread is left; it may be the one whose exit was reported.
-    MainThreadEnding,
-    /// Several threads are left: each of them will report its own exit.
-    GoesOn,
-}
-
-fn life_of(pid: u32) -> Life {
-    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Life::Over };
-    let alive = tasks.flatten().filter(|task| {
-        let Ok(stat) = std::fs::read_to_string(task.path().join("stat")) else { return false };
-        // pid (comm) state …; comm may hold anything, so the state is looked for from the end.
-        let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().as_bytes().first().copied());
-        !matches!(state, Some(b'Z' | b'X' | b'x') | None)
-    });
-    match alive.take(2).count() {
-        0 => Life::Over,
-        1 => Life::MainThreadEnding,
-        _ => Life::GoesOn,
-    }
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// What lies in an executable mapping, or `None` if it is nothing that can be unwound or named.
@@ -279,169 +502,5 @@ fn content_of(
     }
 }
 
-/// The first object that a new image maps is its executable: the kernel maps it before the loader.
-fn note_executable(process: &mut Process, path: &Path, content: MappingContent) {
-    let MappingContent::Object { object, .. } = content else { return };
-    if process.executable.as_os_str().is_empty() {
-        path.clone_into(&mut process.executable);
-        process.executable_object = Some(object);
-    } else if process.executable_object.is_none() && process.executable == path {
-        process.executable_object = Some(object);
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct CountingIds(u32);
-
-    impl ObjectIds for CountingIds {
-        fn next_object_id(&mut self) -> Option<ObjectId> {
-            self.0 += 1;
-            Some(ObjectId(self.0))
-        }
-    }
-
-    struct World {
-        table: ProcessTable,
-        objects: ObjectRegistry,
-        ids: CountingIds,
-    }
-
-    impl World {
-        fn new(interest: Interest) -> Self {
-            let (objects, ids) = (ObjectRegistry::default(), CountingIds(0));
-            Self { table: ProcessTable::new(interest), objects, ids }
-        }
-
-        fn apply(&mut self, event: &ProcessEvent) {
-            self.table.apply(event, &mut self.objects, &mut self.ids);
-        }
-
-        fn ranges(&self, pid: u32) -> Vec<(u64, u64)> {
-            let process = self.table.get(pid).expect("the process is known");
-            process.mappings.as_slice().iter().map(|mapping| (mapping.begin, mapping.end)).collect()
-        }
-    }
-
-    /// Far beyond `pid_max`: no such process can exist.
-    const NOBODY: u32 = 0x7fff_0000;
-
-    fn anonymous(pid: u32, begin: u64, length: u64) -> ProcessEvent {
-        ProcessEvent::Mapped {
-            time_ns: 0,
-            pid,
-            tid: pid,
-            begin,
-            length,
-            file_offset: 0,
-            device: (0, 0),
-            inode: 0,
-            build_id: None,
-            path: PathBuf::from("//anon"),
-        }
-    }
-
-    fn forked(pid: u32, parent_pid: u32) -> ProcessEvent {
-        ProcessEvent::Forked { time_ns: 0, pid, tid: pid, parent_pid, parent_tid: parent_pid }
-    }
-
-    #[test]
-    fn a_child_inherits_mappings_and_loses_them_at_exec() {
-        let mut world = World::new(Interest::All);
-        world.apply(&anonymous(NOBODY, 0x1000, 0x1000));
-        world.apply(&forked(NOBODY + 1, NOBODY));
-        assert_eq!(world.ranges(NOBODY + 1), [(0x1000, 0x2000)]);
-        world.apply(&ProcessEvent::Exec { time_ns: 0, pid: NOBODY + 1, comm: "new".to_owned() });
-        world.apply(&anonymous(NOBODY + 1, 0x8000, 0x1000));
-        assert_eq!(world.ranges(NOBODY + 1), [(0x8000, 0x9000)]);
-        assert_eq!(world.ranges(NOBODY), [(0x1000, 0x2000)], "the parent keeps its own");
-        assert!(world.table.get(NOBODY + 1).is_some_and(|child| child.started_under_watch));
-        assert!(world.table.get(NOBODY).is_some_and(|parent| !parent.started_under_watch));
-    }
-
-    #[test]
-    fn a_new_thread_changes_nothing() {
-        let mut world = World::new(Interest::All);
-        world.apply(&anonymous(NOBODY, 0x1000, 0x1000));
-        world.table.take_changed();
-        world.apply(&ProcessEvent::Forked {
-            time_ns: 0,
-            pid: NOBODY,
-            tid: NOBODY + 1,
-            parent_pid: NOBODY,
-            parent_tid: NOBODY,
-        });
-        assert!(world.table.take_changed().is_empty());
-    }
-
-    #[test]
-    fn only_what_was_asked_for_and_its_children_are_kept() {
-        let pids = HashSet::from([NOBODY]);
-        let mut world = World::new(Interest::Only { pids, follow_children: true });
-        world.apply(&anonymous(NOBODY + 5, 0x1000, 0x1000));
-        world.apply(&forked(NOBODY + 6, NOBODY + 5));
-        world.apply(&forked(NOBODY + 1, NOBODY));
-        world.apply(&forked(NOBODY + 2, NOBODY + 1));
-        assert!(world.table.get(NOBODY + 5).is_none());
-        assert!(world.table.get(NOBODY + 6).is_none());
-        assert!(world.table.get(NOBODY + 2).is_some(), "a grandchild is a child's child");
-    }
-
-    #[test]
-    fn a_process_ends_once_and_is_remembered() {
-        let mut world = World::new(Interest::All);
-        world.apply(&anonymous(NOBODY, 0x1000, 0x1000));
-        let exit = ProcessEvent::Exited { time_ns: 0, pid: NOBODY, tid: NOBODY };
-        world.apply(&exit);
-        assert_eq!(world.table.take_ended(), [NOBODY]);
-        world.apply(&exit);
-        assert!(world.table.take_ended().is_empty());
-        assert_eq!(world.ranges(NOBODY), [(0x1000, 0x2000)], "its samples can still be named");
-    }
-
-    #[test]
-    fn a_thread_that_ends_does_not_end_its_process() {
-        let mut world = World::new(Interest::All);
-        let this = std::process::id();
-        assert!(world.table.read_process(this, &mut world.objects, &mut world.ids));
-        world.apply(&ProcessEvent::Exited { time_ns: 0, pid: this, tid: this + 1 });
-        assert!(world.table.take_ended().is_empty());
-    }
-
-    #[test]
-    fn remembered_processes_are_bounded() {
-        let mut world = World::new(Interest::All);
-        let count = u32::try_from(MAX_EXITED).expect("small") + 10;
-        for pid in NOBODY..NOBODY + count {
-            world.apply(&anonymous(pid, 0x1000, 0x1000));
-            world.apply(&ProcessEvent::Exited { time_ns: 0, pid, tid: pid });
-            world.table.take_ended();
-        }
-        assert_eq!(world.table.processes.len(), MAX_EXITED);
-        assert!(world.table.get(NOBODY).is_none() && world.table.get(NOBODY + count - 1).is_some());
-    }
-
-    #[test]
-    fn our_own_process_has_its_executable_its_libraries_and_the_vdso() {
-        let mut world = World::new(Interest::All);
-        let this = std::process::id();
-        assert!(world.table.read_process(this, &mut world.objects, &mut world.ids));
-        let process = world.table.get(this).expect("we are known");
-        assert_eq!(Some(&process.executable), std::env::current_exe().ok().as_ref());
-        let here = our_own_process_has_its_executable_its_libraries_and_the_vdso as fn() as usize as u64;
-        let mapping = process.mappings.find(here).expect("our code is mapped");
-        let MappingContent::Object { object, bias } = mapping.content else { panic!("it is an object") };
-        assert_eq!(Some(object), process.executable_object);
-        // The test binary's own symbol table is the oracle for the bias: its ELF address lies in text.
-        let file = world.objects.get(object).and_then(|object| object.file.clone().ok()).expect("opened");
-        let address = here.wrapping_sub(bias.0);
-        let within = file.segments().iter().find(|segment| {
-            segment.executable
-                && (segment.address.0..segment.address.0 + segment.memory_bytes).contains(&address)
-        });
-        assert!(within.is_some(), "{address:#x} is no text address");
-        assert!(world.objects.iter().any(|(_, object)| object.path == Path::new("[vdso]")));
-    }
-}
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::model::{Interner, Outcome, RawFrame, RawSample};
+use crate::model::{ImageId, Interner, Outcome, RawFrame, RawSample};
 
 /// A stack before symbolization.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -20,6 +20,8 @@ pub struct Key {
     pub pid: u32,
     /// Thread id.
     pub tid: u32,
+    /// The program that the process ran.
+    pub image: ImageId,
     /// Index in [`Aggregate::names`] of the process's name.
     pub comm: u32,
     /// Index in [`Aggregate::names`] of the thread's name.
@@ -54,6 +56,7 @@ impl Aggregate {
         let key = Key {
             pid: sample.pid,
             tid: sample.tid,
+            image: sample.image,
             comm: self.names.intern(sample.comm),
             thread_name: self.names.intern(sample.thread_name),
             stack: self.stacks.intern(RawStack { kernel: sample.kernel, user: sample.user }),
@@ -103,6 +106,7 @@ mod tests {
             weight_ns: 10,
             pid: 1,
             tid,
+            image: ImageId(1),
             comm: "server".to_owned(),
             thread_name: format!("worker-{tid}"),
             kernel: vec![],

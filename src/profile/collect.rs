@@ -1,5 +1,5 @@
-//! Takes samples as they arrive, and what must be learnt while their process still lives: who it is,
-//! and the names of its generated code.
+//! Takes samples as they arrive, and what must be learnt while their process still lives: the names of
+//! its generated code.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -9,7 +9,6 @@ use spanflame_symbols::symbolize::Symbolizer;
 use super::aggregate::Aggregate;
 use super::resolve::{self, Taken, World};
 use crate::model::{ObjectId, Profile, RawFrame, RawSample};
-use crate::process::identity::Identity;
 use crate::process::{ObjectRegistry, ProcessTable};
 
 /// How often the names of a process's generated code are read on: a runtime reuses addresses.
@@ -19,7 +18,6 @@ const GENERATED_CODE_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub struct Collector {
     aggregate: Aggregate,
-    identities: HashMap<u32, Identity>,
     generated_code_read: HashMap<u32, Instant>,
     symbolizer: Symbolizer,
     first_sample_ns: Option<u64>,
@@ -29,8 +27,7 @@ pub struct Collector {
 impl Collector {
     /// Counts a sample.
     pub fn add(&mut self, sample: RawSample) {
-        self.identities.entry(sample.pid).or_insert_with(|| Identity::read(sample.pid));
-        if sample.user.iter().any(|frame| matches!(frame, RawFrame::Process { .. })) {
+        if sample.user.iter().any(|frame| matches!(frame, RawFrame::Generated { .. })) {
             self.read_generated_code(sample.pid);
         }
         let earlier =
@@ -78,7 +75,7 @@ impl Collector {
         main_object: Option<ObjectId>,
         taken: Taken,
     ) -> Profile {
-        let world = World { objects, processes, identities: &self.identities, main_object };
+        let world = World { objects, processes, main_object };
         resolve::profile(&self.aggregate, world, &mut self.symbolizer, taken)
     }
 }

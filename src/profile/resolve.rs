@@ -14,8 +14,7 @@ use crate::model::{
     Frame, FrameKind, Function, Interner, Label, Location, Mapping, ObjectId, Outcome, Profile, RawFrame,
     Sample, ValueType,
 };
-use crate::process::identity::Identity;
-use crate::process::{MappingContent, ObjectRegistry, ProcessTable};
+use crate::process::{ObjectRegistry, ProcessTable};
 
 /// When a profile was taken and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +34,6 @@ pub struct World<'a> {
     pub objects: &'a ObjectRegistry,
     /// The processes.
     pub processes: &'a ProcessTable,
-    /// Who the sampled processes are.
-    pub identities: &'a HashMap<u32, Identity>,
     /// The object to list first: the executable of the one process that was asked for.
     pub main_object: Option<ObjectId>,
 }
@@ -63,7 +60,7 @@ pub fn profile(
     let mut places = BTreeSet::new();
     for (key, _) in &entries {
         if let Some(stack) = aggregate.stacks().get(key.stack) {
-            places.extend(places_of(stack, key.pid, world.processes));
+            places.extend(places_of(stack, key.pid));
         }
     }
     let mut tables = Tables::default();
@@ -75,9 +72,8 @@ pub fn profile(
     // Different raw stacks can have equal names and labels only if they are equal: no merging needed.
     for (key, weight) in &entries {
         let Some(raw) = aggregate.stacks().get(key.stack) else { continue };
-        let stack = places_of(raw, key.pid, world.processes)
-            .filter_map(|place| locations.get(&place).copied())
-            .collect::<Vec<u32>>();
+        let stack =
+            places_of(raw, key.pid).filter_map(|place| locations.get(&place).copied()).collect::<Vec<u32>>();
         let name = |index: u32| aggregate.names().get(index).map_or("", String::as_str);
         let mut labels = vec![
             Label::text("comm", name(key.comm)),
@@ -85,11 +81,12 @@ pub fn profile(
             Label::text("thread_name", name(key.thread_name)),
             Label::number("tid", i64::from(key.tid)),
         ];
-        if let Some(identity) = world.identities.get(&key.pid) {
-            if !identity.service.is_empty() {
-                labels.push(Label::text("service", &identity.service));
+        if let Some(image) = world.processes.image(key.image) {
+            let service = image.service();
+            if !service.is_empty() {
+                labels.push(Label::text("service", &service));
             }
-            if !identity.container_id.is_empty() {
+            if let Some(identity) = image.identity.as_ref().filter(|known| !known.container_id.is_empty()) {
                 labels.push(Label::text("container_id", &identity.container_id));
             }
         }
@@ -125,21 +122,12 @@ fn saturating_i64(value: u64) -> i64 {
 }
 
 /// The places of a stack, leaf first: kernel, then user.
-fn places_of(stack: &RawStack, pid: u32, processes: &ProcessTable) -> impl Iterator<Item = Place> {
+fn places_of(stack: &RawStack, pid: u32) -> impl Iterator<Item = Place> {
     let kernel = stack.kernel.iter().map(|&address| Place::Kernel(address));
     let user = stack.user.iter().map(move |frame| match *frame {
         RawFrame::Object { object, address } => Place::Object(object, address),
-        RawFrame::Process { address } => {
-            let mapping = processes.get(pid).and_then(|process| process.mappings.find(address));
-            match mapping.map(|mapping| mapping.content) {
-                Some(MappingContent::Jit) => Place::Jit(pid, address),
-                // The kernel knew no object when the sample was taken; we have learnt of it since.
-                Some(MappingContent::Object { object, bias }) => {
-                    Place::Object(object, address.wrapping_sub(bias.0))
-                }
-                Some(MappingContent::Uprobes) | None => Place::Unknown(address),
-            }
-        }
+        RawFrame::Generated { address } => Place::Jit(pid, address),
+        RawFrame::Process { address } => Place::Unknown(address),
     });
     kernel.chain(user)
 }

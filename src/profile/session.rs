@@ -2,7 +2,9 @@
 //!
 //! Each [`Session::turn`] waits for news and takes, in this order: process records (so that a mapping
 //! is known before the samples in it are looked at), finished unwind tables, samples. A sample that
-//! could not be unwound for want of a table asks for that table.
+//! could not be unwound for want of a process's mappings or of a table asks for them. Of a whole host,
+//! the processes that were there before are read little by little after sampling has begun, so that it
+//! begins at once; those that samples ask for come first.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -16,7 +18,7 @@ use crate::kernel::{
     SamplerOptions, Tables,
 };
 use crate::model::{ObjectId, Outcome, RawSample};
-use crate::process::{Interest, MappingContent, ObjectRegistry, ProcessTable};
+use crate::process::{ExecutableMapping, Interest, MappingContent, ObjectRegistry, ProcessTable};
 
 /// What to sample and how.
 #[derive(Debug, Clone)]
@@ -49,8 +51,10 @@ pub enum SessionError {
     },
 }
 
-/// A process whose mappings turned out to be out of date is read again at most this often.
-const REREAD_INTERVAL: Duration = Duration::from_millis(200);
+/// How long a turn may read processes of which no sample asked for.
+const SCAN_BUDGET: Duration = Duration::from_millis(2);
+/// All processes are looked at afresh at most this often, however often records are lost.
+const RESCAN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// See the module's description.
 pub struct Session {
@@ -62,13 +66,15 @@ pub struct Session {
     pub processes: ProcessTable,
     /// The objects they have mapped.
     pub objects: ObjectRegistry,
-    eager: bool,
-    reread: HashMap<u32, Instant>,
+    only_targets: bool,
     batch: Vec<ProcessEvent>,
+    last_scan: Instant,
+    scan_again: bool,
+    warned_of_mappings: bool,
 }
 
 impl Session {
-    /// Loads the programs and reads the processes that are there. Nothing is sampled yet.
+    /// Loads the programs and reads the processes that were asked for. Nothing is sampled yet.
     ///
     /// # Errors
     /// [`SessionError`].
@@ -97,22 +103,27 @@ impl Session {
             feeder,
             processes: ProcessTable::new(options.interest.clone()),
             objects: ObjectRegistry::default(),
-            eager: only_targets,
-            reread: HashMap::new(),
+            only_targets,
             batch: Vec::new(),
+            last_scan: Instant::now(),
+            scan_again: false,
+            warned_of_mappings: false,
         };
         if options.targets_running {
-            session.read_running()?;
+            session.begin_scan()?;
+        }
+        if only_targets {
+            session.processes.scan(Duration::MAX, &mut session.objects, &mut session.tables);
+            session.publish_processes();
         }
         Ok(session)
     }
 
-    fn read_running(&mut self) -> Result<(), SessionError> {
-        self.processes
-            .read_running(&mut self.objects, &mut self.tables)
-            .map_err(|source| SessionError::System { what: "list /proc", source })?;
-        self.publish_processes();
-        Ok(())
+    fn begin_scan(&mut self) -> Result<(), SessionError> {
+        self.last_scan = Instant::now();
+        self.scan_again = false;
+        self.processes.add_interest(self.sampler.targets());
+        self.processes.begin_scan().map_err(|source| SessionError::System { what: "list /proc", source })
     }
 
     /// Has the kernel measure the run time of the programs, which costs about 20 ns a run.
@@ -170,6 +181,12 @@ impl Session {
             PollFd::from_borrowed_fd(self.feeder.poll_fd(), PollFlags::IN),
         ];
         sources.extend(others.iter().map(|&other| PollFd::from_borrowed_fd(other, PollFlags::IN)));
+        let due = [
+            self.processes.due_in(),
+            self.records.holds_back().then_some(Duration::ZERO),
+            self.scan_again.then(|| RESCAN_INTERVAL.saturating_sub(self.last_scan.elapsed())),
+        ];
+        let timeout = due.into_iter().flatten().fold(timeout, Duration::min);
         let wait = Timespec {
             tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: timeout.subsec_nanos().into(),
@@ -184,6 +201,8 @@ impl Session {
         self.take_records()?;
         self.feeder.publish(&mut self.tables);
         self.take_samples(on_sample)?;
+        self.processes.scan(SCAN_BUDGET, &mut self.objects, &mut self.tables);
+        self.publish_processes();
         Ok(())
     }
 
@@ -194,14 +213,14 @@ impl Session {
         for record in &self.batch {
             self.processes.apply(record, &mut self.objects, &mut self.tables);
         }
-        if self.records.lost() > lost_before {
-            // What was lost is not known: everything is looked at afresh.
-            self.read_running()?;
+        // What was lost is not known: everything is looked at afresh.
+        self.scan_again |= self.records.lost() > lost_before;
+        if self.scan_again && self.last_scan.elapsed() >= RESCAN_INTERVAL {
+            self.begin_scan()?;
         }
         self.publish_processes();
         for pid in self.processes.take_ended() {
             self.tables.remove_process(pid);
-            self.reread.remove(&pid);
         }
         Ok(())
     }
@@ -210,23 +229,23 @@ impl Session {
     fn publish_processes(&mut self) {
         for pid in self.processes.take_changed() {
             let Some(process) = self.processes.get(pid) else { continue };
-            let mappings: Vec<_> = process
-                .mappings
-                .as_slice()
-                .iter()
-                .map(|mapping| {
-                    let (kind, bias) = match mapping.content {
-                        MappingContent::Object { object, bias } => (MappingKind::Object(object), bias.0),
-                        MappingContent::Jit => (MappingKind::Jit, 0),
-                        MappingContent::Uprobes => (MappingKind::Uprobes, 0),
-                    };
-                    ProcessMapping { begin: mapping.begin, end: mapping.end, bias, kind }
-                })
-                .collect();
-            if let Err(error) = self.tables.set_process(pid, &mappings) {
+            let mut mappings: Vec<_> = process.mappings.as_slice().iter().map(for_kernel).collect();
+            if mappings.len() > Tables::MAX_MAPPINGS {
+                // Generated code by the page. Frame pointers lead through it, so what it costs to leave it
+                // out are the stacks that begin in it.
+                if !std::mem::replace(&mut self.warned_of_mappings, true) {
+                    tracing::warn!(
+                        "process {pid} has {} executable mappings; some are left out",
+                        mappings.len()
+                    );
+                }
+                mappings.retain(|mapping| mapping.kind != MappingKind::Jit);
+                mappings.truncate(Tables::MAX_MAPPINGS);
+            }
+            if let Err(error) = self.tables.set_process(pid, process.image_ns(), &mappings) {
                 tracing::warn!("stacks of process {pid} are cut: {error}");
             }
-            if self.eager || process.started_under_watch {
+            if self.only_targets || process.started_under_watch {
                 for object in process.mappings.objects() {
                     request(&mut self.feeder, &self.objects, &mut self.tables, object, false);
                 }
@@ -236,7 +255,9 @@ impl Session {
 
     fn take_samples(&mut self, on_sample: &mut dyn FnMut(RawSample)) -> Result<(), SessionError> {
         let mut wanting: HashMap<u32, (Outcome, u64)> = HashMap::new();
-        self.sampler.drain(&mut |sample| {
+        let processes = &mut self.processes;
+        self.sampler.drain(&mut |mut sample| {
+            processes.attribute(&mut sample);
             if matches!(
                 sample.outcome,
                 Outcome::UnknownProcess | Outcome::UnknownMapping | Outcome::TablePending
@@ -252,16 +273,18 @@ impl Session {
         Ok(())
     }
 
-    /// Gets what a sample lacked: the process, its mappings, or tables of what it has mapped.
+    /// Gets what a sample lacked: the process, its mappings, or tables of what it has mapped. By now it
+    /// may be there: the sample is older than what we know.
     fn supply(&mut self, pid: u32, outcome: Outcome, stopped_at: u64) {
-        if outcome != Outcome::TablePending || self.processes.get(pid).is_none() {
-            let now = Instant::now();
-            let recently = self.reread.get(&pid).is_some_and(|&last| now - last < REREAD_INTERVAL);
-            if recently || !self.processes.is_of_interest(pid) {
+        let process = self.processes.get(pid);
+        let is_mapped = process.is_some_and(|process| process.mappings.find(stopped_at).is_some());
+        if !is_mapped {
+            if !self.processes.may_be_read(pid) {
                 return;
             }
-            self.reread.insert(pid, now);
             self.processes.read_process(pid, &mut self.objects, &mut self.tables);
+        } else if outcome == Outcome::UnknownProcess && !self.tables.holds_process(pid) {
+            self.processes.mark_changed(pid);
         }
         let Some(process) = self.processes.get(pid) else { return };
         let missing = process.mappings.find(stopped_at).map(|mapping| mapping.content);
@@ -304,6 +327,15 @@ impl Session {
     pub fn lost_records(&self) -> u64 {
         self.records.lost()
     }
+}
+
+fn for_kernel(mapping: &ExecutableMapping) -> ProcessMapping {
+    let (kind, bias) = match mapping.content {
+        MappingContent::Object { object, bias } => (MappingKind::Object(object), bias.0),
+        MappingContent::Jit => (MappingKind::Jit, 0),
+        MappingContent::Uprobes => (MappingKind::Uprobes, 0),
+    };
+    ProcessMapping { begin: mapping.begin, end: mapping.end, bias, kind }
 }
 
 fn request(

@@ -234,7 +234,7 @@ impl Recording {
             tracing::warn!("{} samples were taken, {written} written: {:?}", samples.taken, samples.lost);
         }
         let main_object = match args.pids.as_slice() {
-            [pid] => session.processes.get(*pid).and_then(|process| process.executable_object),
+            [pid] => session.processes.executable_object(*pid),
             _ => None,
         };
         let began = self.began.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

@@ -115,7 +115,7 @@ pub fn stacks(
 ) -> (StackAccount, Vec<ExecutableAccount>) {
     let mut stacks = StackAccount::default();
     let mut executables: BTreeMap<(String, String), (u64, u64)> = BTreeMap::new();
-    for (Key { pid, outcome, .. }, Weight { samples, .. }) in aggregate.sorted() {
+    for (Key { image, outcome, .. }, Weight { samples, .. }) in aggregate.sorted() {
         match outcome {
             Outcome::NoUser => {
                 stacks.no_user += samples;
@@ -124,11 +124,10 @@ pub fn stacks(
             Outcome::Complete => stacks.complete += samples,
             other => *stacks.incomplete.entry(other.name()).or_default() += samples,
         }
-        let process = processes.get(pid);
-        let path =
-            process.map(|process| process.executable.to_string_lossy().into_owned()).unwrap_or_default();
-        let build_id = process
-            .and_then(|process| objects.get(process.executable_object?)?.file.as_ref().ok())
+        let image = processes.image(image);
+        let path = image.map(|image| image.executable.to_string_lossy().into_owned()).unwrap_or_default();
+        let build_id = image
+            .and_then(|image| objects.get(image.executable_object?)?.file.as_ref().ok())
             .map(|file| file.build_id().to_hex())
             .unwrap_or_default();
         let (total, complete) = executables.entry((path, build_id)).or_default();
