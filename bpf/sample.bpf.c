@@ -147,6 +147,12 @@ static __always_inline __u32 take_user_registers(struct bpf_perf_event_data *ctx
 	} else {
 		if (task->flags & (PF_KTHREAD | PF_IO_WORKER) || !task->mm)
 			return SF_OUTCOME_NO_USER;
+		/*
+		 * In the middle of execve the old program's memory is gone and the new one has not begun: it
+		 * has no stack yet, and the registers are the old one's (fs/binfmt_elf.c sets this last).
+		 */
+		if (!task->mm->start_stack)
+			return SF_OUTCOME_NO_USER;
 		regs = (struct pt_regs *)bpf_task_pt_regs(task);
 		if (!regs)
 			return SF_OUTCOME_NO_REGISTERS;

@@ -178,12 +178,12 @@ struct sf_mapping {
  * space hears of the new program's mappings before the exec is over; image_ns tells.
  */
 struct sf_process {
-	unsigned int mapping_page;  /* first page of the mapping table's extent */
-	unsigned int mappings;      /* entries */
-	unsigned int flags;         /* enum sf_process_flag */
-	unsigned int version;       /* differs between any two tables of any process; never 0 */
-	unsigned int alias_of;      /* tgid whose table it is; 0: the entry has its own */
-	unsigned int alias_version; /* … as long as that entry has this version */
+	unsigned int mapping_page;   /* first page of the mapping table's extent */
+	unsigned int mappings;       /* entries */
+	unsigned int flags;          /* enum sf_process_flag */
+	unsigned int version;        /* differs between any two tables of any process; never 0 */
+	unsigned int alias_of;       /* tgid whose table it is; 0: the entry has its own */
+	unsigned int alias_version;  /* … as long as that entry has this version */
 	unsigned long long image_ns; /* CLOCK_MONOTONIC; the table's program ran by then; 0 in an alias */
 };
 
@@ -202,7 +202,7 @@ struct sf_target {
 /* How unwinding the user stack ended. src/model/outcome.rs has a sentence for each. Only add. */
 enum sf_outcome {
 	SF_OUTCOME_COMPLETE = 0,           /* the outermost frame was reached */
-	SF_OUTCOME_NO_USER = 1,            /* a kernel thread, or a task whose memory is already gone */
+	SF_OUTCOME_NO_USER = 1,            /* a kernel thread, or a task without memory: ending, in execve */
 	SF_OUTCOME_UNKNOWN_PROCESS = 2,    /* no mapping table for the process yet */
 	SF_OUTCOME_UNKNOWN_MAPPING = 3,    /* pc in no executable mapping that is known */
 	SF_OUTCOME_TABLE_PENDING = 4,      /* the object's unwind table is still being built */

@@ -4,76 +4,76 @@
 mod support;
 
 use std::collections::{HashMap, HashSet};
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
 
 use support::folded::percent;
 use support::pprof_text::Profile;
-use support::program::{Program, fixture};
+use support::program::fixture;
 use support::{long_tests, quiet_cores, recording};
 
-/// The lives of processes as perf's task events tell them: pid → nanoseconds from fork to exit.
-/// Only processes whose fork and exit were both seen are in it.
-fn lives(perf_data: &std::path::Path) -> HashMap<u32, u64> {
-    let output = Command::new("perf")
-        .args(["script", "--show-task-events", "--ns", "-i"])
-        .arg(perf_data)
-        .stderr(Stdio::null())
-        .output()
-        .expect("perf is installed");
-    let (mut forks, mut lives) = (HashMap::new(), HashMap::new());
-    // … SECONDS.NANOSECONDS: PERF_RECORD_FORK(pid:tid):(parent:parent tid)
-    for line in String::from_utf8_lossy(&output.stdout).lines() {
-        let Some((before, event)) = line.split_once(": PERF_RECORD_") else { continue };
-        let Some((seconds, nanoseconds)) =
-            before.split_whitespace().last().and_then(|time| time.split_once('.'))
-        else {
-            continue;
-        };
-        let (Ok(seconds), Ok(nanoseconds)) = (seconds.parse::<u64>(), nanoseconds.parse::<u64>()) else {
-            continue;
-        };
-        let time_ns = seconds * 1_000_000_000 + nanoseconds;
-        let Some((kind, rest)) = event.split_once('(') else { continue };
-        let mut ids = rest.split([':', ')']).map(str::parse::<u32>);
-        let (Some(Ok(pid)), Some(Ok(tid))) = (ids.next(), ids.next()) else { continue };
-        // Threads are not processes, and perf's inventory at its start has no time.
-        if pid != tid || time_ns == 0 {
-            continue;
-        }
-        match kind {
-            "FORK" => {
-                forks.insert(pid, time_ns);
-            }
-            "EXIT" => {
-                if let Some(begin) = forks.remove(&pid) {
-                    lives.insert(pid, time_ns.saturating_sub(begin));
-                }
-            }
-            _ => {}
-        }
+/// Another witness of when tasks begin and end: the kernel's own tracer, in an instance of its own, which
+/// disturbs nobody else's tracing.
+struct TaskTrace {
+    instance: PathBuf,
+}
+
+impl TaskTrace {
+    /// Begins to trace; `None` where there is no tracefs.
+    fn begin() -> Option<Self> {
+        let instances = Path::new("/sys/kernel/tracing/instances");
+        let instance = instances.join(format!("spanflame-test-{}", std::process::id()));
+        std::fs::create_dir(&instance).ok()?;
+        let trace = Self { instance };
+        trace.set("trace_clock", "mono");
+        trace.set("buffer_size_kb", "4096");
+        trace.set("events/sched/sched_process_fork/enable", "1");
+        trace.set("events/sched/sched_process_exit/enable", "1");
+        Some(trace)
     }
-    lives
+
+    fn set(&self, file: &str, value: &str) {
+        std::fs::write(self.instance.join(file), value).unwrap_or_else(|error| panic!("{file}: {error}"));
+    }
+
+    /// The lives of tasks of which both ends were seen: number → seconds.
+    fn lives(&self) -> HashMap<u32, f64> {
+        self.set("tracing_on", "0");
+        let trace = std::fs::read(self.instance.join("trace")).expect("the trace can be read");
+        let (mut begun, mut lives) = (HashMap::new(), HashMap::new());
+        // NAME-TID [CPU] FLAGS SECONDS: sched_process_fork: comm=C pid=P child_comm=C child_pid=P
+        // NAME-TID [CPU] FLAGS SECONDS: sched_process_exit: comm=C pid=P …
+        for line in String::from_utf8_lossy(&trace).lines() {
+            let Some((before, event)) = line.split_once(": sched_process_") else { continue };
+            let time: f64 = before.rsplit(' ').next().and_then(|time| time.parse().ok()).expect("a time");
+            let number = |key: &str| -> Option<u32> {
+                event.rsplit_once(key)?.1.split_whitespace().next()?.parse().ok()
+            };
+            if event.starts_with("fork") {
+                begun.insert(number("child_pid=").expect("a pid"), time);
+            } else if let Some(begin) = begun.remove(&number(" pid=").expect("a pid")) {
+                lives.insert(number(" pid=").expect("a pid"), time - begin);
+            }
+        }
+        lives
+    }
+}
+
+impl Drop for TaskTrace {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.instance);
+    }
 }
 
 #[test]
 fn a_parallel_compile_of_several_hundred_files() {
-    needs!("go", "perf", "gcc", "xargs");
+    needs!("go", "gcc", "xargs");
     let _quiet = quiet_cores();
     let directory = tempfile::tempdir().expect("a temporary directory");
     let sources = directory.path().join("sources");
     std::fs::create_dir(&sources).expect("it is ours");
-    let perf_data = directory.path().join("tasks.data");
-    // Another witness of when each process began and ended.
-    let witness = Program::start(
-        Command::new("perf")
-            // Without build ids: reading those of every file takes longer than we wait for its end.
-            .args(["record", "-q", "-BN", "-e", "dummy", "-a", "-m", "1024", "-o"])
-            .arg(&perf_data)
-            .stderr(Stdio::null()),
-    );
-    support::await_event("perf writes", std::time::Duration::from_secs(10), || {
-        std::fs::metadata(&perf_data).is_ok_and(|file| file.len() > 0).then_some(())
-    });
+    let Some(witness) = TaskTrace::begin() else {
+        return support::skip("tracefs is not mounted or not ours");
+    };
     let files = if long_tests() { "600" } else { "200" };
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/storm/compile_storm.sh");
     let recording = recording::record(
@@ -93,13 +93,12 @@ fn a_parallel_compile_of_several_hundred_files() {
     );
     recording.assert_success();
     assert!(recording.stdout.contains(&format!("compiled {files}")), "{}", recording.stdout);
-    drop(witness); // SIGTERM: perf closes its file
     let stats = recording.stats();
     stats.assert_exact();
 
-    let lives = lives(&perf_data);
+    let lives = witness.lives();
     let long_lived: HashSet<u32> =
-        lives.iter().filter(|&(_, &life_ns)| life_ns >= 100_000_000).map(|(&pid, _)| pid).collect();
+        lives.iter().filter(|&(_, &seconds)| seconds >= 0.1).map(|(&pid, _)| pid).collect();
     let expected: usize = files.parse().expect("a number");
     assert!(
         long_lived.len() >= expected / 2,

@@ -264,7 +264,7 @@ fn a_deep_stack_is_walked_to_the_end_of_what_has_a_table_at_a_known_cost() {
         .map(|i| ProcessMapping { begin: i << 16, end: (i << 16) + 4096, bias: 0, kind: MappingKind::Jit })
         .collect();
     mappings.push(mapping);
-    tables.set_process(pid, super::monotonic_ns(), &mappings).expect("stored");
+    tables.set_process(pid, super::monotonic_ns(), false, &mappings).expect("stored");
     sampler.add_target(pid, false).expect("room for a target");
     sampler.enable_run_statistics().expect("may measure programs");
     sampler.start().expect("the sampler starts");
@@ -344,7 +344,7 @@ fn a_child_of_fork_is_walked_with_its_parents_mappings_until_the_parent_changes(
     let object = tables.allocate_object().expect("room");
     tables.publish_table(object, &frame_pointer_table(offset, end - begin, 100)).expect("published");
     let mapping = ProcessMapping { begin, end, bias: begin - offset, kind: MappingKind::Object(object) };
-    tables.set_process(pid, super::monotonic_ns(), &[mapping]).expect("stored");
+    tables.set_process(pid, super::monotonic_ns(), false, &[mapping]).expect("stored");
     sampler.add_target(pid, true).expect("room for a target");
     sampler.start().expect("the sampler starts");
 
@@ -377,12 +377,12 @@ fn a_child_of_fork_is_walked_with_its_parents_mappings_until_the_parent_changes(
     assert_eq!(with_alias, [("unknown_mapping", 2)]);
 
     // The parent's table is replaced, as after a dlopen: the child does not see what is not its own.
-    tables.set_process(pid, super::monotonic_ns(), &[mapping]).expect("stored");
+    tables.set_process(pid, super::monotonic_ns(), false, &[mapping]).expect("stored");
     let after_change = outcomes_of_child(&mut sampler);
     assert_eq!(after_change, [("unknown_process", 1)]);
 
     // User space has heard of it.
-    tables.set_process(child, super::monotonic_ns(), &[mapping]).expect("stored");
+    tables.set_process(child, super::monotonic_ns(), false, &[mapping]).expect("stored");
     let known = outcomes_of_child(&mut sampler);
     assert_eq!(known, [("unknown_mapping", 2)]);
 

@@ -20,6 +20,7 @@ mod extents;
 mod live_tests;
 mod perf_event;
 mod perf_ring;
+mod priority;
 mod process_events;
 mod process_records;
 mod run_statistics;
@@ -30,6 +31,7 @@ mod tables;
 
 pub use clock::monotonic_ns;
 pub use error::KernelError;
+pub use priority::PreferredThread;
 pub use process_events::{ProcessEvent, ProcessEvents};
 pub use run_statistics::{ProgramRuns, RunStatistics};
 pub use sampler::{Counters, Sampler, SamplerOptions};

@@ -239,6 +239,8 @@ impl Tables {
     /// Replaces what it knew before, also what a child of fork shared with its parent. `image_ns` is a
     /// time, `CLOCK_MONOTONIC`, at which the mappings were those of the process's program: should the
     /// process be in the middle of an `execve`, it tells the kernel side whether they are the new ones.
+    /// With `only_if_known` nothing happens if the kernel side has no entry of the process: a child of
+    /// fork has one, lent by its parent, until it calls `execve`.
     ///
     /// # Errors
     /// [`KernelError::Mappings`] if they are not like that, [`KernelError::Full`] if there is no room.
@@ -246,6 +248,7 @@ impl Tables {
         &mut self,
         pid: u32,
         image_ns: u64,
+        only_if_known: bool,
         mappings: &[ProcessMapping],
     ) -> Result<(), KernelError> {
         check_mappings(pid, mappings)?;
@@ -278,10 +281,12 @@ impl Tables {
             image_ns,
         };
         self.next_version = self.next_version.checked_add(1).unwrap_or(1);
-        if let Err(error) =
-            self.processes_map.update(&pid.to_ne_bytes(), abi::bytes_of(&process), MapFlags::ANY)
-        {
+        let flags = if only_if_known { MapFlags::EXIST } else { MapFlags::ANY };
+        if let Err(error) = self.processes_map.update(&pid.to_ne_bytes(), abi::bytes_of(&process), flags) {
             self.extents.release(extent, Instant::now());
+            if only_if_known && error.kind() == libbpf_rs::ErrorKind::NotFound {
+                return Ok(());
+            }
             return Err(KernelError::bpf(format!("store the mappings of process {pid}"), error));
         }
         let published = PublishedProcess { extent, version: process.version };

@@ -45,6 +45,8 @@ pub struct Process {
     pub started_under_watch: bool,
     /// Whether its last thread is gone.
     pub exited: bool,
+    /// Whether the mappings are still those that it got from its parent.
+    pub is_forked_copy: bool,
     /// What it runs.
     pub image: ImageId,
     /// What it ran before; samples of then may still arrive.
@@ -311,6 +313,7 @@ impl ProcessTable {
             known.executable_object = image.executable_object;
         }
         process.exited = false;
+        process.is_forked_copy = false;
         if process.mappings == mappings {
             process.read_interval_ns = (process.read_interval_ns * 2).min(MAX_READ_INTERVAL_NS);
         } else {
@@ -369,14 +372,15 @@ impl ProcessTable {
         if let Some(process) = self.processes.get_mut(&child) {
             process.mappings = mappings;
             process.started_under_watch = true;
+            process.is_forked_copy = true;
             if let Some(image) = self.images.get_mut(process.image) {
                 image.executable = inherited.executable;
                 image.executable_object = inherited.executable_object;
             }
         }
-        // Not a change to tell the kernel: it lent the child the parent's table at the fork itself, and
-        // by the time that this record is read the child may have called execve.
-        self.changed.remove(&child);
+        // The kernel side lent the child its parent's table at the fork itself, for as long as the parent
+        // keeps that one.
+        self.changed.insert(child);
     }
 
     fn exec(&mut self, time_ns: u64, pid: u32) {
@@ -415,7 +419,9 @@ impl ProcessTable {
             image.note_mapping(mapping.path, content);
         }
         let new = ExecutableMapping { begin: mapping.begin, end: mapping.end, content };
-        if self.know(pid).mappings.insert(new) {
+        let process = self.know(pid);
+        if process.mappings.insert(new) {
+            process.is_forked_copy = false;
             self.changed.insert(pid);
         }
     }

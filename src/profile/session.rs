@@ -14,8 +14,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::feed::{FeedStatistics, TableFeeder};
 use crate::kernel::{
-    Counters, KernelError, MappingKind, ProcessEvent, ProcessEvents, ProcessMapping, RunStatistics, Sampler,
-    SamplerOptions, Tables,
+    Counters, KernelError, MappingKind, PreferredThread, ProcessEvent, ProcessEvents, ProcessMapping,
+    RunStatistics, Sampler, SamplerOptions, Tables,
 };
 use crate::model::{ObjectId, Outcome, RawSample};
 use crate::process::{ExecutableMapping, Interest, MappingContent, ObjectRegistry, ProcessTable};
@@ -68,6 +68,7 @@ pub struct Session {
     pub objects: ObjectRegistry,
     only_targets: bool,
     batch: Vec<ProcessEvent>,
+    preferred: Option<PreferredThread>,
     last_scan: Instant,
     scan_again: bool,
     warned_of_mappings: bool,
@@ -79,6 +80,10 @@ impl Session {
     /// # Errors
     /// [`SessionError`].
     pub fn open(options: &SessionOptions) -> Result<Self, SessionError> {
+        // Before the priority is raised: the builders are to inherit the one of before.
+        let feeder = TableFeeder::start(options.cache_folder.as_deref())
+            .map_err(|source| SessionError::System { what: "start the builders of unwind tables", source })?;
+        let preferred = PreferredThread::begin();
         let only_targets = matches!(options.interest, Interest::Only { .. });
         let mut sampler = Sampler::load(&SamplerOptions {
             frequency_hz: options.frequency_hz,
@@ -94,8 +99,6 @@ impl Session {
         let tables = sampler.take_tables().ok_or(KernelError::Missing("unwind tables"))?;
         // From here on every new mapping is heard of; what was there before is read from /proc next.
         let records = ProcessEvents::open()?;
-        let feeder = TableFeeder::start(options.cache_folder.as_deref())
-            .map_err(|source| SessionError::System { what: "start the builders of unwind tables", source })?;
         let mut session = Self {
             sampler,
             tables,
@@ -105,6 +108,7 @@ impl Session {
             objects: ObjectRegistry::default(),
             only_targets,
             batch: Vec::new(),
+            preferred: Some(preferred),
             last_scan: Instant::now(),
             scan_again: false,
             warned_of_mappings: false,
@@ -149,7 +153,13 @@ impl Session {
     pub fn stop(&mut self, on_sample: &mut dyn FnMut(RawSample)) -> Result<(), SessionError> {
         self.sampler.stop()?;
         self.take_records()?;
-        while self.sampler.drain(on_sample)? > 0 {}
+        let processes = &mut self.processes;
+        let mut attributed = |mut sample: RawSample| {
+            processes.attribute(&mut sample);
+            on_sample(sample);
+        };
+        while self.sampler.drain(&mut attributed)? > 0 {}
+        self.preferred = None;
         Ok(())
     }
 
@@ -242,7 +252,8 @@ impl Session {
                 mappings.retain(|mapping| mapping.kind != MappingKind::Jit);
                 mappings.truncate(Tables::MAX_MAPPINGS);
             }
-            if let Err(error) = self.tables.set_process(pid, process.image_ns(), &mappings) {
+            let only_if_known = process.is_forked_copy;
+            if let Err(error) = self.tables.set_process(pid, process.image_ns(), only_if_known, &mappings) {
                 tracing::warn!("stacks of process {pid} are cut: {error}");
             }
             if self.only_targets || process.started_under_watch {
@@ -277,7 +288,11 @@ impl Session {
     /// may be there: the sample is older than what we know.
     fn supply(&mut self, pid: u32, outcome: Outcome, stopped_at: u64) {
         let process = self.processes.get(pid);
-        let is_mapped = process.is_some_and(|process| process.mappings.find(stopped_at).is_some());
+        let is_mapped = process.is_some_and(|process| {
+            // What a child had of its parent may be another program's by now.
+            !(process.is_forked_copy && outcome == Outcome::UnknownProcess)
+                && process.mappings.find(stopped_at).is_some()
+        });
         if !is_mapped {
             if !self.processes.may_be_read(pid) {
                 return;

@@ -182,6 +182,7 @@ pub struct ObjectFile {
     contents: Arc<Contents>,
     file_bytes: u64,
     machine: Machine,
+    entry: ElfAddress,
     build_id: BuildId,
     segments: Vec<Segment>,
     eh_frame_header: Option<(ElfAddress, u64)>,
@@ -222,6 +223,7 @@ impl ObjectFile {
             contents: Arc::new(contents),
             file_bytes,
             machine: Machine::X86_64,
+            entry: ElfAddress(0),
             build_id: BuildId::Hash([0; 20]),
             segments: Vec::new(),
             eh_frame_header: None,
@@ -232,6 +234,7 @@ impl ObjectFile {
             return Err(malformed(path, "it is shorter than an ELF header"));
         }
         let elf_header = object.read_file(FileOffset(0), ELF_HEADER_BYTES)?;
+        object.entry = ElfAddress(u64_at(&elf_header, 0x18).unwrap_or(0));
         object.machine = machine_of(&elf_header).map_err(|reason| malformed(path, reason))?;
         let program_headers = object.read_program_headers(&elf_header)?;
         for header in &program_headers {
@@ -288,6 +291,12 @@ impl ObjectFile {
     #[must_use]
     pub fn build_id(&self) -> &BuildId {
         &self.build_id
+    }
+
+    /// Where the program or the loader begins (`e_entry`); 0 for most libraries.
+    #[must_use]
+    pub fn entry(&self) -> ElfAddress {
+        self.entry
     }
 
     /// The `PT_LOAD` segments in file order.

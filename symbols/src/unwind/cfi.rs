@@ -34,6 +34,10 @@ pub struct CfiCounts {
     pub go_rows: u64,
 }
 
+/// Longest piece of an entry point that nothing describes: ld.so's has 61 bytes. What lies behind may be
+/// other functions.
+const MAX_ENTRY_BYTES: u64 = 64;
+
 /// The contents of an object's frame sections.
 #[derive(Debug, Default)]
 pub(super) struct FrameData {
@@ -44,6 +48,8 @@ pub(super) struct FrameData {
     bases: BaseAddresses,
     /// Executable ranges, sorted and disjoint.
     code: Vec<Range<u64>>,
+    /// Where the program begins, an ELF address.
+    entry: u64,
     go_rows: GoRows,
 }
 
@@ -57,7 +63,7 @@ impl FrameData {
         if object.machine() != Machine::X86_64 {
             return Err(UnwindError::UnsupportedMachine(object.path().to_owned()));
         }
-        let mut data = Self { code: executable_ranges(object), ..Self::default() };
+        let mut data = Self { code: executable_ranges(object), entry: object.entry().0, ..Self::default() };
         data.eh_frame = object.section(".eh_frame")?;
         if data.eh_frame.is_none() {
             data.eh_frame = eh_frame_by_header(object);
@@ -86,6 +92,7 @@ impl FrameData {
             debug_frame: None,
             go_rows: &self.go_rows,
             code: &self.code,
+            entry: self.entry,
             eh_frame_ends_at_terminator: self.eh_frame_ends_at_terminator,
         };
         if let Some(section) = &self.eh_frame {
@@ -108,6 +115,7 @@ pub(super) struct FrameSources<'data> {
     debug_frame: Option<FrameSection<'data, DebugFrame<EndianSlice<'data, LittleEndian>>>>,
     go_rows: &'data GoRows,
     code: &'data [Range<u64>],
+    entry: u64,
     eh_frame_ends_at_terminator: bool,
 }
 
@@ -151,7 +159,23 @@ impl<'data> FrameSources<'data> {
             counts.overlapping += span::sort_and_separate(&mut fillers);
             spans = span::fill_gaps(spans, &fillers);
         }
+        self.add_entry(&mut spans);
         (spans, counts)
+    }
+
+    /// The entry point is the outermost frame whether or not anything says so. In ld.so of glibc before
+    /// 2.37 and in musl's start files nothing does.
+    fn add_entry(&self, spans: &mut Vec<Span>) {
+        let behind = spans.partition_point(|span| span.begin <= self.entry);
+        let is_described = behind.checked_sub(1).and_then(|last| spans.get(last));
+        let is_described = is_described.is_some_and(|span| self.entry < span.end());
+        let is_code = self.code.iter().any(|range| range.contains(&self.entry));
+        if spans.is_empty() || is_described || !is_code {
+            return;
+        }
+        let end = spans.get(behind).map_or(u64::MAX, |next| next.begin);
+        let bytes = end.saturating_sub(self.entry).min(MAX_ENTRY_BYTES) as u32;
+        spans.insert(behind, Span::new(self.entry, bytes, Source::Entry));
     }
 
     /// Hands on the rules in force within a span: begin, end, rule. Returns how many were UNSUPPORTED.
@@ -169,6 +193,10 @@ impl<'data> FrameSources<'data> {
             Source::DebugFrame(offset) => self.debug_frame.as_ref().map_or(0, |section| {
                 section.rules_of_entry(&mut reader.debug_frame, offset, span, follows_rbx, on_rule)
             }),
+            Source::Entry => {
+                on_rule(span.begin, span.end(), UnwindRule::END);
+                0
+            }
             Source::Go => {
                 let mut index = self.go_rows.after(span.begin).saturating_sub(1);
                 while let Some(row) = self.go_rows.get(index) {

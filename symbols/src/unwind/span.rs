@@ -14,6 +14,8 @@ pub(super) enum Source {
     DebugFrame(u32),
     /// Rows of Go's tables.
     Go,
+    /// Nobody; but it is where the program begins, so nothing called it.
+    Entry,
 }
 
 /// A half-open address range with one source. At most 4 GiB. 16 bytes: large programs have a million.
@@ -27,6 +29,7 @@ pub(super) struct Span {
 
 const DEBUG_FRAME: u32 = 1 << 30;
 const GO: u32 = 2 << 30;
+const ENTRY: u32 = 3 << 30;
 const OFFSET_MASK: u32 = DEBUG_FRAME - 1;
 const _: () = assert!(crate::object_file::MAX_FRAME_SECTION_BYTES <= OFFSET_MASK as u64);
 
@@ -36,6 +39,7 @@ impl Span {
             Source::EhFrame(offset) => offset & OFFSET_MASK,
             Source::DebugFrame(offset) => offset & OFFSET_MASK | DEBUG_FRAME,
             Source::Go => GO,
+            Source::Entry => ENTRY,
         };
         Self { begin, bytes, source }
     }
@@ -45,7 +49,8 @@ impl Span {
         match self.source & !OFFSET_MASK {
             0 => Source::EhFrame(offset),
             DEBUG_FRAME => Source::DebugFrame(offset),
-            _ => Source::Go,
+            GO => Source::Go,
+            _ => Source::Entry,
         }
     }
 
