@@ -1,5 +1,7 @@
 //! Which build id an object has: from its notes, else from its contents.
 
+use std::ops::Range;
+
 use sha2::{Digest, Sha256};
 
 use crate::build_id::build_id_in_notes;
@@ -8,8 +10,12 @@ use crate::{BuildId, FileOffset, ObjectError, ObjectFile};
 
 /// Notes that are looked through for an identity, bytes per segment or section.
 const MAX_NOTE_BYTES: u64 = 64 << 10;
-/// Code that is hashed for an object without an id; of a larger segment its two ends.
-const MAX_HASHED_SEGMENT_BYTES: u64 = 64 << 20;
+/// Code that is hashed whole for an object without an id. Programs that are larger (librustc_driver has
+/// 100 MB) are waited for by samples: of them pieces are hashed …
+const MAX_HASHED_BYTES: u64 = 4 << 20;
+/// … of this size, at even distances. Another build has other code, and from the first difference in
+/// length on everything is elsewhere.
+const PIECE_BYTES: u64 = 4 << 10;
 
 /// The identity of an object whose headers have been read.
 ///
@@ -47,15 +53,15 @@ fn build_id_from_notes(object: &ObjectFile, program_headers: &[ProgramHeader]) -
     go_build_id
 }
 
-/// Identity of an object that carries none: SHA-256 over file header, program headers and the
-/// code, of which at most [`MAX_HASHED_SEGMENT_BYTES`] a segment and twice that in all.
+/// Identity of an object that carries none: SHA-256 over file header, program headers and
+/// [`MAX_HASHED_BYTES`] of the code.
 fn content_hash(
     object: &ObjectFile,
     elf_header: &[u8],
     program_headers: &[ProgramHeader],
 ) -> Result<BuildId, ObjectError> {
     let mut hasher = Sha256::new();
-    hasher.update(b"spanflame object 1");
+    hasher.update(b"spanflame object 2");
     // Not the section table's place, which stripping changes.
     hasher.update(elf_header.get(..0x28).unwrap_or_default());
     for header in program_headers {
@@ -65,15 +71,24 @@ fn content_hash(
         hasher.update(header.kind.to_le_bytes());
         hasher.update(header.flags.to_le_bytes());
     }
-    let mut budget_bytes = 2 * MAX_HASHED_SEGMENT_BYTES;
-    for segment in object.segments().iter().filter(|segment| segment.executable) {
-        let begin = segment.offset.0.min(object.file_bytes());
-        let end = segment.offset.0.saturating_add(segment.file_bytes).min(object.file_bytes());
-        let hashed_bytes = (end - begin).min(MAX_HASHED_SEGMENT_BYTES).min(budget_bytes);
-        budget_bytes -= hashed_bytes;
-        let head_bytes = hashed_bytes - hashed_bytes / 2;
-        hash_range(object, &mut hasher, begin, begin + head_bytes)?;
-        hash_range(object, &mut hasher, end - hashed_bytes / 2, end)?;
+    let code: Vec<Range<u64>> = object
+        .segments()
+        .iter()
+        .filter(|segment| segment.executable)
+        .map(|segment| {
+            let end = segment.offset.0.saturating_add(segment.file_bytes).min(object.file_bytes());
+            segment.offset.0.min(end)..end
+        })
+        .collect();
+    let code_bytes = code.iter().fold(0_u64, |sum, range| sum.saturating_add(range.end - range.start));
+    let stride = code_bytes.div_ceil(MAX_HASHED_BYTES / PIECE_BYTES).max(PIECE_BYTES);
+    for range in code {
+        let mut begin = range.start;
+        while begin < range.end {
+            let bytes = PIECE_BYTES.min(range.end - begin);
+            hasher.update(object.read_file(FileOffset(begin), bytes)?);
+            begin = begin.saturating_add(stride);
+        }
     }
     let digest = hasher.finalize();
     let mut hash = [0; 20];
@@ -81,15 +96,4 @@ fn content_hash(
         *byte = *digest_byte;
     }
     Ok(BuildId::Hash(hash))
-}
-
-fn hash_range(object: &ObjectFile, hasher: &mut Sha256, begin: u64, end: u64) -> Result<(), ObjectError> {
-    const PIECE_BYTES: u64 = 1 << 20;
-    let mut position = begin;
-    while position < end {
-        let bytes = (end - position).min(PIECE_BYTES);
-        hasher.update(object.read_file(FileOffset(position), bytes)?);
-        position += bytes;
-    }
-    Ok(())
 }
