@@ -26,7 +26,7 @@ use skeleton::types::{
 };
 pub(super) use skeleton::types::{
     sf_config, sf_counter, sf_event_type, sf_mapping, sf_mapping_kind, sf_object, sf_object_flag,
-    sf_object_state, sf_process, sf_process_flag, sf_sample, sf_target,
+    sf_object_state, sf_process, sf_process_flag, sf_sample, sf_sample_flag, sf_target,
 };
 
 /// Bytes of a page of unwind tables.

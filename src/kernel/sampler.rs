@@ -302,6 +302,7 @@ fn check_options(options: &SamplerOptions) -> Result<(), KernelError> {
             expected: "1 to 10,000 samples a second",
         });
     }
+    perf_event::check_frequency(options.frequency_hz)?;
     let bytes = options.ring_buffer_bytes;
     if !bytes.is_power_of_two() || !(page_bytes..=MAX_RING_BUFFER_BYTES).contains(&bytes) {
         return Err(KernelError::Option {
