@@ -27,6 +27,7 @@ mod sampler;
 mod shared_memory;
 mod tables;
 
+pub use cpus::online as online_cpus;
 pub use error::KernelError;
 pub use process_events::{ProcessEvent, ProcessEvents};
 pub use run_statistics::{ProgramRuns, RunStatistics};

@@ -136,7 +136,22 @@ impl Sampler {
         find_program(&sampler.sample, "learn_agent")?
             .test_run(ProgramInput::default())
             .map_err(|error| KernelError::bpf("learn this process's pid in the initial namespace", error))?;
+        sampler.check_pid_namespace()?;
         Ok(sampler)
+    }
+
+    /// Samples and records carry pids of the initial namespace; `/proc` has those of ours.
+    fn check_pid_namespace(&self) -> Result<(), KernelError> {
+        let own_pid = std::process::id();
+        let globals = find_map(&self.sample, ".bss")?
+            .lookup(&0_u32.to_ne_bytes(), MapFlags::ANY)
+            .map_err(|error| KernelError::bpf("read the sampler's variables", error))?
+            .unwrap_or_default();
+        match abi::agent_tgid(&globals) {
+            Some(kernel_pid) if kernel_pid == own_pid => Ok(()),
+            Some(kernel_pid) => Err(KernelError::PidNamespace { own_pid, kernel_pid }),
+            None => Err(KernelError::Missing("variable agent_tgid")),
+        }
     }
 
     /// Asks for a process, by its pid in the initial pid namespace; with `follow_children` also for
