@@ -157,11 +157,7 @@ impl KernelError {
     /// From a failed `perf_event_open(2)`, with the value of `kernel.perf_event_paranoid` if it could be
     /// read: events of every process take a capability unless it is 0 or less, and the refusal is
     /// `EACCES` (`kernel/events/core.c`, `perf_allow_cpu`). Where it is not that, a security module was.
-    pub(super) fn perf_event(
-        what: impl Into<String>,
-        source: std::io::Error,
-        paranoid: Option<i64>,
-    ) -> Self {
+    pub(super) fn perf_event(what: impl Into<String>, source: std::io::Error, paranoid: Option<i64>) -> Self {
         match (source.raw_os_error(), paranoid) {
             (Some(libc::EACCES), Some(paranoid)) if paranoid > 0 => {
                 Self::Paranoid { what: what.into(), paranoid }
@@ -233,7 +229,10 @@ mod tests {
                 let error = KernelError::bpf("load the sampler", source);
                 assert_eq!(error.is_not_permitted(), not_permitted, "{error}");
                 assert_eq!(error.to_string().contains("CAP_BPF"), not_permitted, "{error}");
-                assert!(not_permitted || error.to_string().contains("os error"), "the cause is told: {error}");
+                assert!(
+                    not_permitted || error.to_string().contains("os error"),
+                    "the cause is told: {error}"
+                );
             }
         }
     }
