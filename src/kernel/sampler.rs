@@ -143,7 +143,11 @@ impl Sampler {
     /// Samples and records carry pids of the initial namespace; `/proc` has those of ours.
     fn check_pid_namespace(&self) -> Result<(), KernelError> {
         let own_pid = std::process::id();
-        let globals = find_map(&self.sample, ".bss")?
+        // libbpf puts the object's name before that of the section.
+        let mut maps = self.sample.maps().filter(is_created);
+        let globals = maps
+            .find(|map| map.name().as_encoded_bytes().ends_with(b".bss"))
+            .ok_or(KernelError::Missing("map .bss"))?
             .lookup(&0_u32.to_ne_bytes(), MapFlags::ANY)
             .map_err(|error| KernelError::bpf("read the sampler's variables", error))?
             .unwrap_or_default();
