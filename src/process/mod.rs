@@ -6,11 +6,13 @@
 //! Never: stacks, symbols, spans, files of its own.
 
 pub mod identity;
+mod mapped_file;
 pub mod mapping_list;
 pub mod objects;
 pub mod proc_maps;
 pub mod table;
 
+pub use mapped_file::FileNumbers;
 pub use mapping_list::{ExecutableMapping, MappingContent, MappingList};
 pub use objects::{ObjectRegistry, RegisteredObject};
 pub use table::{Interest, ProcessTable};

@@ -8,6 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use super::mapped_file::FileNumbers;
 use super::mapping_list::{ExecutableMapping, MappingContent, MappingList};
 use super::objects::{FileMapping, ObjectIds, ObjectRegistry};
 use super::proc_maps;
@@ -155,6 +156,7 @@ impl ProcessTable {
                 end: line.end,
                 file_offset: line.file_offset,
                 build_id: None,
+                numbers: Some(FileNumbers { device: line.device, inode: line.inode }),
                 path: &line.path,
             };
             if let Some(content) = content_of(mapping, line.inode, objects, ids) {
@@ -175,17 +177,26 @@ impl ProcessTable {
                 self.processes.insert(*pid, Process { started_under_watch: true, ..Process::default() });
                 self.changed.insert(*pid);
             }
-            ProcessEvent::Mapped { pid, begin, length, file_offset, inode, build_id, path, .. }
-                if self.is_of_interest(*pid) =>
-            {
+            ProcessEvent::Mapped {
+                pid, begin, length, file_offset, device, inode, build_id, path, ..
+            } if self.is_of_interest(*pid) => {
                 if !self.processes.contains_key(pid) {
                     // A record of a process that we never heard of: others were lost, so ask /proc.
                     self.read_process(*pid, objects, ids);
                 }
                 let end = begin.saturating_add(*length);
                 let build_id = build_id.as_deref();
-                let mapping =
-                    FileMapping { pid: *pid, begin: *begin, end, file_offset: *file_offset, build_id, path };
+                // The kernel tells either the build id or device and inode.
+                let numbers = build_id.is_none().then_some(FileNumbers { device: *device, inode: *inode });
+                let mapping = FileMapping {
+                    pid: *pid,
+                    begin: *begin,
+                    end,
+                    file_offset: *file_offset,
+                    build_id,
+                    numbers,
+                    path,
+                };
                 // With a build id the kernel gives no inode; a file it is all the same.
                 let inode = if build_id.is_some() { 1 } else { *inode };
                 let content = content_of(mapping, inode, objects, ids);
