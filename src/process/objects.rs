@@ -4,8 +4,8 @@
 //! one unwind table. The kernel gives the build id of most mappings with the event itself; then no
 //! file is opened for an object that is known already. For the rest the file behind the mapping is
 //! opened and proved to be that (`mapped_file`), and known by device, inode, size and times from then
-//! on. A file that is not the mapped one any more is never read: the object keeps its path, has no
-//! unwind table, and its frames have offsets in place of names.
+//! on. A file that is not the mapped one any more, or cannot be opened, is never guessed at: the object
+//! keeps its path, has no unwind table, and its frames have offsets in place of names.
 //!
 //! Each object keeps its file open, so that it can be symbolized after it was deleted. When there are
 //! no descriptors or no object ids left, that is said once, and what comes then goes without.
@@ -104,12 +104,13 @@ enum FileContent {
     NotElf,
 }
 
-/// What the kernel said of a mapped file that is not to be had any more.
+/// What the kernel said of a mapped file that is not to be had, and why not.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct ChangedFile {
+struct LostFile {
     path: PathBuf,
     build_id: Option<Vec<u8>>,
     numbers: Option<FileNumbers>,
+    reason: &'static str,
 }
 
 /// Of what there is none left.
@@ -119,13 +120,15 @@ enum Shortage {
     ObjectIds,
 }
 
+const NO_DESCRIPTOR: &str = "no file descriptor is left for it";
+
 /// All objects, by id and by identity.
 #[derive(Debug)]
 pub struct ObjectRegistry {
     objects: HashMap<ObjectId, RegisteredObject>,
     by_build_id: HashMap<BuildId, ObjectId>,
     by_stamp: HashMap<FileStamp, FileContent>,
-    changed: HashMap<ChangedFile, ObjectId>,
+    lost: HashMap<LostFile, ObjectId>,
     vdso: Option<Option<(ObjectId, u64)>>,
     unopened_mappings: u64,
     open_files: u64,
@@ -152,7 +155,7 @@ impl ObjectRegistry {
             objects: HashMap::new(),
             by_build_id: HashMap::new(),
             by_stamp: HashMap::new(),
-            changed: HashMap::new(),
+            lost: HashMap::new(),
             vdso: None,
             unopened_mappings: 0,
             open_files: 0,
@@ -178,7 +181,7 @@ impl ObjectRegistry {
         self.unopened_mappings
     }
 
-    /// What lies in a file-backed mapping; `None` if its file cannot be had any more.
+    /// What lies in a file-backed mapping; `None` if no more objects can be known.
     pub fn file_content(
         &mut self,
         mapping: FileMapping<'_>,
@@ -189,10 +192,7 @@ impl ObjectRegistry {
             None => match self.open(mapping, ids) {
                 Some(FileContent::Object(id)) => id,
                 Some(FileContent::NotElf) => return Some(MappingContent::Jit),
-                None => {
-                    self.unopened_mappings += 1;
-                    return None;
-                }
+                None => return None,
             },
         };
         Some(MappingContent::Object { object: id, bias: self.bias(id, mapping) })
@@ -212,12 +212,16 @@ impl ObjectRegistry {
     fn open(&mut self, mapping: FileMapping<'_>, ids: &mut dyn ObjectIds) -> Option<FileContent> {
         let file = match mapped_file::open(mapping) {
             Opened::File(file) => file,
-            Opened::Changed => return self.register_changed(mapping, ids).map(FileContent::Object),
+            Opened::Changed => {
+                return self.register_lost(mapping, "the file changed since it was mapped", ids);
+            }
             Opened::Nothing { no_descriptors } => {
+                self.unopened_mappings += 1;
                 if no_descriptors {
                     self.tell_once(Shortage::Descriptors);
+                    return self.register_lost(mapping, NO_DESCRIPTOR, ids);
                 }
-                return None;
+                return self.register_lost(mapping, "the file cannot be opened any more", ids);
             }
         };
         let stamp = FileStamp::of(&file)?;
@@ -229,22 +233,28 @@ impl ObjectRegistry {
         Some(content)
     }
 
-    /// A mapped file in whose place there is another one.
-    fn register_changed(&mut self, mapping: FileMapping<'_>, ids: &mut dyn ObjectIds) -> Option<ObjectId> {
-        let key = ChangedFile {
+    /// A mapped file that is not to be had: found again by what was said of it, never by what is there.
+    fn register_lost(
+        &mut self,
+        mapping: FileMapping<'_>,
+        reason: &'static str,
+        ids: &mut dyn ObjectIds,
+    ) -> Option<FileContent> {
+        let key = LostFile {
             path: mapping.path.to_owned(),
             build_id: mapping.build_id.map(<[u8]>::to_vec),
             numbers: mapping.numbers,
+            reason,
         };
-        if let Some(&known) = self.changed.get(&key) {
-            return Some(known);
+        if let Some(&known) = self.lost.get(&key) {
+            return Some(FileContent::Object(known));
         }
-        tracing::debug!("{}: the file changed since it was mapped", mapping.path.display());
+        tracing::debug!("{}: {reason}", mapping.path.display());
         let id = self.next_id(ids)?;
-        let file = Err("the file changed since it was mapped".to_owned());
+        let file = Err(reason.to_owned());
         self.objects.insert(id, RegisteredObject { path: mapping.path.to_owned(), file });
-        self.changed.insert(key, id);
-        Some(id)
+        self.lost.insert(key, id);
+        Some(FileContent::Object(id))
     }
 
     fn register(&mut self, file: File, path: &Path, ids: &mut dyn ObjectIds) -> Option<FileContent> {
@@ -271,7 +281,7 @@ impl ObjectRegistry {
             Ok(Arc::new(object))
         } else {
             self.tell_once(Shortage::Descriptors);
-            Err("no file descriptor is left for it".to_owned())
+            Err(NO_DESCRIPTOR.to_owned())
         };
         self.by_build_id.insert(build_id, id);
         self.objects.insert(id, RegisteredObject { path: path.to_owned(), file });
@@ -412,7 +422,6 @@ mod tests {
         assert!(objects.file_content(mapping_of(&paths[1]), &mut ids).is_none());
         assert!(objects.file_content(mapping_of(&paths[2]), &mut ids).is_none());
         assert_eq!(objects.shortages, HashSet::from([Shortage::ObjectIds]));
-        assert_eq!(objects.unopened_mappings(), 2);
     }
 
     #[test]
@@ -430,6 +439,19 @@ mod tests {
         // The file that is there now is another object.
         let there = object_of(objects.file_content(mapping_of(&paths[0]), &mut ids));
         assert!(there != id && objects.get(there).is_some_and(|object| object.file.is_ok()));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_is_an_object_of_its_path_and_counted() {
+        let (mut objects, mut ids) = (ObjectRegistry::default(), LimitedIds(10));
+        let numbers = FileNumbers { device: (1, 2), inode: 3 };
+        let gone = FileMapping { numbers: Some(numbers), ..mapping_of(Path::new("/gone (deleted)")) };
+        let id = object_of(objects.file_content(gone, &mut ids));
+        assert_eq!(object_of(objects.file_content(gone, &mut ids)), id);
+        let another = FileMapping { numbers: Some(FileNumbers { inode: 4, ..numbers }), ..gone };
+        assert_ne!(object_of(objects.file_content(another, &mut ids)), id, "two files of one name");
+        assert!(objects.get(id).is_some_and(|object| object.file.is_err()));
+        assert_eq!(objects.unopened_mappings(), 3);
     }
 
     #[test]
