@@ -294,3 +294,18 @@ fn its_executable_is_the_first_mapping_even_without_samples() {
     let first = mappings.get(&1).unwrap_or_else(|| panic!("no mapping: {mappings:?}"));
     assert!(first.contains("/sleep") || first.contains("/coreutils"), "{mappings:?}");
 }
+
+#[test]
+fn interrupted_before_it_is_started_it_does_not_run() {
+    needs!();
+    let _quiet = quiet_cores();
+    let running = recording::start("one.folded", &["--", "sh", "-c", "echo it ran"]);
+    running.await_handler_of(libc::SIGINT);
+    running.signal(libc::SIGINT);
+    let recording = running.finish();
+    assert!(recording.elapsed < Duration::from_secs(10), "took {:?}", recording.elapsed);
+    // Loading the programs takes longer than the signal, as a rule; if not, it ran and was recorded.
+    let expected = if recording.stdout.contains("it ran") { 0 } else { 130 };
+    assert_eq!(recording.exit_code(), expected, "{}", recording.stderr);
+    assert_eq!(recording.output.exists(), expected == 0, "{}", recording.stderr);
+}

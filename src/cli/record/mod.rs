@@ -51,9 +51,7 @@ pub fn run(args: &Args, started: Instant) -> Result<(), CommandError> {
         None => Ok(()),
         Some(Ended::Itself(status)) if status.success() => Ok(()),
         Some(Ended::Itself(status)) => Err(CommandError::CommandStatus(shell_status(status))),
-        Some(Ended::NotYet) => {
-            Err(CommandError::CommandStatus(128 + signal_hook::consts::SIGTERM.unsigned_abs() as u8))
-        }
+        Some(Ended::NotYet) => Err(CommandError::CommandStatus(by_signal(signal_hook::consts::SIGTERM))),
     }
 }
 
@@ -69,6 +67,10 @@ fn record(
     let mut recording = Recording::open(args, held.as_ref().map(HeldCommand::pid), signals, started)?;
     recording.start()?;
     if let Some(held) = held {
+        if let Some(signal) = signals.which() {
+            tracing::warn!("told to end before the command was started: it does not run");
+            return Err(CommandError::CommandStatus(by_signal(signal)));
+        }
         *command = Some(held.release().map_err(|error| {
             CommandError::Usage(anyhow!("cannot run {:?}: {error}", args.command.first().map_or("", |c| c)))
         })?);
@@ -86,6 +88,11 @@ fn record(
             Ok(None)
         }
     }
+}
+
+/// The status of what a signal ended, as a shell gives it.
+fn by_signal(signal: i32) -> u8 {
+    u8::try_from(128 + signal).unwrap_or(u8::MAX)
 }
 
 /// How the wait for the command ended.

@@ -26,7 +26,15 @@ impl Signals {
 
     /// Whether the recording is to end.
     pub(super) fn any(&self) -> bool {
-        self.interrupt.load(Ordering::Relaxed) || self.terminated()
+        self.which().is_some()
+    }
+
+    /// The signal that came; of both, the one that a person does not send by a key.
+    pub(super) fn which(&self) -> Option<i32> {
+        if self.terminated() {
+            return Some(SIGTERM);
+        }
+        self.interrupt.load(Ordering::Relaxed).then_some(SIGINT)
     }
 
     /// Whether `SIGTERM` came.
