@@ -268,10 +268,15 @@ fn code_whose_unwind_information_is_garbage_is_counted_and_named() {
     }
     let program = fixture("late_libraries");
     let libraries = directory.path().to_str().expect("text");
-    let recording = recording::record(
+    // The damaged files keep their build ids, by which the tables of the sound ones may be cached.
+    let recording = recording::start_with(
         "one.folded",
         &["--frequency", "997", "--duration", "30s", "--", &program, "30", "100", "4", "300", libraries],
-    );
+        |command| {
+            command.env("SPANFLAME_CACHE_DIR", directory.path().join("cache"));
+        },
+    )
+    .finish();
     recording.assert_success();
     let stats = recording.stats();
     stats.assert_exact();
@@ -298,4 +303,194 @@ fn section_size(file: &str, section: &str) -> usize {
             (fields.get(1) == Some(&section)).then(|| usize::from_str_radix(fields[2], 16).ok())?
         })
         .unwrap_or_else(|| panic!("no {section} in {file}"))
+}
+
+#[test]
+fn a_thread_in_place_of_a_process_is_refused_by_the_name_of_its_process() {
+    let program = Program::start_ready(&mut fixture_command(&["shares", "60", "2"]));
+    let thread = support::await_event("it has threads", std::time::Duration::from_secs(5), || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", program.pid)).ok()?;
+        let mut threads = tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse::<u32>().ok());
+        threads.find(|&thread| thread != program.pid)
+    });
+    let thread = thread.to_string();
+    refused(
+        &["--pid", &thread, "--duration", "1s"],
+        2,
+        &[&thread, "shares", &format!("--pid {}", program.pid)],
+    );
+}
+
+/// A sysctl that is set back when the test is done with it, however it ends.
+struct Sysctl {
+    path: &'static str,
+    before: String,
+}
+
+impl Sysctl {
+    fn set(path: &'static str, value: &str) -> std::io::Result<Self> {
+        let before = std::fs::read_to_string(path)?;
+        std::fs::write(path, value)?;
+        Ok(Self { path, before })
+    }
+}
+
+impl Drop for Sysctl {
+    fn drop(&mut self) {
+        let _ = std::fs::write(self.path, self.before.trim());
+    }
+}
+
+#[test]
+fn a_frequency_above_the_kernels_limit_is_refused_by_the_name_of_the_limit() {
+    needs!();
+    let _quiet = quiet_cores();
+    // Just below what is asked for: recordings beside this test are not in its way.
+    let _limit = match Sysctl::set("/proc/sys/kernel/perf_event_max_sample_rate", "9998") {
+        Ok(limit) => limit,
+        Err(error) => return skip(&format!("kernel.perf_event_max_sample_rate cannot be set: {error}")),
+    };
+    refused(
+        &["--frequency", "9999", "--duration", "1s"],
+        2,
+        &["kernel.perf_event_max_sample_rate is 9998", "sysctl"],
+    );
+    refused(&["--frequency", "9999", "--", "touch", "/no/such/folder/x"], 2, &["perf_event_max_sample_rate"]);
+    let recording = recording::record("one.folded", &["--frequency", "9998", "--duration", "200ms"]);
+    recording.assert_success();
+}
+
+#[test]
+fn a_pid_namespace_of_its_own_is_refused_with_what_to_do() {
+    needs!("unshare");
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let inside = |arguments: &[&str]| {
+        Command::new("unshare")
+            .args(["--pid", "--fork", "--mount-proc", "--"])
+            .arg(support::binary())
+            .args(arguments)
+            .output()
+            .expect("unshare is installed")
+    };
+    let file = directory.path().join("one.folded");
+    let file = file.to_str().expect("text");
+    for arguments in [
+        &["record", "--duration", "1s", "-o", file][..],
+        &["record", "-o", file, "--", "touch", &format!("{file}.ran")],
+    ] {
+        assert_refused(&inside(arguments), 4, &["pid namespace", "--pid=host"], arguments);
+    }
+    assert_empty(directory.path());
+    let doctor = inside(&["doctor", "--json"]);
+    assert_eq!(doctor.status.code(), Some(1), "{}", String::from_utf8_lossy(&doctor.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&doctor.stdout).expect("JSON");
+    assert_eq!(report["summary"]["obstacles"], serde_json::json!(["host_pid_namespace"]));
+    assert!(String::from_utf8_lossy(&doctor.stdout).contains("--pid=host"));
+}
+
+#[test]
+fn ctrl_c_while_unwind_tables_are_built_ends_at_once() {
+    needs!("node");
+    let _quiet = quiet_cores();
+    let cache = tempfile::tempdir().expect("a temporary directory");
+    // Hundreds of thousands of unwind rows, none of them in the cache.
+    let program = Program::start(Command::new("node").args(["-e", "setTimeout(() => {}, 60000)"]));
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let pid = program.pid.to_string();
+    let running = recording::start_with("one.folded", &["--pid", &pid, "--duration", "60s"], |command| {
+        command.env("SPANFLAME_CACHE_DIR", cache.path());
+    });
+    running.await_handler_of(libc::SIGINT);
+    running.signal(libc::SIGINT);
+    let recording = running.finish();
+    recording.assert_success();
+    recording.stats().assert_exact();
+    assert!(recording.elapsed.as_secs() < 5, "took {:?}: {}", recording.elapsed, recording.stderr);
+    assert!(recording.output.exists(), "what there is was written");
+}
+
+/// Runs the recorder as root without the capabilities that open `/proc/PID/map_files`, and those only.
+fn without_map_files(arguments: &[&str]) -> Output {
+    Command::new("setpriv")
+        .args([
+            "--bounding-set=-sys_admin,-checkpoint_restore",
+            "--inh-caps=-sys_admin,-checkpoint_restore",
+            "--",
+        ])
+        .arg(support::binary())
+        .args(arguments)
+        .output()
+        .expect("setpriv is installed")
+}
+
+#[test]
+fn a_file_that_took_the_place_of_the_mapped_one_lends_it_no_names() {
+    needs!("setpriv", "unshare", "nsenter");
+    let _quiet = quiet_cores();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let executable = directory.path().join("program");
+    std::fs::copy(fixture("shares"), &executable).expect("it can be copied");
+    // In a mount namespace of its own, so that what is mounted goes with it.
+    let program = Program::start_ready(
+        Command::new("unshare").args(["--mount", "--"]).arg(&executable).arg("60").current_dir("/"),
+    );
+    let pid = program.pid.to_string();
+    let output = directory.path().join("one.folded");
+    let output = output.to_str().expect("text");
+    let arguments = ["record", "--pid", &pid, "--frequency", "997", "--duration", "2s", "-o", output];
+    let record = || {
+        let recorded = without_map_files(&arguments);
+        assert!(recorded.status.success(), "{}", String::from_utf8_lossy(&recorded.stderr));
+        support::folded::Folded::parse(&std::fs::read_to_string(output).expect("it was written"))
+    };
+    let share = |folded: &support::folded::Folded, wanted: fn(&str) -> bool| {
+        let having = folded.count(|stack| stack.frames.iter().any(|frame| wanted(&frame.name)));
+        assert!(folded.total() >= 20, "{} samples", folded.total());
+        percent(having, folded.total())
+    };
+    // As long as the path leads to what is mapped, it will do.
+    let before = record();
+    let named = share(&before, |name| name == "serve_requests");
+    assert!(named >= 90.0, "{named:.1} %:\n{}", before.most_frequent(|_| true, 5));
+    // Another program of the same path is not what is mapped, though the kernel goes on to name it so.
+    let status = Command::new("nsenter")
+        .args(["--target", &pid, "--mount", "--", "mount", "--bind", &fixture("recursion")])
+        .arg(&executable)
+        .status()
+        .expect("nsenter is installed");
+    assert!(status.success(), "the bind mount is refused");
+    for deleted in [false, true] {
+        if deleted {
+            std::fs::remove_file(&executable).expect("it is ours");
+        }
+        let after = record();
+        let frequent = after.most_frequent(|_| true, 5);
+        let foreign = share(&after, |name| name.contains("recurse") || name.contains("burn_"));
+        assert!(foreign == 0.0, "names of a file that is not mapped:\n{frequent}");
+        let by_offset = share(&after, |name| name.starts_with("[program"));
+        assert!(by_offset >= 90.0, "{by_offset:.1} % have module and offset:\n{frequent}");
+    }
+}
+
+#[test]
+fn too_few_descriptors_are_said_once_and_the_recording_is_written() {
+    needs!("prlimit");
+    let _quiet = quiet_cores();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let output_file = directory.path().join("one.folded");
+    let program = fixture("late_libraries");
+    // 21 libraries of the fixture beside its own; a third of what the recorder needs for them all.
+    let output = Command::new("prlimit")
+        .args(["--nofile=64:64", "--"])
+        .arg(support::binary())
+        .args(["record", "--frequency", "997", "-o"])
+        .arg(&output_file)
+        .args(["--", &program, "30", "20", "20", "50"])
+        .arg(Path::new(&program).parent().expect("a directory"))
+        .output()
+        .expect("prlimit is installed");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert!(output_file.exists(), "{stderr}");
+    assert!(stderr.matches("descriptors").count() <= 1, "{stderr}");
 }

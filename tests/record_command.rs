@@ -2,9 +2,11 @@
 
 mod support;
 
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
-use support::program::{Program, fixture, fixture_command};
+use support::program::{Program, children_of, command_line, fixture, fixture_command};
 use support::{quiet_cores, recording};
 
 #[test]
@@ -187,4 +189,123 @@ fn statistics_are_the_last_line_of_standard_error() {
     assert!(stats.samples.written >= 10, "0.3 s at the default 99 Hz: {stats:#?}");
     assert!(stats.start_to_first_sample_ms.is_some(), "{stats:#?}");
     assert!(stats.start_to_first_complete_ms >= stats.start_to_first_sample_ms, "{stats:#?}");
+}
+
+#[test]
+fn its_last_words_stand_before_the_statistics() {
+    needs!();
+    let _quiet = quiet_cores();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let output = support::spanflame()
+        .args(["record", "--stats", "json", "--duration", "300ms", "-o"])
+        .arg(directory.path().join("one.folded"))
+        .args(["--", "sh", "-c", "sleep 1.5; echo last words >&2; exit 9"])
+        .output()
+        .expect("spanflame starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(9), "{stderr}");
+    assert!(stderr.contains("last words"), "{stderr}");
+    let last = stderr.lines().last().expect("a line");
+    let stats: recording::Stats =
+        serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {stderr}"));
+    stats.assert_exact();
+}
+
+#[test]
+fn it_is_waited_for_also_when_its_recording_cannot_be_written() {
+    needs!();
+    let _quiet = quiet_cores();
+    let outer = tempfile::tempdir().expect("a temporary directory");
+    let (inner, marker) = (outer.path().join("inner"), outer.path().join("marker"));
+    std::fs::create_dir(&inner).expect("it is ours");
+    let script = format!("rmdir {}; sleep 1.5; touch {}", inner.display(), marker.display());
+    let profile_fails = ["record", "--duration", "300ms", "-o", &format!("{}/one.folded", inner.display())]
+        .map(str::to_owned);
+    let good = outer.path().join("one.folded");
+    let statistics_fail =
+        ["record", "--duration", "300ms", "--stats", "json=/dev/full", "-o", &good.to_string_lossy()]
+            .map(str::to_owned);
+    for (arguments, word) in [(&profile_fails[..], "one.folded"), (&statistics_fail[..], "/dev/full")] {
+        let output = support::spanflame()
+            .args(arguments)
+            .args(["--", "sh", "-c", &script])
+            .output()
+            .expect("spanflame starts");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(5), "{arguments:?}: {stderr}");
+        assert!(stderr.contains(word), "{arguments:?}: {stderr}");
+        assert!(marker.exists(), "{arguments:?}: the command had not ended");
+        std::fs::remove_file(&marker).expect("it is ours");
+    }
+    assert!(good.exists(), "the profile itself was written");
+}
+
+#[test]
+fn waiting_for_it_outlasts_ctrl_c_and_ends_with_sigterm() {
+    needs!();
+    let _quiet = quiet_cores();
+    let running = recording::start("one.folded", &["--duration", "300ms", "--", "sleep", "20"]);
+    support::await_event("the profile is written", Duration::from_secs(20), || {
+        running.output_exists().then_some(())
+    });
+    let [command] = children_of(running.pid())[..] else { panic!("it has one child") };
+    running.signal(libc::SIGINT);
+    std::thread::sleep(Duration::from_millis(700));
+    assert!(Path::new(&format!("/proc/{}", running.pid())).exists(), "Ctrl-C is for the command");
+    running.signal(libc::SIGTERM);
+    support::await_event("it ends", Duration::from_secs(5), || running.has_ended().then_some(()));
+    assert_eq!(command_line(command), "sleep 20", "the command goes on");
+    // It holds the recorder's standard output open.
+    support::send_signal(command, libc::SIGKILL);
+    let recording = running.finish();
+    assert_eq!(recording.exit_code(), 143, "{}", recording.stderr);
+    recording.stats().assert_exact();
+}
+
+#[test]
+fn it_keeps_its_own_limit_of_descriptors() {
+    needs!("prlimit");
+    let _quiet = quiet_cores();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let output = Command::new("prlimit")
+        .args(["--nofile=777:4000", "--"])
+        .arg(support::binary())
+        .args(["record", "-o"])
+        .arg(directory.path().join("one.folded"))
+        .args(["--", "sh", "-c", "ulimit -Sn; grep 'open files' /proc/$PPID/limits"])
+        .output()
+        .expect("prlimit is installed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let mut lines = stdout.lines();
+    assert_eq!(lines.next(), Some("777"), "{stdout}");
+    let of_recorder: Vec<&str> = lines.next().unwrap_or_default().split_whitespace().collect();
+    assert_eq!(of_recorder.get(3..5), Some(&["4000", "4000"][..]), "the recorder took all it may: {stdout}");
+}
+
+#[test]
+fn its_executable_is_the_first_mapping_even_without_samples() {
+    needs!("go");
+    let _quiet = quiet_cores();
+    // Whatever samples there are lie in the kernel and the loader.
+    let recording = recording::record("one.pb.gz", &["--", "sleep", "0.3"]);
+    recording.assert_success();
+    let mappings = support::pprof_text::Profile::read(&recording.output).mappings;
+    let first = mappings.get(&1).unwrap_or_else(|| panic!("no mapping: {mappings:?}"));
+    assert!(first.contains("/sleep") || first.contains("/coreutils"), "{mappings:?}");
+}
+
+#[test]
+fn interrupted_before_it_is_started_it_does_not_run() {
+    needs!();
+    let _quiet = quiet_cores();
+    let running = recording::start("one.folded", &["--", "sh", "-c", "echo it ran"]);
+    running.await_handler_of(libc::SIGINT);
+    running.signal(libc::SIGINT);
+    let recording = running.finish();
+    assert!(recording.elapsed < Duration::from_secs(10), "took {:?}", recording.elapsed);
+    // Loading the programs takes longer than the signal, as a rule; if not, it ran and was recorded.
+    let expected = if recording.stdout.contains("it ran") { 0 } else { 130 };
+    assert_eq!(recording.exit_code(), expected, "{}", recording.stderr);
+    assert_eq!(recording.output.exists(), expected == 0, "{}", recording.stderr);
 }

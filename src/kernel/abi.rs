@@ -26,8 +26,14 @@ use skeleton::types::{
 };
 pub(super) use skeleton::types::{
     sf_config, sf_counter, sf_event_type, sf_mapping, sf_mapping_kind, sf_object, sf_object_flag,
-    sf_object_state, sf_process, sf_process_flag, sf_sample, sf_target,
+    sf_object_state, sf_process, sf_process_flag, sf_sample, sf_sample_flag, sf_target,
 };
+
+/// The sampler's variable `agent_tgid`, out of the value of its map `.bss`.
+pub(super) fn agent_tgid(bss: &[u8]) -> Option<u32> {
+    let begin = offset_of!(skeleton::types::bss, agent_tgid);
+    bss.get(begin..begin + size_of::<u32>())?.try_into().ok().map(u32::from_ne_bytes)
+}
 
 /// Bytes of a page of unwind tables.
 pub(super) const PAGE_BYTES: usize = sf_limit::SF_LIMIT_PAGE_BYTES.0 as usize;

@@ -8,7 +8,7 @@ use super::KernelError;
 ///
 /// # Errors
 /// [`KernelError::System`] if sysfs does not tell.
-pub(super) fn online() -> Result<Vec<u32>, KernelError> {
+pub fn online() -> Result<Vec<u32>, KernelError> {
     let path = "/sys/devices/system/cpu/online";
     let text = fs::read_to_string(path)
         .map_err(|source| KernelError::System { what: format!("read {path}"), source })?;

@@ -30,6 +30,7 @@ mod shared_memory;
 mod tables;
 
 pub use clock::monotonic_ns;
+pub use cpus::online as online_cpus;
 pub use error::KernelError;
 pub use priority::PreferredThread;
 pub use process_events::{ProcessEvent, ProcessEvents};

@@ -6,7 +6,6 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use libbpf_rs::libbpf_sys::perf_event_attr;
 
 use super::KernelError;
-use super::error::PERF_CAPABILITIES;
 
 /// `PERF_TYPE_SOFTWARE`.
 const TYPE_SOFTWARE: u32 = 1;
@@ -17,6 +16,27 @@ const SOFTWARE_DUMMY: u64 = 9;
 
 /// `PERF_SAMPLE_TIME`, also what `sample_id_all` appends to side-band records.
 const SAMPLE_TIME: u64 = 1 << 2;
+
+const PARANOID: &str = "/proc/sys/kernel/perf_event_paranoid";
+const MAX_SAMPLE_RATE: &str = "/proc/sys/kernel/perf_event_max_sample_rate";
+
+fn read_setting<T: std::str::FromStr>(path: &str) -> Option<T> {
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// The kernel refuses a higher frequency than its own limit with a bare `EINVAL`. Where the limit
+/// cannot be read it is left to refuse.
+///
+/// # Errors
+/// [`KernelError::FrequencyTooHigh`].
+pub(super) fn check_frequency(frequency_hz: u32) -> Result<(), KernelError> {
+    match read_setting(MAX_SAMPLE_RATE) {
+        Some(limit_hz) if frequency_hz > limit_hz => {
+            Err(KernelError::FrequencyTooHigh { frequency_hz, limit_hz })
+        }
+        _ => Ok(()),
+    }
+}
 
 /// What an open of an event on an offline CPU fails with.
 fn is_cpu_gone(error: &std::io::Error) -> bool {
@@ -54,7 +74,8 @@ fn open(attributes: &mut perf_event_attr, cpu: u32, what: &str) -> Result<Option
         if is_cpu_gone(&error) {
             return Ok(None);
         }
-        return Err(KernelError::system(format!("open {what} on CPU {cpu}"), error, PERF_CAPABILITIES));
+        let what = format!("open {what} on CPU {cpu}");
+        return Err(KernelError::perf_event(what, error, read_setting(PARANOID)));
     }
     // SAFETY: the call returned a new descriptor that nobody else has; descriptors fit an int.
     Ok(Some(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
@@ -67,7 +88,9 @@ pub(super) fn open_timer(cpu: u32, frequency_hz: u32) -> Result<Option<OwnedFd>,
     attributes.set_freq(1);
     attributes.set_disabled(1);
     attributes.__bindgen_anon_1.sample_freq = u64::from(frequency_hz);
+    // The kernel may have lowered its limit since it was looked at first.
     open(&mut attributes, cpu, "the sampling timer")
+        .map_err(|error| check_frequency(frequency_hz).err().unwrap_or(error))
 }
 
 /// Records of mappings, names, births and ends of processes on a CPU. The reader is woken when

@@ -2,7 +2,7 @@
 
 use std::mem::offset_of;
 
-use super::abi::{sf_event_type, sf_sample};
+use super::abi::{sf_event_type, sf_sample, sf_sample_flag};
 use crate::model::{ImageId, ObjectId, Outcome, RawFrame, RawSample};
 
 const OBJECT_SHIFT: u32 = 48;
@@ -51,6 +51,7 @@ pub(super) fn decode(record: &[u8], weight_ns: u64) -> Option<RawSample> {
         return None;
     }
     let (kernel, user) = words.split_at(kernel_count * 8);
+    let [flags] = bytes_at::<1>(record, offset_of!(sf_sample, flags))?;
     let [outcome] = bytes_at::<1>(record, offset_of!(sf_sample, outcome))?;
     Some(RawSample {
         time_ns: u64_at(record, offset_of!(sf_sample, time_ns))?,
@@ -61,6 +62,7 @@ pub(super) fn decode(record: &[u8], weight_ns: u64) -> Option<RawSample> {
         comm: task_name(&bytes_at::<16>(record, offset_of!(sf_sample, comm))?),
         thread_name: task_name(&bytes_at::<16>(record, offset_of!(sf_sample, thread_name))?),
         kernel: kernel.chunks_exact(8).filter_map(|word| u64_at(word, 0)).collect(),
+        kernel_truncated: u32::from(flags) & sf_sample_flag::SF_SAMPLE_KERNEL_TRUNCATED.0 != 0,
         user: user.chunks_exact(8).filter_map(|word| u64_at(word, 0)).map(user_frame).collect(),
         outcome: Outcome::from_code(outcome)?,
         stopped_at: u64_at(record, offset_of!(sf_sample, stopped_at))?,
@@ -107,6 +109,23 @@ mod tests {
         assert_eq!((sample.pid, sample.tid), (12, 13));
         assert_eq!(sample.comm, "sixteen bytes no", "a name that fills its field has no NUL");
         assert_eq!(sample.thread_name, "w\u{fffd}");
+    }
+
+    #[test]
+    fn a_kernel_stack_is_truncated_only_if_its_own_flag_says_so() {
+        let flags_at = offset_of!(sf_sample, flags);
+        let in_kernel = sf_sample_flag::SF_SAMPLE_IN_KERNEL.0 as u8;
+        let truncated = sf_sample_flag::SF_SAMPLE_KERNEL_TRUNCATED.0 as u8;
+        let unknown = !(in_kernel | truncated);
+        for (flags, expected) in
+            [(0, false), (in_kernel, false), (in_kernel | truncated, true), (unknown, false)]
+        {
+            let mut bytes = record(&[1, 2], &[3], 0);
+            bytes[flags_at] = flags;
+            let sample = decode(&bytes, 0).expect("a sound record");
+            assert_eq!(sample.kernel_truncated, expected, "flags {flags:#x}");
+            assert_eq!((sample.kernel.len(), sample.user.len()), (2, 1), "the frames stay as they are");
+        }
     }
 
     #[test]

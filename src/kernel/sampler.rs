@@ -136,7 +136,26 @@ impl Sampler {
         find_program(&sampler.sample, "learn_agent")?
             .test_run(ProgramInput::default())
             .map_err(|error| KernelError::bpf("learn this process's pid in the initial namespace", error))?;
+        sampler.check_pid_namespace()?;
         Ok(sampler)
+    }
+
+    /// Samples and records carry pids of the initial namespace; `/proc` has those of ours.
+    fn check_pid_namespace(&self) -> Result<(), KernelError> {
+        let own_pid = std::process::id();
+        // libbpf puts the object's name before that of the section.
+        let mut maps = self.sample.maps().filter(is_created);
+        let globals = maps
+            .find(|map| map.name().as_encoded_bytes().ends_with(b".bss"))
+            .ok_or(KernelError::Missing("map .bss"))?
+            .lookup(&0_u32.to_ne_bytes(), MapFlags::ANY)
+            .map_err(|error| KernelError::bpf("read the sampler's variables", error))?
+            .unwrap_or_default();
+        match abi::agent_tgid(&globals) {
+            Some(kernel_pid) if kernel_pid == own_pid => Ok(()),
+            Some(kernel_pid) => Err(KernelError::PidNamespace { own_pid, kernel_pid }),
+            None => Err(KernelError::Missing("variable agent_tgid")),
+        }
     }
 
     /// Asks for a process, by its pid in the initial pid namespace; with `follow_children` also for
@@ -305,6 +324,7 @@ fn check_options(options: &SamplerOptions) -> Result<(), KernelError> {
             expected: "1 to 10,000 samples a second",
         });
     }
+    perf_event::check_frequency(options.frequency_hz)?;
     let bytes = options.ring_buffer_bytes;
     if !bytes.is_power_of_two() || !(page_bytes..=MAX_RING_BUFFER_BYTES).contains(&bytes) {
         return Err(KernelError::Option {

@@ -44,7 +44,7 @@ macro_rules! outcomes {
 
 outcomes! {
     Complete = 0, "complete", "The walk reached the outermost frame.";
-    NoUser = 1, "no_user", "A kernel thread: there is no user stack.";
+    NoUser = 1, "no_user", "There is no user stack: a kernel thread, an io worker, or a task that is exiting.";
     UnknownProcess = 2, "unknown_process", "The process was not known yet when the sample was taken.";
     UnknownMapping = 3, "unknown_mapping", "An address lies in no executable mapping that was known.";
     TablePending = 4, "table_pending", "The unwind table of the executable was still being built.";

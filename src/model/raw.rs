@@ -55,6 +55,9 @@ pub struct RawSample {
     pub thread_name: String,
     /// Kernel addresses, leaf first.
     pub kernel: Vec<u64>,
+    /// Whether the kernel's stack is deeper than the frame limit, so that its outermost frames are
+    /// missing: a cut between kernel and user frames.
+    pub kernel_truncated: bool,
     /// User frames, leaf first.
     pub user: Vec<RawFrame>,
     /// How the walk of the user stack ended.

@@ -8,12 +8,14 @@
 mod endings;
 pub mod identity;
 pub mod image;
+mod mapped_file;
 pub mod mapping_list;
 pub mod objects;
 pub mod proc_maps;
 pub mod table;
 
 pub use image::Image;
+pub use mapped_file::FileNumbers;
 pub use mapping_list::{ExecutableMapping, MappingContent, MappingList};
 pub use objects::{ObjectRegistry, RegisteredObject};
 pub use table::{Interest, ProcessTable};

@@ -3,20 +3,23 @@
 //! An object is known by its build id, so that the same library in ten containers is one object with
 //! one unwind table. The kernel gives the build id of most mappings with the event itself; then no
 //! file is opened for an object that is known already. For the rest the file behind the mapping is
-//! opened (`/proc/PID/map_files`, else the path below `/proc/PID/root`) and known by device, inode,
-//! size and times from then on. If the process is gone, the path on the host will do if, and only
-//! if, the file there carries the build id that the kernel reported.
+//! opened and proved to be that (`mapped_file`), and known by device, inode, size and times from then
+//! on. A file that is not the mapped one any more, or cannot be opened, is never guessed at: the object
+//! keeps its path, has no unwind table, and its frames have offsets in place of names.
+//!
+//! Each object keeps its file open, so that it can be symbolized after it was deleted. When there are
+//! no descriptors or no object ids left, that is said once, and what comes then goes without.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use spanflame_symbols::address::Bias;
-use spanflame_symbols::open::{open_in_process, open_mapped_file};
 use spanflame_symbols::{BuildId, FileOffset, ObjectFile, ProcessAddress};
 
+use super::mapped_file::{self, FileNumbers, Opened};
 use super::mapping_list::MappingContent;
 use super::proc_maps;
 use crate::model::ObjectId;
@@ -43,6 +46,9 @@ pub struct FileMapping<'event> {
     pub file_offset: u64,
     /// Build id as the kernel read it, if it did.
     pub build_id: Option<&'event [u8]>,
+    /// Device and inode as the kernel wrote them, if it did: with events it is either these or the
+    /// build id.
+    pub numbers: Option<FileNumbers>,
     /// Path as the process named it.
     pub path: &'event Path,
 }
@@ -58,7 +64,7 @@ impl ObjectIds for crate::kernel::Tables {
         match self.allocate_object() {
             Ok(id) => Some(id),
             Err(error) => {
-                tracing::warn!("an object is not profiled: {error}");
+                tracing::debug!("an object is not profiled: {error}");
                 None
             }
         }
@@ -98,17 +104,66 @@ enum FileContent {
     NotElf,
 }
 
+/// What the kernel said of a mapped file that is not to be had, and why not.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct LostFile {
+    path: PathBuf,
+    build_id: Option<Vec<u8>>,
+    numbers: Option<FileNumbers>,
+    reason: &'static str,
+}
+
+/// Of what there is none left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Shortage {
+    Descriptors,
+    ObjectIds,
+}
+
+const NO_DESCRIPTOR: &str = "no file descriptor is left for it";
+
 /// All objects, by id and by identity.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ObjectRegistry {
     objects: HashMap<ObjectId, RegisteredObject>,
     by_build_id: HashMap<BuildId, ObjectId>,
     by_stamp: HashMap<FileStamp, FileContent>,
+    lost: HashMap<LostFile, ObjectId>,
     vdso: Option<Option<(ObjectId, u64)>>,
     unopened_mappings: u64,
+    open_files: u64,
+    max_open_files: u64,
+    shortages: HashSet<Shortage>,
+}
+
+impl Default for ObjectRegistry {
+    fn default() -> Self {
+        let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        Self::with_file_limit(max_open_files(descriptors.unwrap_or(u64::MAX)))
+    }
+}
+
+/// Of all descriptors, those that objects may keep: events of each CPU, maps, `/proc` and the output
+/// need some as well, and a recording that cannot be written is worth nothing.
+fn max_open_files(descriptors: u64) -> u64 {
+    descriptors - (descriptors / 2).min(1024)
 }
 
 impl ObjectRegistry {
+    fn with_file_limit(max_open_files: u64) -> Self {
+        Self {
+            objects: HashMap::new(),
+            by_build_id: HashMap::new(),
+            by_stamp: HashMap::new(),
+            lost: HashMap::new(),
+            vdso: None,
+            unopened_mappings: 0,
+            open_files: 0,
+            max_open_files,
+            shortages: HashSet::new(),
+        }
+    }
+
     /// The object of this id.
     #[must_use]
     pub fn get(&self, id: ObjectId) -> Option<&RegisteredObject> {
@@ -126,7 +181,7 @@ impl ObjectRegistry {
         self.unopened_mappings
     }
 
-    /// What lies in a file-backed mapping; `None` if its file cannot be had any more.
+    /// What lies in a file-backed mapping; `None` if no more objects can be known.
     pub fn file_content(
         &mut self,
         mapping: FileMapping<'_>,
@@ -137,10 +192,7 @@ impl ObjectRegistry {
             None => match self.open(mapping, ids) {
                 Some(FileContent::Object(id)) => id,
                 Some(FileContent::NotElf) => return Some(MappingContent::Jit),
-                None => {
-                    self.unopened_mappings += 1;
-                    return None;
-                }
+                None => return None,
             },
         };
         Some(MappingContent::Object { object: id, bias: self.bias(id, mapping) })
@@ -158,10 +210,19 @@ impl ObjectRegistry {
     }
 
     fn open(&mut self, mapping: FileMapping<'_>, ids: &mut dyn ObjectIds) -> Option<FileContent> {
-        let opened = open_mapped_file(mapping.pid, mapping.begin, mapping.end)
-            .or_else(|_| open_in_process(mapping.pid, mapping.path));
-        let Ok(file) = opened else {
-            return self.open_on_host(mapping, ids);
+        let file = match mapped_file::open(mapping) {
+            Opened::File(file) => file,
+            Opened::Changed => {
+                return self.register_lost(mapping, "the file changed since it was mapped", ids);
+            }
+            Opened::Nothing { no_descriptors } => {
+                self.unopened_mappings += 1;
+                if no_descriptors {
+                    self.tell_once(Shortage::Descriptors);
+                    return self.register_lost(mapping, NO_DESCRIPTOR, ids);
+                }
+                return self.register_lost(mapping, "the file cannot be opened any more", ids);
+            }
         };
         let stamp = FileStamp::of(&file)?;
         if let Some(&known) = self.by_stamp.get(&stamp) {
@@ -172,49 +233,85 @@ impl ObjectRegistry {
         Some(content)
     }
 
-    /// For a process that is gone: the host's file of that path, if the kernel's build id proves it.
-    fn open_on_host(&mut self, mapping: FileMapping<'_>, ids: &mut dyn ObjectIds) -> Option<FileContent> {
-        let wanted = BuildId::Gnu(mapping.build_id?.to_vec());
-        let file = open_in_process(std::process::id(), mapping.path).ok()?;
-        let object = ObjectFile::new(file, mapping.path).ok()?;
-        if *object.build_id() != wanted {
-            return None;
+    /// A mapped file that is not to be had: found again by what was said of it, never by what is there.
+    fn register_lost(
+        &mut self,
+        mapping: FileMapping<'_>,
+        reason: &'static str,
+        ids: &mut dyn ObjectIds,
+    ) -> Option<FileContent> {
+        let key = LostFile {
+            path: mapping.path.to_owned(),
+            build_id: mapping.build_id.map(<[u8]>::to_vec),
+            numbers: mapping.numbers,
+            reason,
+        };
+        if let Some(&known) = self.lost.get(&key) {
+            return Some(FileContent::Object(known));
         }
-        self.register_object(Ok(Arc::new(object)), mapping.path, ids).map(FileContent::Object)
+        tracing::debug!("{}: {reason}", mapping.path.display());
+        let id = self.next_id(ids)?;
+        let file = Err(reason.to_owned());
+        self.objects.insert(id, RegisteredObject { path: mapping.path.to_owned(), file });
+        self.lost.insert(key, id);
+        Some(FileContent::Object(id))
     }
 
     fn register(&mut self, file: File, path: &Path, ids: &mut dyn ObjectIds) -> Option<FileContent> {
-        let mut magic = [0_u8; 4];
-        if file.read_exact_at(&mut magic, 0).is_err() || magic != *b"\x7fELF" {
+        if !mapped_file::is_elf(&file) {
             return Some(FileContent::NotElf);
         }
         let object = match ObjectFile::new(file, path) {
-            Ok(object) => Ok(Arc::new(object)),
+            Ok(object) => object,
             Err(error) => {
                 tracing::warn!("shown without symbols, its stacks are cut: {error}");
-                Err(error.to_string())
+                let id = self.next_id(ids)?;
+                let file = Err(error.to_string());
+                self.objects.insert(id, RegisteredObject { path: path.to_owned(), file });
+                return Some(FileContent::Object(id));
             }
         };
-        self.register_object(object, path, ids).map(FileContent::Object)
+        if let Some(&known) = self.by_build_id.get(object.build_id()) {
+            return Some(FileContent::Object(known));
+        }
+        let build_id = object.build_id().clone();
+        let id = self.next_id(ids)?;
+        let file = if self.open_files < self.max_open_files {
+            self.open_files += 1;
+            Ok(Arc::new(object))
+        } else {
+            self.tell_once(Shortage::Descriptors);
+            Err(NO_DESCRIPTOR.to_owned())
+        };
+        self.by_build_id.insert(build_id, id);
+        self.objects.insert(id, RegisteredObject { path: path.to_owned(), file });
+        Some(FileContent::Object(id))
     }
 
-    fn register_object(
-        &mut self,
-        file: Result<Arc<ObjectFile>, String>,
-        path: &Path,
-        ids: &mut dyn ObjectIds,
-    ) -> Option<ObjectId> {
-        if let Ok(object) = &file
-            && let Some(&known) = self.by_build_id.get(object.build_id())
-        {
-            return Some(known);
+    fn next_id(&mut self, ids: &mut dyn ObjectIds) -> Option<ObjectId> {
+        let id = ids.next_object_id();
+        if id.is_none() {
+            self.tell_once(Shortage::ObjectIds);
         }
-        let id = ids.next_object_id()?;
-        if let Ok(object) = &file {
-            self.by_build_id.insert(object.build_id().clone(), id);
+        id
+    }
+
+    /// Says once what there is too little of. What it costs is counted with each stack that it cuts.
+    fn tell_once(&mut self, shortage: Shortage) {
+        if !self.shortages.insert(shortage) {
+            return;
         }
-        self.objects.insert(id, RegisteredObject { path: path.to_owned(), file });
-        Some(id)
+        let count = self.objects.len();
+        match shortage {
+            Shortage::Descriptors => tracing::warn!(
+                "no file descriptors are left after {count} executables and libraries: stacks through further ones \
+                 are cut and without names. Raise the hard limit (ulimit -Hn)"
+            ),
+            Shortage::ObjectIds => tracing::warn!(
+                "{count} executables and libraries are as many as can be known: stacks through further ones are cut \
+                 and without names"
+            ),
+        }
     }
 
     /// The vDSO at `begin`, if its mapping is as long as ours: every 64-bit process of this kernel has
@@ -225,8 +322,15 @@ impl ObjectRegistry {
         }
         let (object, length) = self.vdso.flatten()?;
         (end.checked_sub(begin)? == length).then(|| {
-            let mapping =
-                FileMapping { pid: 0, begin, end, file_offset: 0, build_id: None, path: Path::new("[vdso]") };
+            let mapping = FileMapping {
+                pid: 0,
+                begin,
+                end,
+                file_offset: 0,
+                build_id: None,
+                numbers: None,
+                path: Path::new("[vdso]"),
+            };
             MappingContent::Object { object, bias: self.bias(object, mapping) }
         })
     }
@@ -239,7 +343,122 @@ impl ObjectRegistry {
         let mut contents = vec![0_u8; usize::try_from(length).ok()?];
         File::open("/proc/self/mem").ok()?.read_exact_at(&mut contents, line.begin).ok()?;
         let object = ObjectFile::from_bytes(contents, path).ok()?;
-        let id = self.register_object(Ok(Arc::new(object)), path, ids)?;
+        let id = self.next_id(ids)?;
+        self.by_build_id.insert(object.build_id().clone(), id);
+        self.objects.insert(id, RegisteredObject { path: path.to_owned(), file: Ok(Arc::new(object)) });
         Some((id, length))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct LimitedIds(u32);
+
+    impl ObjectIds for LimitedIds {
+        fn next_object_id(&mut self) -> Option<ObjectId> {
+            self.0 = self.0.checked_sub(1)?;
+            Some(ObjectId(self.0 + 1))
+        }
+    }
+
+    /// Copies of our own executable, each with a build id of its own.
+    fn executables(folder: &Path, count: u8) -> Vec<PathBuf> {
+        let own = std::fs::read("/proc/self/exe").expect("it is readable");
+        let object = ObjectFile::from_bytes(own.clone(), Path::new("own")).expect("an ELF file");
+        let BuildId::Gnu(build_id) = object.build_id() else { panic!("linked with a build id") };
+        let at = own.windows(build_id.len()).position(|window| window == build_id).expect("its note");
+        let copy = |number: u8| {
+            let mut bytes = own.clone();
+            bytes[at] = build_id[0].wrapping_add(number).wrapping_add(1);
+            let path = folder.join(format!("copy-{number}"));
+            std::fs::write(&path, bytes).expect("it is ours");
+            path
+        };
+        (0..count).map(copy).collect()
+    }
+
+    fn mapping_of(path: &Path) -> FileMapping<'_> {
+        FileMapping {
+            pid: std::process::id(),
+            begin: 0x1000,
+            end: 0x2000,
+            file_offset: 0,
+            build_id: None,
+            numbers: None,
+            path,
+        }
+    }
+
+    fn object_of(content: Option<MappingContent>) -> ObjectId {
+        match content {
+            Some(MappingContent::Object { object, .. }) => object,
+            other => panic!("no object: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn past_the_limit_of_descriptors_objects_are_known_but_not_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let paths = executables(folder.path(), 3);
+        let (mut objects, mut ids) = (ObjectRegistry::with_file_limit(1), LimitedIds(10));
+        let known: Vec<ObjectId> =
+            paths.iter().map(|path| object_of(objects.file_content(mapping_of(path), &mut ids))).collect();
+        let readable: Vec<bool> =
+            known.iter().map(|id| objects.get(*id).is_some_and(|object| object.file.is_ok())).collect();
+        assert_eq!(readable, [true, false, false]);
+        assert_eq!(objects.shortages, HashSet::from([Shortage::Descriptors]));
+        let again = object_of(objects.file_content(mapping_of(&paths[2]), &mut ids));
+        assert_eq!(again, known[2], "it is not registered twice");
+    }
+
+    #[test]
+    fn without_object_ids_a_mapping_has_no_content_and_the_shortage_is_told_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let paths = executables(folder.path(), 3);
+        let (mut objects, mut ids) = (ObjectRegistry::with_file_limit(10), LimitedIds(1));
+        assert!(objects.file_content(mapping_of(&paths[0]), &mut ids).is_some());
+        assert!(objects.file_content(mapping_of(&paths[1]), &mut ids).is_none());
+        assert!(objects.file_content(mapping_of(&paths[2]), &mut ids).is_none());
+        assert_eq!(objects.shortages, HashSet::from([Shortage::ObjectIds]));
+    }
+
+    #[test]
+    fn a_file_that_changed_since_it_was_mapped_is_an_object_without_a_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let paths = executables(folder.path(), 1);
+        let (mut objects, mut ids) = (ObjectRegistry::default(), LimitedIds(10));
+        let wanted = [7_u8; 20];
+        let changed = FileMapping { build_id: Some(&wanted), ..mapping_of(&paths[0]) };
+        let id = object_of(objects.file_content(changed, &mut ids));
+        let object = objects.get(id).expect("registered");
+        assert!(object.file.as_ref().is_err_and(|reason| reason.contains("changed")), "{object:?}");
+        assert_eq!(object.path, paths[0]);
+        assert_eq!(object_of(objects.file_content(changed, &mut ids)), id, "one object, however often");
+        // The file that is there now is another object.
+        let there = object_of(objects.file_content(mapping_of(&paths[0]), &mut ids));
+        assert!(there != id && objects.get(there).is_some_and(|object| object.file.is_ok()));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_is_an_object_of_its_path_and_counted() {
+        let (mut objects, mut ids) = (ObjectRegistry::default(), LimitedIds(10));
+        let numbers = FileNumbers { device: (1, 2), inode: 3 };
+        let gone = FileMapping { numbers: Some(numbers), ..mapping_of(Path::new("/gone (deleted)")) };
+        let id = object_of(objects.file_content(gone, &mut ids));
+        assert_eq!(object_of(objects.file_content(gone, &mut ids)), id);
+        let another = FileMapping { numbers: Some(FileNumbers { inode: 4, ..numbers }), ..gone };
+        assert_ne!(object_of(objects.file_content(another, &mut ids)), id, "two files of one name");
+        assert!(objects.get(id).is_some_and(|object| object.file.is_err()));
+        assert_eq!(objects.unopened_mappings(), 3);
+    }
+
+    #[test]
+    fn some_descriptors_are_left_for_everything_else() {
+        for (descriptors, kept) in [(0, 0), (1, 1), (64, 32), (1024, 512), (20_000, 18_976)] {
+            assert_eq!(max_open_files(descriptors), kept);
+        }
+        assert_eq!(max_open_files(u64::MAX), u64::MAX - 1024);
     }
 }

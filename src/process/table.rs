@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use super::endings::Endings;
 use super::identity::Identity;
 use super::image::{Image, Images};
+use super::mapped_file::FileNumbers;
 use super::mapping_list::{ExecutableMapping, MappingContent, MappingList};
 use super::objects::{FileMapping, ObjectIds, ObjectRegistry};
 use super::proc_maps;
@@ -300,6 +301,7 @@ impl ProcessTable {
                 end: line.end,
                 file_offset: line.file_offset,
                 build_id: None,
+                numbers: Some(FileNumbers { device: line.device, inode: line.inode }),
                 path: &line.path,
             };
             if let Some(content) = content_of(mapping, line.inode, objects, ids) {
@@ -333,12 +335,30 @@ impl ProcessTable {
             }
             ProcessEvent::Exec { time_ns, pid, .. } if self.is_of_interest(*pid) => self.exec(*time_ns, *pid),
             ProcessEvent::Mapped {
-                time_ns, pid, begin, length, file_offset, inode, build_id, path, ..
+                time_ns,
+                pid,
+                begin,
+                length,
+                file_offset,
+                device,
+                inode,
+                build_id,
+                path,
+                ..
             } if self.is_of_interest(*pid) => {
                 let end = begin.saturating_add(*length);
                 let build_id = build_id.as_deref();
-                let mapping =
-                    FileMapping { pid: *pid, begin: *begin, end, file_offset: *file_offset, build_id, path };
+                // The kernel tells either the build id or device and inode.
+                let numbers = build_id.is_none().then_some(FileNumbers { device: *device, inode: *inode });
+                let mapping = FileMapping {
+                    pid: *pid,
+                    begin: *begin,
+                    end,
+                    file_offset: *file_offset,
+                    build_id,
+                    numbers,
+                    path,
+                };
                 // With a build id the kernel gives no inode; a file it is all the same.
                 let inode = if build_id.is_some() { 1 } else { *inode };
                 self.map(*time_ns, mapping, inode, objects, ids);

@@ -110,6 +110,7 @@ mod tests {
             comm: "server".to_owned(),
             thread_name: format!("worker-{tid}"),
             kernel: vec![],
+            kernel_truncated: false,
             user: vec![RawFrame::Object { object: ObjectId(1), address }],
             outcome: Outcome::Complete,
             stopped_at: 0,

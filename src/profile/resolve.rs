@@ -149,6 +149,8 @@ impl Tables {
         symbolizer: &mut Symbolizer,
     ) -> HashMap<Place, u32> {
         let mut by_object: BTreeMap<ObjectId, Vec<u64>> = BTreeMap::new();
+        // Listed first even if none of its own code was seen running.
+        by_object.extend(world.main_object.map(|object| (object, Vec::new())));
         let mut by_process: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
         let mut kernel = Vec::new();
         let mut unknown = Vec::new();

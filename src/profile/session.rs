@@ -163,16 +163,16 @@ impl Session {
         Ok(())
     }
 
-    /// Waits until all unwind tables that were asked for are in, at most `limit`.
+    /// Waits until all unwind tables that were asked for are in, at most `limit`. Says whether they are.
     ///
     /// # Errors
     /// [`SessionError`].
-    pub fn wait_for_tables(&mut self, limit: Duration) -> Result<(), SessionError> {
+    pub fn wait_for_tables(&mut self, limit: Duration) -> Result<bool, SessionError> {
         let deadline = Instant::now() + limit;
         while !self.feeder.is_idle() && Instant::now() < deadline {
             self.turn(deadline.saturating_duration_since(Instant::now()), &[], &mut |_| {})?;
         }
-        Ok(())
+        Ok(self.feeder.is_idle())
     }
 
     /// Waits for news, at most `timeout`, and takes it. Returns early when one of `others` is readable.

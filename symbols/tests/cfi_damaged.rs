@@ -46,6 +46,45 @@ fn an_object_without_any_information_is_told_from_a_damaged_one() {
     assert!(matches!(other_machine, Err(UnwindError::UnsupportedMachine(_))), "{other_machine:?}");
 }
 
+/// `/bin/true` with sections renamed by objcopy; `None` without objcopy.
+fn renamed_sections(renames: &[&str]) -> Option<Vec<u8>> {
+    let folder = tempfile::tempdir().unwrap();
+    let renamed = folder.path().join("renamed");
+    let mut objcopy = Command::new("objcopy");
+    for rename in renames {
+        objcopy.args(["--rename-section", rename]);
+    }
+    match objcopy.arg("/bin/true").arg(&renamed).status() {
+        Ok(status) => assert!(status.success(), "objcopy refuses {renames:?}"),
+        Err(error) => {
+            println!("skipped: objcopy: {error}");
+            return None;
+        }
+    }
+    Some(std::fs::read(&renamed).unwrap())
+}
+
+#[test]
+fn a_damaged_table_of_go_costs_only_itself() {
+    // Read-only data under the name of Go's table: its first bytes are no header of any version.
+    let Some(bytes) = renamed_sections(&[".rodata=.gopclntab"]) else { return };
+    let damaged = object(bytes).unwrap();
+    assert!(spanflame_symbols::go::unwind_rows(&damaged, &mut Vec::new()).is_err(), "it is damaged");
+    let whole = object(std::fs::read("/bin/true").unwrap()).unwrap();
+    assert_eq!(UnwindTable::build(&damaged).unwrap(), UnwindTable::build(&whole).unwrap());
+
+    // With nothing else to go by, the damage is what is told. The header of .eh_frame goes as well.
+    let Some(mut bytes) = renamed_sections(&[".rodata=.gopclntab", ".eh_frame=.other"]) else { return };
+    let headers = u64::from_le_bytes(bytes[0x20..0x28].try_into().unwrap()) as usize;
+    for at in (headers..).step_by(56).take(16) {
+        if bytes[at..at + 4] == 0x6474_e550u32.to_le_bytes() {
+            bytes[at..at + 4].fill(0);
+        }
+    }
+    let nothing_else = UnwindTable::build(&object(bytes).unwrap());
+    assert!(matches!(nothing_else, Err(UnwindError::Object(_))), "{nothing_else:?}");
+}
+
 #[test]
 fn debug_frame_fills_what_eh_frame_leaves() {
     let folder = tempfile::tempdir().unwrap();

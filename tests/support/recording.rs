@@ -200,6 +200,27 @@ impl Running {
         });
     }
 
+    /// Whether the file that `-o` named is there.
+    pub fn output_exists(&self) -> bool {
+        self.output.exists()
+    }
+
+    /// Whether the recorder is gone, though nobody has waited for it yet.
+    pub fn has_ended(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
+        stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('Z'))
+    }
+
+    /// Waits until the recorder handles a signal by itself.
+    pub fn await_handler_of(&self, signal: i32) {
+        super::await_event("the recorder handles signals", Duration::from_secs(20), || {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+            let caught = u64::from_str_radix(caught.trim(), 16).ok()?;
+            (caught >> (signal - 1) & 1 == 1).then_some(())
+        });
+    }
+
     /// Sends the recorder a signal.
     pub fn signal(&self, signal: i32) {
         super::send_signal(self.pid(), signal);

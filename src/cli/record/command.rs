@@ -7,10 +7,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, pidfd_open, setrlimit};
 
 /// A child process that waits before `execve`.
 pub struct HeldCommand {
@@ -23,23 +25,36 @@ pub struct HeldCommand {
 /// A child process that runs the user's command.
 pub struct RunningCommand {
     child: Child,
-    pidfd: OwnedFd,
+    /// Without one its end is noticed a little later.
+    pidfd: Option<OwnedFd>,
     _spawner: Spawner,
 }
 
 /// The thread that forked the child. It stays until the child is reaped, since a parent-death signal
 /// (`PR_SET_PDEATHSIG`) fires at the end of the thread that forked, not of the process.
 struct Spawner {
-    _ends_with_this: Sender<()>,
-    _thread: JoinHandle<()>,
+    ends_with_this: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Spawner {
+    /// Joined, so that a child that was held and given up is reaped before we go on.
+    fn drop(&mut self) {
+        drop(self.ends_with_this.take());
+        if let Some(thread) = self.thread.take() {
+            // It does nothing that could panic; if it did, that was told on standard error.
+            let _ = thread.join();
+        }
+    }
 }
 
 impl HeldCommand {
-    /// Forks a child for `arguments` (program first, found through `PATH`) and holds it.
+    /// Forks a child for `arguments` (program first, found through `PATH`) and holds it. It gets
+    /// `descriptor_limit`, whatever ours is by now.
     ///
     /// # Errors
     /// The system's.
-    pub fn hold(arguments: &[String]) -> io::Result<Self> {
+    pub fn hold(arguments: &[String], descriptor_limit: Rlimit) -> io::Result<Self> {
         let (program, rest) = arguments
             .split_first()
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no command"))?;
@@ -54,6 +69,7 @@ impl HeldCommand {
         unsafe {
             command.pre_exec(move || {
                 let pid = libc::getpid().to_ne_bytes();
+                setrlimit(Resource::Nofile, descriptor_limit)?;
                 // The child's own copy of the writing end would keep the gate from ever closing.
                 libc::close(gate_writer_fd);
                 if libc::write(pid_fd, pid.as_ptr().cast(), pid.len()) != pid.len().cast_signed() {
@@ -77,7 +93,7 @@ impl HeldCommand {
                 let _ = ended.recv();
             }
         })?;
-        let spawner = Spawner { _ends_with_this: ends_with_this, _thread: thread };
+        let spawner = Spawner { ends_with_this: Some(ends_with_this), thread: Some(thread) };
         let mut pid = [0_u8; 4];
         match File::from(pid_reader).read_exact(&mut pid) {
             Ok(()) => Ok(Self { pid: u32::from_ne_bytes(pid), gate: gate_writer, spawned, spawner }),
@@ -102,15 +118,23 @@ impl HeldCommand {
         File::from(self.gate).write_all(&[1])?;
         let child = self.spawned.recv().map_err(|_| io::Error::other("the spawning thread failed"))??;
         let pid = Pid::from_child(&child);
-        Ok(RunningCommand { child, pidfd: pidfd_open(pid, PidfdFlags::empty())?, _spawner: self.spawner })
+        // From here on it runs and must not be forgotten, whatever else fails.
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok();
+        Ok(RunningCommand { child, pidfd, _spawner: self.spawner })
     }
 }
 
 impl RunningCommand {
+    /// The command's process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Readable when the command has ended.
     #[must_use]
-    pub fn poll_fd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
+    pub fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.pidfd.as_ref().map(AsFd::as_fd)
     }
 
     /// Its status, if it has ended.
@@ -121,12 +145,24 @@ impl RunningCommand {
         self.child.try_wait()
     }
 
-    /// Waits for its end; never ends it.
+    /// Waits for its end, at most `limit` and not beyond a signal; never ends it. `None` if it goes on.
     ///
     /// # Errors
     /// The system's.
-    pub fn wait(&mut self) -> io::Result<ExitStatus> {
-        self.child.wait()
+    pub fn wait(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
+        if let Some(status) = self.try_wait()? {
+            return Ok(Some(status));
+        }
+        let mut sources: Vec<_> =
+            self.poll_fd().map(|pidfd| PollFd::from_borrowed_fd(pidfd, PollFlags::IN)).into_iter().collect();
+        let limit = Timespec {
+            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: limit.subsec_nanos().into(),
+        };
+        match poll(&mut sources, Some(&limit)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => self.try_wait(),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
@@ -141,6 +177,12 @@ pub fn shell_status(status: ExitStatus) -> u8 {
 mod tests {
     use super::*;
 
+    const LONG_ENOUGH: Duration = Duration::from_secs(60);
+
+    fn hold(arguments: &[String]) -> io::Result<HeldCommand> {
+        HeldCommand::hold(arguments, rustix::process::getrlimit(Resource::Nofile))
+    }
+
     fn arguments(words: &[&str]) -> Vec<String> {
         words.iter().map(ToString::to_string).collect()
     }
@@ -149,19 +191,21 @@ mod tests {
     fn nothing_runs_before_the_release() {
         let folder = tempfile::tempdir().expect("a folder");
         let marker = folder.path().join("ran");
-        let held =
-            HeldCommand::hold(&arguments(&["touch", &marker.to_string_lossy()])).expect("the child is held");
+        let held = hold(&arguments(&["touch", &marker.to_string_lossy()])).expect("the child is held");
         let cmdline = std::fs::read(format!("/proc/{}/cmdline", held.pid())).expect("it is there");
         assert!(!cmdline.starts_with(b"touch"), "it has not called execve");
         assert!(!marker.exists());
         let mut running = held.release().expect("it runs");
-        assert_eq!(shell_status(running.wait().expect("it ends")), 0);
+        assert_eq!(
+            shell_status(running.wait(LONG_ENOUGH).expect("it can be waited for").expect("it ends")),
+            0
+        );
         assert!(marker.exists());
     }
 
     #[test]
     fn a_command_that_does_not_exist_is_an_error_at_its_release() {
-        let held = HeldCommand::hold(&arguments(&["/does/not/exist"])).expect("fork works");
+        let held = hold(&arguments(&["/does/not/exist"])).expect("fork works");
         let error = held.release().err().expect("execve fails");
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
@@ -170,9 +214,13 @@ mod tests {
     fn the_status_is_the_commands_own_or_128_and_the_signal() {
         for (script, status) in [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143), ("kill -KILL $$", 137)]
         {
-            let held = HeldCommand::hold(&arguments(&["sh", "-c", script])).expect("fork works");
+            let held = hold(&arguments(&["sh", "-c", script])).expect("fork works");
             let mut running = held.release().expect("it runs");
-            assert_eq!(shell_status(running.wait().expect("it ends")), status, "{script}");
+            assert_eq!(
+                shell_status(running.wait(LONG_ENOUGH).expect("it can be waited for").expect("it ends")),
+                status,
+                "{script}"
+            );
         }
     }
 
@@ -180,10 +228,29 @@ mod tests {
     fn a_command_that_is_given_up_never_runs() {
         let folder = tempfile::tempdir().expect("a folder");
         let marker = folder.path().join("ran");
-        let held = HeldCommand::hold(&arguments(&["touch", &marker.to_string_lossy()])).expect("fork works");
-        let HeldCommand { gate, spawned, .. } = held;
-        drop(gate);
-        assert!(spawned.recv().expect("the thread answers").is_err());
+        let held = hold(&arguments(&["touch", &marker.to_string_lossy()])).expect("fork works");
+        let pid = held.pid();
+        drop(held);
+        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "it is gone and reaped");
         assert!(!marker.exists());
+    }
+
+    #[test]
+    fn it_has_the_descriptor_limit_that_it_was_given() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let said = folder.path().join("said");
+        let script = format!("ulimit -Sn > {}", said.display());
+        let limit = Rlimit { current: Some(77), ..rustix::process::getrlimit(Resource::Nofile) };
+        let held = HeldCommand::hold(&arguments(&["sh", "-c", &script]), limit).expect("fork works");
+        held.release().expect("it runs").wait(LONG_ENOUGH).expect("it can be waited for").expect("it ends");
+        assert_eq!(std::fs::read_to_string(&said).expect("it said so").trim(), "77");
+    }
+
+    #[test]
+    fn waiting_ends_with_its_limit() {
+        let held = hold(&arguments(&["sleep", "0.3"])).expect("fork works");
+        let mut running = held.release().expect("it runs");
+        assert_eq!(running.wait(Duration::from_millis(1)).expect("it can be waited for"), None);
+        assert!(running.wait(LONG_ENOUGH).expect("it can be waited for").expect("it ends").success());
     }
 }

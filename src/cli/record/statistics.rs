@@ -82,8 +82,8 @@ pub struct FrameAccount {
 }
 
 impl SampleAccount {
-    /// Accounts for every sample taken. What neither was counted as lost in the kernel nor arrived is
-    /// reported under its own reason rather than hidden.
+    /// Accounts for every sample taken. What was neither counted as lost nor arrived is `unaccounted`
+    /// rather than hidden: there is a mistake in the counting, and a warning says so.
     #[must_use]
     pub fn new(counters: &Counters, written: u64) -> Self {
         let mut lost = BTreeMap::new();
@@ -96,13 +96,16 @@ impl SampleAccount {
                 lost.insert(reason, count);
             }
         }
-        Self { taken: counters.taken, written, idle: counters.idle, lost }
-    }
-
-    /// Whether the account adds up.
-    #[must_use]
-    pub fn adds_up(&self) -> bool {
-        self.taken == self.written + self.lost.values().sum::<u64>()
+        let known = lost.values().fold(written, |sum, &count| sum.saturating_add(count));
+        if let Some(unaccounted) = counters.taken.checked_sub(known).filter(|&count| count > 0) {
+            tracing::warn!("{unaccounted} of {} samples are gone and nothing says why", counters.taken);
+            lost.insert("unaccounted", unaccounted);
+        }
+        if known > counters.taken {
+            tracing::warn!("{known} samples arrived or were lost, and only {} were taken", counters.taken);
+        }
+        // What arrived was taken, whatever a counter says.
+        Self { taken: counters.taken.max(known), written, idle: counters.idle, lost }
     }
 }
 
@@ -174,9 +177,19 @@ mod tests {
         let counters =
             Counters { taken: 100, lost_ring_full: 7, malformed: 1, idle: 3, ..Counters::default() };
         let account = SampleAccount::new(&counters, 92);
-        assert!(account.adds_up());
+        assert_eq!((account.taken, account.written, account.idle), (100, 92, 3));
         assert_eq!(account.lost, BTreeMap::from([("malformed_event", 1), ("ring_buffer_full", 7)]));
-        assert!(!SampleAccount::new(&counters, 91).adds_up());
+    }
+
+    #[test]
+    fn the_account_is_exact_also_when_the_counters_are_not() {
+        let counters = Counters { taken: 100, lost_ring_full: 7, ..Counters::default() };
+        let short = SampleAccount::new(&counters, 90);
+        assert_eq!((short.taken, short.written), (100, 90));
+        assert_eq!(short.lost, BTreeMap::from([("ring_buffer_full", 7), ("unaccounted", 3)]));
+        let over = SampleAccount::new(&counters, 95);
+        assert_eq!((over.taken, over.written), (102, 95), "what arrived was taken");
+        assert_eq!(over.lost, BTreeMap::from([("ring_buffer_full", 7)]));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use super::attempt::{self, Scope};
 use super::setting::{self, Capability};
 use super::{Finding, Host, State};
-use crate::kernel::{Sampler, SamplerOptions};
+use crate::kernel::{KernelError, Sampler, SamplerOptions};
 
 pub(super) struct Question {
     pub(super) name: &'static str,
@@ -107,6 +107,14 @@ pub(super) const ALL: &[Question] = &[
         ask: sampling_programs,
         cost: "This kernel's verifier refuses the programs that take samples, so nothing can be recorded.",
         remedy: "Linux 6.1 or later with BTF; where it is that, please report this line with the kernel's release.",
+    },
+    Question {
+        name: "host_pid_namespace",
+        required: true,
+        ask: host_pid_namespace,
+        cost: "The kernel's process ids are not the ones in our /proc: no process could be unwound or named, so `record` \
+            refuses.",
+        remedy: "Run in the host's pid namespace: docker run --pid=host, hostPID: true in a pod, nsenter --target 1 --pid.",
     },
     Question {
         name: "bpf_jit",
@@ -227,13 +235,6 @@ pub(super) const ALL: &[Question] = &[
         ask: kernel_symbols,
         cost: "Kernel frames are addresses without names.",
         remedy: "sysctl kernel.kptr_restrict=0, or CAP_SYSLOG where it is 1.",
-    },
-    Question {
-        name: "host_pid_namespace",
-        required: false,
-        ask: host_pid_namespace,
-        cost: "The kernel's process ids are not the ones in our /proc: processes outside of this container are unknown.",
-        remedy: "Start the container in the host's pid name space (docker run --pid=host, hostPID: true).",
     },
     Question {
         name: "hardware_cycles",
@@ -414,6 +415,10 @@ fn sampling_programs(host: &Host) -> Finding {
         // It has libbpf speak into our log; the questions that follow are to be refused in silence.
         libbpf_rs::set_print(None);
         match loaded {
+            // It is asked once they are loaded, and has a question of its own.
+            Err(KernelError::PidNamespace { .. }) => {
+                Finding::present(format!("loaded in {} ms", begun.elapsed().as_millis()))
+            }
             Ok(_) => Finding::present(format!("loaded in {} ms", begun.elapsed().as_millis())),
             Err(error) => Finding::missing(error.to_string()),
         }
@@ -598,7 +603,7 @@ fn shows_addresses(kallsyms: &[u8]) -> bool {
 fn host_pid_namespace(_host: &Host) -> Finding {
     match setting::in_initial_pid_namespace() {
         Ok(true) => Finding::present("we live in it"),
-        Ok(false) => Finding::missing("we live in a pid name space of our own"),
+        Ok(false) => Finding::missing("we live in a pid namespace of our own"),
         Err(error) => Finding::unknown(format!("/proc/self/ns/pid: {error}")),
     }
 }

@@ -45,6 +45,7 @@ fn sample(pid: u32, time_ns: u64) -> RawSample {
         image: ImageId::default(),
         comm: String::new(),
         thread_name: String::new(),
+        kernel_truncated: false,
         kernel: vec![],
         user: vec![],
         outcome: crate::model::Outcome::Complete,

@@ -15,7 +15,7 @@ use super::go_rows::GoRows;
 use super::span::{self, Source, Span};
 use super::{Row, UnwindError, UnwindRule};
 use crate::object_file::MAX_FRAME_SECTION_BYTES;
-use crate::{ElfAddress, Machine, ObjectFile, object_file::Section};
+use crate::{ElfAddress, Machine, ObjectError, ObjectFile, object_file::Section};
 
 /// What was read of an object, and what of it could not be used. Figures for `doctor` and benches.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -57,7 +57,8 @@ impl FrameData {
     /// Reads the sections of an x86-64 object.
     ///
     /// # Errors
-    /// [`UnwindError::Object`] if `.eh_frame` cannot be read, or nothing else is there either;
+    /// [`UnwindError::Object`] if `.eh_frame` cannot be read, or if another source cannot and nothing
+    /// else is there; [`UnwindError::TooLarge`] likewise for Go's tables;
     /// [`UnwindError::UnsupportedMachine`].
     pub(super) fn read(object: &ObjectFile) -> Result<Self, UnwindError> {
         if object.machine() != Machine::X86_64 {
@@ -72,10 +73,22 @@ impl FrameData {
         data.debug_frame = match object.section(".debug_frame") {
             Ok(section) => section,
             // A damaged second source must not cost the first.
-            Err(_) if data.eh_frame.is_some() => None,
+            Err(error) if data.eh_frame.is_some() => {
+                tracing::debug!("unwound without .debug_frame: {error}");
+                None
+            }
             Err(error) => return Err(error.into()),
         };
-        data.go_rows = GoRows::read(object)?;
+        data.go_rows = match GoRows::read(object) {
+            Ok(rows) => rows,
+            // Damage lasts, a failed read need not: a table without them must not be kept for good.
+            Err(error @ UnwindError::Object(ObjectError::Io { .. })) => return Err(error),
+            Err(error) if data.eh_frame.is_some() || data.debug_frame.is_some() => {
+                tracing::debug!("unwound without Go's tables: {error}");
+                GoRows::default()
+            }
+            Err(error) => return Err(error),
+        };
         // Pointers relative to text or data are relative to these (LSB Core, DW_EH_PE_textrel).
         let address_of = |name| object.section_header(name).map_or(0, |header| header.address.0);
         data.bases = BaseAddresses::default().set_text(address_of(".text")).set_got(address_of(".got"));

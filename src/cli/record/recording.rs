@@ -1,0 +1,207 @@
+//! A recording under way: from the opened session to the written profile.
+
+use std::collections::HashSet;
+use std::io::Write;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Context;
+
+use super::CommandError;
+use super::arguments::Args;
+use super::command::RunningCommand;
+use super::progress::Progress;
+use super::report::{Summary, add_comments};
+use super::resources;
+use super::signals::Signals;
+use super::statistics::{self, FrameAccount, SampleAccount, Statistics};
+use crate::export;
+use crate::kernel::online_cpus;
+use crate::process::Interest;
+use crate::profile::resolve::Taken;
+use crate::profile::{Collector, Session, SessionError, SessionOptions};
+
+/// Longest wait for the unwind tables of a process that was asked for, before recording begins anyway.
+const TABLES_WAIT: Duration = Duration::from_secs(60);
+/// How often that wait looks for signals.
+const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
+/// How often the ring buffer is looked at when nothing wakes us.
+const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
+
+/// See the module.
+pub(super) struct Recording {
+    session: Session,
+    collector: Collector,
+    /// The one process that was asked for, whose executable is the profile's first.
+    main_pid: Option<u32>,
+    /// `CLOCK_MONOTONIC` nanoseconds at the program's start.
+    started_ns: u64,
+    began: SystemTime,
+    begin: Instant,
+    length: Duration,
+}
+
+impl Recording {
+    /// Loads everything and, for processes that run already, waits for their unwind tables.
+    /// `command_pid` is that of the command that is held back. Nothing is sampled yet.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub(super) fn open(
+        args: &Args,
+        command_pid: Option<u32>,
+        signals: &Signals,
+        started: Instant,
+    ) -> Result<Self, CommandError> {
+        let interest = match command_pid {
+            Some(pid) => Interest::Only { pids: HashSet::from([pid]), follow_children: true },
+            None if args.pids.is_empty() => Interest::All,
+            None => Interest::Only { pids: args.pids.iter().copied().collect(), follow_children: false },
+        };
+        let cpus = online_cpus().context("cannot size the ring buffer")?.len();
+        let mut session = Session::open(&SessionOptions {
+            frequency_hz: args.frequency,
+            interest,
+            targets_running: command_pid.is_none(),
+            ring_buffer_bytes: resources::ring_buffer_bytes(args.frequency, cpus),
+            cache_folder: resources::cache_folder(),
+        })
+        .map_err(session_error)?;
+        if args.stats.is_some() {
+            session.enable_run_statistics().map_err(session_error)?;
+        }
+        if !args.pids.is_empty() {
+            wait_for_tables(&mut session, signals)?;
+        }
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let now_ns = now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs();
+        let main_pid = match args.pids.as_slice() {
+            [first, others @ ..] if others.iter().all(|pid| pid == first) => Some(*first),
+            _ => command_pid,
+        };
+        Ok(Self {
+            session,
+            collector: Collector::default(),
+            main_pid,
+            started_ns: now_ns.saturating_sub(nanoseconds(started.elapsed())),
+            began: SystemTime::now(),
+            begin: Instant::now(),
+            length: Duration::ZERO,
+        })
+    }
+
+    /// Begins to sample: the duration counts from here.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub(super) fn start(&mut self) -> Result<(), CommandError> {
+        self.began = SystemTime::now();
+        self.begin = Instant::now();
+        self.session.start().map_err(session_error)
+    }
+
+    /// Samples until the time is over, the command has ended or a signal came.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub(super) fn sample(
+        &mut self,
+        args: &Args,
+        mut command: Option<&mut RunningCommand>,
+        signals: &Signals,
+    ) -> Result<(), CommandError> {
+        let mut progress = Progress::new(args.duration);
+        let collector = &mut self.collector;
+        while !signals.any() {
+            let left = args.duration.saturating_sub(self.begin.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            if let Some(command) = &mut command
+                && command.try_wait().context("cannot wait for the command")?.is_some()
+            {
+                break;
+            }
+            progress.show(self.begin.elapsed(), collector.aggregate().samples());
+            let others: Vec<_> = command.iter().filter_map(|command| command.poll_fd()).collect();
+            self.session
+                .turn(left.min(DRAIN_INTERVAL), &others, &mut |sample| collector.add(sample))
+                .map_err(session_error)?;
+        }
+        self.session.stop(&mut |sample| collector.add(sample)).map_err(session_error)?;
+        self.length = self.begin.elapsed();
+        progress.clear();
+        Ok(())
+    }
+
+    /// Writes the profile, says so, and answers what the recording took, wrote and lost.
+    ///
+    /// # Errors
+    /// [`CommandError::ExportFailed`] if the profile could not be written.
+    pub(super) fn write(mut self, args: &Args) -> Result<Statistics, CommandError> {
+        let session = &self.session;
+        let counters = session.counters().map_err(session_error)?;
+        let written = self.collector.aggregate().samples();
+        let samples = SampleAccount::new(&counters, written);
+        let main_object = self.main_pid.and_then(|pid| session.processes.executable_object(pid));
+        let began = self.began.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let taken = Taken {
+            start_unix_ns: nanoseconds(began),
+            duration_ns: nanoseconds(self.length),
+            period_ns: 1_000_000_000 / u64::from(args.frequency),
+        };
+        let mut profile = self.collector.profile(&session.objects, &session.processes, main_object, taken);
+        add_comments(&mut profile, &samples);
+        export::write_file(&profile, &args.output)
+            .map_err(|error| CommandError::ExportFailed(anyhow::Error::from(error)))?;
+
+        let (stacks, executables) =
+            statistics::stacks(self.collector.aggregate(), &session.processes, &session.objects);
+        // The profile is there, whether or not anybody can still be told.
+        let summary = Summary { samples: &samples, stacks: &stacks, output: &args.output };
+        let _ = writeln!(std::io::stderr(), "{summary}");
+        let since_start_ms = |time_ns: Option<u64>| {
+            time_ns.map(|time_ns| time_ns.saturating_sub(self.started_ns) as f64 / 1e6)
+        };
+        Ok(Statistics {
+            stacks,
+            executables,
+            start_to_first_sample_ms: since_start_ms(self.collector.first_sample_ns()),
+            start_to_first_complete_ms: since_start_ms(self.collector.first_complete_ns()),
+            agent_cpu_ms: statistics::own_cpu_ms(),
+            bpf_run_ms: session.run_statistics().all.run_time_ns as f64 / 1e6,
+            agent_peak_memory_bytes: statistics::own_peak_memory_bytes(),
+            bpf_map_bytes: session.map_bytes(),
+            frames: FrameAccount { user: counters.user_frames, kernel: counters.kernel_frames },
+            samples,
+        })
+    }
+}
+
+fn wait_for_tables(session: &mut Session, signals: &Signals) -> Result<(), CommandError> {
+    let deadline = Instant::now() + TABLES_WAIT;
+    while !session.wait_for_tables(SIGNAL_INTERVAL).map_err(session_error)? {
+        if signals.any() {
+            tracing::warn!("ended before sampling began: the profile is empty");
+            break;
+        }
+        if Instant::now() >= deadline {
+            tracing::warn!("recording begins before all unwind tables are there");
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn session_error(error: SessionError) -> CommandError {
+    match error {
+        SessionError::Kernel(kernel) if kernel.is_not_permitted() => {
+            CommandError::NotPermitted(anyhow::Error::from(kernel))
+        }
+        SessionError::Kernel(kernel) if kernel.is_usage() => CommandError::Usage(anyhow::Error::from(kernel)),
+        other => CommandError::Failed(anyhow::Error::from(other)),
+    }
+}
