@@ -10,7 +10,7 @@ use crate::{BuildId, FileOffset, ObjectError, ObjectFile};
 
 /// Notes that are looked through for an identity, bytes per segment or section.
 const MAX_NOTE_BYTES: u64 = 64 << 10;
-/// Code that is hashed whole for an object without an id. Programs that are larger (librustc_driver has
+/// Code that is hashed whole for an object without an id. Programs that are larger (`librustc_driver` has
 /// 100 MB) are waited for by samples: of them pieces are hashed …
 const MAX_HASHED_BYTES: u64 = 4 << 20;
 /// … of this size, at even distances. Another build has other code, and from the first difference in
