@@ -13,7 +13,7 @@
 //!   name, which is what the tool takes for the unit where there is none.
 //! - An empty `system_name` tells the tool that `name` is demangled already and to be left alone.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -21,72 +21,41 @@ use prost::Message;
 
 use super::pprof_proto as proto;
 use super::{ExportError, Options};
-use crate::model::{FrameKind, Interner, LabelValue, Location, Mapping, Profile, ValueType};
+use crate::model::{Frame, FrameKind, Interner, Label, LabelValue, Location, Profile, Sample, ValueType};
 
 /// Path of the mapping that JIT code without one is given.
 pub const JIT_MAPPING: &str = "[jit]";
 /// Path of the mapping that kernel code without one is given.
 pub const KERNEL_MAPPING: &str = "[kernel.kallsyms]";
 
+/// Rows that are encoded at once.
+const ROWS_OF_PIECE: usize = 512;
+
 /// Writes the profile with all its values and labels.
+///
+/// The message is never held as a whole: its samples with their labels are many times as large as the
+/// profile itself. It is written in pieces, each with some rows of one table: encodings that follow each
+/// other are the encoding of the messages merged (protobuf.dev, "Encoding", "Last One Wins"). Fields come
+/// in the order of their numbers, as if it were one piece.
 ///
 /// # Errors
 /// [`ExportError::Stream`].
 pub fn write(profile: &Profile, writer: &mut dyn Write, options: &Options) -> Result<(), ExportError> {
-    let bytes = to_message(profile, options.value).encode_to_vec();
     if options.uncompressed {
-        writer.write_all(&bytes)?;
-        return Ok(());
+        return Ok(write_message(profile, options.value, writer)?);
     }
     let mut encoder = GzEncoder::new(writer, Compression::default());
-    encoder.write_all(&bytes)?;
+    write_message(profile, options.value, &mut encoder)?;
     encoder.finish()?;
     Ok(())
 }
 
-/// Interned strings, the empty one first.
-struct Strings(Interner<Vec<u8>>);
-
-impl Strings {
-    fn new() -> Self {
-        let mut interner = Interner::new();
-        interner.intern(Vec::new());
-        Self(interner)
-    }
-
-    fn index(&mut self, text: &str) -> i64 {
-        i64::from(self.0.intern(text.as_bytes().to_vec()))
-    }
-
-    fn value_type(&mut self, value_type: &ValueType) -> proto::ValueType {
-        proto::ValueType { r#type: self.index(&value_type.kind), unit: self.index(&value_type.unit) }
-    }
-}
-
-/// The profile as a message. Rows keep their order, so that id = index + 1 in every table.
-fn to_message(profile: &Profile, shown: Option<usize>) -> proto::Profile {
+/// Rows keep their order, so that id = index + 1 in every table.
+fn write_message(profile: &Profile, shown: Option<usize>, writer: &mut dyn Write) -> io::Result<()> {
+    // A text gets its number where it is first met, so all tables that have texts come before any piece
+    // is written.
     let mut strings = Strings::new();
-    let mut mappings = MappingRows::new(profile, &mut strings);
-
-    let location = profile
-        .locations
-        .iter()
-        .enumerate()
-        .map(|(index, location)| proto::Location {
-            id: index as u64 + 1,
-            mapping_id: mappings.id_for(location, &mut strings),
-            address: location.address,
-            line: location
-                .frames
-                .iter()
-                .map(|frame| proto::Line {
-                    function_id: u64::from(frame.function) + 1,
-                    line: i64::from(frame.line),
-                })
-                .collect(),
-        })
-        .collect();
-
+    let mappings = MappingRows::new(profile, &mut strings);
     let function = profile
         .functions
         .iter()
@@ -99,40 +68,11 @@ fn to_message(profile: &Profile, shown: Option<usize>) -> proto::Profile {
             start_line: i64::from(function.start_line),
         })
         .collect();
-
     let label_sets: Vec<Vec<proto::Label>> = profile
         .label_sets
         .iter()
-        .map(|labels| {
-            let to_label = |label: &crate::model::Label| {
-                let key = strings.index(&label.key);
-                match &label.value {
-                    LabelValue::Text(text) => {
-                        proto::Label { key, str: strings.index(text), ..proto::Label::default() }
-                    }
-                    LabelValue::Number(number) => {
-                        proto::Label { key, num: *number, num_unit: key, ..proto::Label::default() }
-                    }
-                }
-            };
-            labels.iter().map(to_label).collect()
-        })
+        .map(|labels| labels.iter().map(|label| to_label(label, &mut strings)).collect())
         .collect();
-
-    let sample = profile
-        .samples
-        .iter()
-        .map(|sample| proto::Sample {
-            location_id: profile
-                .stacks
-                .get(sample.stack as usize)
-                .map(|stack| stack.iter().map(|&location| u64::from(location) + 1).collect())
-                .unwrap_or_default(),
-            value: sample.values.clone(),
-            label: label_sets.get(sample.labels as usize).cloned().unwrap_or_default(),
-        })
-        .collect();
-
     let sample_type = profile.value_types.iter().map(|value| strings.value_type(value)).collect();
     let period_type = profile.period_type.as_ref().map(|value| strings.value_type(value));
     let comment = profile.comments.iter().map(|comment| strings.index(comment)).collect();
@@ -141,80 +81,160 @@ fn to_message(profile: &Profile, shown: Option<usize>) -> proto::Profile {
         .get(shown.unwrap_or(profile.default_value))
         .map_or(0, |value_type| strings.index(&value_type.kind));
 
-    proto::Profile {
-        sample_type,
-        sample,
-        mapping: mappings.rows,
-        location,
-        function,
-        string_table: strings.0.into_values(),
+    let mut pieces = Pieces { writer, encoded: Vec::new() };
+    pieces.write(&proto::Profile { sample_type, ..proto::Profile::default() })?;
+    for samples in profile.samples.chunks(ROWS_OF_PIECE) {
+        let to_row = |sample| to_sample(profile, &label_sets, sample);
+        let sample = samples.iter().map(to_row).collect();
+        pieces.write(&proto::Profile { sample, ..proto::Profile::default() })?;
+    }
+    let (jit, kernel) = (mappings.jit, mappings.kernel);
+    pieces.write(&proto::Profile { mapping: mappings.rows, ..proto::Profile::default() })?;
+    let mut id = 0;
+    for locations in profile.locations.chunks(ROWS_OF_PIECE) {
+        let to_row = |location: &Location| {
+            id += 1;
+            let mapping_id = match (location.mapping, location.kind) {
+                (Some(mapping), _) => u64::from(mapping) + 1,
+                (None, FrameKind::Native) => 0,
+                (None, FrameKind::Jit) => jit,
+                (None, FrameKind::Kernel) => kernel,
+            };
+            proto::Location {
+                id,
+                mapping_id,
+                address: location.address,
+                line: location.frames.iter().map(to_line).collect(),
+            }
+        };
+        let location = locations.iter().map(to_row).collect();
+        pieces.write(&proto::Profile { location, ..proto::Profile::default() })?;
+    }
+    pieces.write(&proto::Profile { function, ..proto::Profile::default() })?;
+    let texts: Vec<&str> = strings.0.into_values();
+    for texts in texts.chunks(ROWS_OF_PIECE) {
+        let string_table = texts.iter().map(|text| text.as_bytes().to_vec()).collect();
+        pieces.write(&proto::Profile { string_table, ..proto::Profile::default() })?;
+    }
+    pieces.write(&proto::Profile {
         time_nanos: i64::try_from(profile.start_unix_ns).unwrap_or(i64::MAX),
         duration_nanos: i64::try_from(profile.duration_ns).unwrap_or(i64::MAX),
         period_type,
         period: profile.period,
         comment,
         default_sample_type,
+        ..proto::Profile::default()
+    })
+}
+
+/// Encodes pieces of the message into one buffer and writes them.
+struct Pieces<'writer> {
+    writer: &'writer mut dyn Write,
+    encoded: Vec<u8>,
+}
+
+impl Pieces<'_> {
+    fn write(&mut self, piece: &proto::Profile) -> io::Result<()> {
+        self.encoded.clear();
+        // It fails for want of room only, and a vector grows.
+        piece.encode(&mut self.encoded)?;
+        self.writer.write_all(&self.encoded)
     }
+}
+
+/// Interned strings, the empty one first.
+struct Strings<'profile>(Interner<&'profile str>);
+
+impl<'profile> Strings<'profile> {
+    fn new() -> Self {
+        let mut interner = Interner::new();
+        interner.intern("");
+        Self(interner)
+    }
+
+    fn index(&mut self, text: &'profile str) -> i64 {
+        i64::from(self.0.intern(text))
+    }
+
+    fn value_type(&mut self, value_type: &'profile ValueType) -> proto::ValueType {
+        proto::ValueType { r#type: self.index(&value_type.kind), unit: self.index(&value_type.unit) }
+    }
+}
+
+fn to_label<'profile>(label: &'profile Label, strings: &mut Strings<'profile>) -> proto::Label {
+    let key = strings.index(&label.key);
+    match &label.value {
+        LabelValue::Text(text) => proto::Label { key, str: strings.index(text), ..proto::Label::default() },
+        LabelValue::Number(number) => {
+            proto::Label { key, num: *number, num_unit: key, ..proto::Label::default() }
+        }
+    }
+}
+
+fn to_sample(profile: &Profile, label_sets: &[Vec<proto::Label>], sample: &Sample) -> proto::Sample {
+    let stack = profile.stacks.get(sample.stack as usize).map_or(&[][..], Vec::as_slice);
+    proto::Sample {
+        location_id: stack.iter().map(|&location| u64::from(location) + 1).collect(),
+        value: sample.values.clone(),
+        label: label_sets.get(sample.labels as usize).cloned().unwrap_or_default(),
+    }
+}
+
+fn to_line(frame: &Frame) -> proto::Line {
+    proto::Line { function_id: u64::from(frame.function) + 1, line: i64::from(frame.line) }
 }
 
 /// The mappings of the model, and after them those that code without a mapping is given.
 struct MappingRows {
     rows: Vec<proto::Mapping>,
-    jit: Option<u64>,
-    kernel: Option<u64>,
+    /// Id of the mapping for JIT code without one; 0 if there is no such code.
+    jit: u64,
+    /// The same for kernel code.
+    kernel: u64,
 }
 
 impl MappingRows {
-    fn new(profile: &Profile, strings: &mut Strings) -> Self {
-        let mut rows = Self { rows: Vec::new(), jit: None, kernel: None };
+    fn new<'profile>(profile: &'profile Profile, strings: &mut Strings<'profile>) -> Self {
+        let mut rows = Self { rows: Vec::new(), jit: 0, kernel: 0 };
         for mapping in &profile.mappings {
-            rows.push(mapping, strings);
+            rows.push(proto::Mapping {
+                id: 0,
+                memory_start: mapping.start,
+                memory_limit: mapping.limit,
+                file_offset: mapping.file_offset,
+                filename: strings.index(&mapping.path),
+                build_id: strings.index(&mapping.build_id),
+                // Inlined functions are functions: who looked for the one looked for the other.
+                has_functions: mapping.has_functions || mapping.has_inline_frames,
+                has_filenames: mapping.has_filenames,
+                has_line_numbers: mapping.has_line_numbers,
+                has_inline_frames: mapping.has_inline_frames,
+            });
         }
-        // Checked here and not after the locations, so that a model without mappings gives the same
-        // rows whether or not the first location is JIT code.
+        let named =
+            |path: i64| proto::Mapping { filename: path, has_functions: true, ..proto::Mapping::default() };
         let only_native = profile.locations.iter().all(|location| location.kind == FrameKind::Native);
         if rows.rows.is_empty() && !profile.locations.is_empty() && only_native {
-            rows.push(&Mapping { has_functions: true, ..Mapping::default() }, strings);
+            rows.push(named(0));
+        }
+        for location in profile.locations.iter().filter(|location| location.mapping.is_none()) {
+            match location.kind {
+                FrameKind::Kernel if rows.kernel == 0 => {
+                    rows.kernel = rows.push(named(strings.index(KERNEL_MAPPING)));
+                }
+                FrameKind::Jit if rows.jit == 0 => {
+                    rows.jit = rows.push(named(strings.index(JIT_MAPPING)));
+                }
+                _ => {}
+            }
         }
         rows
     }
 
-    fn push(&mut self, mapping: &Mapping, strings: &mut Strings) -> u64 {
+    /// Adds a mapping, whose id is returned.
+    fn push(&mut self, mapping: proto::Mapping) -> u64 {
         let id = self.rows.len() as u64 + 1;
-        self.rows.push(proto::Mapping {
-            id,
-            memory_start: mapping.start,
-            memory_limit: mapping.limit,
-            file_offset: mapping.file_offset,
-            filename: strings.index(&mapping.path),
-            build_id: strings.index(&mapping.build_id),
-            // Inlined functions are functions: who looked for the one looked for the other.
-            has_functions: mapping.has_functions || mapping.has_inline_frames,
-            has_filenames: mapping.has_filenames,
-            has_line_numbers: mapping.has_line_numbers,
-            has_inline_frames: mapping.has_inline_frames,
-        });
-        id
-    }
-
-    fn id_for(&mut self, location: &Location, strings: &mut Strings) -> u64 {
-        if let Some(mapping) = location.mapping {
-            return u64::from(mapping) + 1;
-        }
-        let (known, path) = match location.kind {
-            FrameKind::Native => return 0,
-            FrameKind::Kernel => (self.kernel, KERNEL_MAPPING),
-            FrameKind::Jit => (self.jit, JIT_MAPPING),
-        };
-        if let Some(id) = known {
-            return id;
-        }
-        let mapping = Mapping { path: path.to_owned(), has_functions: true, ..Mapping::default() };
-        let id = self.push(&mapping, strings);
-        match location.kind {
-            FrameKind::Jit => self.jit = Some(id),
-            _ => self.kernel = Some(id),
-        }
+        self.rows.push(proto::Mapping { id, ..mapping });
         id
     }
 }

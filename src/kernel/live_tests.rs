@@ -73,7 +73,7 @@ fn a_busy_target_is_sampled_and_every_tick_is_accounted_for() {
     assert!(samples.len() >= 100, "{counters:?}");
     assert!(samples.iter().all(|sample| sample.pid == pid && sample.weight_ns == 1_003_009));
     assert!(samples.windows(2).all(|pair| pair[0].time_ns <= pair[1].time_ns || pair[0].tid != pair[1].tid));
-    let statistics = sampler.run_statistics();
+    let statistics = sampler.run_statistics().expect("measured");
     assert!(statistics.sampling.run_count >= counters.ticks, "{statistics:?}");
     assert!(statistics.all.run_time_ns >= statistics.sampling.run_time_ns);
     assert!(sampler.map_bytes() > 1 << 20, "the ring alone is a megabyte");
@@ -288,7 +288,7 @@ fn a_deep_stack_is_walked_to_the_end_of_what_has_a_table_at_a_known_cost() {
             .count();
         assert_eq!((inside, sample.user.len()), (DEEP_FRAMES + 1, DEEP_FRAMES + 2), "{sample:?}");
     }
-    let runs = sampler.run_statistics().sampling;
+    let runs = sampler.run_statistics().expect("measured").sampling;
     eprintln!(
         "{} ns a sample, {} ns a frame, {} ns a tick, map bytes {}",
         runs.run_time_ns / counters.taken,

@@ -290,13 +290,14 @@ impl Sampler {
         Ok(())
     }
 
-    /// What the programs cost since they are measured.
+    /// What the programs cost since they are measured; `None` if they are not.
     #[must_use]
-    pub fn run_statistics(&self) -> RunStatistics {
+    pub fn run_statistics(&self) -> Option<RunStatistics> {
+        self.statistics.as_ref()?;
         let mut statistics = RunStatistics::default();
         run_statistics::add(&self.sample, &mut statistics);
         run_statistics::add(&self.lifecycle, &mut statistics);
-        statistics
+        Some(statistics)
     }
 
     /// Kernel memory that all maps take, unwind tables included.

@@ -6,6 +6,7 @@
 pub mod outcome;
 pub mod profile;
 pub mod raw;
+pub mod slice_interner;
 
 pub use outcome::Outcome;
 pub use profile::{
@@ -13,3 +14,4 @@ pub use profile::{
     Sample, StackId, ValueType,
 };
 pub use raw::{ImageId, ObjectId, RawFrame, RawSample};
+pub use slice_interner::SliceInterner;

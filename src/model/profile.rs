@@ -314,6 +314,11 @@ impl<T: Eq + Hash> Interner<T> {
         self.values.get_index(index as usize)
     }
 
+    /// The values, in order of index.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.values.iter()
+    }
+
     /// How many values there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -4,15 +4,15 @@
 //! the number of different addresses and not of samples. What cannot be named stays in the profile as
 //! module and address.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use spanflame_symbols::ElfAddress;
 use spanflame_symbols::symbolize::{Symbol, SymbolFrame, Symbolizer};
 
-use super::aggregate::{Aggregate, RawStack};
+use super::aggregate::{Aggregate, Key, Place};
 use crate::model::{
-    Frame, FrameKind, Function, Interner, Label, Location, Mapping, ObjectId, Outcome, Profile, RawFrame,
-    Sample, ValueType,
+    Frame, FrameKind, Function, Interner, Label, Location, Mapping, ObjectId, Outcome, Profile, Sample,
+    ValueType,
 };
 use crate::process::{ObjectRegistry, ProcessTable};
 
@@ -38,17 +38,6 @@ pub struct World<'a> {
     pub main_object: Option<ObjectId>,
 }
 
-/// An address of the program, wherever it lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Place {
-    Object(ObjectId, u64),
-    Kernel(u64),
-    /// Generated code of a process.
-    Jit(u32, u64),
-    /// Nowhere that is known.
-    Unknown(u64),
-}
-
 /// Gives names to everything in `aggregate`.
 pub fn profile(
     aggregate: &Aggregate,
@@ -56,50 +45,23 @@ pub fn profile(
     symbolizer: &mut Symbolizer,
     taken: Taken,
 ) -> Profile {
-    let entries = aggregate.sorted();
-    let mut places = BTreeSet::new();
-    for (key, _) in &entries {
-        if let Some(stack) = aggregate.stacks().get(key.stack) {
-            places.extend(places_of(stack, key.pid));
-        }
-    }
     let mut tables = Tables::default();
-    let locations = tables.locate(&places, world, symbolizer);
+    tables.locate(aggregate.places(), world, symbolizer);
 
-    let mut stacks = Interner::new();
+    let entries = aggregate.sorted();
+    let mut numbered_stacks = NumberedStacks::new(aggregate);
     let mut label_sets = Interner::new();
-    let mut samples: Vec<Sample> = Vec::new();
+    // The threads are few and their samples many.
+    let mut labels_of_thread: HashMap<Key, u32> = HashMap::new();
     // Different raw stacks can have equal names and labels only if they are equal: no merging needed.
-    for (key, weight) in &entries {
-        let Some(raw) = aggregate.stacks().get(key.stack) else { continue };
-        let stack =
-            places_of(raw, key.pid).filter_map(|place| locations.get(&place).copied()).collect::<Vec<u32>>();
-        let name = |index: u32| aggregate.names().get(index).map_or("", String::as_str);
-        let mut labels = vec![
-            Label::text("comm", name(key.comm)),
-            Label::number("pid", i64::from(key.pid)),
-            Label::text("thread_name", name(key.thread_name)),
-            Label::number("tid", i64::from(key.tid)),
-        ];
-        if let Some(image) = world.processes.image(key.image) {
-            let service = image.service();
-            if !service.is_empty() {
-                labels.push(Label::text("service", &service));
-            }
-            if let Some(identity) = image.identity.as_ref().filter(|known| !known.container_id.is_empty()) {
-                labels.push(Label::text("container_id", &identity.container_id));
-            }
-        }
-        if !matches!(key.outcome, Outcome::Complete | Outcome::NoUser) {
-            labels.push(Label::text("unwind", key.outcome.name()));
-        }
-        labels.sort();
-        samples.push(Sample {
-            stack: stacks.intern(stack),
-            labels: label_sets.intern(labels),
-            values: vec![saturating_i64(weight.samples), saturating_i64(weight.time_ns)],
-        });
-    }
+    let samples = entries.into_iter().map(|(key, weight)| Sample {
+        stack: numbered_stacks.number(key.stack),
+        labels: *labels_of_thread
+            .entry(Key { stack: 0, ..key })
+            .or_insert_with(|| label_sets.intern(labels_of(&key, aggregate, world))),
+        values: vec![saturating_i64(weight.samples), saturating_i64(weight.time_ns)],
+    });
+    let samples = samples.collect();
     Profile {
         value_types: vec![ValueType::new("samples", "count"), ValueType::new("cpu", "nanoseconds")],
         default_value: 1,
@@ -109,8 +71,8 @@ pub fn profile(
         duration_ns: taken.duration_ns,
         mappings: tables.mappings,
         functions: tables.functions.into_values(),
-        locations: tables.locations.into_values(),
-        stacks: stacks.into_values(),
+        locations: tables.locations,
+        stacks: numbered_stacks.into_stacks(&tables.located),
         label_sets: label_sets.into_values(),
         samples,
         comments: Vec::new(),
@@ -121,76 +83,132 @@ fn saturating_i64(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// The places of a stack, leaf first: kernel, then user.
-fn places_of(stack: &RawStack, pid: u32) -> impl Iterator<Item = Place> {
-    let kernel = stack.kernel.iter().map(|&address| Place::Kernel(address));
-    let user = stack.user.iter().map(move |frame| match *frame {
-        RawFrame::Object { object, address } => Place::Object(object, address),
-        RawFrame::Generated { address } => Place::Jit(pid, address),
-        RawFrame::Process { address } => Place::Unknown(address),
-    });
-    kernel.chain(user)
+/// The labels of a sample, sorted.
+fn labels_of(key: &Key, aggregate: &Aggregate, world: World<'_>) -> Vec<Label> {
+    let name = |index: u32| aggregate.names().get(index).map_or("", String::as_str);
+    let mut labels = vec![
+        Label::text("comm", name(key.comm)),
+        Label::number("pid", i64::from(key.pid)),
+        Label::text("thread_name", name(key.thread_name)),
+        Label::number("tid", i64::from(key.tid)),
+    ];
+    if let Some(image) = world.processes.image(key.image) {
+        let service = image.service();
+        if !service.is_empty() {
+            labels.push(Label::text("service", &service));
+        }
+        if let Some(identity) = image.identity.as_ref().filter(|known| !known.container_id.is_empty()) {
+            labels.push(Label::text("container_id", &identity.container_id));
+        }
+    }
+    if !matches!(key.outcome, Outcome::Complete | Outcome::NoUser) {
+        labels.push(Label::text("unwind", key.outcome.name()));
+    }
+    labels.sort();
+    labels
 }
+
+/// The stacks of the aggregate, numbered anew in the order in which samples name them, so that equal
+/// samples give equal profiles.
+struct NumberedStacks<'a> {
+    aggregate: &'a Aggregate,
+    /// By index in the aggregate.
+    numbers: Vec<Option<u32>>,
+    /// Indices in the aggregate, by number.
+    order: Vec<u32>,
+}
+
+impl<'a> NumberedStacks<'a> {
+    fn new(aggregate: &'a Aggregate) -> Self {
+        Self { aggregate, numbers: vec![None; aggregate.stacks().len()], order: Vec::new() }
+    }
+
+    fn number(&mut self, stack: u32) -> u32 {
+        let new = u32::try_from(self.order.len()).unwrap_or(u32::MAX);
+        match self.numbers.get_mut(stack as usize) {
+            Some(number) => *number.get_or_insert_with(|| {
+                self.order.push(stack);
+                new
+            }),
+            // The aggregate gave the index; were it wrong, writing would refuse the profile.
+            None => u32::MAX,
+        }
+    }
+
+    /// The stacks in order, with `locations` by place instead of places.
+    fn into_stacks(self, locations: &[u32]) -> Vec<Vec<u32>> {
+        let mut stacks = Vec::with_capacity(self.order.len());
+        for &stack in &self.order {
+            let places = self.aggregate.stacks().get(stack).unwrap_or_default();
+            let mut stack = Vec::with_capacity(places.len());
+            stack.extend(places.iter().filter_map(|&place| locations.get(place as usize)));
+            stacks.push(stack);
+        }
+        stacks
+    }
+}
+
+/// An address, and the index in [`Aggregate::places`] of the place that it is of.
+type PlacedAddress = (u64, u32);
 
 /// The tables of the profile while they are filled.
 #[derive(Debug, Default)]
 struct Tables {
     mappings: Vec<Mapping>,
     functions: Interner<Function>,
-    locations: Interner<Location>,
+    locations: Vec<Location>,
+    /// The location of each place.
+    located: Vec<u32>,
 }
 
 impl Tables {
-    /// Symbolizes all places and says which location each became.
-    fn locate(
-        &mut self,
-        places: &BTreeSet<Place>,
-        world: World<'_>,
-        symbolizer: &mut Symbolizer,
-    ) -> HashMap<Place, u32> {
-        let mut by_object: BTreeMap<ObjectId, Vec<u64>> = BTreeMap::new();
+    /// Symbolizes all places; `located` then says which location each became.
+    fn locate(&mut self, places: &Interner<Place>, world: World<'_>, symbolizer: &mut Symbolizer) {
+        let mut by_object: BTreeMap<ObjectId, Vec<PlacedAddress>> = BTreeMap::new();
         // Listed first even if none of its own code was seen running.
         by_object.extend(world.main_object.map(|object| (object, Vec::new())));
-        let mut by_process: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
+        let mut by_process: BTreeMap<u32, Vec<PlacedAddress>> = BTreeMap::new();
         let mut kernel = Vec::new();
         let mut unknown = Vec::new();
-        for place in places {
+        for (index, place) in (0..).zip(places.iter()) {
             match *place {
-                Place::Object(object, address) => by_object.entry(object).or_default().push(address),
-                Place::Jit(pid, address) => by_process.entry(pid).or_default().push(address),
-                Place::Kernel(address) => kernel.push(address),
-                Place::Unknown(address) => unknown.push(address),
+                Place::Object(object, address) => by_object.entry(object).or_default().push((address, index)),
+                Place::Jit(pid, address) => by_process.entry(pid).or_default().push((address, index)),
+                Place::Kernel(address) => kernel.push((address, index)),
+                Place::Unknown(address) => unknown.push((address, index)),
             }
         }
-        let mut located = HashMap::with_capacity(places.len());
+        let lists = by_object.values_mut().chain(by_process.values_mut());
+        for addresses in lists.chain([&mut kernel, &mut unknown]) {
+            addresses.sort_unstable();
+        }
+        // Exactly one location for each place: a later address never makes this table grow.
+        self.locations.reserve_exact(places.len());
+        self.located = vec![0; places.len()];
         let mut objects: Vec<_> = by_object.into_iter().collect();
         objects.sort_by_key(|(object, _)| (Some(*object) != world.main_object, *object));
         for (object, addresses) in objects {
-            self.locate_object(object, &addresses, world, symbolizer, &mut located);
+            self.locate_object(object, &addresses, world, symbolizer);
         }
-        self.locate_kernel(&kernel, symbolizer, &mut located);
+        self.locate_kernel(&kernel, symbolizer);
         for (pid, addresses) in by_process {
-            let symbols = symbolizer.jit(pid, &addresses);
+            let symbols = symbolizer.jit(pid, &plain(&addresses));
             let mapping = self.special_mapping("[jit]", &addresses);
             for (address, symbol) in addresses.iter().zip(symbols) {
-                let location = self.location(Some(mapping), *address, FrameKind::Jit, symbol);
-                located.insert(Place::Jit(pid, *address), location);
+                self.add_location(Some(mapping), *address, FrameKind::Jit, symbol);
             }
         }
         for address in unknown {
-            let location = self.locations.intern(Location { address, ..Location::default() });
-            located.insert(Place::Unknown(address), location);
+            self.add_location(None, address, FrameKind::Native, Ok(Vec::new()));
         }
-        located
     }
 
     fn locate_object(
         &mut self,
         object: ObjectId,
-        addresses: &[u64],
+        addresses: &[PlacedAddress],
         world: World<'_>,
         symbolizer: &mut Symbolizer,
-        located: &mut HashMap<Place, u32>,
     ) {
         let registered = world.objects.get(object);
         let file = registered.and_then(|object| object.file.as_ref().ok());
@@ -210,7 +228,8 @@ impl Tables {
                         .max()
                         .unwrap_or(first.address.0);
                 }
-                let elf_addresses: Vec<_> = addresses.iter().map(|&address| ElfAddress(address)).collect();
+                let elf_addresses: Vec<_> =
+                    addresses.iter().map(|&(address, _)| ElfAddress(address)).collect();
                 symbolizer.object_of_process(world.processes.any_with_object(object), file, &elf_addresses)
             }
             None => vec![Err(spanflame_symbols::symbolize::UnknownReason::Unreadable); addresses.len()],
@@ -218,37 +237,30 @@ impl Tables {
         note_what_is_known(&mut mapping, &symbols);
         let index = self.add_mapping(mapping);
         for (address, symbol) in addresses.iter().zip(symbols) {
-            let location = self.location(Some(index), *address, FrameKind::Native, symbol);
-            located.insert(Place::Object(object, *address), location);
+            self.add_location(Some(index), *address, FrameKind::Native, symbol);
         }
     }
 
-    fn locate_kernel(
-        &mut self,
-        addresses: &[u64],
-        symbolizer: &mut Symbolizer,
-        located: &mut HashMap<Place, u32>,
-    ) {
-        let mut by_module: BTreeMap<String, Vec<(u64, Symbol)>> = BTreeMap::new();
-        for (address, found) in addresses.iter().zip(symbolizer.kernel(addresses)) {
+    fn locate_kernel(&mut self, addresses: &[PlacedAddress], symbolizer: &mut Symbolizer) {
+        let mut by_module: BTreeMap<String, Vec<(PlacedAddress, Symbol)>> = BTreeMap::new();
+        for (address, found) in addresses.iter().zip(symbolizer.kernel(&plain(addresses))) {
             by_module.entry(found.module).or_default().push((*address, found.symbol));
         }
         for (module, symbols) in by_module {
             let path =
                 if module == "kernel" { "[kernel.kallsyms]".to_owned() } else { format!("[{module}]") };
-            let addresses: Vec<u64> = symbols.iter().map(|(address, _)| *address).collect();
+            let addresses: Vec<PlacedAddress> = symbols.iter().map(|(address, _)| *address).collect();
             let mapping = self.special_mapping(&path, &addresses);
             for (address, symbol) in symbols {
-                let location = self.location(Some(mapping), address, FrameKind::Kernel, symbol);
-                located.insert(Place::Kernel(address), location);
+                self.add_location(Some(mapping), address, FrameKind::Kernel, symbol);
             }
         }
     }
 
     /// A mapping that is no file: it spans the addresses seen in it.
-    fn special_mapping(&mut self, path: &str, addresses: &[u64]) -> u32 {
-        let start = addresses.iter().min().copied().unwrap_or(0);
-        let limit = addresses.iter().max().map_or(0, |last| last.saturating_add(1));
+    fn special_mapping(&mut self, path: &str, addresses: &[PlacedAddress]) -> u32 {
+        let start = addresses.iter().min().map_or(0, |&(first, _)| first);
+        let limit = addresses.iter().max().map_or(0, |(last, _)| last.saturating_add(1));
         let (has_functions, path) = (true, path.to_owned());
         self.add_mapping(Mapping { start, limit, path, has_functions, ..Mapping::default() })
     }
@@ -258,15 +270,32 @@ impl Tables {
         u32::try_from(self.mappings.len() - 1).unwrap_or(u32::MAX)
     }
 
-    fn location(&mut self, mapping: Option<u32>, address: u64, kind: FrameKind, symbol: Symbol) -> u32 {
-        let frames = symbol.unwrap_or_default().into_iter().map(|frame| self.frame(frame)).collect();
-        self.locations.intern(Location { mapping, address, kind, frames })
+    fn add_location(
+        &mut self,
+        mapping: Option<u32>,
+        (address, place): PlacedAddress,
+        kind: FrameKind,
+        symbol: Symbol,
+    ) {
+        let named = symbol.unwrap_or_default();
+        // Not collected: that would write these small frames into the allocation of the large ones.
+        let mut frames = Vec::with_capacity(named.len());
+        frames.extend(named.into_iter().map(|frame| self.frame(frame)));
+        let index = u32::try_from(self.locations.len()).unwrap_or(u32::MAX);
+        self.locations.push(Location { mapping, address, kind, frames });
+        if let Some(located) = self.located.get_mut(place as usize) {
+            *located = index;
+        }
     }
 
     fn frame(&mut self, frame: SymbolFrame) -> Frame {
         let SymbolFrame { name, system_name, file, line, start_line } = frame;
         Frame { function: self.functions.intern(Function { name, system_name, file, start_line }), line }
     }
+}
+
+fn plain(addresses: &[PlacedAddress]) -> Vec<u64> {
+    addresses.iter().map(|&(address, _)| address).collect()
 }
 
 /// Sets the flags by which pprof knows that there is nothing left to symbolize: what has no name here

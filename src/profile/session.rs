@@ -321,7 +321,7 @@ impl Session {
 
     /// Run time of the BPF programs, if [`Session::enable_run_statistics`] was called.
     #[must_use]
-    pub fn run_statistics(&self) -> RunStatistics {
+    pub fn run_statistics(&self) -> Option<RunStatistics> {
         self.sampler.run_statistics()
     }
 

@@ -67,7 +67,10 @@ impl Recording {
         })
         .map_err(session_error)?;
         if args.stats.is_some() {
-            session.enable_run_statistics().map_err(session_error)?;
+            // Of all that a recording does only this takes CAP_SYS_ADMIN.
+            if let Err(error) = session.enable_run_statistics() {
+                tracing::warn!("the run time of the BPF programs is not measured: {error}");
+            }
         }
         if !args.pids.is_empty() {
             wait_for_tables(&mut session, signals)?;
@@ -168,7 +171,7 @@ impl Recording {
             start_to_first_sample_ms: since_start_ms(self.collector.first_sample_ns()),
             start_to_first_complete_ms: since_start_ms(self.collector.first_complete_ns()),
             agent_cpu_ms: statistics::own_cpu_ms(),
-            bpf_run_ms: session.run_statistics().all.run_time_ns as f64 / 1e6,
+            bpf_run_ms: session.run_statistics().map(|runs| runs.all.run_time_ns as f64 / 1e6),
             agent_peak_memory_bytes: statistics::own_peak_memory_bytes(),
             bpf_map_bytes: session.map_bytes(),
             frames: FrameAccount { user: counters.user_frames, kernel: counters.kernel_frames },

@@ -25,8 +25,8 @@ pub struct Statistics {
     pub start_to_first_complete_ms: Option<f64>,
     /// User and system time of this program.
     pub agent_cpu_ms: f64,
-    /// Run time of the BPF programs.
-    pub bpf_run_ms: f64,
+    /// Run time of the BPF programs; null if the kernel did not let us measure it.
+    pub bpf_run_ms: Option<f64>,
     /// `VmHWM`.
     pub agent_peak_memory_bytes: u64,
     /// Memory of the BPF maps.

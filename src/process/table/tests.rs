@@ -123,7 +123,8 @@ fn a_process_ends_once_and_is_remembered() {
     world.apply(&anonymous(NOBODY, 0x1000, 0x1000));
     let exit = ProcessEvent::Exited { time_ns: 0, pid: NOBODY, tid: NOBODY };
     world.apply(&exit);
-    assert_eq!(world.table.take_ended(), [NOBODY]);
+    // Others of this host may have ended between the listing and the reading.
+    assert!(world.table.take_ended().contains(&NOBODY));
     world.apply(&exit);
     assert!(world.table.take_ended().is_empty());
     assert_eq!(world.ranges(NOBODY), [(0x1000, 0x2000)], "its samples can still be named");
@@ -220,7 +221,8 @@ fn a_scan_reads_every_process_once_and_notices_those_that_are_gone() {
     }
     assert!(rounds > 1, "a budget is kept");
     assert!(!world.ranges(std::process::id()).is_empty());
-    assert_eq!(world.table.take_ended(), [NOBODY]);
+    // Others of this host may have ended between the listing and the reading.
+    assert!(world.table.take_ended().contains(&NOBODY));
 }
 
 #[test]

@@ -53,8 +53,10 @@ pub fn jitdump(file: &File, addresses: &[u64]) {
 /// # Panics
 /// If a name is empty.
 pub fn kallsyms(kallsyms: &str, modules: &str, addresses: &[u64]) {
-    let symbols = KernelSymbols::of_texts(kallsyms, modules);
-    for address in addresses {
+    let mut addresses = addresses.to_vec();
+    addresses.sort_unstable();
+    let symbols = KernelSymbols::of_texts(kallsyms, modules, &addresses);
+    for address in &addresses {
         let symbol = symbols.name_of(*address);
         let is_named = |frames: &[SymbolFrame]| frames.iter().all(|frame| !frame.name.is_empty());
         assert!(symbol.symbol.is_ok_and(|frames| is_named(&frames)) || !symbol.module.is_empty());

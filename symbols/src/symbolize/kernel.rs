@@ -9,10 +9,13 @@
 //! (or `_einittext`, which lies apart); in a module never past the module's end as `/proc/modules`
 //! gives it; a BPF program or trampoline never past [`MAX_GENERATED_BYTES`].
 //!
-//! The table is read when first needed, and again when an address is asked for that it does not cover
-//! (a module or BPF program loaded since), at most every [`RELOAD_INTERVAL`]. The text, five to twenty
-//! megabytes of which most are data symbols, is never held: lines are read one by one, and of those
-//! that name code 16 bytes and the name are kept.
+//! kallsyms is read when first needed, and again when an address is asked for that no kept symbol covers:
+//! at once if it was not asked for before, so that addresses should come in batches; else it may be of a
+//! module or BPF program loaded since, which is looked for at most every [`RELOAD_INTERVAL`].
+//! Its text has five to twenty megabytes, and its code symbols would take five; a profile needs a few
+//! hundred of them. So lines are read one by one, and every [`SYMBOLS_OF_PIECE`] symbols all are dropped
+//! but those around an address that was asked for: the last one at or before it, and the first one behind
+//! it, which is where it ends.
 //!
 //! Known gaps: file names and lines of the kernel are not looked for; a BPF program that was loaded into
 //! the gap behind another one after the last reading is named after the other one until the next.
@@ -32,6 +35,8 @@ const MAX_MODULES_BYTES: u64 = 16 << 20;
 const MAX_LINE_BYTES: u64 = 4096;
 /// Reach of a symbol whose end nobody tells: BPF programs and trampolines.
 const MAX_GENERATED_BYTES: u64 = 64 << 10;
+/// Symbols that are read before those that no address needs are dropped.
+const SYMBOLS_OF_PIECE: usize = 4096;
 /// Least time between two readings.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -40,11 +45,12 @@ struct Entry {
     begin: u64,
     /// Where its name begins in `names`.
     name: u32,
+    /// 0 if the symbol is kept only as the end of the one before it; no name is empty.
     name_bytes: u16,
     module: u16,
 }
 
-/// What one reading of kallsyms gave.
+/// What one reading of kallsyms gave for the addresses that were asked for.
 #[derive(Debug, Default)]
 struct KernelTable {
     entries: Vec<Entry>,
@@ -63,6 +69,8 @@ struct KernelTable {
 #[derive(Debug, Default)]
 pub struct KernelSymbols {
     table: Option<KernelTable>,
+    /// Addresses that the last reading was made for and did not name, sorted.
+    not_named: Vec<u64>,
     read_at: Option<Instant>,
     readings: u64,
 }
@@ -70,12 +78,21 @@ pub struct KernelSymbols {
 impl KernelSymbols {
     /// Names addresses, in the order given.
     pub fn symbolize(&mut self, addresses: &[u64]) -> Vec<KernelSymbol> {
-        let is_unknown = |table: &KernelTable| addresses.iter().any(|&address| table.find(address).is_none());
-        let due = self.read_at.is_none_or(|at| at.elapsed() >= RELOAD_INTERVAL);
-        if due && !addresses.is_empty() && self.table.as_ref().is_none_or(is_unknown) {
-            self.reload();
+        let is_due = self.read_at.is_none_or(|at| at.elapsed() >= RELOAD_INTERVAL);
+        if addresses.iter().any(|&address| self.calls_for_reading(address, is_due)) {
+            self.reload(addresses);
         }
         addresses.iter().map(|&address| self.name(address)).collect()
+    }
+
+    /// Whether kallsyms may tell more of an address than is known. One that the last reading did not name
+    /// waits until the next `is_due`.
+    fn calls_for_reading(&self, address: u64, is_due: bool) -> bool {
+        let Some(table) = &self.table else { return is_due };
+        if table.find(address).is_some() {
+            return false;
+        }
+        is_due || !(table.hidden || self.not_named.binary_search(&address).is_ok())
     }
 
     /// How often kallsyms was read.
@@ -100,14 +117,23 @@ impl KernelSymbols {
             .map_or(0, |table| table.entries.capacity() * size_of::<Entry>() + table.names.capacity())
     }
 
-    fn reload(&mut self) {
+    /// Reads what names `addresses`, and all that was asked for before, as it is now.
+    fn reload(&mut self, addresses: &[u64]) {
+        let kept = self.table.iter().flat_map(|table| &table.entries);
+        let named = kept.filter(|entry| entry.name_bytes > 0).map(|entry| entry.begin);
+        let mut wanted: Vec<u64> = named.chain(addresses.iter().copied()).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
         self.read_at = Some(Instant::now());
         self.readings += 1;
         // A failed reading keeps what an earlier one gave.
         let Ok(kallsyms) = File::open("/proc/kallsyms") else { return };
         let modules = read_text("/proc/modules", MAX_MODULES_BYTES).unwrap_or_default();
         let kallsyms = BufReader::with_capacity(64 << 10, kallsyms.take(MAX_KALLSYMS_BYTES));
-        if let Ok(table) = KernelTable::parse(kallsyms, &modules) {
+        if let Ok(table) = KernelTable::parse(kallsyms, &modules, &wanted) {
+            self.not_named = addresses.to_vec();
+            self.not_named.retain(|&address| table.find(address).is_none());
+            self.not_named.sort_unstable();
             self.table = Some(table);
         }
     }
@@ -154,9 +180,12 @@ fn parse_line(line: &str) -> Option<ParsedLine<'_>> {
 }
 
 impl KernelTable {
-    fn parse(mut kallsyms: impl BufRead, modules: &str) -> std::io::Result<Self> {
+    /// Keeps what names the addresses `wanted`, which are sorted.
+    fn parse(mut kallsyms: impl BufRead, modules: &str, wanted: &[u64]) -> std::io::Result<Self> {
         let mut table = Self { modules: vec![KERNEL.to_owned()], ..Self::default() };
+        let mut kept = 0;
         let mut lines = 0_u64;
+        let mut any_symbol = false;
         let mut module_of_last_line = 0;
         let mut line = Vec::new();
         loop {
@@ -189,6 +218,7 @@ impl KernelTable {
                 table.malformed_lines += 1;
                 continue;
             };
+            any_symbol = true;
             table.names.push_str(parsed.name);
             table.entries.push(Entry {
                 begin: parsed.address,
@@ -196,11 +226,15 @@ impl KernelTable {
                 name_bytes,
                 module: module_of_last_line,
             });
+            if table.entries.len() >= kept + SYMBOLS_OF_PIECE {
+                table.keep_only_what_names(wanted);
+                kept = table.entries.len();
+            }
         }
-        table.hidden = lines > 0 && table.entries.is_empty() && table.image_ends.is_empty();
+        table.hidden = lines > 0 && !any_symbol && table.image_ends.is_empty();
         table.image_ends.sort_unstable();
         table.module_ranges = parse_modules(modules);
-        table.choose_among_aliases();
+        table.keep_only_what_names(wanted);
         table.entries.shrink_to_fit();
         table.names.shrink_to_fit();
         Ok(table)
@@ -236,6 +270,39 @@ impl KernelTable {
         self.entries.dedup_by_key(|entry| entry.begin);
     }
 
+    /// Drops symbols that name none of the addresses `wanted`, and the names of those that only end one
+    /// that does. What is dropped could not be needed after more lines either: a symbol that is further
+    /// from an address than another stays so.
+    fn keep_only_what_names(&mut self, wanted: &[u64]) {
+        self.choose_among_aliases();
+        let all = std::mem::take(&mut self.entries);
+        let all_names = std::mem::take(&mut self.names);
+        let mut wanted = wanted.iter().copied().peekable();
+        let mut ends_one_before = false;
+        for (index, entry) in all.iter().enumerate() {
+            let next_begin = all.get(index + 1).map_or(u64::MAX, |next| next.begin);
+            while wanted.next_if(|&address| address < entry.begin).is_some() {
+                // Before all symbols: this one ends what names the address, if another line does.
+                ends_one_before = true;
+            }
+            // The last symbol names everything behind it, up to the last address there is.
+            let is_last = index + 1 == all.len();
+            let is_wanted = wanted.peek().is_some_and(|&address| address < next_begin || is_last);
+            while wanted.next_if(|&address| address < next_begin || is_last).is_some() {}
+            if is_wanted || ends_one_before {
+                let begin = entry.name as usize;
+                let name = all_names.get(begin..begin + usize::from(entry.name_bytes)).unwrap_or_default();
+                let name = if is_wanted { name } else { "" };
+                // Shorter than what they are taken from, so these numbers fit.
+                let at = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
+                let name_bytes = u16::try_from(name.len()).unwrap_or(u16::MAX);
+                self.names.push_str(name);
+                self.entries.push(Entry { name: at, name_bytes, ..*entry });
+            }
+            ends_one_before = is_wanted;
+        }
+    }
+
     fn name_of(&self, entry: &Entry) -> &str {
         let begin = entry.name as usize;
         self.names.get(begin..begin + usize::from(entry.name_bytes)).unwrap_or_default()
@@ -260,15 +327,16 @@ impl KernelTable {
     fn find(&self, address: u64) -> Option<&Entry> {
         let after = self.entries.partition_point(|entry| entry.begin <= address);
         // What follows begins after the address, so that only the limit of this one is to be asked.
-        self.entries.get(after.checked_sub(1)?).filter(|entry| address < self.limit_of(entry))
+        let entry = self.entries.get(after.checked_sub(1)?)?;
+        (entry.name_bytes > 0 && address < self.limit_of(entry)).then_some(entry)
     }
 }
 
 #[cfg(feature = "fuzzing")]
 impl KernelSymbols {
-    /// Symbols as these texts tell them, for `fuzzing`.
-    pub(super) fn of_texts(kallsyms: &str, modules: &str) -> Self {
-        let table = Some(KernelTable::parse(kallsyms, modules));
+    /// Symbols at sorted addresses as these texts tell them, for `fuzzing`.
+    pub(super) fn of_texts(kallsyms: &str, modules: &str, addresses: &[u64]) -> Self {
+        let table = KernelTable::parse(kallsyms.as_bytes(), modules, addresses).ok();
         Self { table, read_at: Some(Instant::now()), ..Self::default() }
     }
 
@@ -315,8 +383,8 @@ not a line
 ";
     const MODULES: &str = "mod 8192 0 - Live 0xffffffffc0001000\nbroken\n";
 
-    fn parse(kallsyms: &str, modules: &str) -> KernelTable {
-        KernelTable::parse(kallsyms.as_bytes(), modules).unwrap()
+    fn parse(kallsyms: &str, modules: &str, wanted: &[u64]) -> KernelTable {
+        KernelTable::parse(kallsyms.as_bytes(), modules, wanted).unwrap()
     }
 
     fn named(table: &KernelTable, address: u64) -> Option<(&str, &str)> {
@@ -326,7 +394,6 @@ not a line
 
     #[test]
     fn names_end_with_their_section_module_or_program() {
-        let table = parse(KALLSYMS, MODULES);
         let cases = [
             (0xffff_ffff_80ff_ffff, None),
             (0xffff_ffff_8100_0000, Some(("first", "kernel"))),
@@ -343,8 +410,14 @@ not a line
             (u64::MAX, None),
             (0, None),
         ];
+        let mut wanted = cases.map(|(address, _)| address);
+        wanted.sort_unstable();
+        let table = parse(KALLSYMS, MODULES, &wanted);
         for (address, expected) in cases {
-            assert_eq!(named(&table, address), expected, "{address:#x}");
+            assert_eq!(named(&table, address), expected, "{address:#x} among all");
+            let alone = parse(KALLSYMS, MODULES, &[address]);
+            assert_eq!(named(&alone, address), expected, "{address:#x} alone");
+            assert!(alone.entries.len() <= 2, "{:?}", alone.entries);
         }
         assert_eq!(table.malformed_lines, 1);
         assert!(!table.hidden);
@@ -352,12 +425,12 @@ not a line
 
     #[test]
     fn zeroed_addresses_are_hidden_and_not_merely_unknown() {
-        let table = parse("0000000000000000 T _stext\n0000000000000000 t x\t[m]\n", "");
+        let table = parse("0000000000000000 T _stext\n0000000000000000 t x\t[m]\n", "", &[1]);
         assert!(table.hidden);
         let mut symbols =
             KernelSymbols { table: Some(table), read_at: Some(Instant::now()), ..KernelSymbols::default() };
         assert_eq!(symbols.symbolize(&[1])[0].symbol, Err(UnknownReason::KernelHidden));
-        assert!(!parse("", "").hidden);
+        assert!(!parse("", "", &[]).hidden);
     }
 
     #[test]
@@ -381,6 +454,12 @@ not a line
         assert_eq!(named[1].symbol, Err(UnknownReason::NoSymbol));
         symbols.symbolize(&[1]);
         assert_eq!(symbols.readings(), 1, "an unknown address is no reason to read again at once");
+        let other = symbols.symbolize(&[parsed.address + 1, parsed.address - 1, parsed.address]);
+        assert_eq!(symbols.readings(), 2, "one that was not asked for before is");
+        assert_eq!(other[0], named[0], "what was asked for before is kept");
+        assert_eq!(other[2], named[0]);
+        assert_ne!(other[1], named[0]);
+        assert!(symbols.len() <= 8, "{} symbols are kept for three addresses", symbols.len());
     }
 
     #[test]
@@ -388,18 +467,58 @@ not a line
         let mut text = b"ffffffff81000000 t before\n".to_vec();
         text.extend(vec![b'x'; 3 * MAX_LINE_BYTES as usize]);
         text.extend(b"\n\xff\xfe\nffffffff81000100 t after\n");
-        let table = KernelTable::parse(text.as_slice(), "").unwrap();
+        let wanted = [0xffff_ffff_8100_0000, 0xffff_ffff_8100_0100];
+        let table = KernelTable::parse(text.as_slice(), "", &wanted).unwrap();
         assert_eq!(named(&table, 0xffff_ffff_8100_0100), Some(("after", "kernel")));
         assert_eq!(named(&table, 0xffff_ffff_8100_0000), Some(("before", "kernel")));
         assert_eq!(table.malformed_lines, 5);
     }
 
+    /// The name of every address as a search through all lines finds it.
+    fn named_by_search(lines: &[(u64, String)], address: u64) -> Option<&str> {
+        let begin = lines.iter().map(|&(begin, _)| begin).filter(|&begin| begin <= address).max()?;
+        let aliases = lines.iter().filter(|(other, _)| *other == begin);
+        aliases.map(|(_, name)| name.as_str()).min_by_key(|name| (name.len(), *name))
+    }
+
     proptest! {
+        #[test]
+        fn what_is_dropped_on_the_way_is_not_missed(
+            begins in prop::collection::vec(1_u64..40, 0..40),
+            mut wanted in prop::collection::vec(0_u64..45, 0..6),
+            pieces in prop::collection::vec(prop::bool::weighted(0.3), 40),
+        ) {
+            let lines: Vec<(u64, String)> =
+                begins.iter().enumerate().map(|(line, &begin)| (begin, format!("f{line}"))).collect();
+            wanted.sort_unstable();
+            let mut table = KernelTable { modules: vec![KERNEL.to_owned()], ..KernelTable::default() };
+            for ((begin, name), ends_piece) in lines.iter().zip(pieces) {
+                let at = table.names.len() as u32;
+                table.names.push_str(name);
+                table.entries.push(Entry { begin: *begin, name: at, name_bytes: name.len() as u16, module: 0 });
+                if ends_piece {
+                    table.keep_only_what_names(&wanted);
+                }
+            }
+            table.keep_only_what_names(&wanted);
+            for &address in &wanted {
+                let found = named(&table, address).map(|(name, _)| name);
+                prop_assert_eq!(found, named_by_search(&lines, address));
+            }
+            // Whatever else is asked of it, it does not name it wrongly.
+            for address in 0..45 {
+                if let Some((name, _)) = named(&table, address) {
+                    prop_assert_eq!(Some(name), named_by_search(&lines, address));
+                }
+            }
+            prop_assert!(table.entries.len() <= 2 * wanted.len());
+        }
+
         #[test]
         fn any_text_parses(kallsyms in "([0-9a-f]{1,17} [tTwWdA] [a-z_]{0,6}(\\t\\[[a-z]{0,3}\\]?)?\n|\\PC{0,20}\n){0,30}",
                            modules in "([a-z]{1,3} [0-9]{1,20} 0 - Live 0x[0-9a-f]{1,16}\n|\\PC{0,20}\n){0,5}",
                            address: u64) {
-            let table = parse(&kallsyms, &modules);
+            let table = parse(&kallsyms, &modules, &[address]);
             if let Some(entry) = table.find(address) {
                 prop_assert!(entry.begin <= address && address < table.limit_of(entry));
             }

@@ -106,7 +106,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { symbols: 1 << 16, objects: 128, object_bytes: 16 << 20 }
+        Self { symbols: 1 << 16, objects: 128, object_bytes: 4 << 20 }
     }
 }
 
