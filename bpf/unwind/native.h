@@ -42,8 +42,11 @@
 /* A few pending uretprobes in one stack must not cost frames, so the walk may take more steps. */
 #define SF_MAX_STEPS (2 * SF_MAX_USER_FRAMES + 64)
 
-/* Frames that sf_walk_plain_frames goes through in one call. The verifier looks at each. */
-#define SF_PLAIN_STEPS 32
+/*
+ * Frames that sf_walk_plain_frames goes through in one call. More make no walk faster, but the verifier
+ * looks at each: with 32 of them loading takes 0.2 s longer.
+ */
+#define SF_PLAIN_STEPS 8
 
 /* A walk in progress. Lives in a map value: it is too large for the BPF stack. */
 struct sf_walk {
