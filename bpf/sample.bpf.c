@@ -171,7 +171,7 @@ static __always_inline __u32 take_user_registers(struct bpf_perf_event_data *ctx
 
 static __always_inline void take_user_stack(struct bpf_perf_event_data *ctx, struct task_struct *task,
 					    __u32 tgid, struct sf_sample_scratch *scratch, bool in_kernel,
-					    __u64 *frames)
+					    struct sf_frames *frames)
 {
 	struct sf_walk *walk = &scratch->walk;
 	__u32 outcome;
@@ -185,7 +185,7 @@ static __always_inline void take_user_stack(struct bpf_perf_event_data *ctx, str
 	if (outcome == SF_OUTCOME_COMPLETE) {
 		sf_walk_stack(walk, frames);
 	} else if (outcome == SF_OUTCOME_UNKNOWN_PROCESS || outcome == SF_OUTCOME_UNSUPPORTED_RULE) {
-		frames[0] = (walk->pc - walk->in_syscall) & SF_FRAME_ADDRESS_MASK;
+		frames->words[0] = (walk->pc - walk->in_syscall) & SF_FRAME_ADDRESS_MASK;
 		walk->frames = 1;
 		walk->stopped_at = walk->pc;
 	}
@@ -198,10 +198,10 @@ static __always_inline bool is_urgent(struct sf_sample_scratch *scratch)
 
 	if (bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > config.wake_at_bytes)
 		return true;
-	/* Something about a process that user space does not know yet. */
-	if (sample->user_frames > 1 ||
-	    (sample->outcome != SF_OUTCOME_UNKNOWN_PROCESS && sample->outcome != SF_OUTCOME_UNKNOWN_MAPPING &&
-	     sample->outcome != SF_OUTCOME_TABLE_PENDING))
+	/* Something about a process that user space does not know yet, or a table that it is to build. */
+	if (sample->outcome != SF_OUTCOME_TABLE_PENDING &&
+	    (sample->user_frames > 1 || (sample->outcome != SF_OUTCOME_UNKNOWN_PROCESS &&
+					 sample->outcome != SF_OUTCOME_UNKNOWN_MAPPING)))
 		return false;
 	if (sample->time_ns - scratch->last_wake_ns < config.wake_interval_ns)
 		return false;
@@ -216,9 +216,8 @@ int sample(struct bpf_perf_event_data *ctx)
 	__u32 tgid = pid_tgid >> 32, zero = 0;
 	struct sf_sample_scratch *scratch;
 	struct sf_sample *sample;
-	struct task_struct *task;
+	struct task_struct *task, *leader;
 	__u64 kernel_frames = 0, user_frames, bytes;
-	__u64 *user_base;
 	bool in_kernel;
 	long taken;
 
@@ -248,8 +247,13 @@ int sample(struct bpf_perf_event_data *ctx)
 	sample->tid = (__u32)pid_tgid;
 	sample->flags = 0;
 	sample->reserved = 0;
-	bpf_probe_read_kernel_str(sample->comm, sizeof(sample->comm), task->group_leader->comm);
-	bpf_probe_read_kernel_str(sample->thread_name, sizeof(sample->thread_name), task->comm);
+	/* What may stand behind a name's NUL does not matter; a copy as a string takes several times as long. */
+	leader = task->group_leader;
+	bpf_probe_read_kernel(sample->thread_name, sizeof(sample->thread_name), task->comm);
+	if (leader == task)
+		__builtin_memcpy(sample->comm, sample->thread_name, sizeof(sample->comm));
+	else
+		bpf_probe_read_kernel(sample->comm, sizeof(sample->comm), leader->comm);
 
 	in_kernel = (ctx->regs.cs & 3) == 0;
 	if (in_kernel) {
@@ -262,8 +266,8 @@ int sample(struct bpf_perf_event_data *ctx)
 			sample->flags |= SF_SAMPLE_KERNEL_TRUNCATED;
 		}
 	}
-	user_base = &sample->frames[kernel_frames];
-	take_user_stack(ctx, task, tgid, scratch, in_kernel, user_base);
+	take_user_stack(ctx, task, tgid, scratch, in_kernel,
+			(struct sf_frames *)&sample->frames[kernel_frames]);
 
 	user_frames = scratch->walk.frames;
 	if (user_frames > SF_MAX_USER_FRAMES)

@@ -6,6 +6,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "spanflame.h"
+#include "unwind/rule_cache.h"
 #include "vmlinux.h"
 
 struct sf_slab {
@@ -39,5 +40,16 @@ struct {
 	__type(key, __u32);
 	__type(value, struct sf_object);
 } objects SEC(".maps");
+
+/*
+ * One for each CPU, see unwind/rule_cache.h; user space sets how many. Not a per-CPU map, whose values
+ * are limited to 32 KiB. Only the sampler may use it: what interrupts a walk needs one of its own.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct sf_rule_cache);
+} rule_cache SEC(".maps");
 
 #endif /* SF_TABLE_MAPS_H */

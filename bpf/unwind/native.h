@@ -12,12 +12,13 @@
  * only rsp and, as far as the rules tell, rbp and rbx survive to the caller; `known` has a bit for
  * each. A rule that needs an unknown one ends the walk; nothing is guessed.
  *
- * Cost per frame: as a rule no helper call for the tables (see pages.h) and one for the stack, since
- * rbp and the return address mostly lie side by side. The mapping and its object are kept from frame
- * to frame.
+ * Cost: most frames have rules of the same plain form, which are remembered (rule_cache.h), and a stack
+ * that is read a stretch at a time (stack_window.h). sf_walk_plain_frames goes through such frames in a
+ * tight loop without any helper call; whatever it does not like goes through sf_step, which knows every
+ * case. The mapping and its object are kept from frame to frame.
  *
- * Needs from whoever includes it: the maps `slabs` and `objects`, bpf_map_lookup_elem, bpf_loop,
- * bpf_probe_read_user, and the two functions of uprobe.h that are declared below.
+ * Needs from whoever includes it: the maps `slabs`, `objects` and `rule_cache`, bpf_map_lookup_elem,
+ * bpf_loop, bpf_probe_read_user, and the two functions of uprobe.h that are declared below.
  *
  * Known gaps: compat (32-bit) code; callee-saved registers other than rbp and rbx in the CFA of a
  * frame that is not the leaf; JIT code's prologues and epilogues, whose caller is skipped.
@@ -27,6 +28,8 @@
 
 #include "../spanflame.h"
 #include "pages.h"
+#include "rule_cache.h"
+#include "stack_window.h"
 
 #define SF_KNOWN_ALL 0xffff
 #define SF_REGISTER_BIT(number) (1U << (number))
@@ -37,20 +40,13 @@
 #define SF_SIGNAL_OFFSET 40
 
 /* A few pending uretprobes in one stack must not cost frames, so the walk may take more steps. */
-#define SF_MAX_STEPS (SF_MAX_USER_FRAMES + 64)
+#define SF_MAX_STEPS (2 * SF_MAX_USER_FRAMES + 64)
 
 /*
- * Rules that were found lately. The same few hundred addresses make up most stacks of a busy program,
- * and a hit touches one cache line where a search touches four or more.
+ * Frames that sf_walk_plain_frames goes through in one call. More make no walk faster, but the verifier
+ * looks at each: with 32 of them loading takes 0.2 s longer.
  */
-#define SF_RULE_CACHE_BITS 9
-
-struct sf_cached_rule {
-	__u64 key;        /* object and ELF address, as in a frame's word */
-	__u32 generation; /* of the object's slot; never 0, so that an empty entry hits nothing */
-	__u32 reserved;
-	struct sf_unwind_rule rule;
-};
+#define SF_PLAIN_STEPS 8
 
 /* A walk in progress. Lives in a map value: it is too large for the BPF stack. */
 struct sf_walk {
@@ -61,6 +57,7 @@ struct sf_walk {
 	__u64 registers[16];
 	__u64 known;                  /* bit mask of the registers whose value is known */
 	__u64 last_was_frame_pointer; /* 1: this frame was reached through a frame pointer in JIT code */
+	__u64 passed_jit;             /* 1: some frame so far was */
 
 	/* The mapping of the frame before, and its object: frames of one object come in runs. */
 	__u64 mapping_begin;
@@ -86,7 +83,8 @@ struct sf_walk {
 	__u64 stopped_at; /* process address; 0 if complete */
 	__u64 frames;     /* words written */
 
-	struct sf_unwind_rule rule; /* of this frame */
+	/* Object id where a frame's word has it, if its rules may be remembered; else 0. */
+	__u64 remembered;
 
 	__u64 zero; /* never written: a 0 whose value the verifier does not know, see pages.h */
 
@@ -96,13 +94,17 @@ struct sf_walk {
 
 	__u64 signal_words[SF_SIGNAL_WORDS];
 
-	/* Kept from walk to walk. */
-	struct sf_cached_rule cache[1 << SF_RULE_CACHE_BITS];
+	struct sf_stack_window window;
+};
+
+/* Where the frames go. */
+struct sf_frames {
+	__u64 words[SF_MAX_USER_FRAMES];
 };
 
 struct sf_walk_context {
 	struct sf_walk *walk;
-	__u64 *frames; /* SF_MAX_USER_FRAMES words */
+	struct sf_frames *frames;
 };
 
 static __u64 sf_true_return_address(struct sf_walk *walk);
@@ -139,13 +141,13 @@ static __always_inline long sf_stop(struct sf_walk *walk, __u32 outcome)
 }
 
 /* Appends a frame. The walk ends by itself when there is no room left. */
-static __always_inline void sf_push_frame(struct sf_walk_context *context, __u64 word)
+static __always_inline void sf_push_frame(struct sf_walk *walk, struct sf_frames *frames, __u64 word)
 {
-	__u64 index = context->walk->frames;
+	__u64 index = walk->frames;
 
 	if (index < SF_MAX_USER_FRAMES) {
-		context->frames[index] = word;
-		context->walk->frames = index + 1;
+		frames->words[index] = word;
+		walk->frames = index + 1;
 	}
 }
 
@@ -160,10 +162,12 @@ __attribute__((noinline)) int sf_enter_mapping(struct sf_walk *walk, __u64 addre
 	const struct sf_mapping *mapping;
 	const struct sf_object *object;
 	__u32 object_id;
+	__u64 state;
 
 	if (!walk)
 		return 0;
 	walk->mapping_bytes = 0;
+	walk->remembered = 0;
 	mapping = sf_search_mappings(walk->mapping_page, walk->mappings, address, walk->zero);
 	if (!mapping)
 		return 0;
@@ -177,69 +181,164 @@ __attribute__((noinline)) int sf_enter_mapping(struct sf_walk *walk, __u64 addre
 		object = bpf_map_lookup_elem(&objects, &object_id);
 		if (!object)
 			return 0;
-		walk->object_state = *(volatile const unsigned short *)&object->state;
-		walk->object_flags = object->flags;
-		walk->object_generation = object->generation;
-		walk->text_begin = object->text_begin;
-		walk->chunks = object->chunks;
-		walk->directory_page = object->directory_page;
-		walk->rules_page = object->rules_page;
-		walk->leaf_page = object->leaf_page;
+		state = *(volatile const __u64 *)&object->state;
+		walk->object_state = (__u16)state;
+		walk->object_flags = (__u16)(state >> 16);
+		walk->object_generation = state >> 32;
+		walk->text_begin = *(volatile const __u64 *)&object->text_begin;
+		walk->chunks = *(volatile const __u32 *)&object->chunks;
+		walk->directory_page = *(volatile const __u32 *)&object->directory_page;
+		walk->rules_page = *(volatile const __u32 *)&object->rules_page;
+		walk->leaf_page = *(volatile const __u32 *)&object->leaf_page;
+		/* A table that changes meanwhile must not be taken for the generation before. */
+		if (*(volatile const __u64 *)&object->state != state)
+			walk->object_state = SF_OBJECT_PENDING;
+		if (walk->object_state == SF_OBJECT_READY && !(walk->object_flags & SF_OBJECT_TRACKS_RBX))
+			walk->remembered = (__u64)object_id << SF_FRAME_OBJECT_SHIFT;
 	}
 	walk->mapping_bytes = mapping->end - mapping->begin;
 	return 1;
 }
 
-/* Copies the current object's rule for an ELF address to walk->rule. 0 if it covers no such address. */
+/* The number of the current object's rule for an ELF address; negative if it covers no such address. */
 __attribute__((noinline)) int sf_find_rule(struct sf_walk *walk, __u64 address)
 {
 	const struct sf_directory_entry *entry;
-	const struct sf_leaf *leaf;
 	const struct sf_page *page;
-	struct sf_cached_rule *cached;
-	__u64 chunk, row, rule, first, count, key, slot;
+	__u64 chunk, row, first, count;
 
 	if (!walk)
-		return 0;
-	key = ((__u64)walk->object << SF_FRAME_OBJECT_SHIFT) | (address & SF_FRAME_ADDRESS_MASK);
-	/* Fibonacci hashing: the golden ratio spreads neighbouring addresses. */
-	slot = (key * 0x9e3779b97f4a7c15ULL) >> (64 - SF_RULE_CACHE_BITS);
-	SF_OPAQUE(slot);
-	cached = &walk->cache[slot & ((1 << SF_RULE_CACHE_BITS) - 1)];
-	if (cached->key == key && cached->generation == walk->object_generation) {
-		walk->rule = cached->rule;
-		return 1;
-	}
+		return -1;
 	chunk = (address - walk->text_begin) >> SF_CHUNK_BITS;
 	if (chunk >= walk->chunks)
-		return 0;
-
+		return -1;
 	page = sf_page_at(walk->directory_page + chunk / SF_DIRECTORY_PER_PAGE);
 	if (!page)
-		return 0;
+		return -1;
 	entry = (const struct sf_directory_entry *)page + chunk % SF_DIRECTORY_PER_PAGE;
 	first = entry->first;
 	count = entry->count;
 	if (!count)
-		return 0;
+		return -1;
 
 	page = sf_page_at(walk->leaf_page + entry->leaf);
 	if (!page)
-		return 0;
-	leaf = (const struct sf_leaf *)page;
-	row = sf_search_rows(leaf, first, count, address & ((1 << SF_CHUNK_BITS) - 1), walk->zero);
+		return -1;
+	row = sf_search_rows((const struct sf_leaf *)page, first, count, address & ((1 << SF_CHUNK_BITS) - 1),
+			     walk->zero);
 	row &= SF_LEAF_ROWS - 1;
 	SF_OPAQUE(row);
-	rule = leaf->rule[row];
+	return ((const struct sf_leaf *)page)->rule[row];
+}
 
-	page = sf_page_at(walk->rules_page + rule / SF_RULES_PER_PAGE);
-	if (!page)
+/*
+ * Goes from caller to caller as long as the next frame is of the current object, has a plain rule that
+ * is remembered, and nothing about it is out of the ordinary; at most SF_PLAIN_STEPS frames. Whatever
+ * ends it is left to sf_step, which begins that frame anew and knows all cases. Returns the frames it
+ * went through; negative if the outermost was among them and the walk is over.
+ */
+__attribute__((noinline)) int sf_walk_plain_frames(struct sf_walk *walk, struct sf_frames *frames)
+{
+	__u64 pc, stack_pointer, frame_pointer, frame_pointer_known, count, generation, address, elf_address;
+	__u64 key, rule, cfa, caller_pc, saved_words, word, index;
+	struct sf_rule_cache *cache;
+	__u32 cpu;
+	int step;
+
+	if (!walk || !frames || !walk->remembered)
 		return 0;
-	walk->rule = ((const struct sf_unwind_rule *)page)[rule % SF_RULES_PER_PAGE];
-	cached->key = key;
-	cached->generation = walk->object_generation;
-	cached->rule = walk->rule;
-	return 1;
+	cpu = bpf_get_smp_processor_id();
+	cache = bpf_map_lookup_elem(&rule_cache, &cpu);
+	if (!cache)
+		return 0;
+	pc = walk->pc;
+	stack_pointer = walk->registers[SF_RSP];
+	frame_pointer = walk->registers[SF_RBP];
+	frame_pointer_known = walk->known & SF_REGISTER_BIT(SF_RBP);
+	count = walk->frames;
+	generation = sf_plain_generation(walk->object_generation);
+
+	for (step = 0; step < SF_PLAIN_STEPS; step++) {
+		address = pc - walk->pc_is_return;
+		if (address - walk->mapping_begin >= walk->mapping_bytes || count >= SF_MAX_USER_FRAMES)
+			break;
+		elf_address = address - walk->bias;
+		key = walk->remembered | (elf_address & SF_FRAME_ADDRESS_MASK);
+		rule = sf_find_cached_rule(sf_cached_rules(cache, key), key, generation);
+		if (!rule)
+			break;
+		word = walk->remembered | ((elf_address - walk->in_syscall) & SF_FRAME_ADDRESS_MASK);
+		if (rule & SF_PLAIN_END) {
+			index = count;
+			SF_OPAQUE(index);
+			frames->words[index & (SF_MAX_USER_FRAMES - 1)] = word;
+			walk->frames = count + 1;
+			walk->pc = pc;
+			sf_stop(walk, SF_OUTCOME_COMPLETE);
+			return -1;
+		}
+
+		cfa = stack_pointer;
+		if (rule & SF_PLAIN_BY_RBP) {
+			if (!frame_pointer_known)
+				break;
+			cfa = frame_pointer;
+		}
+		cfa += (rule & SF_PLAIN_CFA_MAX) << 3;
+		if (cfa <= stack_pointer)
+			break;
+		/* Lower addresses first, so that they are fetched together. */
+		saved_words = (rule >> SF_PLAIN_RBP_SHIFT) & SF_PLAIN_RBP_MAX;
+		if (saved_words) {
+			__u64 caller_frame_pointer;
+
+			if (sf_read_stack(&walk->window, cfa - (saved_words << 3), &caller_frame_pointer) ||
+			    sf_read_stack(&walk->window, cfa - 8, &caller_pc) || !caller_pc)
+				break;
+			frame_pointer = caller_frame_pointer;
+			frame_pointer_known = SF_REGISTER_BIT(SF_RBP);
+		} else {
+			if (sf_read_stack(&walk->window, cfa - 8, &caller_pc) || !caller_pc)
+				break;
+			if (rule & SF_PLAIN_RBP_LOST)
+				frame_pointer_known = 0;
+		}
+
+		index = count;
+		SF_OPAQUE(index);
+		frames->words[index & (SF_MAX_USER_FRAMES - 1)] = word;
+		count++;
+		walk->pc_is_return = 1;
+		walk->in_syscall = 0;
+		pc = caller_pc;
+		stack_pointer = cfa;
+	}
+	if (step) {
+		walk->pc = pc;
+		walk->pc_slot = stack_pointer - 8;
+		walk->registers[SF_RSP] = stack_pointer;
+		walk->registers[SF_RBP] = frame_pointer;
+		walk->known = SF_REGISTER_BIT(SF_RSP) | frame_pointer_known;
+		walk->frames = count;
+		walk->last_was_frame_pointer = 0;
+	}
+	return step;
+}
+
+/* Remembers the rule of a frame of the current object. */
+static __always_inline void sf_remember_rule(const struct sf_walk *walk, __u64 elf_address,
+					     const struct sf_unwind_rule *rule)
+{
+	__u64 key = walk->remembered | (elf_address & SF_FRAME_ADDRESS_MASK);
+	__u64 plain = sf_plain_rule(rule, walk->object_generation);
+	__u32 cpu = bpf_get_smp_processor_id();
+	struct sf_rule_cache *cache;
+
+	if (!walk->remembered || !plain)
+		return;
+	cache = bpf_map_lookup_elem(&rule_cache, &cpu);
+	if (cache)
+		sf_cache_rule(sf_cached_rules(cache, key), key, plain);
 }
 
 /* Goes to the caller. Everything about the frame that is left must have been read before. */
@@ -259,7 +358,7 @@ static __always_inline long sf_enter_caller(struct sf_walk *walk, __u64 pc, __u6
 /* A frame that begins with push rbp; mov rbp, rsp. `in_jit`: nothing but hope says that it does. */
 static __always_inline long sf_step_by_frame_pointer(struct sf_walk *walk, __u64 in_jit)
 {
-	__u64 frame_pointer = walk->registers[SF_RBP], pair[2];
+	__u64 frame_pointer = walk->registers[SF_RBP], caller_frame_pointer, pc;
 
 	if (!(walk->known & SF_REGISTER_BIT(SF_RBP)))
 		return sf_stop(walk, SF_OUTCOME_REGISTER_LOST);
@@ -269,12 +368,14 @@ static __always_inline long sf_step_by_frame_pointer(struct sf_walk *walk, __u64
 	/* A rule says so where Go changes stacks, and the other one may lie lower. */
 	if (in_jit && frame_pointer + 16 <= walk->registers[SF_RSP])
 		return sf_stop(walk, SF_OUTCOME_STACK_NOT_RISING);
-	if (bpf_probe_read_user(pair, sizeof(pair), (void *)frame_pointer))
+	if (sf_read_stack(&walk->window, frame_pointer, &caller_frame_pointer) ||
+	    sf_read_stack(&walk->window, frame_pointer + 8, &pc))
 		return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
-	if (!pair[1])
+	if (!pc)
 		return sf_stop(walk, SF_OUTCOME_FRAME_POINTER_END);
 	walk->last_was_frame_pointer = in_jit;
-	return sf_enter_caller(walk, pair[1], frame_pointer + 8, frame_pointer + 16, pair[0],
+	walk->passed_jit |= in_jit;
+	return sf_enter_caller(walk, pc, frame_pointer + 8, frame_pointer + 16, caller_frame_pointer,
 			       SF_REGISTER_BIT(SF_RSP) | SF_REGISTER_BIT(SF_RBP));
 }
 
@@ -306,12 +407,12 @@ static __always_inline long sf_step_over_signal(struct sf_walk *walk)
 }
 
 /* Applies a rule with a CFA to the registers. */
-static __always_inline long sf_step_by_rule(struct sf_walk *walk)
+static __always_inline long sf_step_by_rule(struct sf_walk *walk, const struct sf_unwind_rule *rule)
 {
-	const struct sf_unwind_rule *rule = &walk->rule;
 	__u64 stack_pointer = walk->registers[SF_RSP], frame_pointer = walk->registers[SF_RBP];
-	__u64 known = walk->known, caller_known = SF_REGISTER_BIT(SF_RSP);
-	__u64 cfa, pc, pc_slot, number, pair[2];
+	__u64 known = walk->known, caller_known = SF_REGISTER_BIT(SF_RSP),
+	      caller_rbx = walk->registers[SF_RBX];
+	__u64 cfa, pc, pc_slot, number;
 	__u32 cfa_kind = rule->cfa, saved_fp = rule->frame_pointer, return_address = rule->return_address;
 	__s64 fp_offset = rule->fp_offset, rbx_offset = rule->rbx_offset;
 
@@ -327,41 +428,29 @@ static __always_inline long sf_step_by_rule(struct sf_walk *walk)
 		number &= 15;
 		cfa = walk->registers[number] + rule->cfa_offset;
 		if (cfa_kind == SF_CFA_DEREF) {
-			if (bpf_probe_read_user(&pair[0], 8, (void *)cfa))
+			if (sf_read_stack(&walk->window, cfa, &cfa))
 				return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
-			cfa = pair[0] + rule->cfa_addend;
+			cfa += rule->cfa_addend;
 		}
 	}
-
 	if ((return_address & 15) == SF_RA_AT_CFA) {
 		/* The return address was pushed below the CFA, so a frame is at least eight bytes. */
 		if (cfa <= stack_pointer)
 			return sf_stop(walk, SF_OUTCOME_STACK_NOT_RISING);
-		pc_slot = cfa - 8;
-		if (saved_fp == SF_FP_AT_CFA && fp_offset == -16) {
-			if (bpf_probe_read_user(pair, sizeof(pair), (void *)(cfa - 16)))
-				return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
-			frame_pointer = pair[0];
-			pc = pair[1];
-			caller_known |= SF_REGISTER_BIT(SF_RBP);
-			saved_fp = SF_FP_UNKNOWN; /* done */
-		} else {
-			if (bpf_probe_read_user(&pair[1], 8, (void *)pc_slot))
-				return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
-			pc = pair[1];
-		}
-	} else {
-		number = (return_address >> 4) & 15;
-		if (cfa < stack_pointer)
-			return sf_stop(walk, SF_OUTCOME_STACK_NOT_RISING);
-		if (!((known >> number) & 1))
-			return sf_stop(walk, SF_OUTCOME_REGISTER_LOST);
-		SF_OPAQUE(number);
-		number &= 15;
-		pc_slot = 0;
-		pc = walk->registers[number];
+	} else if (cfa < stack_pointer) {
+		return sf_stop(walk, SF_OUTCOME_STACK_NOT_RISING);
 	}
 
+	/* Saved registers lie below the return address: lower addresses first fit one window. */
+	if (walk->object_flags & SF_OBJECT_TRACKS_RBX) {
+		if (!rbx_offset) {
+			caller_known |= known & SF_REGISTER_BIT(SF_RBX);
+		} else {
+			if (sf_read_stack(&walk->window, cfa + rbx_offset, &caller_rbx))
+				return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
+			caller_known |= SF_REGISTER_BIT(SF_RBX);
+		}
+	}
 	if (saved_fp == SF_FP_SAME) {
 		caller_known |= known & SF_REGISTER_BIT(SF_RBP);
 	} else if (saved_fp != SF_FP_UNKNOWN) {
@@ -372,26 +461,33 @@ static __always_inline long sf_step_by_rule(struct sf_walk *walk)
 				return sf_stop(walk, SF_OUTCOME_REGISTER_LOST);
 			slot = frame_pointer + fp_offset;
 		}
-		if (bpf_probe_read_user(&pair[0], 8, (void *)slot))
+		if (sf_read_stack(&walk->window, slot, &frame_pointer))
 			return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
-		frame_pointer = pair[0];
 		caller_known |= SF_REGISTER_BIT(SF_RBP);
 	}
-
-	if (walk->object_flags & SF_OBJECT_TRACKS_RBX) {
-		if (!rbx_offset) {
-			caller_known |= known & SF_REGISTER_BIT(SF_RBX);
-		} else {
-			if (bpf_probe_read_user(&pair[0], 8, (void *)(cfa + rbx_offset)))
-				return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
-			walk->registers[SF_RBX] = pair[0];
-			caller_known |= SF_REGISTER_BIT(SF_RBX);
-		}
+	if ((return_address & 15) == SF_RA_AT_CFA) {
+		pc_slot = cfa - 8;
+		if (sf_read_stack(&walk->window, pc_slot, &pc))
+			return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
+	} else {
+		number = (return_address >> 4) & 15;
+		if (!((known >> number) & 1))
+			return sf_stop(walk, SF_OUTCOME_REGISTER_LOST);
+		SF_OPAQUE(number);
+		number &= 15;
+		pc_slot = 0;
+		pc = walk->registers[number];
 	}
+	walk->registers[SF_RBX] = caller_rbx;
 
-	/* The convention of every unwinder for code that nobody called (makecontext, new threads). */
+	/*
+	 * The convention of every unwinder for code that nobody called (makecontext, new threads). But
+	 * zeros are also what lies about in memory that is no stack: believed only where nothing before
+	 * was taken on trust, and every stack pointer so far could be one.
+	 */
 	if (!pc)
-		return sf_stop(walk, SF_OUTCOME_COMPLETE);
+		return sf_stop(walk, walk->passed_jit || cfa & 7 ? SF_OUTCOME_FRAME_POINTER_END
+								 : SF_OUTCOME_COMPLETE);
 	walk->last_was_frame_pointer = 0;
 	return sf_enter_caller(walk, pc, pc_slot, cfa, frame_pointer, caller_known);
 }
@@ -400,25 +496,39 @@ static __always_inline long sf_step_by_rule(struct sf_walk *walk)
 static long sf_step(__u32 unused, struct sf_walk_context *context)
 {
 	struct sf_walk *walk = context->walk;
-	__u64 address = walk->pc - walk->pc_is_return;
-	__u64 elf_address, word;
+	const struct sf_unwind_rule *rule;
+	const struct sf_page *page;
+	__u64 address, elf_address, word;
 	__u32 cfa_kind;
+	int rule_number, plain_frames;
 
 	(void)unused;
+	if (walk->remembered) {
+		plain_frames = sf_walk_plain_frames(walk, context->frames);
+		if (plain_frames < 0)
+			return 1;
+		if (plain_frames == SF_PLAIN_STEPS)
+			return 0;
+	}
+	address = walk->pc - walk->pc_is_return;
 	if (walk->frames >= SF_MAX_USER_FRAMES)
 		return sf_stop(walk, SF_OUTCOME_TRUNCATED);
 
-	if (address - walk->mapping_begin >= walk->mapping_bytes && !sf_enter_mapping(walk, address)) {
-		/*
-		 * `[uprobes]` appears without a record of it, so the kernel is asked. And the trampoline
-		 * of uretprobes is its first byte, and nobody called it: pc itself counts.
-		 */
-		if (sf_in_uprobe_area(walk->pc)) {
+	if (address - walk->mapping_begin >= walk->mapping_bytes) {
+		if (sf_enter_mapping(walk, address)) {
+			if (walk->remembered)
+				return 0; /* perhaps the rule of this frame is */
+		} else if (sf_in_uprobe_area(walk->pc)) {
+			/*
+			 * `[uprobes]` appears without a record of it, so the kernel is asked. And the
+			 * trampoline of uretprobes is its first byte, and nobody called it: pc itself
+			 * counts.
+			 */
 			walk->kind = SF_MAPPING_UPROBES;
 		} else {
 			if (walk->last_was_frame_pointer)
 				return sf_stop(walk, SF_OUTCOME_FRAME_POINTER_END);
-			sf_push_frame(context, address & SF_FRAME_ADDRESS_MASK);
+			sf_push_frame(walk, context->frames, address & SF_FRAME_ADDRESS_MASK);
 			return sf_stop(walk, walk->process_flags & SF_PROCESS_KNOWN
 						     ? SF_OUTCOME_UNKNOWN_MAPPING
 						     : SF_OUTCOME_UNKNOWN_PROCESS);
@@ -426,7 +536,7 @@ static long sf_step(__u32 unused, struct sf_walk_context *context)
 	}
 
 	if (walk->kind == SF_MAPPING_JIT) {
-		sf_push_frame(context, address & SF_FRAME_ADDRESS_MASK);
+		sf_push_frame(walk, context->frames, address & SF_FRAME_ADDRESS_MASK);
 		return sf_step_by_frame_pointer(walk, 1);
 	}
 	if (walk->kind == SF_MAPPING_UPROBES) {
@@ -434,7 +544,7 @@ static long sf_step(__u32 unused, struct sf_walk_context *context)
 
 		walk->mapping_bytes = 0;
 		if (!true_pc) {
-			sf_push_frame(context, walk->pc & SF_FRAME_ADDRESS_MASK);
+			sf_push_frame(walk, context->frames, walk->pc & SF_FRAME_ADDRESS_MASK);
 			return sf_stop(walk, SF_OUTCOME_UPROBE_RETURN);
 		}
 		walk->pc = true_pc;
@@ -445,7 +555,7 @@ static long sf_step(__u32 unused, struct sf_walk_context *context)
 	word = ((__u64)walk->object << SF_FRAME_OBJECT_SHIFT) |
 	       ((elf_address - walk->in_syscall) & SF_FRAME_ADDRESS_MASK);
 	if (walk->object_state != SF_OBJECT_READY) {
-		sf_push_frame(context, word);
+		sf_push_frame(walk, context->frames, word);
 		if (walk->object_state == SF_OBJECT_PENDING)
 			return sf_stop(walk, SF_OUTCOME_TABLE_PENDING);
 		if (walk->object_state == SF_OBJECT_NO_INFO)
@@ -453,19 +563,23 @@ static long sf_step(__u32 unused, struct sf_walk_context *context)
 		return sf_stop(walk, SF_OUTCOME_UNKNOWN_MAPPING);
 	}
 
-	if (!sf_find_rule(walk, elf_address)) {
-		sf_push_frame(context, word);
+	rule_number = sf_find_rule(walk, elf_address);
+	page = rule_number < 0 ? NULL : sf_page_at(walk->rules_page + (__u32)rule_number / SF_RULES_PER_PAGE);
+	if (!page) {
+		sf_push_frame(walk, context->frames, word);
 		return sf_stop(walk, SF_OUTCOME_NO_RULE);
 	}
-	cfa_kind = walk->rule.cfa;
+	rule = (const struct sf_unwind_rule *)page + (__u32)rule_number % SF_RULES_PER_PAGE;
+	sf_remember_rule(walk, elf_address, rule);
+	cfa_kind = rule->cfa;
 	if (cfa_kind == SF_CFA_SIGNAL) {
 		/* Nobody called the trampoline: its return address is its own first byte. */
-		sf_push_frame(context, word + walk->pc_is_return);
+		sf_push_frame(walk, context->frames, word + walk->pc_is_return);
 		return sf_step_over_signal(walk);
 	}
-	sf_push_frame(context, word);
+	sf_push_frame(walk, context->frames, word);
 	if (cfa_kind == SF_CFA_REGISTER || cfa_kind == SF_CFA_DEREF || cfa_kind == SF_CFA_PLT)
-		return sf_step_by_rule(walk);
+		return sf_step_by_rule(walk, rule);
 	if (cfa_kind == SF_CFA_FRAME_POINTER)
 		return sf_step_by_frame_pointer(walk, 0);
 	if (cfa_kind == SF_CFA_END)
@@ -477,20 +591,23 @@ static long sf_step(__u32 unused, struct sf_walk_context *context)
 
 /*
  * Walks from the registers that SF_TAKE_REGISTERS took. The caller has set mapping_page, mappings,
- * process_flags and in_syscall; the frames, at most SF_MAX_USER_FRAMES, go to `frames`.
+ * process_flags and in_syscall.
  */
-static __always_inline void sf_walk_stack(struct sf_walk *walk, __u64 *frames)
+static __always_inline void sf_walk_stack(struct sf_walk *walk, struct sf_frames *frames)
 {
 	struct sf_walk_context context = {.walk = walk, .frames = frames};
 
 	walk->pc_is_return = 0;
 	walk->pc_slot = 0;
 	walk->last_was_frame_pointer = 0;
+	walk->passed_jit = 0;
 	walk->mapping_bytes = 0;
+	walk->remembered = 0;
 	walk->object_flags = 0;
 	walk->frames = 0;
 	walk->outcome = SF_OUTCOME_TRUNCATED;
 	walk->stopped_at = 0;
+	walk->window.bytes = 0;
 	bpf_loop(SF_MAX_STEPS, sf_step, &context, 0);
 	if (walk->outcome == SF_OUTCOME_TRUNCATED)
 		walk->stopped_at = walk->pc;

@@ -50,9 +50,10 @@ struct shim_result {
 
 static struct {
 	int unused;
-} slabs, objects;
+} slabs, objects, rule_cache;
 
 static _Thread_local const struct shim_image *image;
+static _Thread_local void *remembered_rules;
 static _Thread_local __u32 user_reads;
 static _Thread_local struct task_struct task;
 static _Thread_local struct uprobe_task uprobes;
@@ -70,6 +71,8 @@ static void *bpf_map_lookup_elem(const void *map, const void *key)
 			return NULL;
 		return (void *)(image->pages + index * SF_SLAB_PAGES);
 	}
+	if (map == &rule_cache)
+		return remembered_rules;
 	if (map == &objects)
 		return index < image->object_count ? (void *)(image->objects + index) : NULL;
 	if (index >= SF_SLAB_PAGES || (__u64)(slab - image->pages) + index >= image->page_count)
@@ -93,6 +96,11 @@ static long bpf_probe_read_user(void *to, __u32 bytes, const void *from)
 	}
 	__builtin_memset(to, 0, bytes);
 	return -14; /* EFAULT */
+}
+
+static __u32 bpf_get_smp_processor_id(void)
+{
+	return 0;
 }
 
 static __u64 bpf_get_current_task(void)
@@ -127,19 +135,28 @@ static void set_up_uprobes(void)
 	task.utask = &uprobes;
 }
 
-__u64 sf_shim_walk_bytes(void)
+/* What stays from walk to walk. */
+struct shim_walker {
+	struct sf_walk walk;
+	struct sf_rule_cache rule_cache;
+};
+
+__u64 sf_shim_walker_bytes(void)
 {
-	return sizeof(struct sf_walk);
+	return sizeof(struct shim_walker);
 }
 
 /*
  * One walk. `registers` are sixteen by DWARF number and the pc; `frames` has room for
- * SF_MAX_USER_FRAMES; `walk` is zeroed memory of sf_shim_walk_bytes(), and may be used again.
+ * SF_MAX_USER_FRAMES; `walker` is zeroed memory of sf_shim_walker_bytes(), and may be used again.
  */
-void sf_shim_walk(const struct shim_image *of, const __u64 *registers, struct sf_walk *walk, __u64 *frames,
-		  struct shim_result *result)
+void sf_shim_walk(const struct shim_image *of, const __u64 *registers, struct shim_walker *walker,
+		  struct sf_frames *frames, struct shim_result *result)
 {
+	struct sf_walk *walk = &walker->walk;
+
 	image = of;
+	remembered_rules = &walker->rule_cache;
 	user_reads = 0;
 	set_up_uprobes();
 	for (int i = 0; i < 16; i++)
@@ -156,4 +173,5 @@ void sf_shim_walk(const struct shim_image *of, const __u64 *registers, struct sf
 	result->outcome = walk->outcome;
 	result->user_reads = user_reads;
 	image = NULL;
+	remembered_rules = NULL;
 }

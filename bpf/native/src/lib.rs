@@ -154,11 +154,11 @@ struct Object {
 
 // SAFETY: declared as shim.c defines them.
 unsafe extern "C" {
-    fn sf_shim_walk_bytes() -> u64;
+    fn sf_shim_walker_bytes() -> u64;
     fn sf_shim_walk(
         image: *const ShimImage,
         registers: *const Registers,
-        walk: *mut c_void,
+        walker: *mut c_void,
         frames: *mut u64,
         result: *mut ShimResult,
     );
@@ -225,6 +225,14 @@ impl Image {
         self.push_object(Object { state: state as u16, generation: 1, ..Object::default() })
     }
 
+    /// Says how often an object's slot was changed before.
+    ///
+    /// # Panics
+    /// If there is no such object.
+    pub fn set_generation(&mut self, object: u32, generation: u32) {
+        self.objects[object as usize].generation = generation;
+    }
+
     fn push_object(&mut self, object: Object) -> u32 {
         self.objects.push(object);
         self.objects.len() as u32 - 1
@@ -282,7 +290,7 @@ pub struct Walker {
 impl Default for Walker {
     fn default() -> Self {
         // SAFETY: no arguments, no state.
-        let bytes = unsafe { sf_shim_walk_bytes() };
+        let bytes = unsafe { sf_shim_walker_bytes() };
         Self { memory: vec![0; bytes.div_ceil(8) as usize] }
     }
 }

@@ -8,6 +8,7 @@
 static void *bpf_map_lookup_elem(const void *map, const void *key);
 static long bpf_probe_read_user(void *to, __u32 bytes, const void *address);
 static __u64 bpf_get_current_task(void);
+static __u32 bpf_get_smp_processor_id(void);
 
 /* bpf_loop takes its callback as void pointer; this one may not be called through the wrong type. */
 #define bpf_loop(count, callback, context, flags)                                     \
