@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
+use super::task_state::{self, TaskState};
+
 /// Threads may end by the thousand; their process's list of threads is not read for each.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -101,16 +103,11 @@ fn is_over(pid: u32, exited_tids: &[u32]) -> std::io::Result<bool> {
         if tid.is_some_and(|tid| exited_tids.contains(&tid)) {
             continue;
         }
-        let stat = match std::fs::read(task.path().join("stat")) {
-            Ok(stat) => stat,
-            Err(error) if gone(&error) => continue,
+        match task_state::read(&task.path()) {
+            Ok(TaskState::Over) => {}
+            Ok(TaskState::Running | TaskState::Waiting) => return Ok(false),
+            Err(error) if gone(&error) => {}
             Err(error) => return Err(error),
-        };
-        // pid (comm) state …; comm may hold anything, so the state is looked for from the end.
-        let name_end = stat.iter().rposition(|&byte| byte == b')');
-        let state = name_end.and_then(|end| stat.get(end + 2).copied());
-        if !matches!(state, Some(b'Z' | b'X' | b'x')) {
-            return Ok(false);
         }
     }
     Ok(true)

@@ -13,6 +13,7 @@ pub mod mapping_list;
 pub mod objects;
 pub mod proc_maps;
 pub mod table;
+mod task_state;
 
 pub use image::Image;
 pub use mapped_file::FileNumbers;

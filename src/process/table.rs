@@ -20,6 +20,7 @@ use super::mapped_file::FileNumbers;
 use super::mapping_list::{ExecutableMapping, MappingContent, MappingList};
 use super::objects::{FileMapping, ObjectIds, ObjectRegistry};
 use super::proc_maps;
+use super::task_state::{self, TaskState};
 use crate::kernel::{ProcessEvent, monotonic_ns};
 use crate::model::{ImageId, ObjectId, RawFrame, RawSample};
 
@@ -82,6 +83,9 @@ const REMEMBER_ENDED: Duration = Duration::from_secs(3);
 const MANY_MAPPINGS: usize = 256;
 /// … are told the kernel side at most this often.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Threads of one process that are asked whether they run.
+const MAX_TASKS_ASKED: usize = 64;
 
 /// Processes of `/proc` that are still to be read.
 #[derive(Debug)]
@@ -256,6 +260,29 @@ impl ProcessTable {
                 return;
             }
         }
+    }
+
+    /// Reads those that [`Self::begin_scan`] listed and that are on a processor now or wait for one, for
+    /// about `budget`. Says which these are.
+    pub fn scan_busy(
+        &mut self,
+        budget: Duration,
+        objects: &mut ObjectRegistry,
+        ids: &mut dyn ObjectIds,
+    ) -> Vec<u32> {
+        let begin = Instant::now();
+        let listed = self.scan.as_ref().map(|scan| scan.pids.clone()).unwrap_or_default();
+        let mut busy = Vec::new();
+        for pid in listed {
+            if begin.elapsed() >= budget {
+                break;
+            }
+            // We are as well, right now, and have little to do from here on.
+            if pid != std::process::id() && is_busy(pid) && self.read_process(pid, objects, ids) {
+                busy.push(pid);
+            }
+        }
+        busy
     }
 
     /// Whether a process should be read from `/proc`, given that a sample found its mappings unknown.
@@ -506,6 +533,13 @@ impl ProcessTable {
         self.ended.push_back((now, pid, process.image));
         true
     }
+}
+
+/// Whether a thread of the process runs or wants to.
+fn is_busy(pid: u32) -> bool {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    let mut asked = tasks.flatten().take(MAX_TASKS_ASKED).map(|task| task_state::read(&task.path()));
+    asked.any(|state| state.is_ok_and(|state| state == TaskState::Running))
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

@@ -53,6 +53,8 @@ pub enum SessionError {
 
 /// How long a turn may read processes of which no sample asked for.
 const SCAN_BUDGET: Duration = Duration::from_millis(2);
+/// How long a whole host's busy processes are read, and their tables waited for, before sampling begins.
+const PREPARE_LIMIT: Duration = Duration::from_millis(100);
 /// All processes are looked at afresh at most this often, however often records are lost.
 const RESCAN_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -119,8 +121,25 @@ impl Session {
         if only_targets {
             session.processes.scan(Duration::MAX, &mut session.objects, &mut session.tables);
             session.publish_processes();
+        } else {
+            session.prepare_busy_processes()?;
         }
         Ok(session)
+    }
+
+    /// Gets ready what will surely be sampled: those that run or want to right now. Of a busy host these
+    /// are nearly all samples, and their first ones would be cut.
+    fn prepare_busy_processes(&mut self) -> Result<(), SessionError> {
+        let busy = self.processes.scan_busy(PREPARE_LIMIT, &mut self.objects, &mut self.tables);
+        self.publish_processes();
+        for pid in busy {
+            let objects = self.processes.get(pid).map(|process| process.mappings.objects());
+            for object in objects.unwrap_or_default() {
+                request(&mut self.feeder, &self.objects, &mut self.tables, object, false);
+            }
+        }
+        self.wait_for_tables(PREPARE_LIMIT)?;
+        Ok(())
     }
 
     fn begin_scan(&mut self) -> Result<(), SessionError> {
