@@ -55,9 +55,9 @@ pub struct Process {
     previous_image: Option<ImageId>,
     /// When it began to run its image; 0 if that was before we looked.
     image_since_ns: u64,
-    /// When it was read from `/proc`, or that was tried; 0 if never.
+    /// When it was read from `/proc`; 0 if never.
     read_ns: u64,
-    /// When it may be read again, should its mappings seem to be out of date.
+    /// When it may be read, or tried to, again, should its mappings seem to be out of date.
     read_again_ns: u64,
     /// How long after reading that is.
     read_interval_ns: u64,
@@ -299,7 +299,6 @@ impl ProcessTable {
         let lines = proc_maps::read(pid);
         let executable = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
         let process = self.know(pid);
-        process.read_ns = read_ns;
         process.read_again_ns = read_ns + MIN_READ_INTERVAL_NS;
         let image = process.image;
         let lines = match lines {
@@ -341,6 +340,7 @@ impl ProcessTable {
             known.executable = image.executable;
             known.executable_object = image.executable_object;
         }
+        process.read_ns = read_ns;
         process.exited = false;
         process.is_forked_copy = false;
         if process.mappings == mappings {
@@ -437,6 +437,7 @@ impl ProcessTable {
         if process.read_ns > time_ns {
             // What was read is the new program. If it was found out then, it began earlier.
             process.image_since_ns = process.image_since_ns.min(time_ns);
+            self.changed.insert(pid);
             return;
         }
         self.begin_image(pid, time_ns);
@@ -457,7 +458,7 @@ impl ProcessTable {
             self.read_process(pid, objects, ids);
         }
         let process = self.know(pid);
-        if process.exited || process.read_ns > time_ns && !process.mappings.as_slice().is_empty() {
+        if process.exited || process.read_ns > time_ns {
             return;
         }
         let image = process.image;
