@@ -277,8 +277,8 @@ impl ProcessTable {
             if begin.elapsed() >= budget {
                 break;
             }
-            // We are as well, right now, and have little to do from here on.
-            if pid != std::process::id() && is_busy(pid) && self.read_process(pid, objects, ids) {
+            // Ourselves included: on an idle host we are what runs.
+            if is_busy(pid) && self.read_process(pid, objects, ids) {
                 busy.push(pid);
             }
         }

@@ -1,9 +1,9 @@
 //! Builds unwind tables in the background and hands them to the kernel.
 //!
 //! A table is built when it is asked for, once per object: at once for the processes that a user named
-//! and for those that start while we look on, and for all others when the first of their samples
-//! could not be unwound for want of it. What a sample waits for is built first. Tables come from the
-//! disk cache where they can.
+//! and for those that start while we look on; of all others at once if it is small, and else when the
+//! first of their samples could not be unwound for want of it. What a sample waits for is built first.
+//! Tables come from the disk cache where they can.
 
 use std::collections::{HashSet, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -34,6 +34,9 @@ pub struct FeedStatistics {
     /// Rows in all tables.
     pub rows: u64,
 }
+
+/// `.eh_frame` of an object that counts as small: libstdc++'s has 260 KB, cc1's 2.6 MB.
+const MAX_SMALL_FRAME_BYTES: u64 = 512 << 10;
 
 struct Request {
     id: ObjectId,
@@ -128,6 +131,14 @@ impl TableFeeder {
         drop(queue);
         self.outstanding += 1;
         self.shared.filled.notify_one();
+    }
+
+    /// Asks for the table of an object of which no sample is known, if it costs little: a millisecond or
+    /// two and some ten kilobytes, as those of most programs and libraries do.
+    pub fn request_if_small(&mut self, id: ObjectId, object: &RegisteredObject, tables: &mut Tables) {
+        if !self.requested.contains(&id) && object.file.as_ref().is_ok_and(|file| is_small(file)) {
+            self.request(id, object, false, tables);
+        }
     }
 
     fn hurry(&mut self, id: ObjectId) {
@@ -227,6 +238,11 @@ fn build_requested(
         // The counter cannot overflow, and a reader that is gone needs no waking.
         let _ = rustix::io::write(wake, &1_u64.to_ne_bytes());
     }
+}
+
+fn is_small(file: &ObjectFile) -> bool {
+    let bytes_of = |section| file.section_header(section).map_or(0, |header| header.bytes);
+    bytes_of(".gopclntab") == 0 && (1..=MAX_SMALL_FRAME_BYTES).contains(&bytes_of(".eh_frame"))
 }
 
 fn load_or_build(file: &ObjectFile, cache: Option<&UnwindCache>) -> (bool, Result<UnwindTable, String>) {

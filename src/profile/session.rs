@@ -275,9 +275,11 @@ impl Session {
             if let Err(error) = self.tables.set_process(pid, process.image_ns(), only_if_known, &mappings) {
                 tracing::warn!("stacks of process {pid} are cut: {error}");
             }
-            if self.only_targets || process.started_under_watch {
-                for object in process.mappings.objects() {
-                    request(&mut self.feeder, &self.objects, &mut self.tables, object, false);
+            for id in process.mappings.objects() {
+                if self.only_targets || process.started_under_watch {
+                    request(&mut self.feeder, &self.objects, &mut self.tables, id, false);
+                } else if let Some(object) = self.objects.get(id) {
+                    self.feeder.request_if_small(id, object, &mut self.tables);
                 }
             }
         }
