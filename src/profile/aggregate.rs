@@ -136,6 +136,11 @@ impl Aggregate {
         &self.names
     }
 
+    /// What the processes ran, an image as often as it has threads.
+    pub fn images(&self) -> impl Iterator<Item = ImageId> {
+        self.threads.iter().map(|thread| thread.image)
+    }
+
     /// Every key with its weight, in a fixed order.
     #[must_use]
     pub fn sorted(&self) -> Vec<(Key, Weight)> {

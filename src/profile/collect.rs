@@ -1,34 +1,31 @@
-//! Takes samples as they arrive, and what must be learnt while their process still lives: the names of
-//! its generated code.
-
-use std::collections::HashMap;
-use std::time::{Duration, Instant};
-
-use spanflame_symbols::symbolize::Symbolizer;
+//! Takes samples as they arrive, and has learnt what must be learnt while their process still lives.
 
 use super::aggregate::Aggregate;
-use super::resolve::{self, Taken, World};
-use crate::model::{ObjectId, Profile, RawFrame, RawSample};
+use super::naming::Namer;
+use super::raw_window::RawWindow;
+use crate::model::{ObjectId, RawFrame, RawSample};
 use crate::process::{ObjectRegistry, ProcessTable};
 
-/// How often the names of a process's generated code are read on: a runtime reuses addresses.
-const GENERATED_CODE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Samples of one stretch of time, and what is known of their processes.
-#[derive(Debug, Default)]
+/// The samples of the window at hand.
+#[derive(Debug)]
 pub struct Collector {
     aggregate: Aggregate,
-    generated_code_read: HashMap<u32, Instant>,
-    symbolizer: Symbolizer,
+    namer: Namer,
     first_sample_ns: Option<u64>,
     first_complete_ns: Option<u64>,
 }
 
 impl Collector {
+    /// Without samples. `namer` is asked for the names of generated code.
+    #[must_use]
+    pub fn new(namer: Namer) -> Self {
+        Self { aggregate: Aggregate::default(), namer, first_sample_ns: None, first_complete_ns: None }
+    }
+
     /// Counts a sample.
     pub fn add(&mut self, sample: RawSample) {
         if sample.user.iter().any(|frame| matches!(frame, RawFrame::Generated { .. })) {
-            self.read_generated_code(sample.pid);
+            self.namer.read_generated_code(sample.pid);
         }
         let earlier =
             |first: Option<u64>| Some(first.map_or(sample.time_ns, |first| first.min(sample.time_ns)));
@@ -39,20 +36,15 @@ impl Collector {
         self.aggregate.add(sample);
     }
 
-    fn read_generated_code(&mut self, pid: u32) {
-        let now = Instant::now();
-        let due =
-            self.generated_code_read.get(&pid).is_none_or(|&last| now - last >= GENERATED_CODE_INTERVAL);
-        if due {
-            self.generated_code_read.insert(pid, now);
-            self.symbolizer.remember_process(pid);
-        }
-    }
-
     /// What was counted.
     #[must_use]
     pub fn aggregate(&self) -> &Aggregate {
         &self.aggregate
+    }
+
+    /// Whom to have windows named by.
+    pub fn namer(&mut self) -> &mut Namer {
+        &mut self.namer
     }
 
     /// When the first sample was taken, `CLOCK_MONOTONIC` nanoseconds.
@@ -67,15 +59,13 @@ impl Collector {
         self.first_complete_ns
     }
 
-    /// Names everything that was counted. `main_object` is listed first.
-    pub fn profile(
+    /// Ends the window and begins another. `main_object` is listed first.
+    pub fn take_window(
         &mut self,
+        main_object: Option<ObjectId>,
         objects: &ObjectRegistry,
         processes: &ProcessTable,
-        main_object: Option<ObjectId>,
-        taken: Taken,
-    ) -> Profile {
-        let world = World { objects, processes, main_object };
-        resolve::profile(&self.aggregate, world, &mut self.symbolizer, taken)
+    ) -> RawWindow {
+        RawWindow::new(std::mem::take(&mut self.aggregate), main_object, objects, processes)
     }
 }

@@ -4,14 +4,19 @@
 //! [`crate::model::Profile`]. Never: files, formats, HTTP.
 //!
 //! [`session`] turns the wheel; [`feed`] builds unwind tables in the background; [`collect`] takes the
-//! samples, [`aggregate`] counts equal stacks, [`resolve`] gives them names.
+//! samples, [`aggregate`] counts equal stacks; a [`raw_window`] is what is handed on, and [`naming`] has
+//! [`resolve`] give it names on another thread.
 
 pub mod aggregate;
 pub mod collect;
 pub mod feed;
+pub mod naming;
+pub mod raw_window;
 pub mod resolve;
 pub mod session;
 
 pub use aggregate::Aggregate;
 pub use collect::Collector;
+pub use naming::Namer;
+pub use raw_window::{RawWindow, Taken};
 pub use session::{Session, SessionError, SessionOptions};

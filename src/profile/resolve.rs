@@ -1,4 +1,4 @@
-//! Gives names to counted stacks: [`Aggregate`] → [`Profile`].
+//! Gives names to counted stacks: [`RawWindow`] → [`Profile`].
 //!
 //! Each distinct address is symbolized once, in one batch an object, so that the work is bounded by
 //! the number of different addresses and not of samples. What cannot be named stays in the profile as
@@ -10,43 +10,17 @@ use spanflame_symbols::ElfAddress;
 use spanflame_symbols::symbolize::{Symbol, SymbolFrame, Symbolizer};
 
 use super::aggregate::{Aggregate, Key, Place};
+use super::raw_window::{RawWindow, Taken};
 use crate::model::{
     Frame, FrameKind, Function, Interner, Label, Location, Mapping, ObjectId, Outcome, Profile, Sample,
     ValueType,
 };
-use crate::process::{ObjectRegistry, ProcessTable};
 
-/// When a profile was taken and how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Taken {
-    /// Start, nanoseconds since the Unix epoch.
-    pub start_unix_ns: u64,
-    /// Length, nanoseconds.
-    pub duration_ns: u64,
-    /// Nanoseconds between two samples of one CPU.
-    pub period_ns: u64,
-}
-
-/// What the samples' addresses lie in.
-#[derive(Debug, Clone, Copy)]
-pub struct World<'a> {
-    /// The objects.
-    pub objects: &'a ObjectRegistry,
-    /// The processes.
-    pub processes: &'a ProcessTable,
-    /// The object to list first: the executable of the one process that was asked for.
-    pub main_object: Option<ObjectId>,
-}
-
-/// Gives names to everything in `aggregate`.
-pub fn profile(
-    aggregate: &Aggregate,
-    world: World<'_>,
-    symbolizer: &mut Symbolizer,
-    taken: Taken,
-) -> Profile {
+/// Gives names to everything in a window.
+pub fn profile(window: &RawWindow, symbolizer: &mut Symbolizer, taken: Taken) -> Profile {
+    let aggregate = &window.aggregate;
     let mut tables = Tables::default();
-    tables.locate(aggregate.places(), world, symbolizer);
+    tables.locate(window, symbolizer);
 
     let entries = aggregate.sorted();
     let mut numbered_stacks = NumberedStacks::new(aggregate);
@@ -58,7 +32,7 @@ pub fn profile(
         stack: numbered_stacks.number(key.stack),
         labels: *labels_of_thread
             .entry(Key { stack: 0, ..key })
-            .or_insert_with(|| label_sets.intern(labels_of(&key, aggregate, world))),
+            .or_insert_with(|| label_sets.intern(labels_of(&key, window))),
         values: vec![saturating_i64(weight.samples), saturating_i64(weight.time_ns)],
     });
     let samples = samples.collect();
@@ -84,15 +58,15 @@ fn saturating_i64(value: u64) -> i64 {
 }
 
 /// The labels of a sample, sorted.
-fn labels_of(key: &Key, aggregate: &Aggregate, world: World<'_>) -> Vec<Label> {
-    let name = |index: u32| aggregate.names().get(index).map_or("", String::as_str);
+fn labels_of(key: &Key, window: &RawWindow) -> Vec<Label> {
+    let name = |index: u32| window.aggregate.names().get(index).map_or("", String::as_str);
     let mut labels = vec![
         Label::text("comm", name(key.comm)),
         Label::number("pid", i64::from(key.pid)),
         Label::text("thread_name", name(key.thread_name)),
         Label::number("tid", i64::from(key.tid)),
     ];
-    if let Some(image) = world.processes.image(key.image) {
+    if let Some(image) = window.images.get(&key.image) {
         let service = image.service();
         if !service.is_empty() {
             labels.push(Label::text("service", &service));
@@ -163,10 +137,11 @@ struct Tables {
 
 impl Tables {
     /// Symbolizes all places; `located` then says which location each became.
-    fn locate(&mut self, places: &Interner<Place>, world: World<'_>, symbolizer: &mut Symbolizer) {
+    fn locate(&mut self, window: &RawWindow, symbolizer: &mut Symbolizer) {
+        let places = window.aggregate.places();
         let mut by_object: BTreeMap<ObjectId, Vec<PlacedAddress>> = BTreeMap::new();
         // Listed first even if none of its own code was seen running.
-        by_object.extend(world.main_object.map(|object| (object, Vec::new())));
+        by_object.extend(window.main_object.map(|object| (object, Vec::new())));
         let mut by_process: BTreeMap<u32, Vec<PlacedAddress>> = BTreeMap::new();
         let mut kernel = Vec::new();
         let mut unknown = Vec::new();
@@ -186,9 +161,9 @@ impl Tables {
         self.locations.reserve_exact(places.len());
         self.located = vec![0; places.len()];
         let mut objects: Vec<_> = by_object.into_iter().collect();
-        objects.sort_by_key(|(object, _)| (Some(*object) != world.main_object, *object));
+        objects.sort_by_key(|(object, _)| (Some(*object) != window.main_object, *object));
         for (object, addresses) in objects {
-            self.locate_object(object, &addresses, world, symbolizer);
+            self.locate_object(object, &addresses, window, symbolizer);
         }
         self.locate_kernel(&kernel, symbolizer);
         for (pid, addresses) in by_process {
@@ -207,13 +182,13 @@ impl Tables {
         &mut self,
         object: ObjectId,
         addresses: &[PlacedAddress],
-        world: World<'_>,
+        window: &RawWindow,
         symbolizer: &mut Symbolizer,
     ) {
-        let registered = world.objects.get(object);
-        let file = registered.and_then(|object| object.file.as_ref().ok());
+        let sampled = window.objects.get(&object);
+        let file = sampled.and_then(|object| object.file.as_ref());
         let mut mapping = Mapping {
-            path: registered.map(|object| object.path.to_string_lossy().into_owned()).unwrap_or_default(),
+            path: sampled.map(|object| object.path.to_string_lossy().into_owned()).unwrap_or_default(),
             ..Mapping::default()
         };
         let symbols = match file {
@@ -230,7 +205,7 @@ impl Tables {
                 }
                 let elf_addresses: Vec<_> =
                     addresses.iter().map(|&(address, _)| ElfAddress(address)).collect();
-                symbolizer.object_of_process(world.processes.any_with_object(object), file, &elf_addresses)
+                symbolizer.object_of_process(sampled.and_then(|object| object.pid), file, &elf_addresses)
             }
             None => vec![Err(spanflame_symbols::symbolize::UnknownReason::Unreadable); addresses.len()],
         };

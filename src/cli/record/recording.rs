@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::io::Write;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 
 use super::CommandError;
 use super::arguments::Args;
@@ -17,8 +17,7 @@ use super::statistics::{self, FrameAccount, SampleAccount, Statistics};
 use crate::export;
 use crate::kernel::online_cpus;
 use crate::process::Interest;
-use crate::profile::resolve::Taken;
-use crate::profile::{Collector, Session, SessionError, SessionOptions};
+use crate::profile::{Collector, Namer, Session, SessionError, SessionOptions, Taken};
 
 /// Longest wait for the unwind tables of a process that was asked for, before recording begins anyway.
 const TABLES_WAIT: Duration = Duration::from_secs(60);
@@ -57,6 +56,8 @@ impl Recording {
             None if args.pids.is_empty() => Interest::All,
             None => Interest::Only { pids: args.pids.iter().copied().collect(), follow_children: false },
         };
+        // First: its thread is not to inherit the priority that the session gives to this one.
+        let namer = Namer::start().context("cannot start the thread that names stacks")?;
         let cpus = online_cpus().context("cannot size the ring buffer")?.len();
         let mut session = Session::open(&SessionOptions {
             frequency_hz: args.frequency,
@@ -83,7 +84,7 @@ impl Recording {
         };
         Ok(Self {
             session,
-            collector: Collector::default(),
+            collector: Collector::new(namer),
             main_pid,
             started_ns: now_ns.saturating_sub(nanoseconds(started.elapsed())),
             began: SystemTime::now(),
@@ -152,13 +153,16 @@ impl Recording {
             duration_ns: nanoseconds(self.length),
             period_ns: 1_000_000_000 / u64::from(args.frequency),
         };
-        let mut profile = self.collector.profile(&session.objects, &session.processes, main_object, taken);
+        let window = self.collector.take_window(main_object, &session.objects, &session.processes);
+        let named = self.collector.namer().name(window, taken).ok().and_then(|named| named.recv().ok());
+        // It names nothing else and panics on no bytes, so this is a bug of ours.
+        let (window, mut profile) =
+            named.ok_or_else(|| anyhow!("the samples could not be named; please report this"))?;
         add_comments(&mut profile, &samples);
         export::write_file(&profile, &args.output)
             .map_err(|error| CommandError::ExportFailed(anyhow::Error::from(error)))?;
 
-        let (stacks, executables) =
-            statistics::stacks(self.collector.aggregate(), &session.processes, &session.objects);
+        let (stacks, executables) = statistics::stacks(&window);
         // The profile is there, whether or not anybody can still be told.
         let summary = Summary { samples: &samples, stacks: &stacks, output: &args.output };
         let _ = writeln!(std::io::stderr(), "{summary}");

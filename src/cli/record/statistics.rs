@@ -6,8 +6,7 @@ use serde::Serialize;
 
 use crate::kernel::Counters;
 use crate::model::Outcome;
-use crate::process::{ObjectRegistry, ProcessTable};
-use crate::profile::Aggregate;
+use crate::profile::RawWindow;
 use crate::profile::aggregate::{Key, Weight};
 
 /// The object that `--stats json` prints.
@@ -111,14 +110,10 @@ impl SampleAccount {
 
 /// Counts outcomes over all and by executable.
 #[must_use]
-pub fn stacks(
-    aggregate: &Aggregate,
-    processes: &ProcessTable,
-    objects: &ObjectRegistry,
-) -> (StackAccount, Vec<ExecutableAccount>) {
+pub fn stacks(window: &RawWindow) -> (StackAccount, Vec<ExecutableAccount>) {
     let mut stacks = StackAccount::default();
     let mut executables: BTreeMap<(String, String), (u64, u64)> = BTreeMap::new();
-    for (Key { image, outcome, .. }, Weight { samples, .. }) in aggregate.sorted() {
+    for (Key { image, outcome, .. }, Weight { samples, .. }) in window.aggregate.sorted() {
         match outcome {
             Outcome::NoUser => {
                 stacks.no_user += samples;
@@ -127,10 +122,10 @@ pub fn stacks(
             Outcome::Complete => stacks.complete += samples,
             other => *stacks.incomplete.entry(other.name()).or_default() += samples,
         }
-        let image = processes.image(image);
+        let image = window.images.get(&image);
         let path = image.map(|image| image.executable.to_string_lossy().into_owned()).unwrap_or_default();
         let build_id = image
-            .and_then(|image| objects.get(image.executable_object?)?.file.as_ref().ok())
+            .and_then(|image| window.objects.get(&image.executable_object?)?.file.as_ref())
             .map(|file| file.build_id().to_hex())
             .unwrap_or_default();
         let (total, complete) = executables.entry((path, build_id)).or_default();

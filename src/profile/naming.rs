@@ -1,0 +1,106 @@
+//! Names windows on a thread of its own, so that whoever reads samples never waits for a file.
+//!
+//! What must be learnt while a process still lives, the names of its generated code, is asked for here
+//! as well: perf maps have tens of megabytes.
+
+use std::collections::HashMap;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use spanflame_symbols::symbolize::Symbolizer;
+
+use super::raw_window::{RawWindow, Taken};
+use super::resolve;
+use crate::model::Profile;
+
+/// How often the names of a process's generated code are read on: a runtime reuses addresses.
+const GENERATED_CODE_INTERVAL: Duration = Duration::from_secs(1);
+/// What may wait for the thread. A window that finds no room is the caller's loss to count.
+const QUEUE: usize = 64;
+
+enum Request {
+    GeneratedCode(u32),
+    Window(Box<RawWindow>, Taken, Sender<(Box<RawWindow>, Profile)>),
+}
+
+/// The thread.
+#[derive(Debug)]
+pub struct Namer {
+    requests: Option<Sender<Request>>,
+    generated_code_read: HashMap<u32, Instant>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Namer {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The system's, if there can be no more threads.
+    pub fn start() -> std::io::Result<Self> {
+        let (requests, received) = crossbeam_channel::bounded(QUEUE);
+        let thread = std::thread::Builder::new().name("naming".to_owned()).spawn(move || work(&received))?;
+        Ok(Self { requests: Some(requests), generated_code_read: HashMap::new(), thread: Some(thread) })
+    }
+
+    /// A process was seen in generated code: its names are read, once a second. Never waits.
+    pub fn read_generated_code(&mut self, pid: u32) {
+        let now = Instant::now();
+        let last = self.generated_code_read.get(&pid);
+        if last.is_some_and(|&last| now - last < GENERATED_CODE_INTERVAL) {
+            return;
+        }
+        // Where there is no room now, the process's next sample asks again.
+        let asked = self.requests.as_ref().is_some_and(|to| to.try_send(Request::GeneratedCode(pid)).is_ok());
+        if asked {
+            self.generated_code_read.insert(pid, now);
+        }
+    }
+
+    /// Has a window named. The answer comes to the receiver, the window with it. Never waits.
+    ///
+    /// # Errors
+    /// The window itself, if there is no room for it or the thread is gone.
+    pub fn name(
+        &mut self,
+        window: RawWindow,
+        taken: Taken,
+    ) -> Result<Receiver<(Box<RawWindow>, Profile)>, Box<RawWindow>> {
+        let (answer, answered) = crossbeam_channel::bounded(1);
+        let request = Request::Window(Box::new(window), taken, answer);
+        let refused = match &self.requests {
+            Some(requests) => match requests.try_send(request) {
+                Ok(()) => return Ok(answered),
+                Err(TrySendError::Full(request) | TrySendError::Disconnected(request)) => request,
+            },
+            None => request,
+        };
+        match refused {
+            Request::Window(window, ..) => Err(window),
+            Request::GeneratedCode(_) => Err(Box::default()),
+        }
+    }
+}
+
+impl Drop for Namer {
+    fn drop(&mut self) {
+        self.requests = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn work(requests: &Receiver<Request>) {
+    let mut symbolizer = Symbolizer::new();
+    for request in requests {
+        match request {
+            Request::GeneratedCode(pid) => symbolizer.remember_process(pid),
+            Request::Window(window, taken, answer) => {
+                let profile = resolve::profile(&window, &mut symbolizer, taken);
+                // Whoever gave up waiting does not want it any more.
+                let _ = answer.send((window, profile));
+            }
+        }
+    }
+}
