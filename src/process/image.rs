@@ -1,7 +1,7 @@
 //! What processes run, as a person would name it.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::identity::Identity;
@@ -79,6 +79,10 @@ impl Images {
         let id = ImageId(self.last);
         self.images.insert(id, Image { pid, ..Image::default() });
         id
+    }
+
+    pub(super) fn keep_only(&mut self, wanted: &HashSet<ImageId>) {
+        self.images.retain(|id, _| wanted.contains(id));
     }
 
     /// Lets go of an image that is over, unless samples name it.

@@ -10,11 +10,14 @@
 //! Each object keeps its file open, so that it can be symbolized after it was deleted. When there are
 //! no descriptors or no object ids left, that is said once, and what comes then goes without.
 
+mod release;
+
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use spanflame_symbols::address::Bias;
 use spanflame_symbols::{BuildId, FileOffset, ObjectFile, ProcessAddress};
@@ -104,6 +107,12 @@ enum FileContent {
     NotElf,
 }
 
+impl FileContent {
+    fn is_one_of(self, objects: &HashSet<ObjectId>) -> bool {
+        matches!(self, Self::Object(id) if objects.contains(&id))
+    }
+}
+
 /// What the kernel said of a mapped file that is not to be had, and why not.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct LostFile {
@@ -134,6 +143,8 @@ pub struct ObjectRegistry {
     open_files: u64,
     max_open_files: u64,
     shortages: HashSet<Shortage>,
+    /// Objects that no process has mapped, and since when.
+    unmapped_since: HashMap<ObjectId, Instant>,
 }
 
 impl Default for ObjectRegistry {
@@ -161,6 +172,7 @@ impl ObjectRegistry {
             open_files: 0,
             max_open_files,
             shortages: HashSet::new(),
+            unmapped_since: HashMap::new(),
         }
     }
 
@@ -354,7 +366,7 @@ impl ObjectRegistry {
 mod tests {
     use super::*;
 
-    struct LimitedIds(u32);
+    pub(super) struct LimitedIds(pub u32);
 
     impl ObjectIds for LimitedIds {
         fn next_object_id(&mut self) -> Option<ObjectId> {
@@ -379,7 +391,7 @@ mod tests {
         (0..count).map(copy).collect()
     }
 
-    fn mapping_of(path: &Path) -> FileMapping<'_> {
+    pub(super) fn mapping_of(path: &Path) -> FileMapping<'_> {
         FileMapping {
             pid: std::process::id(),
             begin: 0x1000,
@@ -391,7 +403,7 @@ mod tests {
         }
     }
 
-    fn object_of(content: Option<MappingContent>) -> ObjectId {
+    pub(super) fn object_of(content: Option<MappingContent>) -> ObjectId {
         match content {
             Some(MappingContent::Object { object, .. }) => object,
             other => panic!("no object: {other:?}"),

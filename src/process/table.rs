@@ -137,6 +137,22 @@ impl ProcessTable {
         self.processes.iter().find_map(|(pid, process)| with_object(process).then_some(*pid))
     }
 
+    /// The objects that processes have mapped, those that ended a moment ago included. O(mappings).
+    #[must_use]
+    pub fn mapped_objects(&self) -> HashSet<ObjectId> {
+        self.processes.values().flat_map(|process| process.mappings.objects()).collect()
+    }
+
+    /// Forgets what processes ran that are gone, though samples were attributed to it. To be called when
+    /// none of them is still to be named.
+    pub fn forget_past_images(&mut self) {
+        let present = self
+            .processes
+            .values()
+            .flat_map(|process| process.previous_image.into_iter().chain([process.image]));
+        self.images.keep_only(&present.collect());
+    }
+
     /// Whether anything is to be known about `pid`.
     #[must_use]
     pub fn is_of_interest(&self, pid: u32) -> bool {

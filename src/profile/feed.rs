@@ -67,7 +67,7 @@ pub struct TableFeeder {
     finished: Receiver<Built>,
     wake: Arc<OwnedFd>,
     requested: HashSet<ObjectId>,
-    outstanding: usize,
+    outstanding: HashSet<ObjectId>,
     statistics: FeedStatistics,
     builders: Vec<JoinHandle<()>>,
 }
@@ -96,7 +96,7 @@ impl TableFeeder {
             finished,
             wake,
             requested: HashSet::new(),
-            outstanding: 0,
+            outstanding: HashSet::new(),
             statistics: FeedStatistics::default(),
             builders,
         })
@@ -129,7 +129,7 @@ impl TableFeeder {
             queue.waiting.push_back(request);
         }
         drop(queue);
-        self.outstanding += 1;
+        self.outstanding.insert(id);
         self.shared.filled.notify_one();
     }
 
@@ -155,7 +155,7 @@ impl TableFeeder {
         // Reading resets the event; that it was not set is no failure.
         let _ = rustix::io::read(&*self.wake, &mut [0_u8; 8]);
         while let Ok(built) = self.finished.try_recv() {
-            self.outstanding -= 1;
+            self.outstanding.remove(&built.id);
             match built.table {
                 Ok(table) => match tables.publish_table(built.id, &table) {
                     Ok(()) if built.from_cache => {
@@ -181,10 +181,22 @@ impl TableFeeder {
         }
     }
 
+    /// Whether an object's table is being built.
+    #[must_use]
+    pub fn is_building(&self, id: ObjectId) -> bool {
+        self.outstanding.contains(&id)
+    }
+
+    /// Forgets an object whose number may be given to another one. Its table must not be
+    /// [being built](Self::is_building).
+    pub fn forget(&mut self, id: ObjectId) {
+        self.requested.remove(&id);
+    }
+
     /// Whether everything that was asked for has been handed on.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.outstanding == 0
+        self.outstanding.is_empty()
     }
 
     /// What was done so far.

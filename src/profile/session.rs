@@ -332,6 +332,19 @@ impl Session {
         }
     }
 
+    /// Lets go of processes and objects that are no more. To be called right after the samples of a
+    /// window were taken away to be named.
+    pub fn forget_the_past(&mut self) {
+        self.processes.forget_past_images();
+        let feeder = &self.feeder;
+        let mapped = self.processes.mapped_objects();
+        let needed = |id| feeder.is_building(id);
+        for id in self.objects.release_unmapped(&mapped, &needed, Instant::now()) {
+            self.feeder.forget(id);
+            self.tables.release_object(id);
+        }
+    }
+
     /// The sampler's counters; final after [`Session::stop`].
     ///
     /// # Errors
