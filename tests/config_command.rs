@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -170,5 +171,68 @@ fn a_reader_that_has_gone_away_is_no_panic() -> TestResult {
         .wait_with_output()?;
     assert_eq!(output.status.code(), Some(5), "{}", standard_error(&output));
     assert!(!standard_error(&output).contains("panicked"));
+    Ok(())
+}
+
+/// `etc/spanflame.service`, with our binary in the place of the installed one.
+fn unit(binary: &str) -> Result<String, Box<dyn Error>> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/etc/spanflame.service");
+    Ok(fs::read_to_string(path)?.replace("/usr/local/bin/spanflame", binary))
+}
+
+#[test]
+fn the_unit_is_understood_by_systemd() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("spanflame.service");
+    fs::write(&file, unit(env!("CARGO_BIN_EXE_spanflame"))?)?;
+    let output = match Command::new("systemd-analyze").arg("verify").arg(&file).output() {
+        Ok(output) => output,
+        Err(error) => {
+            println!("skipped: systemd-analyze: {error}");
+            return Ok(());
+        }
+    };
+    let told = standard_error(&output);
+    assert!(output.status.success() && !told.contains("spanflame.service"), "{told}");
+    Ok(())
+}
+
+#[test]
+fn the_capabilities_of_the_unit_are_enough_to_record_for_a_user_without_any_others() -> TestResult {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: capabilities can be given by root only");
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
+    let binary = folder.path().join("spanflame");
+    fs::copy(env!("CARGO_BIN_EXE_spanflame"), &binary)?;
+    let unit = unit("")?;
+    let of = |key: &str| unit.lines().find_map(|line| line.strip_prefix(key)).ok_or(format!("no {key}"));
+    assert_eq!(of("CapabilityBoundingSet=")?, of("AmbientCapabilities=")?);
+    let capabilities: String = of("AmbientCapabilities=")?
+        .split(' ')
+        .map(|name| format!(",+{}", name.trim_start_matches("CAP_").to_lowercase()))
+        .collect();
+    let set = |option: &str| format!("{option}=-all{capabilities}");
+    let output = Command::new("setpriv")
+        .args(["--reuid=nobody", "--regid=nogroup", "--clear-groups", "--no-new-privs"])
+        .args([set("--inh-caps"), set("--ambient-caps"), set("--bounding-set")])
+        .arg(&binary)
+        .args(["doctor", "--json"])
+        .output()?;
+    let report: Value = serde_json::from_slice(&output.stdout).map_err(|_| standard_error(&output))?;
+    let missing: Vec<&str> = report["abilities"]
+        .as_array()
+        .ok_or("abilities")?
+        .iter()
+        .filter(|ability| ability["state"] == "missing")
+        .filter_map(|ability| ability["name"].as_str())
+        .collect();
+    let as_root = Command::new(&binary).args(["doctor"]).output()?;
+    assert_eq!(output.status.code(), as_root.status.code(), "{missing:?}");
+    for needed in ["map_files", "kernel_symbols", "cap_sys_ptrace", "cap_dac_read_search"] {
+        assert!(!missing.contains(&needed), "{missing:?}");
+    }
     Ok(())
 }
