@@ -206,7 +206,9 @@ fn the_capabilities_of_the_unit_are_enough_to_record_for_a_user_without_any_othe
     let folder = tempfile::tempdir()?;
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
     let binary = folder.path().join("spanflame");
-    fs::copy(env!("CARGO_BIN_EXE_spanflame"), &binary)?;
+    // Copied by another process: a child of a test beside this one could inherit our descriptor, and the
+    // kernel runs no file that is open for writing.
+    assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_spanflame")).arg(&binary).status()?.success());
     let unit = unit("")?;
     let of = |key: &str| unit.lines().find_map(|line| line.strip_prefix(key)).ok_or(format!("no {key}"));
     assert_eq!(of("CapabilityBoundingSet=")?, of("AmbientCapabilities=")?);

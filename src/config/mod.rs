@@ -22,6 +22,8 @@ mod change;
 mod choice;
 mod environment;
 mod error;
+mod file;
+mod from_text;
 mod name;
 mod number;
 mod rules;
