@@ -72,7 +72,10 @@ pub fn run(arguments: &Args) -> Result<(), CommandError> {
                 Some(_) => "standard input".to_owned(),
                 None => "defaults and environment".to_owned(),
             };
-            format!("{name}: valid, {} keys set\n", loaded.origins.len())
+            match loaded.origins.len() {
+                1 => format!("{name}: valid, 1 key set\n"),
+                number => format!("{name}: valid, {number} keys set\n"),
+            }
         }
         Action::Show { file, format: Format::Yaml } => load(file)?.to_yaml(),
         Action::Show { file, format: Format::Json } => format!("{:#}\n", load(file)?.to_json()),

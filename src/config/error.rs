@@ -142,6 +142,19 @@ pub(super) fn quoted(text: &str) -> String {
     format!("`{shown}{cut}`")
 }
 
+/// The name of a key inside a message: what may be a value that lacks the space after its colon
+/// (`{bearer_token:s3cret}` is one key to YAML) is cut off.
+pub(super) fn quoted_key(key: &str) -> String {
+    let word = key_word(key);
+    if word.len() == key.len() { quoted(key) } else { format!("`{word}…`") }
+}
+
+/// What is a word at the beginning of a key.
+pub(super) fn key_word(key: &str) -> &str {
+    let end = key.find(|character: char| !character.is_alphanumeric() && !"_-.<".contains(character));
+    key.get(..end.unwrap_or(key.len()).min(60)).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,6 +186,22 @@ mod tests {
         assert!(text.starts_with("the configuration has 53 errors\n"), "{text}");
         assert!(text.ends_with("\nand 3 more"), "{text}");
         assert_eq!(text.lines().count(), MAX_PROBLEMS + 2);
+    }
+
+    #[test]
+    fn keys_are_shown_up_to_what_may_be_a_value() {
+        for (key, shown) in [
+            ("bearer_token", "`bearer_token`"),
+            ("bearer_token:hunter2", "`bearer_token…`"),
+            ("token=hunter2", "`token…`"),
+            ("<<", "`<<`"),
+            ("schlüssel", "`schlüssel`"),
+            ("a\nhunter2", "`a…`"),
+        ] {
+            assert_eq!(quoted_key(key), shown);
+        }
+        assert_eq!(quoted_key(&"ü".repeat(40)), format!("`{}…`", "ü".repeat(30)));
+        assert_eq!(quoted_key(&"aü".repeat(40)), format!("`{}…`", "aü".repeat(20)));
     }
 
     #[test]

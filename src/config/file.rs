@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use super::error::{Place, Position, Problem, Problems, quoted};
+use super::error::{Place, Position, Problem, Problems, key_word, quoted_key};
 use super::schema::NOT_HERE;
 use super::section::{MemberKind, Section, join};
 use super::sources::Origins;
@@ -110,9 +110,10 @@ impl FileReading<'_> {
 fn explain_unknown(path: &str, name: &str, siblings: &[&str], paths: &[String]) -> String {
     let full = join(path, name);
     if let Some((_, explanation)) = NOT_HERE.iter().find(|(known, _)| *known == full) {
-        return format!("{} {explanation}", quoted(name));
+        return format!("{} {explanation}", quoted_key(name));
     }
-    let unknown = format!("unknown key {}", quoted(name));
+    let unknown = format!("unknown key {}", quoted_key(name));
+    let name = key_word(name);
     if let Some(nearest) = suggest::nearest(name, siblings.iter().copied()) {
         return format!("{unknown}; did you mean `{nearest}`?");
     }
@@ -122,7 +123,7 @@ fn explain_unknown(path: &str, name: &str, siblings: &[&str], paths: &[String]) 
         return format!("{unknown}; did you mean `{right}`?");
     }
     // A section that went one level astray: `profiling:` at the top.
-    let inside = |path: &&String| path.split('.').any(|part| part == name);
+    let inside = |path: &&String| path.split('.').rev().skip(1).any(|part| part == name);
     if let Some(right) = paths.iter().find(inside).and_then(|path| path.split_once(&format!("{name}."))) {
         return format!("{unknown}; did you mean `{}{name}`?", right.0);
     }

@@ -10,7 +10,7 @@ use std::hint::black_box;
 
 use serde_json::Value as Json;
 
-use super::error::quoted;
+use super::error::quoted_key;
 use super::value::{Fault, KeyType, Scalar, is_visible_ascii};
 use super::yaml::{Content, Node};
 
@@ -132,7 +132,10 @@ impl Headers {
         // RFC 9110, 5.6.2: a token.
         let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
         if name.is_empty() || name.len() > 128 || !name.bytes().all(is_token) {
-            return Err(format!("{} is no name of a header", quoted(name)));
+            // Not shown: of `authorization: Bearer s3cret=` in a variable it holds the secret.
+            return Err(
+                "a header's name is not one; in a variable headers are `name=value,name=value`".to_owned()
+            );
         }
         let value = HeaderValue::parse(value).map_err(|message| format!("{name}: {message}"))?;
         match self.0.insert(name.to_ascii_lowercase(), value) {
@@ -162,7 +165,7 @@ impl KeyType for Headers {
             let result = match &entry.value.content {
                 Content::Scalar(scalar) => headers.insert(&entry.key, &scalar.text),
                 Content::Failed => Ok(()),
-                _ => Err(format!("{}: is not one value", quoted(&entry.key))),
+                _ => Err(format!("{}: is not one value", quoted_key(&entry.key))),
             };
             if let Err(message) = result {
                 faults.push(Fault { position: entry.position, message });
@@ -230,15 +233,29 @@ mod tests {
 
     #[test]
     fn hostile_headers_are_refused_without_showing_their_value() {
-        for text in
-            ["hunter2", "a=hun\nter2", "b c=hunter2", "a=", "=hunter2", "a=1,A=hunter2", "a=[redacted]"]
-        {
+        for text in [
+            "hunter2",
+            "a=hun\nter2",
+            "b c=hunter2",
+            "a=",
+            "=hunter2",
+            "a=1,A=hunter2",
+            "a=[redacted]",
+            "authorization: Bearer hunter2==",
+        ] {
             let message = Headers::from_text(text).expect_err(text);
             assert!(!message.contains("hunter2"), "{message}");
         }
-        for text in
-            ["hunter2", "[hunter2]", "{a: [hunter2]}", "{a: {b: hunter2}}", "{'x y': hunter2}", "{a: }"]
-        {
+        for text in [
+            "hunter2",
+            "[hunter2]",
+            "{a: [hunter2]}",
+            "{a: {b: hunter2}}",
+            "{a:hunter2}",
+            "{a:hunter2: [1]}",
+            "{'x y': hunter2}",
+            "{a: }",
+        ] {
             let messages = from_yaml::<Headers>(text).expect_err(text);
             assert!(messages.iter().all(|message| !message.contains("hunter2")), "{messages:?}");
         }

@@ -10,7 +10,7 @@
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError};
 
-use super::error::{Position, quoted};
+use super::error::{Position, quoted_key};
 
 /// The largest text that is read; the annotated example has a fiftieth of it.
 pub(super) const MAX_BYTES: usize = 512 << 10;
@@ -214,7 +214,7 @@ impl Tree {
                             position,
                             message: format!(
                                 "{} stands here a second time; the first is in line {}",
-                                quoted(&name),
+                                quoted_key(&name),
                                 first.position.line
                             ),
                         }),

@@ -112,6 +112,10 @@ fn an_unknown_key_names_its_line_and_what_was_probably_meant() {
             "agent:\n  profiling:\n    sampleRate: 1\n",
             "test.yaml:3:5: agent.profiling: unknown key `sampleRate`; did you mean `sample_rate`?",
         ),
+        (
+            "self_telemetry: {auth: {bearer_token:hunter2}}\n",
+            "test.yaml:1:25: self_telemetry.auth: unknown key `bearer_token…`; did you mean `bearer_token`?",
+        ),
         ("listen: ':1'\n", "test.yaml:1:1: unknown key `listen`; did you mean `self_telemetry.listen`?"),
         ("profiling: {}\n", "test.yaml:1:1: unknown key `profiling`; did you mean `agent.profiling`?"),
         ("telegen: {log_level: info}\n", "test.yaml:1:1: `telegen` is called `spanflame` here"),
