@@ -129,13 +129,10 @@ impl Listing<'_> {
         self.comment(indent, facts.documentation);
         self.line(&format!("{indent}# {}; {effect}", variable_of(path)));
         match facts.examples.first() {
-            Some(example) => {
-                self.line(&format!("{indent}# {name}: {example}"));
-                if shown != "null" {
-                    self.line(&format!("{indent}{name}: {shown}"));
-                }
-            }
             None => self.line(&format!("{indent}{name}: {shown}")),
+            Some(example) if shown == "null" => self.line(&format!("{indent}# {name}: {example}")),
+            // Beside the value: on a line of its own it would be the key a second time once uncommented.
+            Some(example) => self.line(&format!("{indent}{name}: {shown}  # such as {example}")),
         }
     }
 
