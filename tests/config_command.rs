@@ -150,6 +150,21 @@ fn a_variable_that_sets_nothing_is_a_warning_and_those_of_the_process_are_none()
 }
 
 #[test]
+fn a_secret_in_a_file_is_warned_of_until_others_cannot_read_it() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let file = write(folder.path(), "otlp: {headers: {x-key: hunter2}}\n")?;
+    for (mode, warnings) in [(0o644, 1), (0o640, 0)] {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode))?;
+        let output = config(&["validate", "--config", &file], &[])?;
+        assert_eq!(output.status.code(), Some(0));
+        let told = standard_error(&output);
+        assert_eq!(told.lines().count(), warnings, "{told}");
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+    Ok(())
+}
+
+#[test]
 fn the_example_is_the_annotated_file_and_valid() -> TestResult {
     let output = config(&["example"], &[])?;
     let annotated = concat!(env!("CARGO_MANIFEST_DIR"), "/etc/spanflame.yaml");

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::error::{Place, Position, Problem, Problems, key_word, quoted_key};
@@ -11,8 +12,15 @@ use super::sources::Origins;
 use super::suggest;
 use super::yaml::{self, Content, Entry};
 
-/// The text of a file; `-` is standard input.
-pub(super) fn read_file(path: &Path) -> Result<String, Problem> {
+/// A file that was read.
+pub(super) struct FileText {
+    pub(super) text: String,
+    /// Whether every user of this machine can read it too.
+    pub(super) is_readable_by_all: bool,
+}
+
+/// Reads a file; `-` is standard input.
+pub(super) fn read_file(path: &Path) -> Result<FileText, Problem> {
     let problem = |message: String| Problem {
         place: Place::File { path: path.to_owned(), position: None },
         key: String::new(),
@@ -20,10 +28,15 @@ pub(super) fn read_file(path: &Path) -> Result<String, Problem> {
     };
     let limit = yaml::MAX_BYTES as u64 + 1;
     let mut bytes = Vec::new();
+    let mut is_readable_by_all = false;
     let result = if path == Path::new("-") {
         io::stdin().lock().take(limit).read_to_end(&mut bytes)
     } else {
-        File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes))
+        File::open(path).and_then(|file| {
+            let metadata = file.metadata()?;
+            is_readable_by_all = metadata.is_file() && metadata.mode() & 0o004 != 0;
+            file.take(limit).read_to_end(&mut bytes)
+        })
     };
     result.map_err(|error| problem(format!("cannot be read: {error}")))?;
     if bytes.len() > yaml::MAX_BYTES {
@@ -32,11 +45,12 @@ pub(super) fn read_file(path: &Path) -> Result<String, Problem> {
             yaml::MAX_BYTES >> 10
         )));
     }
-    String::from_utf8(bytes).map_err(|error| {
+    let text = String::from_utf8(bytes).map_err(|error| {
         let right = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
         let line = right.iter().filter(|&&byte| byte == b'\n').count() + 1;
         problem(format!("is not UTF-8 in line {line}"))
-    })
+    })?;
+    Ok(FileText { text, is_readable_by_all })
 }
 
 /// Puts the entries of a file into the sections they belong to.
@@ -47,6 +61,8 @@ pub(super) struct FileReading<'a> {
     pub(super) origins: &'a mut Origins,
     pub(super) problems: &'a mut Problems,
     pub(super) failed: &'a mut Vec<String>,
+    /// Keys whose secrets stand in the file itself.
+    pub(super) literal_secrets: Vec<String>,
 }
 
 impl FileReading<'_> {
@@ -74,6 +90,9 @@ impl FileReading<'_> {
                 },
                 MemberKind::Key(value, _) => match value.set_from_node(&entry.value) {
                     Ok(()) => {
+                        if value.is_secret() && entry.value.content.is_literal() {
+                            self.literal_secrets.push(path.clone());
+                        }
                         self.origins.set(path, (self.place)(entry.position));
                     }
                     Err(faults) => {

@@ -146,6 +146,8 @@ impl Headers {
 }
 
 impl KeyType for Headers {
+    const SECRET: bool = true;
+
     fn from_node(node: &Node) -> Result<Self, Vec<Fault>> {
         let shape = |message: &str| vec![Fault { position: node.position, message: message.to_owned() }];
         let entries = match &node.content {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::environment::{Environment, variable_of, warn_of_unknown};
 use super::error::{ConfigurationErrors, Place, Position, Problem, Problems};
-use super::file::{FileReading, read_file};
+use super::file::{FileReading, FileText, read_file};
 use super::rules::Rules;
 use super::schema::Configuration;
 use super::section::all_keys;
@@ -89,7 +89,7 @@ impl Sources {
         let mut reading = Reading::default();
         if let Some(path) = &self.file {
             match read_file(path) {
-                Ok(text) => reading.file(path, &text, &self.environment),
+                Ok(file) => reading.file(path, &file, &self.environment),
                 Err(problem) => {
                     reading.file_is_unreadable = true;
                     reading.problems.add(|| problem);
@@ -104,7 +104,8 @@ impl Sources {
     pub(super) fn load_text(text: &str, variables: &[(&str, &str)]) -> Result<Loaded, ConfigurationErrors> {
         let sources = Self { environment: Environment::of(variables), ..Self::default() };
         let mut reading = Reading::default();
-        reading.file(Path::new("test.yaml"), text, &sources.environment);
+        let file = FileText { text: text.to_owned(), is_readable_by_all: true };
+        reading.file(Path::new("test.yaml"), &file, &sources.environment);
         reading.finish(&sources)
     }
 }
@@ -146,9 +147,9 @@ impl Reading {
         Ok(Loaded { configuration, origins, warnings })
     }
 
-    fn file(&mut self, path: &Path, text: &str, environment: &Environment) {
+    fn file(&mut self, path: &Path, file: &FileText, environment: &Environment) {
         let place = |position: Position| Place::File { path: path.to_owned(), position: Some(position) };
-        let (mut entries, errors) = match yaml::parse(text) {
+        let (mut entries, errors) = match yaml::parse(&file.text) {
             Ok(parsed) => parsed,
             Err(error) => {
                 self.file_is_unreadable = true;
@@ -169,14 +170,22 @@ impl Reading {
                 message: error.message,
             });
         }
-        let mut file = FileReading {
+        let mut reading = FileReading {
             place: &place,
             paths: paths_of_all_keys(),
             origins: &mut self.origins,
             problems: &mut self.problems,
             failed: &mut self.failed,
+            literal_secrets: Vec::new(),
         };
-        file.section(&mut self.configuration, "", &entries);
+        reading.section(&mut self.configuration, "", &entries);
+        if file.is_readable_by_all && !reading.literal_secrets.is_empty() {
+            self.warnings.push(format!(
+                "{}: every user of this machine can read {}; take the right away, or write ${{VAR}}",
+                Place::File { path: path.to_owned(), position: None },
+                reading.literal_secrets.join(" and ")
+            ));
+        }
     }
 
     fn environment(&mut self, environment: &Environment) {

@@ -35,6 +35,8 @@ pub(super) struct Fault {
 
 /// Anything that a key can hold.
 pub(super) trait KeyType: Clone + PartialEq + 'static {
+    /// As [`Scalar::SECRET`].
+    const SECRET: bool = false;
     /// The value of a node of the file.
     ///
     /// # Errors
@@ -51,6 +53,7 @@ pub(super) trait KeyType: Clone + PartialEq + 'static {
 
 /// A [`KeyType`] whose type is not known: what the walk over the table deals with.
 pub(super) trait Value {
+    fn is_secret(&self) -> bool;
     fn set_from_node(&mut self, node: &Node) -> Result<(), Vec<Fault>>;
     fn set_from_text(&mut self, text: &str) -> Result<(), String>;
     fn to_json(&self) -> Json;
@@ -59,6 +62,10 @@ pub(super) trait Value {
 }
 
 impl<T: KeyType> Value for T {
+    fn is_secret(&self) -> bool {
+        <T as KeyType>::SECRET
+    }
+
     fn set_from_node(&mut self, node: &Node) -> Result<(), Vec<Fault>> {
         *self = T::from_node(node)?;
         Ok(())
@@ -83,6 +90,8 @@ impl<T: KeyType> Value for T {
 }
 
 impl<T: Scalar> KeyType for T {
+    const SECRET: bool = <T as Scalar>::SECRET;
+
     fn from_node(node: &Node) -> Result<Self, Vec<Fault>> {
         let fault = |message: String| vec![Fault { position: node.position, message }];
         let expected = T::expected();
@@ -111,7 +120,7 @@ impl<T: Scalar> KeyType for T {
 
 fn parse<T: Scalar>(text: &str, written: &str) -> Result<T, String> {
     T::parse(text).map_err(|detail| {
-        let what = if T::SECRET { "the value".to_owned() } else { quoted(written) };
+        let what = if <T as Scalar>::SECRET { "the value".to_owned() } else { quoted(written) };
         let expected = T::expected();
         let colon = if detail.is_empty() { "" } else { ": " };
         format!("{what} is not {expected}{colon}{detail}")
@@ -119,6 +128,8 @@ fn parse<T: Scalar>(text: &str, written: &str) -> Result<T, String> {
 }
 
 impl<T: Scalar> KeyType for Option<T> {
+    const SECRET: bool = <T as Scalar>::SECRET;
+
     fn from_node(node: &Node) -> Result<Self, Vec<Fault>> {
         match node.content {
             Content::Null => Ok(None),

@@ -37,6 +37,19 @@ pub(super) enum Content {
     Failed,
 }
 
+impl Content {
+    /// Whether anything in it stands in the file itself, and not in variables. Calls itself as deep as the
+    /// tree is.
+    pub(super) fn is_literal(&self) -> bool {
+        match self {
+            Self::Scalar(scalar) => scalar.substituted_in.is_none(),
+            Self::Sequence(items) => items.iter().any(|item| item.content.is_literal()),
+            Self::Mapping(entries) => entries.iter().any(|entry| entry.value.content.is_literal()),
+            Self::Null | Self::Failed => false,
+        }
+    }
+}
+
 /// A scalar as it is read and as it is written: the two differ once variables have been put in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Scalar {

@@ -290,7 +290,7 @@ fn secrets_in_clear_text_over_the_network_are_warned_of() {
     let warnings = |endpoint: &str| {
         let text =
             format!("otlp: {{endpoint: '{endpoint}', insecure: true, headers: {{authorization: t}}}}\n");
-        load(&text).expect("valid").warnings.len()
+        load(&text).expect("valid").warnings.iter().filter(|warning| warning.contains("clear text")).count()
     };
     assert_eq!((warnings("otel:4317"), warnings("localhost:4317")), (1, 0));
 }
@@ -382,4 +382,21 @@ fn a_file_that_cannot_be_parsed_is_not_blamed_for_what_it_may_have_held() {
     let errors =
         Sources::load_text("self_telemetry: {auth: {bearer_token: t\n", &variables).expect_err("open");
     assert_eq!(errors.problems.len(), 1, "{errors}");
+}
+
+#[test]
+fn secrets_in_a_file_that_all_can_read_are_warned_of_and_variables_are_not() {
+    let auth =
+        |token: &str| format!("self_telemetry: {{auth: {{enabled: true, bearer_token: '{token}'}}}}\n");
+    let warnings = |text: &str| Sources::load_text(text, &[("T", "s3cret")]).expect("valid").warnings;
+    assert_eq!(
+        warnings(&auth("s3cret")),
+        [
+            "test.yaml: every user of this machine can read self_telemetry.auth.bearer_token; take the right away, or \
+          write ${VAR}"
+        ]
+    );
+    assert_eq!(warnings(&auth("${T}")), Vec::<String>::new());
+    assert_eq!(warnings("otlp: {headers: {a: '${T}', b: s3cret}}\n").len(), 1);
+    assert_eq!(warnings("otlp: {headers: {a: '${T}'}}\nstorage: {dir: /x}\n"), Vec::<String>::new());
 }
