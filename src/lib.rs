@@ -4,6 +4,7 @@
 //! A module imports from its own floor's folder or from below.
 
 pub mod cli;
+pub mod config;
 pub mod export;
 pub mod ingest;
 pub mod kernel;

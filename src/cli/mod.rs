@@ -4,6 +4,7 @@
 //! another subcommand or the server would want as well.
 
 pub mod completion;
+pub mod config;
 pub mod convert;
 pub mod doctor;
 pub mod error;
@@ -30,6 +31,7 @@ enum Command {
     Convert(convert::Args),
     /// What this kernel and this user permit
     Doctor(doctor::Args),
+    Config(config::Args),
     Completions(completion::Args),
     Man(man::Args),
 }
@@ -45,6 +47,7 @@ pub fn main() -> ExitCode {
         Command::Record(args) => record::run(&args, started),
         Command::Convert(args) => convert::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Config(args) => config::run(&args),
         Command::Completions(args) => completion::run(CommandLine::command(), &args),
         Command::Man(args) => man::run(CommandLine::command(), &args),
     };
