@@ -148,7 +148,7 @@ fn not_being_root_names_the_capability() {
     std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o777)).expect("it is ours");
     // The build directory may be closed to others.
     let binary = directory.path().join("spanflame");
-    std::fs::copy(support::binary(), &binary).expect("it can be copied");
+    support::copy_program(support::binary(), &binary);
     let output_directory = directory.path().join("output");
     std::fs::create_dir(&output_directory).expect("it is ours");
     std::fs::set_permissions(&output_directory, std::fs::Permissions::from_mode(0o777)).expect("it is ours");
@@ -429,7 +429,7 @@ fn a_file_that_took_the_place_of_the_mapped_one_lends_it_no_names() {
     let _quiet = quiet_cores();
     let directory = tempfile::tempdir().expect("a temporary directory");
     let executable = directory.path().join("program");
-    std::fs::copy(fixture("shares"), &executable).expect("it can be copied");
+    support::copy_program(fixture("shares"), &executable);
     // In a mount namespace of its own, so that what is mounted goes with it.
     let program = Program::start_ready(
         Command::new("unshare").args(["--mount", "--"]).arg(&executable).arg("60").current_dir("/"),

@@ -39,7 +39,7 @@ fn ability<'report>(report: &'report Value, name: &str) -> Result<&'report Value
 fn copy_for_everyone(folder: &Path) -> Result<PathBuf, Box<dyn Error>> {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
     let copy = folder.join("spanflame");
-    fs::copy(BINARY, &copy)?;
+    copy_program(BINARY, &copy)?;
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
     Ok(copy)
 }
@@ -65,6 +65,13 @@ fn wait_until_mapped(child: &Running, library: &str) -> TestResult {
         thread::sleep(Duration::from_millis(1));
     }
     Ok(())
+}
+
+/// By another process: a child of a test beside this one could inherit our descriptor, and the kernel
+/// runs no file that is open for writing.
+fn copy_program(from: &str, to: &Path) -> std::io::Result<()> {
+    let status = Command::new("cp").arg(from).arg(to).status()?;
+    status.success().then_some(()).ok_or_else(|| std::io::Error::other(format!("cp {from}")))
 }
 
 #[test]
@@ -217,7 +224,7 @@ fn the_deleted_executable_of_a_process_is_still_read() -> TestResult {
     }
     let folder = tempfile::tempdir()?;
     let copy = folder.path().join("sleeper");
-    fs::copy("/usr/bin/sleep", &copy)?;
+    copy_program("/usr/bin/sleep", &copy)?;
     let child = Running(Command::new(&copy).arg("60").spawn()?);
     fs::remove_file(&copy)?;
     let report = json(&doctor(&["--json", "--pid", &child.0.id().to_string()])?)?;

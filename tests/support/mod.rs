@@ -135,6 +135,14 @@ pub fn await_event<T>(what: &str, limit: Duration, mut ready: impl FnMut() -> Op
     }
 }
 
+/// Copies a program by another process: a child that a test beside this one starts could inherit our
+/// descriptor, and the kernel runs no file that is open for writing.
+pub fn copy_program(from: impl AsRef<Path>, to: &Path) {
+    let from = from.as_ref();
+    let status = Command::new("cp").arg(from).arg(to).status().expect("cp is there");
+    assert!(status.success(), "cp {} {}", from.display(), to.display());
+}
+
 /// Sends a signal to one process that this test started.
 pub fn send_signal(pid: u32, signal: i32) {
     let pid = libc::pid_t::try_from(pid).expect("a pid");
