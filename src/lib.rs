@@ -11,3 +11,4 @@ pub mod kernel;
 pub mod model;
 pub mod process;
 pub mod profile;
+pub mod store;

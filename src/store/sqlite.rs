@@ -1,0 +1,415 @@
+//! The store that keeps windows in `SQLite` files of a folder.
+//!
+//! One writer at a time, any number of readers beside it: a reader opens the files it needs for itself,
+//! read-only, and holds none of the locks here while it reads.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::SystemTime;
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::catalog::{self, Catalog, Segment};
+use super::error::StoreError;
+use super::query::{self, Source};
+use super::retention::{KeptFile, Retention, Why};
+use super::segment::{self, SegmentReader, SegmentWriter};
+use super::{
+    Answer, ProfileQuery, ProfileType, Selector, ServiceSummary, SetAside, Statistics, TimeRange, Timeline,
+    WindowStore,
+};
+use crate::model::Profile;
+
+/// A segment whose dictionary takes more memory than this is finished.
+const MAX_DICTIONARY_BYTES: usize = 48 << 20;
+/// Locked by the process that uses the folder.
+const LOCK_FILE: &str = "lock";
+
+type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// How a store is opened.
+#[derive(Clone)]
+pub struct Options {
+    /// Where its files are; made if it is not there.
+    pub folder: PathBuf,
+    /// How much is kept.
+    pub retention: Retention,
+    /// The time, nanoseconds since the Unix epoch: what decides on the age of files. Windows say
+    /// themselves when they began.
+    pub clock: Arc<dyn Fn() -> u64 + Send + Sync>,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { folder, retention, clock: _ } = self;
+        formatter
+            .debug_struct("Options")
+            .field("folder", folder)
+            .field("retention", retention)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Options {
+    /// A store in this folder, with the default retention and the system's clock.
+    #[must_use]
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into(), retention: Retention::default(), clock: Arc::new(now_unix_ns) }
+    }
+}
+
+fn now_unix_ns() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// See the module.
+pub struct SqliteStore {
+    folder: PathBuf,
+    clock: Clock,
+    retention: Mutex<Retention>,
+    /// Taken before `catalog` and `counters` where both are.
+    writer: Mutex<Writer>,
+    catalog: RwLock<Catalog>,
+    counters: Mutex<Counters>,
+    /// Holds the lock on the folder.
+    _lock: File,
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("SqliteStore").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+/// The segment that is written, always the last one of the catalog.
+struct Writer {
+    open: Option<(Arc<Segment>, SegmentWriter)>,
+    next_number: u64,
+}
+
+#[derive(Default)]
+struct Counters {
+    windows_written: u64,
+    windows_failed: u64,
+    last_write_error: Option<String>,
+    removed_by_age: u64,
+    removed_by_size: u64,
+    open_series: u64,
+    open_stack_nodes: u64,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Whoever panicked left nothing half done: the files decide, and the writer is opened anew.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl SqliteStore {
+    /// Opens the store of a folder. Segments that cannot be read are set aside.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] if another process has it, [`StoreError::NewerSchema`] if a later version
+    /// wrote there, [`StoreError::Folder`], [`StoreError::BadOptions`].
+    pub fn open(options: Options) -> Result<Self, StoreError> {
+        let Options { folder, retention, clock } = options;
+        retention.check()?;
+        let failed = |source| StoreError::Folder { path: folder.clone(), source };
+        fs::create_dir_all(&folder).map_err(failed)?;
+        let lock = lock_folder(&folder)?;
+        let listing = catalog::list(&folder).map_err(failed)?;
+        let mut catalog = Catalog::default();
+        let before = |path| SetAside { path, reason: String::new() };
+        catalog.set_aside.extend(listing.broken.into_iter().map(before));
+        for (number, path) in listing.segments {
+            match look_at(&path) {
+                Ok(Some(extent)) => catalog.segments.push(Arc::new(Segment::new(number, path, extent))),
+                Ok(None) => catalog::remove_files(&path).map_err(failed)?,
+                Err(error) if error.is_corrupt() => set_aside(&mut catalog, &path, &error),
+                Err(error) => return Err(error),
+            }
+        }
+        // All but the last are finished, whatever was in the way when they were.
+        if let Some((_, finished)) = catalog.segments.split_last() {
+            for segment in finished.iter().filter(|segment| catalog::has_log(&segment.path)) {
+                segment::seal(&segment.path);
+            }
+        }
+        let store = Self {
+            folder,
+            clock,
+            retention: Mutex::new(retention),
+            writer: Mutex::new(Writer { open: None, next_number: listing.next_number }),
+            catalog: RwLock::new(catalog),
+            counters: Mutex::new(Counters::default()),
+            _lock: lock,
+        };
+        store.enforce_retention()?;
+        Ok(store)
+    }
+
+    fn catalog(&self) -> std::sync::RwLockReadGuard<'_, Catalog> {
+        self.catalog.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn catalog_mut(&self) -> std::sync::RwLockWriteGuard<'_, Catalog> {
+        self.catalog.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks all segments.
+    fn ask<T>(&self, question: impl FnOnce(&Source<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let segments = self.catalog().segments.clone();
+        let on_broken = |segment: &Segment, error: &StoreError| self.drop_broken(segment, error);
+        question(&Source { segments: &segments, on_broken: &on_broken })
+    }
+
+    /// Does without a segment from now on.
+    fn drop_broken(&self, segment: &Segment, error: &StoreError) {
+        let mut writer = locked(&self.writer);
+        let mut catalog = self.catalog_mut();
+        // It may have been removed while it was read.
+        if catalog.has(segment.number) {
+            writer.open.take_if(|(open, _)| open.number == segment.number);
+            catalog.remove(segment.number);
+            set_aside(&mut catalog, &segment.path, error);
+        }
+    }
+
+    fn write(
+        &self,
+        writer: &mut Writer,
+        window: &Profile,
+        now_ns: u64,
+        retention: &Retention,
+    ) -> Result<(), StoreError> {
+        let (segment, open) = self.segment_to_write(writer, now_ns, retention)?;
+        open.append(window, now_ns, retention.window_bytes())?;
+        segment.set_extent(open.extent);
+        let mut counters = locked(&self.counters);
+        counters.open_series = open.dictionary.series.len() as u64;
+        counters.open_stack_nodes = open.dictionary.nodes.len() as u64;
+        Ok(())
+    }
+
+    /// The segment that the next window goes to: the last one, or a new one if that is finished.
+    fn segment_to_write<'w>(
+        &self,
+        writer: &'w mut Writer,
+        now_ns: u64,
+        retention: &Retention,
+    ) -> Result<&'w mut (Arc<Segment>, SegmentWriter), StoreError> {
+        if writer.open.is_none() {
+            writer.open = self.reopen_last(now_ns, retention)?;
+        }
+        let has_room = |(segment, open): &(Arc<Segment>, SegmentWriter)| {
+            !is_full(segment, now_ns, retention) && open.dictionary.memory_bytes() < MAX_DICTIONARY_BYTES
+        };
+        let open = match writer.open.take() {
+            Some(open) if has_room(&open) => open,
+            finished => match self.new_segment(writer, now_ns, retention) {
+                Ok(new) => {
+                    if let Some((segment, finished)) = finished {
+                        drop(finished);
+                        segment::seal(&segment.path);
+                    }
+                    new
+                }
+                Err(error) => {
+                    // It stays open: on a full disk it could not be opened again to be read.
+                    writer.open = finished;
+                    return Err(error);
+                }
+            },
+        };
+        Ok(writer.open.insert(open))
+    }
+
+    fn new_segment(
+        &self,
+        writer: &mut Writer,
+        now_ns: u64,
+        retention: &Retention,
+    ) -> Result<(Arc<Segment>, SegmentWriter), StoreError> {
+        let number = writer.next_number;
+        let path = catalog::segment_path(&self.folder, number);
+        let created = SegmentWriter::create(&path, now_ns, retention.log_bytes());
+        let created = created.inspect_err(|_| {
+            // What there is of it would be in the way of the next try.
+            let _ = catalog::remove_files(&path);
+        })?;
+        writer.next_number += 1;
+        let segment = Arc::new(Segment::new(number, path, created.extent));
+        self.catalog_mut().segments.push(Arc::clone(&segment));
+        Ok((segment, created))
+    }
+
+    /// The last segment, if it can be written on: after a start, or after a window that failed.
+    fn reopen_last(
+        &self,
+        now_ns: u64,
+        retention: &Retention,
+    ) -> Result<Option<(Arc<Segment>, SegmentWriter)>, StoreError> {
+        let last = self.catalog().segments.last().cloned();
+        let Some(last) = last.filter(|last| !is_full(last, now_ns, retention)) else { return Ok(None) };
+        match SegmentWriter::open(&last.path, retention.log_bytes()) {
+            Ok(open) => {
+                last.set_extent(open.extent);
+                Ok(Some((last, open)))
+            }
+            Err(error) if error.is_corrupt() => {
+                let mut catalog = self.catalog_mut();
+                catalog.remove(last.number);
+                set_aside(&mut catalog, &last.path, &error);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes what has to go, the segment that is written included if it is too old.
+    fn retain(&self, writer: &mut Writer, now_ns: u64, retention: &Retention) -> Result<(), StoreError> {
+        let mut catalog = self.catalog_mut();
+        let set_aside = catalog.set_aside.iter().map(|file| file.path.clone());
+        let mut paths: Vec<PathBuf> = set_aside.collect();
+        let mut files: Vec<KeptFile> = paths
+            .iter()
+            .map(|path| KeptFile { bytes: catalog::bytes_of(path), written_ns: catalog::changed_ns(path) })
+            .collect();
+        for segment in &catalog.segments {
+            let written_ns = segment.extent().written_ns;
+            files.push(KeptFile { bytes: catalog::bytes_of(&segment.path), written_ns });
+            paths.push(segment.path.clone());
+        }
+        for removal in retention.removals(&files, writer.open.is_some(), now_ns) {
+            let Some(path) = paths.get(removal.index) else { continue };
+            writer.open.take_if(|(open, _)| open.path == *path);
+            catalog::remove_files(path)
+                .map_err(|source| StoreError::Folder { path: path.clone(), source })?;
+            catalog.segments.retain(|segment| segment.path != *path);
+            catalog.set_aside.retain(|file| file.path != *path);
+            let mut counters = locked(&self.counters);
+            match removal.why {
+                Why::Age => counters.removed_by_age += 1,
+                Why::Size => counters.removed_by_size += 1,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_full(segment: &Segment, now_ns: u64, retention: &Retention) -> bool {
+    retention.is_over(segment.extent().created_ns, now_ns)
+        || catalog::bytes_of(&segment.path) >= retention.segment_bytes()
+}
+
+/// What time a segment is of; nothing if it was never finished being made.
+fn look_at(path: &Path) -> Result<Option<segment::Extent>, StoreError> {
+    if segment::is_unborn(path)? {
+        return Ok(None);
+    }
+    SegmentReader::open(path).map(|reader| Some(reader.extent()))
+}
+
+fn set_aside(catalog: &mut Catalog, path: &Path, error: &StoreError) {
+    tracing::warn!("{error}; it is set aside, and the store goes on without it");
+    let path = catalog::set_aside(path).unwrap_or_else(|failure| {
+        tracing::warn!("{}: cannot be renamed: {failure}", path.display());
+        path.to_owned()
+    });
+    catalog.set_aside.push(SetAside { path, reason: error.to_string() });
+}
+
+fn lock_folder(folder: &Path) -> Result<File, StoreError> {
+    let path = folder.join(LOCK_FILE);
+    let opened = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = opened.map_err(|source| StoreError::Folder { path: path.clone(), source })?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse { path: folder.to_owned() }),
+        Err(error) => Err(StoreError::Folder { path, source: error.into() }),
+    }
+}
+
+impl WindowStore for SqliteStore {
+    fn write_window(&self, window: &Profile) -> Result<(), StoreError> {
+        window.validate()?;
+        let now_ns = (self.clock)();
+        let retention = *locked(&self.retention);
+        let mut writer = locked(&self.writer);
+        let written = self.write(&mut writer, window, now_ns, &retention);
+        let mut counters = locked(&self.counters);
+        match &written {
+            Ok(()) => {
+                counters.windows_written += 1;
+                counters.last_write_error = None;
+            }
+            Err(error) => {
+                counters.windows_failed += 1;
+                counters.last_write_error = Some(error.to_string());
+                // The dictionary in memory has rows that are not in the file.
+                writer.open.take_if(|(_, open)| open.reread().is_err());
+            }
+        }
+        drop(counters);
+        if let Err(error) = self.retain(&mut writer, now_ns, &retention) {
+            tracing::warn!("old windows stay: {error}");
+        }
+        written
+    }
+
+    fn services(&self, range: TimeRange) -> Result<Vec<ServiceSummary>, StoreError> {
+        self.ask(|source| query::services(source, range))
+    }
+
+    fn types(&self, range: TimeRange) -> Result<Vec<ProfileType>, StoreError> {
+        self.ask(|source| query::types(source, range))
+    }
+
+    fn timeline(&self, selector: &Selector, range: TimeRange, step_ns: u64) -> Result<Timeline, StoreError> {
+        self.ask(|source| query::timeline(source, selector, range, step_ns))
+    }
+
+    fn profile(&self, query: &ProfileQuery) -> Result<Answer, StoreError> {
+        self.ask(|source| query::profile(source, query))
+    }
+
+    fn statistics(&self) -> Statistics {
+        let max_bytes = locked(&self.retention).max_bytes;
+        let catalog = self.catalog();
+        let extents: Vec<_> = catalog.segments.iter().map(|segment| segment.extent()).collect();
+        let with_windows = || extents.iter().filter(|extent| extent.windows > 0);
+        let paths = catalog.segments.iter().map(|segment| &segment.path);
+        let paths = paths.chain(catalog.set_aside.iter().map(|file| &file.path));
+        let bytes = paths.map(|path| catalog::bytes_of(path)).fold(0, u64::saturating_add);
+        let counters = locked(&self.counters);
+        Statistics {
+            segments: catalog.segments.len() as u64,
+            windows: extents.iter().map(|extent| extent.windows).sum(),
+            bytes,
+            max_bytes,
+            oldest_unix_ns: with_windows().map(|extent| extent.first_start_ns).min().unwrap_or(0),
+            newest_unix_ns: with_windows().map(|extent| extent.last_end_ns).max().unwrap_or(0),
+            open_series: counters.open_series,
+            open_stack_nodes: counters.open_stack_nodes,
+            windows_written: counters.windows_written,
+            windows_failed: counters.windows_failed,
+            last_write_error: counters.last_write_error.clone(),
+            segments_removed_by_age: counters.removed_by_age,
+            segments_removed_by_size: counters.removed_by_size,
+            set_aside: catalog.set_aside.clone(),
+        }
+    }
+
+    fn enforce_retention(&self) -> Result<(), StoreError> {
+        let retention = *locked(&self.retention);
+        let mut writer = locked(&self.writer);
+        self.retain(&mut writer, (self.clock)(), &retention)
+    }
+
+    fn set_retention(&self, retention: Retention) -> Result<(), StoreError> {
+        retention.check()?;
+        *locked(&self.retention) = retention;
+        Ok(())
+    }
+}

@@ -1,0 +1,90 @@
+//! A process that is killed at a random moment while it writes.
+
+use std::io::{BufRead, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::canonical::canonical;
+use super::round_trip::all_of;
+use super::synthetic::{Host, Numbers, window};
+use super::{MIDNIGHT_NS, TestClock, WINDOW_NS};
+use crate::store::{SqliteStore, TimeRange, WindowStore};
+
+/// Says to [`the_process_that_is_killed`] where to write.
+const FOLDER_VARIABLE: &str = "SPANFLAME_TEST_STORE_TO_BE_KILLED";
+const KILLS: u64 = 20;
+
+/// New stacks in each window, and many blocks.
+const HOST: Host =
+    Host { services: 8, threads_each: 4, samples: 200, functions: 1 << 24, depth: 12, long_names: 0 };
+
+/// Windows are five hours apart, so that midnight comes often and segments are finished and made.
+fn time_of(number: u64) -> u64 {
+    MIDNIGHT_NS + number * 1800 * WINDOW_NS
+}
+
+fn open_at(folder: &Path, number: u64) -> (SqliteStore, TestClock) {
+    let clock = TestClock::at(time_of(number));
+    (SqliteStore::open(clock.options(folder)).unwrap(), clock)
+}
+
+#[test]
+#[ignore = "not a test by itself: a_process_that_is_killed_loses_at_most_the_window_at_hand starts and kills it"]
+fn the_process_that_is_killed() {
+    let Some(folder) = std::env::var_os(FOLDER_VARIABLE) else { return };
+    let (store, clock) = open_at(Path::new(&folder), 0);
+    let newest = store.statistics().newest_unix_ns.saturating_sub(MIDNIGHT_NS);
+    let first = if newest == 0 { 0 } else { newest / (1800 * WINDOW_NS) + 1 };
+    for number in first.. {
+        clock.set(time_of(number));
+        let start_unix_ns = time_of(number);
+        store.write_window(&crate::model::Profile { start_unix_ns, ..window(HOST, number) }).unwrap();
+        let mut output = std::io::stdout().lock();
+        writeln!(output, "\nwritten {number}").and_then(|()| output.flush()).unwrap();
+    }
+}
+
+#[test]
+fn a_process_that_is_killed_loses_at_most_the_window_at_hand() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut numbers = Numbers(std::process::id().into());
+    let mut acknowledged = None;
+    for kill in 0..KILLS {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "--nocapture", "store::tests::crash::the_process_that_is_killed"])
+            .env(FOLDER_VARIABLE, folder.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        // Some are killed while they open the store, most while they write.
+        let delay = Duration::from_micros(numbers.below(400_000));
+        let reader = std::thread::spawn(move || {
+            let lines = output.lines().map_while(Result::ok);
+            lines.filter_map(|line| line.strip_prefix("written ")?.parse::<u64>().ok()).last()
+        });
+        std::thread::sleep(delay);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        acknowledged = reader.join().unwrap().or(acknowledged);
+
+        let (store, _) = open_at(folder.path(), 0);
+        let statistics = store.statistics();
+        assert_eq!(statistics.set_aside, [], "kill {kill}");
+        let least = acknowledged.map_or(0, |last| last + 1);
+        assert!((least..=least + 1).contains(&statistics.windows), "{least} acknowledged, {statistics:?}");
+        // One more may have been written than was said.
+        acknowledged = statistics.windows.checked_sub(1);
+    }
+    let windows = acknowledged.map_or(0, |last| last + 1);
+    assert!(windows > KILLS, "{windows} windows in {KILLS} lives: nothing was tried");
+    let (store, _) = open_at(folder.path(), windows);
+    for number in 0..windows {
+        let written = crate::model::Profile { start_unix_ns: time_of(number), ..window(HOST, number) };
+        let answer = store.profile(&all_of(&written, "cpu")).unwrap();
+        assert!(canonical(&answer.profile) == canonical(&written), "window {number} of {windows}");
+    }
+    assert_eq!(store.types(TimeRange::ALL).unwrap().len(), 2);
+}

@@ -1,0 +1,221 @@
+//! Selectors, ranges, time lines and lists, compared with sums over the windows that were written.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::synthetic::{SMALL, window};
+use super::{MIDNIGHT_NS, SECOND_NS, WINDOW_NS, open};
+use crate::model::{LabelValue, Profile, Sample};
+use crate::store::{Detail, ProfileQuery, Selector, SqliteStore, StoreError, TimeRange, WindowStore};
+
+const WINDOWS: u64 = 12;
+
+/// Whether a sample is one of those that a selector is to find.
+type Wanted = Box<dyn Fn(&Profile, &Sample) -> bool>;
+
+fn filled(folder: &std::path::Path) -> (SqliteStore, Vec<Profile>) {
+    let store = open(folder);
+    let windows: Vec<_> = (0..WINDOWS).map(|number| window(SMALL, number)).collect();
+    for window in &windows {
+        store.write_window(window).unwrap();
+    }
+    (store, windows)
+}
+
+fn has(profile: &Profile, sample: &Sample, key: &str, wanted: &str) -> bool {
+    let labels = &profile.label_sets[sample.labels as usize];
+    labels.iter().any(|label| {
+        label.key == key
+            && match &label.value {
+                LabelValue::Text(text) => text == wanted,
+                LabelValue::Number(number) => number.to_string() == wanted,
+            }
+    })
+}
+
+fn sum(windows: &[Profile], wanted: impl Fn(&Profile, &Sample) -> bool) -> i64 {
+    let of_window = |window: &Profile| {
+        window
+            .samples
+            .iter()
+            .filter(|sample| wanted(window, sample))
+            .map(|sample| sample.values[1])
+            .sum::<i64>()
+    };
+    windows.iter().map(of_window).sum()
+}
+
+#[test]
+fn every_selector_selects_what_its_label_says_at_every_detail() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, windows) = filled(folder.path());
+    let cpu = || Selector::of_type("cpu");
+    let some = |text: &str| Some(text.to_owned());
+    let trace = format!("{:032x}", 3);
+    let cases: Vec<(Selector, Wanted)> = vec![
+        (cpu(), Box::new(|_, _| true)),
+        (Selector { service: some("shop-1"), ..cpu() }, Box::new(|p, s| has(p, s, "service", "shop-1"))),
+        (Selector { service: some(""), ..cpu() }, Box::new(|p, s| p.label_text(s, "service").is_none())),
+        (Selector { pid: Some(1001), ..cpu() }, Box::new(|p, s| has(p, s, "pid", "1001"))),
+        (
+            Selector { container: some("0123456789ab"), ..cpu() },
+            Box::new(|p, s| p.label_text(s, "container_id").is_some()),
+        ),
+        (
+            Selector { thread: some("worker-1"), ..cpu() },
+            Box::new(|p, s| has(p, s, "thread_name", "worker-1")),
+        ),
+        (Selector { thread: some("1002"), ..cpu() }, Box::new(|p, s| has(p, s, "tid", "1002"))),
+        (
+            Selector { trace_id: some(&trace), service: some("shop-2"), ..cpu() },
+            Box::new(move |p, s| has(p, s, "trace_id", &trace) && has(p, s, "service", "shop-2")),
+        ),
+    ];
+    for (selector, wanted) in cases {
+        let expected = sum(&windows, wanted);
+        assert!(expected > 0, "{selector:?}");
+        for detail in [Detail::Stacks, Detail::Series, Detail::Labels] {
+            let query = ProfileQuery { selector: selector.clone(), range: TimeRange::ALL, detail };
+            let answer = store.profile(&query).unwrap();
+            answer.profile.validate().unwrap();
+            assert!(answer.matched);
+            assert_eq!(answer.coverage.windows, WINDOWS);
+            assert_eq!(answer.profile.total(1), expected, "{query:?}");
+        }
+        let range = TimeRange { from_unix_ns: MIDNIGHT_NS, to_unix_ns: MIDNIGHT_NS + WINDOWS * WINDOW_NS };
+        for step_ns in [7 * SECOND_NS, WINDOW_NS, 33 * SECOND_NS] {
+            let timeline = store.timeline(&selector, range, step_ns).unwrap();
+            assert_eq!(timeline.values.iter().sum::<i64>(), expected, "{selector:?} by {step_ns}");
+            assert_eq!(timeline.values.len() as u64, (WINDOWS * WINDOW_NS).div_ceil(step_ns));
+            assert_eq!(timeline.value_type.as_ref().unwrap().kind, "cpu");
+        }
+    }
+    let nobody = [
+        Selector { service: some("shop-9"), ..cpu() },
+        Selector { pid: Some(-1), ..cpu() },
+        Selector { container: some("0123456789a"), ..cpu() },
+        Selector { thread: some("worker-99"), ..cpu() },
+        Selector::of_type("offcpu"),
+    ];
+    for selector in nobody {
+        let query = ProfileQuery { selector, range: TimeRange::ALL, detail: Detail::Labels };
+        let answer = store.profile(&query).unwrap();
+        answer.profile.validate().unwrap();
+        assert!(!answer.matched && answer.profile.samples.is_empty(), "{query:?}");
+    }
+}
+
+#[test]
+fn stacks_are_told_apart_by_no_more_than_the_detail_asks_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = filled(folder.path());
+    let keys = |detail| {
+        let selector = Selector::of_type("cpu");
+        let profile =
+            store.profile(&ProfileQuery { selector, range: TimeRange::ALL, detail }).unwrap().profile;
+        let mut keys: Vec<_> = profile.label_sets.iter().flatten().map(|label| label.key.clone()).collect();
+        keys.sort();
+        keys.dedup();
+        (keys, profile.samples.len())
+    };
+    let (none, stacks) = keys(Detail::Stacks);
+    let (series, _) = keys(Detail::Series);
+    let (all, samples) = keys(Detail::Labels);
+    assert!(none.is_empty() && stacks < samples);
+    assert_eq!(series, ["comm", "container_id", "service"]);
+    assert_eq!(all.len(), 9, "{all:?}");
+}
+
+#[test]
+fn ranges_widen_to_whole_windows_and_gaps_and_overlaps_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    // The clock was set back before the third, which overlaps the first; the fourth follows a gap.
+    let starts = [100, 110, 95, 200];
+    for (number, start) in starts.into_iter().enumerate() {
+        let start_unix_ns = MIDNIGHT_NS + start * SECOND_NS;
+        store.write_window(&Profile { start_unix_ns, ..window(SMALL, number as u64) }).unwrap();
+    }
+    let covered = |from: u64, to: u64| {
+        let range = TimeRange {
+            from_unix_ns: MIDNIGHT_NS + from * SECOND_NS,
+            to_unix_ns: MIDNIGHT_NS + to * SECOND_NS,
+        };
+        let query = ProfileQuery { selector: Selector::of_type("cpu"), range, detail: Detail::Stacks };
+        let coverage = store.profile(&query).unwrap().coverage;
+        let seconds = |ns: u64| ns.saturating_sub(MIDNIGHT_NS) / SECOND_NS;
+        let (from, to) = (seconds(coverage.from_unix_ns), seconds(coverage.to_unix_ns));
+        (coverage.windows, from, to, coverage.covered_ns / SECOND_NS)
+    };
+    assert_eq!(covered(0, 95), (0, 0, 0, 0));
+    assert_eq!(covered(0, 96), (1, 95, 105, 10));
+    assert_eq!(covered(104, 105), (2, 95, 110, 15));
+    assert_eq!(covered(105, 110), (1, 100, 110, 10));
+    assert_eq!(covered(119, 201), (2, 110, 210, 20));
+    assert_eq!(covered(0, 1000), (4, 95, 210, 35));
+    assert_eq!(covered(120, 200), (0, 0, 0, 0));
+}
+
+#[test]
+fn services_and_types_are_those_of_the_range() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, windows) = filled(folder.path());
+    let services = store.services(TimeRange::ALL).unwrap();
+    let names: Vec<_> = services.iter().map(|service| service.name.as_str()).collect();
+    assert_eq!(names, ["", "shop-1", "shop-2"]);
+    let samples: i64 = services.iter().map(|service| service.samples).sum();
+    assert_eq!(samples, windows.iter().map(|window| window.total(0)).sum::<i64>());
+    assert_eq!(services[1].types.len(), 1);
+    let types = store.types(TimeRange::ALL).unwrap();
+    let names: Vec<_> = types.iter().map(|of| (of.value_type.kind.as_str(), of.is_default)).collect();
+    assert_eq!(names, [("cpu", true), ("samples", false)]);
+    let before = TimeRange { from_unix_ns: 0, to_unix_ns: MIDNIGHT_NS };
+    assert!(store.services(before).unwrap().is_empty() && store.types(before).unwrap().is_empty());
+}
+
+#[test]
+fn questions_without_sense_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = filled(folder.path());
+    let refused = |selector: Selector| {
+        let query = ProfileQuery { selector, range: TimeRange::ALL, detail: Detail::Stacks };
+        matches!(store.profile(&query), Err(StoreError::BadQuery { .. }))
+    };
+    assert!(refused(Selector::default()));
+    assert!(refused(Selector { trace_id: Some("12".to_owned()), ..Selector::of_type("cpu") }));
+    assert!(refused(Selector { span_id: Some("x".repeat(16)), ..Selector::of_type("cpu") }));
+    let selector = Selector::of_type("cpu");
+    assert!(matches!(store.timeline(&selector, TimeRange::ALL, 0), Err(StoreError::BadQuery { .. })));
+    assert!(matches!(store.timeline(&selector, TimeRange::ALL, 1), Err(StoreError::BadQuery { .. })));
+}
+
+#[test]
+fn readers_and_the_writer_do_not_wait_for_each_other_and_readers_see_whole_windows() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let done = AtomicBool::new(false);
+    let totals: Vec<i64> = (0..60).map(|number| window(SMALL, number).total(1)).collect();
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut most = 0;
+                    while !done.load(Ordering::Relaxed) {
+                        let (selector, range) = (Selector::of_type("cpu"), TimeRange::ALL);
+                        let query = ProfileQuery { selector, range, detail: Detail::Labels };
+                        let answer = store.profile(&query).unwrap();
+                        let windows = answer.coverage.windows as usize;
+                        assert!(windows >= most, "a window that was seen has gone");
+                        assert_eq!(answer.profile.total(1), totals[..windows].iter().sum::<i64>());
+                        most = windows;
+                    }
+                    most
+                })
+            })
+            .collect();
+        for number in 0..60 {
+            store.write_window(&window(SMALL, number)).unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+        assert!(readers.into_iter().any(|reader| reader.join().unwrap() > 0));
+    });
+}
