@@ -1,4 +1,5 @@
-// Drives the built page in Debian's Chromium: `npm run build && npm run browser -- A.columnar B.columnar`.
+// Drives the built page in Debian's Chromium: `npm run build && npm run browser`, or `npm run browser --
+// A.columnar B.columnar` for graphs of your own.
 // Serves dist/ and the files on a port of its own, walks through what a visitor does, and leaves pictures
 // in screenshots/. Exits 0 with a message if there is no Chromium.
 import { createServer } from 'node:http';
@@ -14,11 +15,7 @@ if (!existsSync(EXECUTABLE)) {
   console.log(`skipped: no Chromium at ${EXECUTABLE}`);
   process.exit(0);
 }
-const [file, base] = process.argv.slice(2);
-if (file === undefined) {
-  console.error('usage: node tests/browser.js A.columnar [B.columnar]');
-  process.exit(2);
-}
+const [file = 'testdata/everything.columnar', base = 'testdata/recursive.columnar'] = process.argv.slice(2);
 mkdirSync('screenshots', { recursive: true });
 
 const server = createServer((request, response) => {
@@ -87,7 +84,7 @@ try {
   check((await page.locator('[role=treeitem][aria-selected=true]').getAttribute('aria-level')) === '4', 'three down is level 4');
   await page.keyboard.press('Enter');
   check((await fields(page)).get('zoom')?.length === 16, 'Enter zooms, and the URL says so');
-  await page.mouse.move(500, 300);
+  await page.mouse.move(300, 125);
   await page.waitForSelector('.tooltip');
   await picture(page, '2-zoomed');
   const address = page.url();
@@ -150,16 +147,15 @@ try {
   check(!overflow, 'nothing is wider than a phone');
   await phone.context().close();
 
-  if (base !== undefined) {
-    const both = await open({ source: 'b.columnar', base: 'a.columnar' });
-    await ready(both);
-    await both.mouse.move(500, 300);
-    await picture(both, '10-diff');
-    await both.keyboard.press('2');
-    await both.waitForSelector('table.top tbody tr');
-    await picture(both, '11-diff-table');
-    await both.context().close();
-  }
+  const both = await open({ source: 'b.columnar', base: 'a.columnar' });
+  await ready(both);
+  await both.mouse.move(300, 125);
+  await picture(both, '10-diff');
+  await both.keyboard.press('2');
+  await both.waitForSelector('table.top tbody tr');
+  check((await both.locator('td.grew, td.shrank').count()) > 0, 'the table of a comparison has changes');
+  await picture(both, '11-diff-table');
+  await both.context().close();
 
   const missing = await open({ source: 'nothing.columnar' });
   await missing.waitForSelector('[role=alert]');

@@ -216,7 +216,13 @@ function Explorer(props: ExplorerProps): JSX.Element {
           </button>
         </div>
       </header>
-      <Summary file={file} base={base} graph={graph} zoom={zoom} onReset={() => obey({ do: 'reset' })} />
+      <Summary
+        file={file}
+        base={base}
+        graph={graph}
+        zoom={state.view === 'graph' ? zoom : 0}
+        onReset={() => obey({ do: 'reset' })}
+      />
       <div class="body">
         <main class="stage">
           {graph.total[0] === 0 ? (

@@ -15,7 +15,7 @@ import { formatShare, formatValue } from '../flamegraph/values';
 import { neighbour, type Direction } from '../flamegraph/view';
 import { topRows } from './TopTable';
 
-/** Functions that are offered where none is chosen. */
+/** So many functions are offered, those first in which the most was spent. */
 const OFFERED = 40;
 
 interface SandwichProps {
@@ -32,7 +32,7 @@ interface SandwichProps {
 export function SandwichView(props: SandwichProps): JSX.Element {
   const { graph, functionId, measure } = props;
   const { frameOf } = functionsOf(graph.frames);
-  const rows = useMemo(() => topRows(graph, props.query, 'total').slice(0, OFFERED), [graph, props.query]);
+  const rows = useMemo(() => topRows(graph, props.query, 'self').slice(0, OFFERED), [graph, props.query]);
   const both = useMemo(() => (functionId < 0 ? undefined : sandwich(graph, functionId)), [graph, functionId]);
   const totals = useMemo(() => functionTotals(graph), [graph]);
   const frame = functionId < 0 ? undefined : graph.frames[frameOf[functionId]!];
@@ -53,7 +53,7 @@ export function SandwichView(props: SandwichProps): JSX.Element {
                   onClick={() => props.onFunction(offered)}
                 >
                   <span class="name">{shortName(offered.name)}</span>
-                  <span class="figure">{formatShare(row.total, all)}</span>
+                  <span class="figure">{formatShare(row.self, all)}</span>
                 </button>
               </li>
             );
