@@ -8,11 +8,12 @@ use super::CommandError;
 use crate::export::{self, ExportError, Format};
 use crate::ingest;
 
-/// Convert a profile between pprof, folded stacks, speedscope, OTLP and SVG.
+/// Convert a profile between pprof, folded stacks, speedscope and OTLP, or draw it.
 ///
 /// The format of OUT is decided by its ending: .pb.gz .pprof .pb (pprof), .folded .collapsed .txt
-/// (folded stacks), .json (speedscope), .otlp (OpenTelemetry), .svg (flame graph). IN is read the
-/// same way, and by its contents if its ending says nothing. SVG can only be written.
+/// (folded stacks), .json (speedscope), .otlp (OpenTelemetry), .svg (flame graph), .columnar (flame
+/// graph for spanflame's own page). IN is read the same way, and by its contents if its ending says
+/// nothing. Flame graphs can only be written.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   spanflame convert cpu.pb.gz -o cpu.svg             a flame graph of a pprof profile
@@ -63,8 +64,8 @@ pub fn run(arguments: Args) -> Result<(), CommandError> {
     let format = to
         .map_or_else(|| Format::from_path(&output), Ok)
         .map_err(|error| CommandError::Usage(error.into()))?;
-    if from == Some(Format::Svg) {
-        return Err(CommandError::Usage(ingest::IngestError::Picture.into()));
+    if let Some(unreadable) = from.and_then(ingest::cannot_be_read) {
+        return Err(CommandError::Usage(unreadable.into()));
     }
     export::check_writable(&output).map_err(|error| CommandError::Usage(error.into()))?;
 

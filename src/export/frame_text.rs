@@ -21,7 +21,7 @@ use std::borrow::Cow;
 use crate::model::{FrameKind, Location, Mapping, Profile};
 
 /// What sort of frame this is, as far as a reader can be shown it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FrameClass {
     /// Compiled code.
     Native,

@@ -14,11 +14,15 @@
 //! | speedscope | all, one profile each | `comm`, as the root frame | no | yes | yes | key `kind` |
 //! | folded | one | `comm`, as the first field | unnamed frames only | no | yes | suffix |
 //! | SVG | one | `comm`, as the root frame | no | no | coloured | coloured |
+//! | columnar | one | `comm`, as the root frame | mappings | the function's first | yes | yes |
 //!
-//! Known gaps: SVG cannot be read back; pprof's `drop_frames`, `keep_frames`, `doc_url`, columns and
+//! Known gaps: SVG and columnar files cannot be read back; pprof's `drop_frames`, `keep_frames`, `doc_url`, columns and
 //! the units of numeric labels have no place in the model and are lost when such a file is converted.
 
+pub mod columnar;
 mod file;
+pub mod flame_json;
+pub mod flame_tree;
 pub mod folded;
 pub mod frame_text;
 pub mod otlp;
@@ -49,6 +53,8 @@ pub enum Format {
     Speedscope,
     /// One binary `ProfilesData` message of OpenTelemetry.
     Otlp,
+    /// A merged tree in columns: what the flame graph in the browser reads.
+    Columnar,
 }
 
 /// File name endings, lower case, with the format that each stands for.
@@ -62,6 +68,7 @@ const ENDINGS: &[(&str, Format)] = &[
     (".svg", Format::Svg),
     (".json", Format::Speedscope),
     (".otlp", Format::Otlp),
+    (".columnar", Format::Columnar),
 ];
 
 impl Format {
@@ -94,8 +101,8 @@ fn known_endings() -> String {
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     /// Index in [`Profile::value_types`] of the value to write. Formats of one value (folded, SVG)
-    /// write this one, by default the first: the number of samples. The others write all and mark
-    /// this one as the one to show, by default [`Profile::default_value`].
+    /// write this one, by default the first: the number of samples. Columnar files hold this one, by
+    /// default [`Profile::default_value`]. The others write all and mark this one as the one to show.
     pub value: Option<usize>,
     /// Title of the picture.
     pub title: Option<String>,
@@ -185,6 +192,7 @@ pub fn write(
         Format::Svg => svg::write(profile, writer, options),
         Format::Speedscope => speedscope::write(profile, writer, options),
         Format::Otlp => otlp::write(profile, writer, options),
+        Format::Columnar => columnar::write(profile, writer, options),
     }
 }
 
@@ -205,6 +213,7 @@ mod tests {
             ("out.svg", Format::Svg),
             ("out.speedscope.json", Format::Speedscope),
             ("out.otlp", Format::Otlp),
+            ("out.columnar", Format::Columnar),
             ("-", Format::Folded),
             ("/dev/stdout", Format::Folded),
         ] {

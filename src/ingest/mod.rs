@@ -126,6 +126,21 @@ pub enum IngestError {
     /// A picture has lost what a profile needs.
     #[error("an SVG cannot be read back; convert the pprof, OTLP, speedscope or folded file instead")]
     Picture,
+    /// A merged tree has lost addresses and labels.
+    #[error(
+        "a columnar flame graph cannot be read back; convert the pprof, OTLP, speedscope or folded file instead"
+    )]
+    MergedTree,
+}
+
+/// Why a format can only be written, if that is so.
+#[must_use]
+pub fn cannot_be_read(format: Format) -> Option<IngestError> {
+    match format {
+        Format::Svg => Some(IngestError::Picture),
+        Format::Columnar => Some(IngestError::MergedTree),
+        Format::Pprof | Format::Folded | Format::Speedscope | Format::Otlp => None,
+    }
 }
 
 /// Reads a profile of a known format. A gzip layer is taken off whatever the format.
@@ -140,6 +155,7 @@ pub fn read(bytes: &[u8], format: Format, options: &Options) -> Result<Profile, 
         Format::Speedscope => speedscope::read(&plain, &options.limits)?,
         Format::Otlp => otlp::read(&plain, &options.limits)?,
         Format::Svg => return Err(IngestError::Picture),
+        Format::Columnar => return Err(IngestError::MergedTree),
     };
     // A mistake of a reader must end here and not as a panic somewhere later.
     profile.validate().map_err(|invalid| IngestError::Malformed {
@@ -165,6 +181,9 @@ pub fn read_any(bytes: &[u8], options: &Options) -> Result<Profile, IngestError>
     }
     if start.starts_with(b"<") {
         return Err(IngestError::Picture);
+    }
+    if start.starts_with(&crate::export::columnar::MAGIC) {
+        return Err(IngestError::MergedTree);
     }
     if folded::looks_like(start) {
         return read(&plain, Format::Folded, options);

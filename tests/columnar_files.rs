@@ -1,0 +1,83 @@
+//! Columnar flame graphs that the reader in `web/` is tested with: the files in `web/testdata` are what
+//! is written today, each beside the same tree as JSON. After a change that is meant,
+//! `SPANFLAME_WRITE_TESTDATA=1 cargo test --test columnar_files` writes them anew.
+
+#[allow(dead_code, reason = "shared with the tests of formats")]
+mod convert_support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use convert_support::one_of_everything;
+use spanflame::export::flame_tree::{TreeOptions, merge};
+use spanflame::export::{self, Format, columnar, flame_json};
+use spanflame::ingest::{self, IngestError};
+use spanflame::model::{Profile, ValueType};
+
+fn folded(text: &str) -> Profile {
+    ingest::read(text.as_bytes(), Format::Folded, &ingest::Options::default()).expect("valid")
+}
+
+/// Every shape a reader could stumble over.
+fn profiles() -> Vec<(&'static str, Profile)> {
+    let empty = Profile { value_types: vec![ValueType::new("cpu", "nanoseconds")], ..Profile::default() };
+    let recursive = folded(
+        "srv;main;f;g;f;g;f 4\nsrv;main;f;g 2\nsrv;main;f 1\nsrv;main;g;f;g 8\nsrv;other 16\nworker;main;f 32\n",
+    );
+    let large_values = folded(
+        "srv;main;a 9007199254740000\nsrv;main;b 127\nsrv;main;c 128\nsrv;main;größe_[j] 16384\nsrv;main;k_[k] 1\n",
+    );
+    let deep = folded(&format!("srv;{} 3\nsrv;f;f 1\n", vec!["f"; 3_000].join(";")));
+    vec![
+        ("empty", empty),
+        ("everything", one_of_everything()),
+        ("recursive", recursive),
+        ("large_values", large_values),
+        ("deep", deep),
+    ]
+}
+
+#[test]
+fn the_files_that_the_browsers_reader_is_tested_with_are_what_is_written() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("web/testdata");
+    let renew = std::env::var_os("SPANFLAME_WRITE_TESTDATA").is_some();
+    for (name, profile) in profiles() {
+        let mut columns = Vec::new();
+        export::write(&profile, Format::Columnar, &mut columns, &export::Options::default()).expect(name);
+        let tree = merge(
+            &profile,
+            &TreeOptions {
+                value: profile.default_value,
+                group_by: if name == "empty" { vec![] } else { vec!["comm".into()] },
+                ..TreeOptions::default()
+            },
+        )
+        .expect(name);
+        let mut same_tree = Vec::new();
+        columnar::write_tree(&profile, &tree, profile.default_value, &mut same_tree).expect(name);
+        assert_eq!(columns, same_tree, "{name}: the command groups by process");
+        let mut json = Vec::new();
+        flame_json::write_tree(&tree, &mut json).expect(name);
+        json.push(b'\n');
+        for (ending, bytes) in [("columnar", columns), ("json", json)] {
+            let path: PathBuf = directory.join(format!("{name}.{ending}"));
+            if renew {
+                fs::create_dir_all(&directory).expect("created");
+                fs::write(&path, &bytes).expect("written");
+            }
+            let known = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            assert!(known == bytes, "{}: differs from what is written now", path.display());
+        }
+    }
+}
+
+#[test]
+fn a_columnar_file_is_recognised_and_refused_with_what_to_read_instead() {
+    let mut bytes = Vec::new();
+    export::write(&one_of_everything(), Format::Columnar, &mut bytes, &export::Options::default())
+        .expect("memory takes it");
+    let options = ingest::Options::default();
+    for result in [ingest::read_any(&bytes, &options), ingest::read(&bytes, Format::Columnar, &options)] {
+        assert!(matches!(result, Err(IngestError::MergedTree)));
+    }
+}

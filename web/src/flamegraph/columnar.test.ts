@@ -1,0 +1,173 @@
+import { readFileSync } from 'node:fs';
+import { describe, expect, test } from 'vitest';
+
+import { ColumnarError, decodeColumnar } from './columnar';
+import { FrameClass, childrenOf, type FlameGraph } from './graph';
+import { randomNumbers } from './testgraphs';
+
+interface JsonNode {
+  readonly name: string;
+  readonly self: number;
+  readonly total: number;
+  readonly children: readonly JsonNode[];
+}
+
+// Written by `cargo test --test columnar_files`.
+const NAMES = ['empty', 'everything', 'recursive', 'large_values', 'deep'];
+const testdata = (name: string): Uint8Array =>
+  new Uint8Array(readFileSync(new URL(`../../testdata/${name}`, import.meta.url)));
+const everything = testdata('everything.columnar');
+
+/** Without recursion: one of the files is 3,000 frames deep. */
+function expectSame(graph: FlameGraph, json: JsonNode): void {
+  const waiting: [number, JsonNode][] = [[0, json]];
+  let compared = 0;
+  for (let next = waiting.pop(); next !== undefined; next = waiting.pop()) {
+    const [node, expected] = next;
+    const name = graph.frames[graph.frame[node]!]!.name;
+    expect([name, graph.self[node], graph.total[node]]).toEqual([expected.name, expected.self, expected.total]);
+    const children = childrenOf(graph, node);
+    expect(children.length).toBe(expected.children.length);
+    children.forEach((child, index) => waiting.push([child, expected.children[index]!]));
+    compared++;
+  }
+  expect(compared).toBe(graph.nodeCount);
+}
+
+describe('files that the server writes', () => {
+  test.each(NAMES)('%s is the tree that its JSON says', (name) => {
+    const { graph } = decodeColumnar(testdata(`${name}.columnar`));
+    const json = JSON.parse(new TextDecoder().decode(testdata(`${name}.json`))) as JsonNode;
+    expectSame(graph, json);
+  });
+
+  test('carry what was measured, and the frames as the server knows them', () => {
+    const file = decodeColumnar(everything);
+    expect([file.kind, file.unit, file.samples]).toEqual(['cpu', 'nanoseconds', 117]);
+    expect([file.startUnixMs, file.durationNs]).toEqual([1_700_000_000_000, 10e9]);
+    const named = (name: string) => file.graph.frames.find((frame) => frame.name === name);
+    expect(named('burn::<[u8; 8]>')).toMatchObject({
+      frameClass: FrameClass.Native,
+      file: '/src/burn.rs',
+      line: 20,
+      module: '/usr/bin/burn',
+      buildId: '0123456789abcdef0123456789abcdef01234567',
+      unnamed: false,
+    });
+    expect(named('inner')?.frameClass).toBe(FrameClass.Inlined);
+    expect(named('do_syscall_64')?.frameClass).toBe(FrameClass.Kernel);
+    expect(named('LazyCompile:~loop /app/x.js 12')?.frameClass).toBe(FrameClass.Jit);
+    expect(named('[libstripped.so.1+0x20042]')).toMatchObject({ frameClass: FrameClass.Native, unnamed: true });
+    expect(named('Web Content')).toMatchObject({ frameClass: FrameClass.Label, module: 'comm' });
+    expect(named('[incomplete: truncated]')).toMatchObject({
+      frameClass: FrameClass.Incomplete,
+      module: 'The stack is deeper than the frame limit.',
+    });
+  });
+
+  test('values near 2^53 are exact', () => {
+    const { graph } = decodeColumnar(testdata('large_values.columnar'));
+    const node = graph.frame.findIndex((frame) => graph.frames[frame]!.name === 'a');
+    expect(graph.self[node]).toBe(9_007_199_254_740_000);
+  });
+});
+
+describe('bytes that nobody vouches for', () => {
+  test('every shorter file is refused', () => {
+    for (let length = 0; length < everything.length; length++) {
+      expect(() => decodeColumnar(everything.subarray(0, length)), `${length} bytes`).toThrow(ColumnarError);
+    }
+    expect(() => decodeColumnar(Uint8Array.from([...everything, 0]))).toThrow(ColumnarError);
+  });
+
+  test('any byte may be anything: sound or refused, nothing else', () => {
+    for (let at = 0; at < everything.length; at++) {
+      for (const value of [0, 0x7f, 0x80, 0xff, everything[at]! ^ 1]) {
+        const garbled = everything.slice();
+        garbled[at] = value;
+        soundOrRefused(garbled);
+      }
+    }
+  });
+
+  test('random bytes behind a sound header', () => {
+    const random = randomNumbers(7);
+    for (let round = 0; round < 2_000; round++) {
+      const garbled = everything.slice();
+      const from = 40 + Math.floor(random() * 200);
+      for (let at = from; at < garbled.length; at++) garbled[at] = Math.floor(random() * 256);
+      soundOrRefused(garbled);
+    }
+  });
+
+  test('counts that no memory could hold are refused before anything is reserved', () => {
+    for (const offset of [48, 52, 56]) {
+      const huge = everything.slice();
+      new DataView(huge.buffer).setUint32(offset, 0xffffffff, true);
+      expect(() => decodeColumnar(huge)).toThrow(/rows in \d+ bytes/);
+    }
+  });
+
+  test('a later version says what to do', () => {
+    const later = everything.slice();
+    later[4] = 2;
+    expect(() => decodeColumnar(later)).toThrow(/version 2.*reload/);
+  });
+
+  test('a view into a larger buffer is read where it lies', () => {
+    const larger = new Uint8Array(everything.length + 20).fill(0xee);
+    larger.set(everything, 13);
+    const { graph } = decodeColumnar(larger.subarray(13, 13 + everything.length));
+    expect(graph.nodeCount).toBe(decodeColumnar(everything).graph.nodeCount);
+  });
+
+  test('a number without an end, a second root, a depth beyond the limit and a wrong sum are refused', () => {
+    const node = (steps: number[], frames: number[], values: number[], total = 0): Uint8Array =>
+      smallFile(steps, frames, values, total);
+    expect(decodeColumnar(node([0, 0], [0, 1], [0, 5], 5)).graph.nodeCount).toBe(2);
+    expect(() => decodeColumnar(node([0, 1], [0, 1], [0, 5], 5))).toThrow(/beside the root/);
+    expect(() => decodeColumnar(node([0, 200], [0, 1], [0, 5], 5))).toThrow(ColumnarError);
+    expect(() => decodeColumnar(node([1, 0], [0, 1], [0, 5], 5))).toThrow(/beside the root/);
+    expect(() => decodeColumnar(node([0, 0], [0, 0], [0, 5], 5))).toThrow(/has frame 0/);
+    expect(() => decodeColumnar(node([0, 0], [1, 1], [0, 5], 5))).toThrow(/has frame 1/);
+    expect(() => decodeColumnar(node([0, 0], [0, 9], [0, 5], 5))).toThrow(/only 2/);
+    expect(() => decodeColumnar(node([0, 0], [0, 1], [0, 5], 6))).toThrow(/come to 5/);
+    const endless = Array<number>(11).fill(0xff);
+    expect(() => decodeColumnar(node([0, 0], [0, 1], [0, ...endless], 5))).toThrow(/does not end/);
+    const tooDeep = Array<number>(65_537).fill(0);
+    const frames = tooDeep.map((_, index) => (index === 0 ? 0 : 1));
+    expect(() => decodeColumnar(node(tooDeep, frames, tooDeep))).toThrow(/deeper than 65535/);
+    const deepest = decodeColumnar(node(tooDeep.slice(1), frames.slice(0, -1), tooDeep.slice(1)));
+    expect(deepest.graph.maxDepth).toBe(65_535);
+  });
+});
+
+function soundOrRefused(bytes: Uint8Array): void {
+  try {
+    const { graph } = decodeColumnar(bytes);
+    for (let node = 1; node < graph.nodeCount; node++) {
+      if (graph.parent[node]! >= node || graph.end[node]! <= node) throw new Error(`node ${node} is unsound`);
+    }
+  } catch (error) {
+    if (!(error instanceof ColumnarError)) throw error;
+  }
+}
+
+/** A file with the frames `all` and `f`, and these node columns as they are. */
+function smallFile(steps: number[], frames: number[], values: number[], total: number): Uint8Array {
+  const columns = [[0, 1], [0x66], [0, 1], [0, 1], [0, 0], [0, 0], [0, 0], [0, 0], steps, frames, values];
+  const header = new DataView(new ArrayBuffer(64));
+  header.setUint32(0, 0x53464347);
+  header.setUint16(4, 1, true);
+  header.setBigUint64(8, BigInt(total), true);
+  header.setUint32(48, 2, true);
+  header.setUint32(52, 2, true);
+  header.setUint32(56, steps.length, true);
+  const bytes = [...new Uint8Array(header.buffer)];
+  for (const column of columns) {
+    const { length } = column;
+    bytes.push(length & 0xff, (length >> 8) & 0xff, (length >> 16) & 0xff, length >>> 24);
+    for (const byte of column) bytes.push(byte);
+  }
+  return Uint8Array.from(bytes);
+}

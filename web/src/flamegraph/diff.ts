@@ -1,0 +1,99 @@
+// Two graphs as one: the union of their trees, with both values on each node. A box is as wide as both
+// sides together, so that what is gone is seen as well as what is new.
+
+import type { FlameGraph, Frame } from './graph';
+import { functionKey } from './functions';
+import { TreeBuilder } from './merge';
+
+/**
+ * What is compared: `share` compares each side's part of its own total, for ranges of different length or
+ * load; `absolute` compares the values themselves.
+ */
+export type DiffMode = 'share' | 'absolute';
+
+export interface DiffGraph {
+  /** The union. Its values are widths: in mode `share` per mille of a side, in `absolute` units. */
+  readonly graph: FlameGraph;
+  readonly mode: DiffMode;
+  /** By node, in units of the value. */
+  readonly before: Float64Array;
+  readonly after: Float64Array;
+}
+
+/** Frames are the same if their functions are and if both are inlined or both are not. */
+function frameKey(frame: Frame): string {
+  return `${frame.frameClass}\0${functionKey(frame)}`;
+}
+
+export function diff(before: FlameGraph, after: FlameGraph, mode: DiffMode): DiffGraph {
+  const frames: Frame[] = [];
+  const byKey = new Map<string, number>();
+  const numbersOf = (graph: FlameGraph): Uint32Array =>
+    Uint32Array.from(graph.frames, (frame) => {
+      const key = frameKey(frame);
+      let number = byKey.get(key);
+      if (number === undefined) {
+        number = frames.length;
+        byKey.set(key, number);
+        frames.push(frame);
+      }
+      return number;
+    });
+  const sides = [before, after].map((graph) => ({ graph, numbers: numbersOf(graph) }));
+
+  const builder = new TreeBuilder(frames);
+  const selfOfSide: number[][] = [];
+  for (const { graph, numbers } of sides) {
+    const whole = graph.total[0]!;
+    const scale = mode === 'absolute' ? 1 : whole > 0 ? 1000 / whole : 0;
+    const self: number[] = [];
+    const at = new Uint32Array(graph.maxDepth + 1);
+    for (let node = 0; node < graph.nodeCount; node++) {
+      const depth = graph.depth[node]!;
+      const merged = node === 0 ? 0 : builder.child(at[depth - 1]!, numbers[graph.frame[node]!]!);
+      at[depth] = merged;
+      builder.addSelf(merged, graph.self[node]! * scale);
+      // Frames that differ in their line or build id alone have become one node.
+      self[merged] = (self[merged] ?? 0) + graph.self[node]!;
+    }
+    selfOfSide.push(self);
+  }
+  const { graph, added } = builder.build();
+  const totals = selfOfSide.map((self) => {
+    const total = Float64Array.from(added, (from) => self[from] ?? 0);
+    for (let node = graph.nodeCount - 1; node > 0; node--) total[graph.parent[node]!]! += total[node]!;
+    return total;
+  });
+  return { graph, mode, before: totals[0]!, after: totals[1]! };
+}
+
+export interface Change {
+  readonly before: number;
+  readonly after: number;
+  /** In units of the value. */
+  readonly absolute: number;
+  /** In percentage points of each side's total. */
+  readonly points: number;
+  /** Of the value (`absolute`) or of the share (`share`), in percent: `Infinity` for new, -100 for gone. */
+  readonly percent: number;
+  /** From -1 (only before) to 1 (only after): what the colour shows. */
+  readonly balance: number;
+}
+
+export function changeOf(comparison: DiffGraph, node: number): Change {
+  const before = comparison.before[node]!;
+  const after = comparison.after[node]!;
+  const wholeBefore = comparison.before[0]!;
+  const wholeAfter = comparison.after[0]!;
+  const shareBefore = wholeBefore > 0 ? before / wholeBefore : 0;
+  const shareAfter = wholeAfter > 0 ? after / wholeAfter : 0;
+  const [old, now] = comparison.mode === 'share' ? [shareBefore, shareAfter] : [before, after];
+  return {
+    before,
+    after,
+    absolute: after - before,
+    points: (shareAfter - shareBefore) * 100,
+    percent: old > 0 ? (now / old - 1) * 100 : now > 0 ? Infinity : 0,
+    balance: old + now > 0 ? (now - old) / (old + now) : 0,
+  };
+}

@@ -1,0 +1,178 @@
+// Draws a graph on a 2D canvas, in device pixels: only the rows that are seen, of each only the boxes
+// that `boxes.ts` finds. Everything that is drawn is in a `Scene`; the painter keeps nothing but what it
+// has measured and computed of colours and labels.
+
+import { RowBoxes, boxesOfRow, type RowHits } from './boxes';
+import { CANVAS_COLOURS, changeColour, frameColour, isDarkBox, type Theme } from './colours';
+import { changeOf, type DiffGraph } from './diff';
+import { isWithin, type FlameGraph, type Frame } from './graph';
+import { shortName } from './names';
+import { depthAt, rowTop, type Layout } from './view';
+
+export interface Scene {
+  readonly graph: FlameGraph;
+  readonly comparison: DiffGraph | undefined;
+  readonly layout: Layout;
+  readonly heightPx: number;
+  readonly scrollPx: number;
+  /** Device pixels for each CSS pixel. */
+  readonly density: number;
+  readonly theme: Theme;
+  readonly zoom: number;
+  readonly selected: number;
+  /** -1 for none. */
+  readonly hovered: number;
+  readonly hits: RowHits | undefined;
+}
+
+/** The part of a 2D context that is used, so that a test can stand in for it. */
+export type Surface = Pick<
+  CanvasRenderingContext2D,
+  'fillStyle' | 'strokeStyle' | 'lineWidth' | 'font' | 'textBaseline' | 'globalAlpha' | 'fillRect' | 'strokeRect' | 'fillText' | 'measureText'
+>;
+
+export const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif';
+const FONT_CSS_PX = 12;
+const NARROWEST_LABEL_CSS_PX = 22;
+const LONGEST_LABEL = 400;
+/** Ancestors of the zoomed frame, and what is no hit while there are hits. */
+const FADED = 0.42;
+
+export class Painter {
+  private readonly boxes = new RowBoxes();
+  private colours: (string | undefined)[] = [];
+  private labels = new LabelFitter();
+  private frames: readonly Frame[] = [];
+  private theme: Theme = 'light';
+  private density = 0;
+
+  /** Draws the scene and returns how many boxes that took. */
+  paint(surface: Surface, scene: Scene): number {
+    this.forgetIfOther(scene);
+    const { graph, layout, heightPx, scrollPx, density } = scene;
+    const colours = CANVAS_COLOURS[scene.theme];
+    surface.globalAlpha = 1;
+    surface.fillStyle = colours.background;
+    surface.fillRect(0, 0, layout.widthPx, heightPx);
+    surface.font = `${Math.round(FONT_CSS_PX * density)}px ${FONT}`;
+    surface.textBaseline = 'middle';
+
+    const edges = [depthAt(layout, scrollPx), depthAt(layout, scrollPx + heightPx - 1)];
+    const first = Math.max(0, Math.min(...edges));
+    const last = Math.min(graph.maxDepth, Math.max(...edges));
+    let drawn = 0;
+    for (let depth = first; depth <= last; depth++) {
+      boxesOfRow(graph, depth, layout.window, scene.hits, this.boxes);
+      drawn += this.boxes.count;
+      this.paintRow(surface, scene, rowTop(layout, depth) - scrollPx);
+    }
+    surface.globalAlpha = 1;
+    this.outline(surface, scene, scene.hovered, colours.hoverOutline, Math.max(1, Math.round(density)));
+    this.outline(surface, scene, scene.selected, colours.outline, Math.max(2, Math.round(2 * density)));
+    return drawn;
+  }
+
+  private forgetIfOther(scene: Scene): void {
+    if (scene.graph.frames !== this.frames || scene.theme !== this.theme) this.colours = [];
+    if (scene.graph.frames !== this.frames || scene.density !== this.density) this.labels = new LabelFitter();
+    this.frames = scene.graph.frames;
+    this.theme = scene.theme;
+    this.density = scene.density;
+  }
+
+  private paintRow(surface: Surface, scene: Scene, top: number): void {
+    const { graph, layout, density, hits } = scene;
+    const colours = CANVAS_COLOURS[scene.theme];
+    const gap = Math.max(1, Math.round(density));
+    const height = layout.rowPx - gap;
+    const narrowestLabel = NARROWEST_LABEL_CSS_PX * density;
+    const padding = Math.round(4 * density);
+    for (let box = 0; box < this.boxes.count; box++) {
+      const left = this.boxes.left[box]!;
+      const width = this.boxes.right[box]! - left;
+      const node = this.boxes.node[box]!;
+      const isHit = this.boxes.hit[box] === 1;
+      const outsideZoom = node >= 0 && node !== scene.zoom && isWithin(graph, scene.zoom, node);
+      surface.globalAlpha = (hits !== undefined && !isHit) || outsideZoom ? FADED : 1;
+      if (node < 0) {
+        surface.fillStyle = isHit ? colours.mergedHit : colours.merged;
+        surface.fillRect(left, top, width, height);
+        continue;
+      }
+      surface.fillStyle = isHit ? colours.hit : this.colourOf(scene, node);
+      // The gap belongs to the box on its left; a box of two pixels keeps both.
+      surface.fillRect(left, top, width > 3 * gap ? width - gap : width, height);
+      if (width < narrowestLabel) continue;
+      const frame = graph.frames[graph.frame[node]!]!;
+      const text = this.labels.fit(surface, graph.frame[node]!, frame.name, width - gap - 2 * padding);
+      if (text === '') continue;
+      surface.globalAlpha = 1;
+      surface.fillStyle = isHit
+        ? colours.hitText
+        : outsideZoom || hits !== undefined
+          ? colours.fadedText
+          : isDarkBox(frame) && scene.comparison === undefined
+            ? colours.textOnDark
+            : colours.text;
+      surface.fillText(text, left + padding, top + Math.round(height / 2) + gap);
+    }
+  }
+
+  private colourOf(scene: Scene, node: number): string {
+    if (scene.comparison !== undefined) return changeColour(changeOf(scene.comparison, node).balance, scene.theme);
+    const frame = scene.graph.frame[node]!;
+    const known = this.colours[frame];
+    if (known !== undefined) return known;
+    const colour = frameColour(scene.graph.frames[frame]!, scene.theme);
+    this.colours[frame] = colour;
+    return colour;
+  }
+
+  private outline(surface: Surface, scene: Scene, node: number, colour: string, width: number): void {
+    if (node < 0) return;
+    const { graph, layout, scrollPx, heightPx } = scene;
+    const { from, to, widthPx } = layout.window;
+    if (!(to > from)) return;
+    const scale = widthPx / (to - from);
+    const left = Math.max(0, Math.round((graph.start[node]! - from) * scale));
+    const right = Math.min(widthPx, Math.round((graph.start[node]! + graph.total[node]! - from) * scale));
+    const top = rowTop(layout, graph.depth[node]!) - scrollPx;
+    if (right < 0 || left > widthPx || right < left || top + layout.rowPx < 0 || top > heightPx) return;
+    surface.strokeStyle = colour;
+    surface.lineWidth = width;
+    // Inside the box, but never thinner than the line itself.
+    const inner = Math.max(width, right - left - width);
+    surface.strokeRect(left + width / 2, top + width / 2, inner, layout.rowPx - width);
+  }
+}
+
+/** Fits names into boxes: whole, else short, else cut with an ellipsis; remembers what it measured. */
+class LabelFitter {
+  private readonly widths = new Map<string, number>();
+  private readonly shortNames: (string | undefined)[] = [];
+
+  fit(surface: Surface, frame: number, wholeName: string, width: number): string {
+    // Names of templates can fill pages; no box is that wide.
+    const name = wholeName.slice(0, LONGEST_LABEL);
+    if (this.width(surface, name) <= width) return name;
+    const short = (this.shortNames[frame] ??= shortName(wholeName).slice(0, LONGEST_LABEL));
+    const shortWidth = this.width(surface, short);
+    if (shortWidth <= width) return short;
+    // Letters differ in width: begin with the average and give up letters until it fits.
+    let letters = Math.floor((short.length * width) / shortWidth);
+    for (; letters > 0; letters--) {
+      const cut = `${short.slice(0, letters)}…`;
+      if (surface.measureText(cut).width <= width) return letters > 1 ? cut : '';
+    }
+    return '';
+  }
+
+  private width(surface: Surface, text: string): number {
+    let width = this.widths.get(text);
+    if (width === undefined) {
+      width = surface.measureText(text).width;
+      this.widths.set(text, width);
+    }
+    return width;
+  }
+}
