@@ -22,6 +22,7 @@ mod report;
 mod start;
 mod symbolization;
 mod unwind_tables;
+mod window_store;
 mod workload;
 
 use std::path::{Path, PathBuf};
@@ -93,7 +94,7 @@ impl Context {
 /// A section: its name on the command line and what runs it.
 type NamedSection = (&'static str, fn(&mut Context) -> Section);
 
-const SECTIONS: [NamedSection; 8] = [
+const SECTIONS: [NamedSection; 9] = [
     ("tables", unwind_tables::section),
     ("symbols", symbolization::section),
     ("bpf", bpf_cost::section),
@@ -102,6 +103,7 @@ const SECTIONS: [NamedSection; 8] = [
     ("exec", new_process::section),
     ("perf", perf::section),
     ("peer", ebpf_peer::section),
+    ("store", window_store::section),
 ];
 
 struct Options {
@@ -157,7 +159,7 @@ fn run() -> Result<()> {
     let _run_time_counted = RunTimeCounted::turn_on()?;
     let mut context = Context::prepare(&options)?;
     let wanted = |name: &str| options.chosen.is_empty() || options.chosen.iter().any(|chosen| chosen == name);
-    if SECTIONS.iter().any(|(name, _)| !matches!(*name, "tables" | "symbols") && wanted(name)) {
+    if SECTIONS.iter().any(|(name, _)| !matches!(*name, "tables" | "symbols" | "store") && wanted(name)) {
         context.fill_cache().context("the first recording, which fills the cache, failed")?;
     }
 

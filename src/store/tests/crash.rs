@@ -9,7 +9,7 @@ use super::canonical::canonical;
 use super::round_trip::all_of;
 use super::synthetic::{Host, Numbers, window};
 use super::{MIDNIGHT_NS, TestClock, WINDOW_NS};
-use crate::store::{SqliteStore, TimeRange, WindowStore};
+use crate::store::{Options, Retention, SqliteStore, TimeRange, WindowStore};
 
 /// Says to [`the_process_that_is_killed`] where to write.
 const FOLDER_VARIABLE: &str = "SPANFLAME_TEST_STORE_TO_BE_KILLED";
@@ -26,7 +26,9 @@ fn time_of(number: u64) -> u64 {
 
 fn open_at(folder: &Path, number: u64) -> (SqliteStore, TestClock) {
     let clock = TestClock::at(time_of(number));
-    (SqliteStore::open(clock.options(folder)).unwrap(), clock)
+    // Nothing is to go by itself: what is missing has been lost.
+    let retention = Retention { max_age: Duration::from_secs(10 * 365 * 86_400), max_bytes: 4 << 30 };
+    (SqliteStore::open(Options { retention, ..clock.options(folder) }).unwrap(), clock)
 }
 
 #[test]

@@ -1,0 +1,280 @@
+//! The window store: a synthetic day of 32 cores, half of their time busy, at 19 and at 99 Hz.
+//!
+//! 60 services of four threads each, 20,000 stacks a service by Zipf's law with exponent 1.1, 30 frames
+//! deep, in a tree: callers are shared, leaves are not; 24,000 functions in all. All names, locations and
+//! threads are stored, and bytes are those of all files.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use spanflame::model::{Frame, FrameKind, Function, Label, Location, Mapping, Profile, Sample, ValueType};
+use spanflame::store::{
+    Detail, Options, ProfileQuery, Retention, Selector, SqliteStore, TimeRange, WindowStore,
+};
+
+use crate::Context;
+use crate::report::{Bound, Figure, Section};
+
+const SERVICES: u64 = 60;
+const THREADS_EACH: u64 = 4;
+const STACKS_EACH: usize = 20_000;
+const DEPTH: u32 = 30;
+const BUSY_CORES: u64 = 16;
+const WINDOW_SECONDS: u64 = 10;
+const WINDOWS_OF_DAY: u64 = 24 * 3600 / WINDOW_SECONDS;
+const SECOND_NS: u64 = 1_000_000_000;
+/// 2026-11-21 00:00 UTC.
+const MIDNIGHT_NS: u64 = 1_795_219_200_000_000_000;
+
+/// Runs it.
+pub fn section(context: &mut Context) -> Section {
+    let mut section = Section::new(
+        "Window store",
+        "a day of 32 cores, half busy: 60 services × 20,000 stacks of 30 frames, windows of 10 s; names included",
+    );
+    for (hz, bytes_bound) in [(19, 56.0), (99, 247.0)] {
+        let folder = context.scratch.path().join(format!("store-{hz}"));
+        if let Err(error) = day(context, &folder, hz, bytes_bound, &mut section) {
+            section.add(Figure::missing(format!("{hz} Hz"), format!("{error:#}")));
+        }
+        // A day of one rate is enough to have on the disk.
+        let _ = std::fs::remove_dir_all(&folder);
+    }
+    section
+}
+
+fn day(context: &Context, folder: &Path, hz: u64, bytes_bound: f64, section: &mut Section) -> Result<()> {
+    let store = SqliteStore::open(Options {
+        retention: Retention { max_age: Duration::from_secs(14 * 86_400), max_bytes: 8 << 30 },
+        clock: std::sync::Arc::new(|| MIDNIGHT_NS),
+        ..Options::new(folder)
+    })?;
+    let windows = if context.quick { WINDOWS_OF_DAY / 96 } else { WINDOWS_OF_DAY };
+    let mut host = Host::new(hz);
+    let (mut writing, mut slowest, mut rows) = (Duration::ZERO, Duration::ZERO, 0);
+    for number in 0..windows {
+        let window = host.window(number);
+        rows += window.samples.len();
+        let begin = Instant::now();
+        store.write_window(&window)?;
+        writing += begin.elapsed();
+        slowest = slowest.max(begin.elapsed());
+    }
+    let statistics = store.statistics();
+    let mebibytes = statistics.bytes as f64 / f64::from(1 << 20);
+    let bytes = Figure::new(format!("{hz} Hz, files"), "MiB", vec![mebibytes]);
+    section.add(if context.quick { bytes } else { bytes.bounded(Bound::AtMost(bytes_bound)) });
+    let bytes_each = statistics.bytes as f64 / rows as f64;
+    section.add(Figure::new(format!("{hz} Hz, a different sample"), "bytes", vec![bytes_each]));
+    section.add(Figure::new(format!("{hz} Hz, segments"), "", vec![statistics.segments as f64]));
+    let rate = rows as f64 / writing.as_secs_f64() / 1e6;
+    section.add(Figure::new(format!("{hz} Hz, samples written"), "million/s", vec![rate]));
+    let each_ms = writing.as_secs_f64() * 1e3 / windows as f64;
+    section.add(Figure::new(format!("{hz} Hz, a window written, mean"), "ms", vec![each_ms]));
+    let slowest_ms = slowest.as_secs_f64() * 1e3;
+    section.add(Figure::new(format!("{hz} Hz, a window written, slowest"), "ms", vec![slowest_ms]));
+
+    let end_ns = MIDNIGHT_NS + windows * WINDOW_SECONDS * SECOND_NS;
+    let one = Selector { service: Some("service-7".to_owned()), ..Selector::of_type("cpu") };
+    let pid = Selector { pid: Some(1070), ..Selector::of_type("cpu") };
+    let all = Selector::of_type("cpu");
+    let cases = [
+        ("one service", &one, Detail::Stacks, 170.0),
+        ("one process", &pid, Detail::Labels, 720.0),
+        ("the host", &all, Detail::Stacks, 720.0),
+        ("the host by thread", &all, Detail::Labels, f64::INFINITY),
+    ];
+    for (what, selector, detail, bound_ms) in cases {
+        let spans: &[(u64, &str)] =
+            if context.quick { &[(1, "a quarter of an hour")] } else { &[(1, "1 h"), (24, "24 h")] };
+        for &(hours, span) in spans {
+            let from_unix_ns = end_ns.saturating_sub(hours * 3600 * SECOND_NS).max(MIDNIGHT_NS);
+            let range = TimeRange { from_unix_ns, to_unix_ns: end_ns };
+            let query = ProfileQuery { selector: selector.clone(), range, detail };
+            let mut times_ms = Vec::new();
+            for _ in 0..context.runs.max(3) {
+                let begin = Instant::now();
+                let answer = store.profile(&query)?;
+                times_ms.push(begin.elapsed().as_secs_f64() * 1e3);
+                anyhow::ensure!(answer.matched, "{what} was not found");
+            }
+            let figure = Figure::new(format!("{hz} Hz, {what}, {span}"), "ms", times_ms);
+            let bounded = bound_ms.is_finite() && hours == 24;
+            section.add(if bounded { figure.bounded(Bound::AtMost(bound_ms)) } else { figure });
+        }
+    }
+    let range = TimeRange { from_unix_ns: MIDNIGHT_NS, to_unix_ns: end_ns };
+    let begin = Instant::now();
+    store.timeline(&all, range, 60 * SECOND_NS)?;
+    let timeline_ms = begin.elapsed().as_secs_f64() * 1e3;
+    section.add(Figure::new(format!("{hz} Hz, time line of all"), "ms", vec![timeline_ms]));
+    let begin = Instant::now();
+    store.services(range)?;
+    let services_ms = begin.elapsed().as_secs_f64() * 1e3;
+    section.add(Figure::new(format!("{hz} Hz, services of all"), "ms", vec![services_ms]));
+    Ok(())
+}
+
+/// Makes windows.
+struct Host {
+    hz: u64,
+    period_ns: i64,
+    /// Probabilities of the stacks, added up.
+    cumulative: Vec<f64>,
+    state: u64,
+}
+
+impl Host {
+    fn new(hz: u64) -> Self {
+        let mut sum = 0.0;
+        let weights = (1..=STACKS_EACH).map(|rank| (rank as f64).powf(-1.1));
+        let mut cumulative: Vec<f64> = weights
+            .map(|weight| {
+                sum += weight;
+                sum
+            })
+            .collect();
+        cumulative.iter_mut().for_each(|value| *value /= sum);
+        let period_ns = i64::try_from(SECOND_NS / hz).unwrap_or(i64::MAX);
+        Self { hz, period_ns, cumulative, state: 1 }
+    }
+
+    /// A number without pattern (`SplitMix64`).
+    fn random(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn stack_rank(&mut self) -> usize {
+        let point = (self.random() >> 11) as f64 / (1_u64 << 53) as f64;
+        self.cumulative.partition_point(|&sum| sum < point)
+    }
+
+    fn window(&mut self, number: u64) -> Profile {
+        let mut counts: HashMap<(u64, u64, usize), i64> = HashMap::new();
+        for _ in 0..self.hz * BUSY_CORES * WINDOW_SECONDS {
+            let service = self.random() % SERVICES;
+            let thread = self.random() % THREADS_EACH;
+            *counts.entry((service, thread, self.stack_rank())).or_default() += 1;
+        }
+        let mut tables = Tables::new();
+        for service in 0..SERVICES {
+            tables.profile.mappings.push(Mapping {
+                start: 0x1000,
+                limit: 0x100_0000,
+                path: format!("/usr/bin/service-{service}"),
+                build_id: format!("{service:040x}"),
+                has_functions: true,
+                ..Mapping::default()
+            });
+            tables.profile.label_sets.extend((0..THREADS_EACH).map(|thread| labels(service, thread)));
+        }
+        for ((service, thread, rank), count) in counts {
+            let stack = tables.stack(service, rank as u64);
+            let labels = (service * THREADS_EACH + thread) as u32;
+            tables.profile.samples.push(Sample {
+                stack,
+                labels,
+                values: vec![count, count * self.period_ns],
+            });
+        }
+        Profile {
+            value_types: vec![ValueType::new("samples", "count"), ValueType::new("cpu", "nanoseconds")],
+            default_value: 1,
+            period_type: Some(ValueType::new("cpu", "nanoseconds")),
+            period: self.period_ns,
+            start_unix_ns: MIDNIGHT_NS + number * WINDOW_SECONDS * SECOND_NS,
+            duration_ns: WINDOW_SECONDS * SECOND_NS,
+            ..tables.profile
+        }
+    }
+}
+
+fn labels(service: u64, thread: u64) -> Vec<Label> {
+    let pid = 1000 + service as i64 * 10;
+    vec![
+        Label::text("comm", &format!("service-{service}")),
+        Label::number("pid", pid),
+        Label::text("service", &format!("service-{service}")),
+        Label::text("thread_name", &format!("worker-{thread}")),
+        Label::number("tid", pid + thread as i64),
+    ]
+}
+
+/// Functions of a service, each with [`SITES_EACH`] places that call another.
+const FUNCTIONS_EACH: u64 = 400;
+const SITES_EACH: u64 = 3;
+
+/// The tables of a window while they are filled.
+struct Tables {
+    profile: Profile,
+    stacks: HashMap<(u64, u64), u32>,
+    /// Row of each site and function of each service, if there is one already.
+    locations: Vec<Option<u32>>,
+    functions: Vec<Option<u32>>,
+}
+
+impl Tables {
+    fn new() -> Self {
+        let functions = (SERVICES * FUNCTIONS_EACH) as usize;
+        Self {
+            profile: Profile::default(),
+            stacks: HashMap::new(),
+            locations: vec![None; functions * SITES_EACH as usize],
+            functions: vec![None; functions],
+        }
+    }
+
+    fn stack(&mut self, service: u64, rank: u64) -> u32 {
+        if let Some(&known) = self.stacks.get(&(service, rank)) {
+            return known;
+        }
+        // The root is one, and every second level there are twice as many.
+        let stack = (0..DEPTH).rev().map(|level| {
+            let place = rank >> (15 - level / 2);
+            self.location(service, (u64::from(level) * 37 + place) % FUNCTIONS_EACH, place % SITES_EACH)
+        });
+        let stack = stack.collect();
+        self.profile.stacks.push(stack);
+        let index = self.profile.stacks.len() as u32 - 1;
+        self.stacks.insert((service, rank), index);
+        index
+    }
+
+    fn location(&mut self, service: u64, number: u64, site: u64) -> u32 {
+        let key = ((service * FUNCTIONS_EACH + number) * SITES_EACH + site) as usize;
+        if let Some(known) = self.locations[key] {
+            return known;
+        }
+        let function = self.function(service, number);
+        self.profile.locations.push(Location {
+            mapping: Some(service as u32),
+            address: 0x1000 + number * 0x400 + site * 0x30,
+            kind: FrameKind::Native,
+            frames: vec![Frame { function, line: 1 + (number + site) as u32 }],
+        });
+        let index = self.profile.locations.len() as u32 - 1;
+        self.locations[key] = Some(index);
+        index
+    }
+
+    fn function(&mut self, service: u64, number: u64) -> u32 {
+        let key = (service * FUNCTIONS_EACH + number) as usize;
+        if let Some(known) = self.functions[key] {
+            return known;
+        }
+        self.profile.functions.push(Function {
+            name: format!("shop::service_{service}::module_{}::function_{number}", number / 40),
+            system_name: format!("_ZN4shop10service_{service}function_{number}17h0123456789abcdefE"),
+            file: format!("/build/service-{service}/src/module_{}.rs", number / 40),
+            start_line: 1 + (number % 900) as u32,
+        });
+        let index = self.profile.functions.len() as u32 - 1;
+        self.functions[key] = Some(index);
+        index
+    }
+}
