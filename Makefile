@@ -42,14 +42,7 @@ run: setup
 	$(AS_ROOT) $(BINARY) record --duration $(DURATION) -o $(PICTURE)
 	@echo "flame graph: file://$(abspath $(PICTURE))"
 
-# The page's tools, in the versions of its lock file.
-web/node_modules/.package-lock.json: web/package-lock.json
-	cd web && npm ci --no-audit --no-fund
-	touch $@
-
 test: setup-test
-	@$(MAKE) web/node_modules/.package-lock.json
-	cd web && npm test
 	$(MAKE) -C fixtures
 	@.ci/tests
 
@@ -60,8 +53,6 @@ lint: setup-test
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	$(if $(C_FILES),$(CLANG_FORMAT) --dry-run --Werror $(C_FILES))
-	@$(MAKE) web/node_modules/.package-lock.json
-	cd web && npm run lint
 
 fmt: setup-test
 	cargo fmt --all

@@ -186,8 +186,6 @@ get_test_tools() {
     have wrk || want wrk
     have openssl || want openssl
     have python3 || want python3
-    have node || want nodejs
-    have npm || want npm
     ls /usr/lib/postgresql/*/bin/pgbench >/dev/null 2>&1 || want postgresql
     find_tool llvm-symbolizer >/dev/null || want llvm
     find_tool clang-format >/dev/null || want clang-format
