@@ -218,6 +218,9 @@ get_test_tools() {
         fi
     fi
 
+    # Go 1.25 and later build pprof when it is first asked for: 40 s that no test should find in its way.
+    go tool pprof -h >/dev/null 2>&1 || true
+
     # For the run on another kernel (tests/vm/run), which is skipped with the reason without them.
     missing=""
     have qemu-system-x86_64 || want qemu-system-x86

@@ -78,7 +78,7 @@ fn go_tool_pprof_serves_it_in_a_browser() {
     command.arg(format!("-http=127.0.0.1:{port}")).arg(file).env("PPROF_TMPDIR", directory.path());
     command.stderr(Stdio::from(std::fs::File::create(&log).expect("it is ours")));
     let program = Program::start(&mut command);
-    let page = await_event("pprof's pages", Duration::from_secs(30), || {
+    let page = await_event("pprof's pages", Duration::from_secs(120), || {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
         stream
