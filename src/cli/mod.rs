@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod error;
 pub mod man;
 pub mod record;
+pub mod serve;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -27,6 +28,7 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Serve(serve::Args),
     Record(record::Args),
     Convert(convert::Args),
     /// What this kernel and this user permit
@@ -44,6 +46,7 @@ pub fn main() -> ExitCode {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let outcome = match CommandLine::parse().command {
+        Command::Serve(args) => serve::run(&args),
         Command::Record(args) => record::run(&args, started),
         Command::Convert(args) => convert::run(args),
         Command::Doctor(args) => doctor::run(args),

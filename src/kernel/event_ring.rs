@@ -59,6 +59,14 @@ impl EventRing {
         self.map.as_fd()
     }
 
+    /// Bytes that wait to be read, headers included.
+    pub(super) fn waiting_bytes(&self) -> u64 {
+        let (Some(consumed), Some(produced)) = (self.consumer.atomic(0), self.producer.atomic(0)) else {
+            return 0;
+        };
+        produced.load(Ordering::Acquire).saturating_sub(consumed.load(Ordering::Acquire))
+    }
+
     /// Hands every finished record to `on_record` and frees its place. Returns how many there were.
     pub(super) fn drain(&mut self, on_record: &mut dyn FnMut(&[u8])) -> usize {
         let (Some(consumed), Some(produced)) = (self.consumer.atomic(0), self.producer.atomic(0)) else {

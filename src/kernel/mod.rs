@@ -16,6 +16,7 @@ mod cpus;
 mod error;
 mod event_ring;
 mod extents;
+mod introspection;
 #[cfg(test)]
 mod live_tests;
 mod perf_event;
@@ -32,6 +33,7 @@ mod tables;
 pub use clock::monotonic_ns;
 pub use cpus::online as online_cpus;
 pub use error::KernelError;
+pub use introspection::{EbpfState, MapState, ProgramState};
 pub use priority::PreferredThread;
 pub use process_events::{ProcessEvent, ProcessEvents};
 pub use run_statistics::{ProgramRuns, RunStatistics};

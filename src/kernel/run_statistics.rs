@@ -54,15 +54,22 @@ pub(super) fn add(object: &Object, statistics: &mut RunStatistics) {
     }
 }
 
+/// The kernel's number of a program; 0 if it does not say.
+pub(super) fn program_id(program: BorrowedFd<'_>) -> u32 {
+    program_info(program).map_or(0, |info| info.id)
+}
+
 fn program_runs(program: BorrowedFd<'_>) -> ProgramRuns {
+    let runs = |info: bpf_prog_info| ProgramRuns { run_time_ns: info.run_time_ns, run_count: info.run_cnt };
+    program_info(program).map(runs).unwrap_or_default()
+}
+
+fn program_info(program: BorrowedFd<'_>) -> Option<bpf_prog_info> {
     let mut info = bpf_prog_info::default();
     let mut bytes = size_of::<bpf_prog_info>() as u32;
     // SAFETY: `info` is zeroed and as long as `bytes` says; zero pointers in it ask for no arrays.
     let result = unsafe { bpf_prog_get_info_by_fd(program.as_raw_fd(), &raw mut info, &raw mut bytes) };
-    if result != 0 {
-        return ProgramRuns::default();
-    }
-    ProgramRuns { run_time_ns: info.run_time_ns, run_count: info.run_cnt }
+    (result == 0).then_some(info)
 }
 
 /// The kernel memory that a map takes, from its `fdinfo`; 0 if that cannot be read.

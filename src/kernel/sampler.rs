@@ -11,6 +11,7 @@ use libbpf_rs::{
 
 use super::abi::{self, LIFECYCLE_OBJECT, SAMPLE_OBJECT, sf_config, sf_counter, sf_target};
 use super::event_ring::EventRing;
+use super::introspection::{self, EbpfState};
 use super::run_statistics::{self, RunStatistics, map_memory_bytes};
 use super::tables::Tables;
 use super::{KernelError, cpus, perf_event, sample_decoder};
@@ -312,6 +313,23 @@ impl Sampler {
         let lifecycle = self.lifecycle.maps().filter(|map| is_created(map) && !is_shared(map));
         let lifecycle: u64 = lifecycle.map(|map| map_memory_bytes(map.as_fd())).sum();
         own + lifecycle + self.slab_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The programs and maps as the kernel has them. A system call for each entry of a map that is a hash.
+    #[must_use]
+    pub fn ebpf(&self) -> EbpfState {
+        let is_sampling = |name: &str| name == "sample" && !self.timer_links.is_empty();
+        let is_following = |_: &str| !self.lifecycle_links.is_empty();
+        let programs = introspection::programs(&self.sample, &is_sampling)
+            .chain(introspection::programs(&self.lifecycle, &is_following));
+        let is_shared = |map: &Map<'_>| self.sample.maps().any(|shared| shared.name() == map.name());
+        let lifecycle = self.lifecycle.maps().filter(|map| is_created(map) && !is_shared(map));
+        let maps = self.sample.maps().filter(is_created).chain(lifecycle);
+        let waiting_bytes = self.ring.waiting_bytes();
+        EbpfState {
+            programs: programs.collect(),
+            maps: maps.map(|map| introspection::map(&map, waiting_bytes)).collect(),
+        }
     }
 
     /// The unwinder's tables, to be filled by one thread. `None` after the first time.

@@ -5,18 +5,21 @@
 //!
 //! [`session`] turns the wheel; [`feed`] builds unwind tables in the background; [`collect`] takes the
 //! samples, [`aggregate`] counts equal stacks; a [`raw_window`] is what is handed on, and [`naming`] has
-//! [`resolve`] give it names on another thread.
+//! [`resolve`] give it names on another thread. [`continuous`] does all this for as long as it is left running.
 
 pub mod aggregate;
 pub mod collect;
+pub mod continuous;
 pub mod feed;
 pub mod naming;
 pub mod raw_window;
 pub mod resolve;
+pub mod resources;
 pub mod session;
 
 pub use aggregate::Aggregate;
 pub use collect::Collector;
+pub use continuous::{ContinuousProfiler, CutError, PendingWindow, ProfilerState, ProfilerStatus};
 pub use naming::Namer;
 pub use raw_window::{RawWindow, Taken};
 pub use session::{Session, SessionError, SessionOptions};

@@ -14,8 +14,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::feed::{FeedStatistics, TableFeeder};
 use crate::kernel::{
-    Counters, KernelError, MappingKind, PreferredThread, ProcessEvent, ProcessEvents, ProcessMapping,
-    RunStatistics, Sampler, SamplerOptions, Tables,
+    Counters, EbpfState, KernelError, MappingKind, PreferredThread, ProcessEvent, ProcessEvents,
+    ProcessMapping, RunStatistics, Sampler, SamplerOptions, Tables,
 };
 use crate::model::{ObjectId, Outcome, RawSample};
 use crate::process::{ExecutableMapping, Interest, MappingContent, ObjectRegistry, ProcessTable};
@@ -351,6 +351,12 @@ impl Session {
     /// [`SessionError::Kernel`].
     pub fn counters(&self) -> Result<Counters, SessionError> {
         Ok(self.sampler.counters()?)
+    }
+
+    /// The programs and maps as the kernel has them: see [`Sampler::ebpf`].
+    #[must_use]
+    pub fn ebpf(&self) -> EbpfState {
+        self.sampler.ebpf()
     }
 
     /// Run time of the BPF programs, if [`Session::enable_run_statistics`] was called.

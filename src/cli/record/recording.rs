@@ -11,13 +11,12 @@ use super::arguments::Args;
 use super::command::RunningCommand;
 use super::progress::Progress;
 use super::report::{Summary, add_comments};
-use super::resources;
 use super::signals::Signals;
 use super::statistics::{self, FrameAccount, SampleAccount, Statistics};
 use crate::export;
 use crate::kernel::online_cpus;
 use crate::process::Interest;
-use crate::profile::{Collector, Namer, Session, SessionError, SessionOptions, Taken};
+use crate::profile::{Collector, Namer, Session, SessionError, SessionOptions, Taken, resources};
 
 /// Longest wait for the unwind tables of a process that was asked for, before recording begins anyway.
 const TABLES_WAIT: Duration = Duration::from_secs(60);

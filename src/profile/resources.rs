@@ -1,26 +1,11 @@
-//! What a recording takes of the machine: file descriptors, kernel memory, a folder on disk.
+//! What a session takes of the machine beside the processor: kernel memory and a folder on disk.
 
 use std::path::PathBuf;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
-/// Takes all file descriptors that this process may have: each executable and library keeps one.
-/// Answers the limit as it was, for the processes that we start: programs that use `select` rely on
-/// the low one.
-pub(super) fn raise_descriptor_limit() -> Rlimit {
-    let before = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: before.maximum, maximum: before.maximum };
-    if before.current != before.maximum
-        && let Err(error) = setrlimit(Resource::Nofile, raised)
-    {
-        tracing::debug!("RLIMIT_NOFILE stays at {:?}: {error}", before.current);
-    }
-    before
-}
-
-/// Room for half a second of samples of 1 KiB on every CPU that is
-/// online, ours to use or not; a full ring buffer loses samples, counted.
-pub(super) fn ring_buffer_bytes(frequency_hz: u32, cpus: usize) -> u32 {
+/// Room for half a second of samples of 1 KiB on every CPU that is online, ours to use or not; a full ring
+/// buffer loses samples, counted. `SPANFLAME_RING_BYTES` overrides it.
+#[must_use]
+pub fn ring_buffer_bytes(frequency_hz: u32, cpus: usize) -> u32 {
     if let Some(wanted) =
         std::env::var("SPANFLAME_RING_BYTES").ok().and_then(|bytes| bytes.parse::<u32>().ok())
     {
@@ -31,8 +16,9 @@ pub(super) fn ring_buffer_bytes(frequency_hz: u32, cpus: usize) -> u32 {
     wanted.clamp(256 << 10, 64 << 20).next_power_of_two()
 }
 
-/// `SPANFLAME_CACHE_DIR`, else `/var/cache/spanflame` for root, else below the user's cache folder.
-pub(super) fn cache_folder() -> Option<PathBuf> {
+/// Where unwind tables are kept between runs: `SPANFLAME_CACHE_DIR`, else `/var/cache/spanflame` for root, else below the user's cache folder.
+#[must_use]
+pub fn cache_folder() -> Option<PathBuf> {
     if let Some(folder) = std::env::var_os("SPANFLAME_CACHE_DIR") {
         return (!folder.is_empty()).then(|| PathBuf::from(folder));
     }

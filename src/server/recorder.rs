@@ -1,0 +1,161 @@
+//! The continuous profiler, and the thread that keeps its windows.
+//!
+//! A window goes into the store first and to the exporter then; a window that the store cannot keep (a full
+//! disk) is counted, and the next one is tried as if nothing had been.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, bounded};
+
+use crate::kernel::EbpfState;
+use crate::model::Profile;
+use crate::profile::{ContinuousProfiler, CutError, PendingWindow, ProfilerStatus, SessionError};
+use crate::store::WindowStore;
+
+/// How many windows may wait for the disk: five minutes of it.
+const WINDOW_QUEUE: usize = 30;
+/// A window may be this short when a query for the present cuts it.
+const SHORTEST_CUT: Duration = Duration::from_millis(250);
+/// How long anybody waits for the open window to be kept.
+const CUT_LIMIT: Duration = Duration::from_secs(20);
+
+/// What is done with windows beside keeping them: it must not block.
+pub type OnWindow = Box<dyn Fn(Arc<Profile>) + Send>;
+
+/// See the module's description. Dropping it ends profiling, after the last window is kept.
+#[derive(Debug)]
+pub struct Recorder {
+    profiler: Mutex<Option<ContinuousProfiler>>,
+    counts: Arc<Counts>,
+    writer: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    kept_windows: AtomicU64,
+    kept_samples: AtomicU64,
+    lost_windows: AtomicU64,
+    lost_samples: AtomicU64,
+}
+
+/// What became of the windows, and what the profiler does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecorderStatus {
+    /// The profiler's own.
+    pub profiler: ProfilerStatus,
+    /// Windows that are in the store.
+    pub kept_windows: u64,
+    /// Samples in them.
+    pub kept_samples: u64,
+    /// Windows that the store did not take.
+    pub lost_windows: u64,
+    /// Samples in them.
+    pub lost_samples: u64,
+}
+
+impl Recorder {
+    /// Begins to profile, `frequency_hz` samples a second and CPU; `None` begins paused.
+    ///
+    /// # Errors
+    /// What the kernel or the system refused.
+    pub fn start(
+        frequency_hz: Option<u32>,
+        store: Arc<dyn WindowStore>,
+        on_window: OnWindow,
+    ) -> Result<Self, SessionError> {
+        let (windows, received) = bounded(WINDOW_QUEUE);
+        let counts = Arc::new(Counts::default());
+        let shared = Arc::clone(&counts);
+        let writer = std::thread::Builder::new()
+            .name("window-writer".to_owned())
+            .spawn(move || keep(&received, store.as_ref(), &on_window, &shared))
+            .map_err(|source| SessionError::System { what: "start the thread that keeps windows", source })?;
+        // If this fails, the channel closes and the writer ends.
+        let profiler = ContinuousProfiler::start(frequency_hz, windows)?;
+        Ok(Self { profiler: Mutex::new(Some(profiler)), counts, writer: Some(writer) })
+    }
+
+    /// Makes sure that what was sampled up to now is in the store. For a query of the present; a window
+    /// that has only just begun is let be. Blocks.
+    ///
+    /// # Errors
+    /// [`CutError`].
+    pub fn catch_up(&self) -> Result<(), CutError> {
+        self.cut(SHORTEST_CUT)
+    }
+
+    /// The same without exception.
+    ///
+    /// # Errors
+    /// [`CutError`].
+    pub fn flush(&self) -> Result<(), CutError> {
+        self.cut(Duration::ZERO)
+    }
+
+    fn cut(&self, if_older_than: Duration) -> Result<(), CutError> {
+        self.with_profiler(|profiler| profiler.cut(if_older_than, CUT_LIMIT)).unwrap_or(Err(CutError::Ended))
+    }
+
+    /// Changes the rate; `None` pauses.
+    pub fn set_frequency(&self, frequency_hz: Option<u32>) {
+        self.with_profiler(|profiler| profiler.set_frequency(frequency_hz));
+    }
+
+    /// The programs and maps in the kernel; `None` while not running. Blocks, for milliseconds.
+    #[must_use]
+    pub fn inspect(&self) -> Option<EbpfState> {
+        self.with_profiler(ContinuousProfiler::inspect).flatten()
+    }
+
+    /// What it has done so far.
+    #[must_use]
+    pub fn status(&self) -> RecorderStatus {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        RecorderStatus {
+            profiler: self.with_profiler(ContinuousProfiler::status).unwrap_or_default(),
+            kept_windows: count(&self.counts.kept_windows),
+            kept_samples: count(&self.counts.kept_samples),
+            lost_windows: count(&self.counts.lost_windows),
+            lost_samples: count(&self.counts.lost_samples),
+        }
+    }
+
+    /// Ends profiling and waits until the last window is kept. Blocks.
+    pub fn stop(&self) {
+        drop(self.profiler.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    fn with_profiler<T>(&self, ask: impl FnOnce(&ContinuousProfiler) -> T) -> Option<T> {
+        self.profiler.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(ask)
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.stop();
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+fn keep(windows: &Receiver<PendingWindow>, store: &dyn WindowStore, on_window: &OnWindow, counts: &Counts) {
+    for window in windows {
+        if let Some(profile) = window.profile() {
+            let (windows, samples) = match store.write_window(&profile) {
+                Ok(()) => (&counts.kept_windows, &counts.kept_samples),
+                Err(error) => {
+                    tracing::error!("a window of {} samples is lost: {error}", window.samples());
+                    (&counts.lost_windows, &counts.lost_samples)
+                }
+            };
+            windows.fetch_add(1, Ordering::Relaxed);
+            samples.fetch_add(window.samples(), Ordering::Relaxed);
+            on_window(Arc::new(profile));
+        }
+        window.is_kept();
+    }
+}
