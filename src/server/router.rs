@@ -19,7 +19,6 @@ use super::health;
 struct Description;
 
 /// The routes with their handlers, before the layers that every request goes through.
-#[must_use]
 pub fn router(app: Arc<App>) -> Router {
     let (router, _description) = OpenApiRouter::with_openapi(Description::openapi())
         .merge(health::routes())
