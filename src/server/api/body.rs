@@ -80,7 +80,8 @@ impl IntoResponse for Download {
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         if let Some(name) = &self.file_name
-            && let Ok(value) = HeaderValue::from_str(&format!("attachment; filename=\"{}\"", safe_file_name(name)))
+            && let Ok(value) =
+                HeaderValue::from_str(&format!("attachment; filename=\"{}\"", safe_file_name(name)))
         {
             headers.insert(header::CONTENT_DISPOSITION, value);
         }
@@ -193,7 +194,8 @@ mod tests {
 
     #[test]
     fn the_share_is_of_the_value_that_is_asked_for() {
-        let mut profile = Profile { value_types: vec![ValueType::new("cpu", "nanoseconds")], ..Profile::default() };
+        let mut profile =
+            Profile { value_types: vec![ValueType::new("cpu", "nanoseconds")], ..Profile::default() };
         assert_eq!(complete_share(&profile, 0), None);
         profile.label_sets = vec![vec![], vec![Label::text("unwind", "no_rule")]];
         profile.samples = vec![

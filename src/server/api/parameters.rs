@@ -47,7 +47,8 @@ impl Parameters {
         match text.parse() {
             Ok(number) if digits_only && (least..=most).contains(&number) => Ok(Some(number)),
             _ => {
-                let message = format!("{name}: a whole number from {least} to {most} is expected, not {text:?}");
+                let message =
+                    format!("{name}: a whole number from {least} to {most} is expected, not {text:?}");
                 Err(ApiError::invalid(name, message))
             }
         }
@@ -125,7 +126,8 @@ mod tests {
 
     #[test]
     fn numbers_have_no_sign_no_fraction_and_their_bounds() {
-        for text in ["", "0", "11", "-1", "%2B1", "1.0", "1e0", "0x1", " 1", "99999999999999999999999", "٣"] {
+        for text in ["", "0", "11", "-1", "%2B1", "1.0", "1e0", "0x1", " 1", "99999999999999999999999", "٣"]
+        {
             let query = format!("pid={text}");
             let parameters = Parameters::parse(Some(&query), KNOWN).unwrap();
             let error = parameters.number("pid", 1, 10).unwrap_err();

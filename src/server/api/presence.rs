@@ -57,7 +57,11 @@ fn what_there_is(app: &App, selector: &Selector, range: TimeRange) -> Result<Str
         });
     }
     let names: Vec<&str> = types.iter().map(|kept| kept.value_type.kind.as_str()).collect();
-    Ok(format!("nothing of type {} is kept of this range; there is: {}", selector.profile_type, names.join(", ")))
+    Ok(format!(
+        "nothing of type {} is kept of this range; there is: {}",
+        selector.profile_type,
+        names.join(", ")
+    ))
 }
 
 fn is_everything(selector: &Selector) -> bool {
@@ -145,8 +149,7 @@ mod tests {
 
     #[test]
     fn a_selector_reads_as_words() {
-        let selector =
-            Selector { pid: Some(4), thread: Some("a b".to_owned()), ..Selector::of_type("cpu") };
+        let selector = Selector { pid: Some(4), thread: Some("a b".to_owned()), ..Selector::of_type("cpu") };
         assert_eq!(described(&selector), "process 4 with thread \"a b\"");
     }
 }

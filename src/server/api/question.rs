@@ -68,8 +68,7 @@ pub fn catch_up(app: &App, range: TimeRange) {
 fn narrower(error: crate::store::StoreError) -> ApiError {
     let error = ApiError::from(error);
     if error.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE {
-        let message =
-            format!("{}: ask for a shorter range, one service, or one process", error.message());
+        let message = format!("{}: ask for a shorter range, one service, or one process", error.message());
         return ApiError::new(error.status(), message);
     }
     error

@@ -67,10 +67,14 @@ pub struct SelectorParameters {
 pub struct RangeParameters {
     /// Start: RFC 3339, Unix seconds, or so long ago (`-15m`, `-1h30m`). By default 15 minutes before `to`.
     /// Ranges widen to whole windows.
-    #[param(pattern = "^(now|-([0-9]{1,6}(ms|s|m|h|d|w))+|[0-9]{1,10}([.][0-9]{1,9})?|(19[7-9][0-9]|2[0-4][0-9][0-9])-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]{1,9})?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9]))$")]
+    #[param(
+        pattern = "^(now|-([0-9]{1,6}(ms|s|m|h|d|w))+|[0-9]{1,10}([.][0-9]{1,9})?|(19[7-9][0-9]|2[0-4][0-9][0-9])-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]{1,9})?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9]))$"
+    )]
     from: Option<String>,
     /// End, likewise. By default now.
-    #[param(pattern = "^(now|-([0-9]{1,6}(ms|s|m|h|d|w))+|[0-9]{1,10}([.][0-9]{1,9})?|(19[7-9][0-9]|2[0-4][0-9][0-9])-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]{1,9})?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9]))$")]
+    #[param(
+        pattern = "^(now|-([0-9]{1,6}(ms|s|m|h|d|w))+|[0-9]{1,10}([.][0-9]{1,9})?|(19[7-9][0-9]|2[0-4][0-9][0-9])-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]{1,9})?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9]))$"
+    )]
     to: Option<String>,
 }
 
@@ -111,7 +115,9 @@ fn profile_type(parameters: &Parameters) -> Result<String, ApiError> {
     // Whatever was uploaded has a name of its own.
     let is_name = |part: &str| {
         !part.is_empty()
-            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b':' | b'-'))
+            && part
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b':' | b'-'))
     };
     let (kind, unit) = asked.split_once('/').unwrap_or((asked, "count"));
     if !is_name(kind) || !is_name(unit) || asked.len() > MAX_TYPE_BYTES {
