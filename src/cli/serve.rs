@@ -11,6 +11,7 @@ use super::CommandError;
 use crate::config::{Configuration, Sources};
 use crate::kernel::KernelError;
 use crate::profile::SessionError;
+use crate::server::api::QueryGate;
 use crate::server::{App, Recorder, router};
 use crate::store::{Options, Retention, SqliteStore, WindowStore};
 
@@ -78,6 +79,7 @@ pub fn run(args: &Args) -> Result<(), CommandError> {
         sources,
         store,
         recorder,
+        queries: QueryGate::default(),
     });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -8,6 +8,7 @@
 //! [`App`] is what all handlers share. [`router`] is the one list of routes, from which `/openapi.json` is
 //! made as well; each area has a module with its own routes.
 
+pub mod api;
 mod error;
 mod health;
 mod recorder;

@@ -7,7 +7,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::App;
-use super::health;
+use super::{api, health};
 
 /// What `/openapi.json` says of the whole.
 #[derive(OpenApi)]
@@ -22,6 +22,7 @@ struct Description;
 pub fn router(app: Arc<App>) -> Router {
     let (router, _description) = OpenApiRouter::with_openapi(Description::openapi())
         .merge(health::routes())
+        .merge(api::routes())
         .with_state(app)
         .split_for_parts();
     router

@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime};
 use arc_swap::ArcSwap;
 
 use super::Recorder;
+use super::api::QueryGate;
 use crate::config::{Configuration, Sources};
 use crate::store::WindowStore;
 
@@ -23,6 +24,8 @@ pub struct App {
     pub store: Arc<dyn WindowStore>,
     /// The profiler and the writer of its windows; `None` with `agent.ebpf.enabled: false`.
     pub recorder: Option<Arc<Recorder>>,
+    /// What bounds how many queries run at once.
+    pub queries: QueryGate,
 }
 
 impl App {

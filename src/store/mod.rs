@@ -142,12 +142,14 @@ impl Selector {
 }
 
 /// How far the samples of an answer are told apart by their labels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Detail {
-    /// Not at all: equal stacks are one sample. What a flame graph needs, and the fastest.
+    /// Not at all: equal stacks are one sample. The fastest.
     Stacks,
     /// By `service`, `container_id` and `comm`.
     Series,
+    /// By the labels of these keys, whichever of them there are: what a flame graph shows.
+    Keys(Vec<String>),
     /// By all labels they were written with.
     #[default]
     Labels,
