@@ -13,6 +13,7 @@ mod health;
 mod recorder;
 mod router;
 mod state;
+mod ui;
 
 pub use error::ApiError;
 pub use recorder::{Recorder, RecorderStatus};

@@ -8,6 +8,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::App;
 use super::health;
+use super::ui;
 
 /// What `/openapi.json` says of the whole.
 #[derive(OpenApi)]
@@ -23,6 +24,7 @@ struct Description;
 pub fn router(app: Arc<App>) -> Router {
     let (router, _description) = OpenApiRouter::with_openapi(Description::openapi())
         .merge(health::routes())
+        .merge(ui::routes())
         .with_state(app)
         .split_for_parts();
     router
