@@ -14,6 +14,7 @@ mod health;
 mod recorder;
 mod router;
 mod state;
+mod ui;
 
 pub use error::ApiError;
 pub use recorder::{Recorder, RecorderStatus};

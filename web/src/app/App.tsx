@@ -15,6 +15,7 @@ import { nodeOfPath, nodePath } from '../flamegraph/nodepath';
 import { nextHit, parseQuery, placeOfHit, search, zoomToReveal, type SearchResult } from '../flamegraph/search';
 import { formatShare, formatValue } from '../flamegraph/values';
 import { neighbour } from '../flamegraph/view';
+import flame from './flame.svg';
 import { DetailPanel } from './DetailPanel';
 import { Help } from './Help';
 import { LoadError, loadGraph } from './load';
@@ -67,7 +68,7 @@ export function App(): JSX.Element {
 function Message(props: { readonly title: string; readonly text: string; readonly busy?: boolean }): JSX.Element {
   return (
     <main class="message" role={props.busy === true ? 'status' : 'alert'}>
-      <img src="./flame.svg" width="48" height="48" alt="" class={props.busy === true ? 'busy' : ''} />
+      <img src={flame} width="48" height="48" alt="" class={props.busy === true ? 'busy' : ''} />
       <h1>{props.title}</h1>
       {props.text !== '' && <p>{props.text}</p>}
     </main>
@@ -168,7 +169,7 @@ function Explorer(props: ExplorerProps): JSX.Element {
     <div class="page">
       <header class="bar">
         <a class="brand" href="#" title="Show everything">
-          <img src="./flame.svg" width="22" height="22" alt="" />
+          <img src={flame} width="22" height="22" alt="" />
           <span>spanflame</span>
         </a>
         <nav class="views" aria-label="View">
