@@ -27,6 +27,7 @@ pub mod folded;
 pub mod frame_text;
 pub mod otlp;
 pub mod otlp_attributes;
+mod otlp_dictionary;
 pub mod pprof;
 pub mod pprof_proto;
 pub mod speedscope;
