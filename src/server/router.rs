@@ -7,7 +7,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::App;
-use super::{api, health};
+use super::{api, debug_pprof, health};
 
 /// What `/openapi.json` says of the whole.
 #[derive(OpenApi)]
@@ -24,6 +24,7 @@ pub fn router(app: Arc<App>) -> Router {
     let (router, _description) = OpenApiRouter::with_openapi(Description::openapi())
         .merge(health::routes())
         .merge(api::routes())
+        .merge(debug_pprof::routes())
         .with_state(app)
         .split_for_parts();
     router
