@@ -12,6 +12,7 @@ use crate::config::{Configuration, Sources};
 use crate::kernel::KernelError;
 use crate::profile::SessionError;
 use crate::server::api::QueryGate;
+use crate::server::debug_pprof::DebugState;
 use crate::server::{App, Recorder, router};
 use crate::store::{Options, Retention, SqliteStore, WindowStore};
 
@@ -80,6 +81,7 @@ pub fn run(args: &Args) -> Result<(), CommandError> {
         store,
         recorder,
         queries: QueryGate::default(),
+        debug: DebugState::default(),
     });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

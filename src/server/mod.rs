@@ -9,6 +9,7 @@
 //! made as well; each area has a module with its own routes.
 
 pub mod api;
+pub mod debug_pprof;
 mod error;
 mod health;
 mod recorder;

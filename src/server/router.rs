@@ -7,7 +7,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::App;
-use super::{api, health, ui};
+use super::{api, debug_pprof, health, ui};
 
 /// What `/openapi.json` says of the whole.
 #[derive(OpenApi)]
@@ -24,6 +24,7 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(health::routes())
         .merge(api::routes())
         .merge(ui::routes())
+        .merge(debug_pprof::routes())
         .with_state(app)
         .split_for_parts();
     router

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 
 use super::Recorder;
 use super::api::QueryGate;
+use super::debug_pprof::DebugState;
 use crate::config::{Configuration, Sources};
 use crate::store::WindowStore;
 
@@ -26,6 +27,8 @@ pub struct App {
     pub recorder: Option<Arc<Recorder>>,
     /// What bounds how many queries run at once.
     pub queries: QueryGate,
+    /// What bounds captures for `/debug/pprof/`.
+    pub debug: DebugState,
 }
 
 impl App {

@@ -117,7 +117,8 @@ impl TimeRange {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Selector {
     /// Name of a value type, `cpu` or `cpu/nanoseconds`: profiles that show it by default, or have it
-    /// beside others. `samples` only selects profiles that have nothing better, since all have it.
+    /// beside others. `samples`, which all have, selects profiles of `cpu` and those that have nothing
+    /// better.
     pub profile_type: String,
     /// Label `service`; the empty text selects samples that have none.
     pub service: Option<String>,

@@ -331,7 +331,7 @@ impl Drawing {
 }
 
 /// What could not be written: too large is the client's to narrow, anything else is ours.
-pub(super) fn export_error(error: ExportError) -> ApiError {
+pub fn export_error(error: ExportError) -> ApiError {
     match error {
         ExportError::TooLarge { table, limit } => {
             let message = format!(

@@ -5,13 +5,13 @@
 //! outside of [`gate`], which bounds how many run at once.
 
 mod body;
-mod flamegraph;
+pub mod flamegraph;
 mod functions;
 pub mod gate;
 mod lists;
 pub mod moment;
 pub mod parameters;
-mod presence;
+pub mod presence;
 pub mod question;
 pub mod selector;
 mod timeline;
@@ -23,7 +23,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::App;
-pub use body::{Download, complete_share};
+pub use body::{Download, accepts_gzip, complete_share};
 pub use gate::QueryGate;
 
 /// The routes of this module.

@@ -8,7 +8,7 @@ use crate::store::{Selector, TimeRange};
 use super::moment::{now_unix_ns, rfc3339};
 
 /// The types that this host's own profiler keeps, under all their names.
-const OWN_TYPES: [&str; 2] = ["cpu", "cpu/nanoseconds"];
+const OWN_TYPES: [&str; 4] = ["cpu", "cpu/nanoseconds", "samples", "samples/count"];
 
 /// Whether something that was not found in the windows of a range was there all the same and slept. Asks
 /// `/proc`: blocks, some tens of microseconds for each process.

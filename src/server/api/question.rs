@@ -79,11 +79,17 @@ fn nothing(selector: &Selector, range: TimeRange) -> Profile {
     let (start_unix_ns, duration_ns) = (range.from_unix_ns, range.to_unix_ns - range.from_unix_ns);
     let (kind, unit) = match selector.profile_type.split_once('/') {
         Some((kind, unit)) => (kind, unit),
-        None if matches!(selector.profile_type.as_str(), "cpu" | "offcpu" | "wall" | "lock" | "gpu") => {
-            (selector.profile_type.as_str(), "nanoseconds")
-        }
-        None => (selector.profile_type.as_str(), "count"),
+        None => match selector.profile_type.as_str() {
+            kind @ ("cpu" | "offcpu" | "wall" | "lock" | "gpu") => (kind, "nanoseconds"),
+            kind => (kind, "count"),
+        },
     };
-    let value_types = vec![ValueType::new("samples", "count"), ValueType::new(kind, unit)];
-    Profile { value_types, default_value: 1, start_unix_ns, duration_ns, ..Profile::default() }
+    let mut value_types = vec![ValueType::new("samples", "count"), ValueType::new("cpu", "nanoseconds")];
+    let asked = ValueType::new(kind, unit);
+    let default_value = value_types.iter().position(|known| *known == asked).unwrap_or_else(|| {
+        value_types.truncate(1);
+        value_types.push(asked);
+        1
+    });
+    Profile { value_types, default_value, start_unix_ns, duration_ns, ..Profile::default() }
 }
