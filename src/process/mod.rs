@@ -12,6 +12,7 @@ mod mapped_file;
 pub mod mapping_list;
 pub mod objects;
 pub mod proc_maps;
+mod service_name;
 pub mod table;
 mod task_state;
 
