@@ -8,6 +8,8 @@
 mod endings;
 pub mod identity;
 pub mod image;
+pub mod listening;
+pub mod living;
 mod mapped_file;
 pub mod mapping_list;
 pub mod objects;
@@ -17,6 +19,8 @@ pub mod table;
 mod task_state;
 
 pub use image::Image;
+pub use listening::ListeningPorts;
+pub use living::{LivingProcess, living_process, living_processes};
 pub use mapped_file::FileNumbers;
 pub use mapping_list::{ExecutableMapping, MappingContent, MappingList};
 pub use objects::{ObjectRegistry, RegisteredObject};
