@@ -10,5 +10,8 @@ pub mod exposition;
 mod family;
 mod histogram;
 
+pub mod memory;
+pub mod own_process;
+
 pub use family::{Exemplar, Family, Kind, Sample, Value};
 pub use histogram::{Histogram, HistogramSnapshot};

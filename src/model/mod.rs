@@ -6,6 +6,7 @@
 pub mod outcome;
 pub mod profile;
 pub mod raw;
+pub mod rfc3339;
 pub mod slice_interner;
 
 pub use outcome::Outcome;

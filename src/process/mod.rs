@@ -20,7 +20,7 @@ mod task_state;
 
 pub use image::Image;
 pub use listening::ListeningPorts;
-pub use living::{LivingProcess, living_process, living_processes};
+pub use living::{LivingProcess, LivingThread, living};
 pub use mapped_file::FileNumbers;
 pub use mapping_list::{ExecutableMapping, MappingContent, MappingList};
 pub use objects::{ObjectRegistry, RegisteredObject};
