@@ -8,6 +8,7 @@
 mod endings;
 pub mod identity;
 pub mod image;
+pub mod listening;
 pub mod living;
 mod mapped_file;
 pub mod mapping_list;
@@ -18,6 +19,7 @@ pub mod table;
 mod task_state;
 
 pub use image::Image;
+pub use listening::ListeningPorts;
 pub use living::{LivingProcess, LivingThread, living};
 pub use mapped_file::FileNumbers;
 pub use mapping_list::{ExecutableMapping, MappingContent, MappingList};

@@ -82,6 +82,8 @@ pub struct ProfilerStatus {
     pub lost: BTreeMap<&'static str, u64>,
     /// Samples that arrived and whose window found no room, by reason, likewise.
     pub dropped: BTreeMap<&'static str, u64>,
+    /// Records about processes that were read.
+    pub process_records: u64,
     /// Records about processes that the kernel could not deliver.
     pub process_records_lost: u64,
     /// Windows that were handed on.
@@ -205,6 +207,7 @@ impl Default for ProfilerStatus {
             arrived: 0,
             lost: zero(&[reason::RING_BUFFER_FULL, reason::NO_SCRATCH_MEMORY, reason::MALFORMED_EVENT]),
             dropped: zero(&[reason::NAMING_QUEUE_FULL, reason::WINDOW_QUEUE_FULL]),
+            process_records: 0,
             process_records_lost: 0,
             windows: 0,
             ring_buffer_bytes: 0,

@@ -56,6 +56,7 @@ pub(super) struct Worker {
 struct Past {
     counters: Counters,
     arrived: u64,
+    process_records: u64,
     process_records_lost: u64,
 }
 
@@ -226,7 +227,8 @@ impl Worker {
     /// Brings the counters of the status up to date.
     fn publish(&mut self) {
         let mut counters = self.past.counters;
-        let (mut arrived, mut records_lost) = (self.past.arrived, self.past.process_records_lost);
+        let (mut records, mut records_lost) = (self.past.process_records, self.past.process_records_lost);
+        let mut arrived = self.past.arrived;
         let (mut ring, mut maps) = (0, 0);
         if let Some(running) = &mut self.running {
             running.status_due = Instant::now() + STATUS_INTERVAL;
@@ -235,6 +237,7 @@ impl Worker {
                 Err(error) => tracing::debug!("the sampler's counters cannot be read: {error}"),
             }
             arrived += running.arrived_before + running.collector.aggregate().samples();
+            records += running.session.received_records();
             records_lost += running.session.lost_records();
             (ring, maps) = (running.ring_buffer_bytes.into(), running.session.map_bytes());
         }
@@ -244,6 +247,7 @@ impl Worker {
             status.lost.insert(reason::RING_BUFFER_FULL, counters.lost_ring_full);
             status.lost.insert(reason::NO_SCRATCH_MEMORY, counters.lost_no_scratch);
             status.lost.insert(reason::MALFORMED_EVENT, counters.malformed);
+            status.process_records = records;
             status.process_records_lost = records_lost;
             (status.ring_buffer_bytes, status.map_bytes) = (ring, maps);
         });
@@ -256,6 +260,7 @@ impl Past {
             self.counters = sum(&self.counters, &counters);
         }
         self.arrived += running.arrived_before;
+        self.process_records += running.session.received_records();
         self.process_records_lost += running.session.lost_records();
     }
 }
