@@ -7,6 +7,7 @@ mod narrowing;
 pub mod outcome;
 pub mod profile;
 pub mod raw;
+pub mod rfc3339;
 pub mod slice_interner;
 
 pub use outcome::Outcome;

@@ -89,6 +89,8 @@ pub struct ProfilerStatus {
     pub lost: BTreeMap<&'static str, u64>,
     /// Samples that arrived and whose window found no room, by reason, likewise.
     pub dropped: BTreeMap<&'static str, u64>,
+    /// Records about processes that were read.
+    pub process_records: u64,
     /// Records about processes that the kernel could not deliver.
     pub process_records_lost: u64,
     /// Windows that were handed on.
@@ -227,6 +229,7 @@ impl Default for ProfilerStatus {
             arrived: 0,
             lost: zero(&[RING_BUFFER_FULL, NO_SCRATCH_MEMORY, MALFORMED_EVENT]),
             dropped: zero(&[NAMING_QUEUE_FULL, WINDOW_QUEUE_FULL]),
+            process_records: 0,
             process_records_lost: 0,
             windows: 0,
             ring_buffer_bytes: 0,
@@ -265,6 +268,7 @@ struct Worker {
 struct Past {
     counters: Counters,
     arrived: u64,
+    process_records: u64,
     process_records_lost: u64,
 }
 
@@ -432,7 +436,8 @@ impl Worker {
     /// Brings the counters of the status up to date.
     fn publish(&mut self) {
         let mut counters = self.past.counters;
-        let (mut arrived, mut records_lost) = (self.past.arrived, self.past.process_records_lost);
+        let (mut records, mut records_lost) = (self.past.process_records, self.past.process_records_lost);
+        let mut arrived = self.past.arrived;
         let (mut ring, mut maps) = (0, 0);
         if let Some(running) = &mut self.running {
             running.status_due = Instant::now() + STATUS_INTERVAL;
@@ -441,6 +446,7 @@ impl Worker {
                 Err(error) => tracing::debug!("the sampler's counters cannot be read: {error}"),
             }
             arrived += running.arrived_before + running.collector.aggregate().samples();
+            records += running.session.received_records();
             records_lost += running.session.lost_records();
             (ring, maps) = (running.ring_buffer_bytes.into(), running.session.map_bytes());
         }
@@ -450,6 +456,7 @@ impl Worker {
             status.lost.insert(RING_BUFFER_FULL, counters.lost_ring_full);
             status.lost.insert(NO_SCRATCH_MEMORY, counters.lost_no_scratch);
             status.lost.insert(MALFORMED_EVENT, counters.malformed);
+            status.process_records = records;
             status.process_records_lost = records_lost;
             (status.ring_buffer_bytes, status.map_bytes) = (ring, maps);
         });
@@ -462,6 +469,7 @@ impl Past {
             self.counters = sum(&self.counters, &counters);
         }
         self.arrived += running.arrived_before;
+        self.process_records += running.session.received_records();
         self.process_records_lost += running.session.lost_records();
     }
 }

@@ -42,7 +42,7 @@ struct Counts {
 }
 
 /// What became of the windows, and what the profiler does.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RecorderStatus {
     /// The profiler's own.
     pub profiler: ProfilerStatus,

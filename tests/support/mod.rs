@@ -9,6 +9,7 @@ pub mod folded;
 pub mod pprof_text;
 pub mod program;
 pub mod recording;
+pub mod server;
 pub mod servers;
 
 use std::fs::{File, OpenOptions};
