@@ -15,6 +15,7 @@ mod folded;
 mod frame_kind;
 mod otlp;
 pub mod otlp_json;
+mod otlp_request;
 mod pprof;
 mod speedscope;
 mod wire;
@@ -25,6 +26,8 @@ use std::path::{Path, PathBuf};
 
 use crate::export::Format;
 use crate::model::Profile;
+
+pub use otlp_request::{ReceivedProfiles, Rejected, read_request};
 
 /// How much of anything a file may ask for. The defaults suit a file that its owner names on the
 /// command line (a hostile one may take a few gigabytes before it is refused); a server sets less.
