@@ -161,7 +161,9 @@ fn belong_together(scope: &proto::ScopeProfiles) -> bool {
     says_order && (2..=16).contains(&scope.profiles.len())
 }
 
-fn is_plausible(start_unix_ns: u64, duration_ns: u64, now_unix_ns: u64) -> bool {
+/// Whether a profile can be of this time, now being `now_unix_ns`.
+#[must_use]
+pub fn is_plausible(start_unix_ns: u64, duration_ns: u64, now_unix_ns: u64) -> bool {
     duration_ns <= MAX_DURATION_NS
         && start_unix_ns >= now_unix_ns.saturating_sub(MAX_AGE_NS)
         && start_unix_ns.saturating_add(duration_ns) <= now_unix_ns.saturating_add(MAX_FUTURE_NS)
