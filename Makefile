@@ -11,6 +11,8 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E env PATH="$(PATH)")
 
 BINARY := target/release/spanflame
+LISTEN ?= 127.0.0.1:19090
+DATA_DIR ?= target/data
 PICTURE ?= spanflame.svg
 DURATION ?= 10s
 FUZZ_SECONDS ?= 60
@@ -18,11 +20,12 @@ FUZZ_SECONDS ?= 60
 # Our C. vmlinux.h is an extract of the kernel's own types and keeps their form.
 C_FILES := $(shell git ls-files 'bpf/*.c' 'bpf/*.h' 'fixtures/*.c' 'fixtures/*.h' 'fixtures/*.cc' 'fixtures/*.cpp' 'tests/*.c' | grep -v vmlinux.h)
 
-.PHONY: setup setup-test setup-fuzz page run test bench lint fmt fuzz help
+.PHONY: setup setup-test setup-fuzz page binary run record test bench lint fmt fuzz help
 
 help:
 	@echo 'make setup       get what building needs (clang, libelf, zlib, ...); nothing when it is there'
-	@echo 'make run         record this whole host for $(DURATION) into $(PICTURE)'
+	@echo 'make run         build everything and serve this host on http://$(LISTEN)/, windows in $(DATA_DIR)'
+	@echo 'make record      record this whole host for $(DURATION) into $(PICTURE)'
 	@echo 'make page        build the page that the server shows, into web/dist'
 	@echo 'make test        everything that is tested, with what that needs'
 	@echo 'make bench       what is measured, beside its budget; BENCH="--quick" and others: benches/run'
@@ -55,9 +58,14 @@ web/node_modules/.package-lock.json: web/package.json web/package-lock.json
 	    exit 1; }
 	@touch $@
 
-run: setup
+binary: setup
 	@$(MAKE) --no-print-directory page
 	cargo build --release
+
+run: binary
+	$(AS_ROOT) $(BINARY) serve --listen $(LISTEN) --data-dir $(DATA_DIR)
+
+record: binary
 	$(AS_ROOT) $(BINARY) record --duration $(DURATION) -o $(PICTURE)
 	@echo "flame graph: file://$(abspath $(PICTURE))"
 

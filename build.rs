@@ -1,7 +1,10 @@
-//! Compiles the BPF programs: one object a program file, and Rust types from the sampler's BTF.
+//! Compiles the BPF programs: one object a program file, and Rust types from the sampler's BTF. Notes which
+//! commit is built, and when.
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::SystemTime;
 
 use libbpf_cargo::SkeletonBuilder;
 
@@ -21,6 +24,30 @@ fn compile(name: &str, out: &Path) -> SkeletonBuilder {
     builder
 }
 
+/// `SPANFLAME_COMMIT` (short, empty where there is no repository) and `SPANFLAME_BUILT_UNIX_S`, for `/status`.
+/// A build of the same source is the same with `SOURCE_DATE_EPOCH` (reproducible-builds.org).
+fn note_build() {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").args(arguments).output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+        (output.status.success() && !text.is_empty()).then_some(text)
+    };
+    let commit = git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_default();
+    // Changes with every commit and checkout; in a worktree it is elsewhere than .git/HEAD.
+    for file in ["HEAD", "logs/HEAD"] {
+        if let Some(path) = git(&["rev-parse", "--git-path", file])
+            && Path::new(&path).exists()
+        {
+            println!("cargo:rerun-if-changed={path}");
+        }
+    }
+    let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let given = env::var("SOURCE_DATE_EPOCH").ok().and_then(|seconds| seconds.trim().parse().ok());
+    println!("cargo:rustc-env=SPANFLAME_COMMIT={commit}");
+    println!("cargo:rustc-env=SPANFLAME_BUILT_UNIX_S={}", given.unwrap_or_else(now));
+    println!("cargo:rerun-if-env-changed=SOURCE_DATE_EPOCH");
+}
+
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     compile("sample", &out)
@@ -37,4 +64,5 @@ fn main() {
     println!("cargo:rerun-if-env-changed=CLANG");
     // The page is embedded, with the files that are there when this crate is compiled.
     println!("cargo:rerun-if-changed=web/dist");
+    note_build();
 }

@@ -2,6 +2,11 @@
 
 use std::process::ExitCode;
 
+/// Counts what is allocated, for `/debug/vars`.
+#[global_allocator]
+static ALLOCATOR: spanflame::metrics::memory::CountingAllocator =
+    spanflame::metrics::memory::CountingAllocator;
+
 fn main() -> ExitCode {
     spanflame::cli::main()
 }

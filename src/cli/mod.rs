@@ -6,8 +6,10 @@
 pub mod completion;
 pub mod config;
 pub mod convert;
+mod descriptors;
 pub mod doctor;
 pub mod error;
+pub mod logging;
 pub mod man;
 pub mod record;
 pub mod serve;
@@ -42,10 +44,12 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     let started = Instant::now();
-    let filter = tracing_subscriber::EnvFilter::try_from_env("SPANFLAME_LOG_LEVEL")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let outcome = match CommandLine::parse().command {
+    let command = CommandLine::parse().command;
+    // The server's log is as its configuration says, which is not read yet.
+    if !matches!(command, Command::Serve(_)) {
+        logging::begin_plain();
+    }
+    let outcome = match command {
         Command::Serve(args) => serve::run(&args),
         Command::Record(args) => record::run(&args, started),
         Command::Convert(args) => convert::run(args),

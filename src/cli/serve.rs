@@ -1,18 +1,27 @@
 //! `spanflame serve`: the server that people leave running.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 
-use super::CommandError;
-use crate::config::{Configuration, Sources};
+use super::descriptors::raise_descriptor_limit;
+use super::{CommandError, logging};
+use crate::config::{Configuration, ListenAddress, Sources};
 use crate::kernel::KernelError;
 use crate::profile::SessionError;
-use crate::server::{App, Recorder, router};
-use crate::store::{Options, Retention, SqliteStore, WindowStore};
+use crate::server::api::QueryGate;
+use crate::server::debug_pprof::DebugState;
+use crate::server::{App, Recorder, RequestCounts, connections, frequency_of, retention_of, router};
+use crate::store::{Options, SqliteStore, WindowStore};
+
+/// How long requests may take that are being answered when it is time to end.
+const FINISH_LIMIT: Duration = Duration::from_secs(10);
 
 /// Profile this host and serve what was seen: UI, API, downloads, metrics
 #[derive(Debug, clap::Args)]
@@ -62,10 +71,24 @@ impl Args {
 pub fn run(args: &Args) -> Result<(), CommandError> {
     let sources = args.sources()?;
     let loaded = sources.load().map_err(|errors| CommandError::Usage(anyhow::Error::from(errors)))?;
+    let configuration = loaded.configuration;
+    let log = &configuration.spanflame;
+    let set_log_level = logging::begin(log.log_format, log.log_level, None);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    let configuration = loaded.configuration;
+    raise_descriptor_limit();
+    // What can be refused comes first, so that nothing has begun that would have to be taken back.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("server")
+        .enable_all()
+        .build()
+        .context("cannot start the threads of the server")?;
+    let listener = match configuration.self_telemetry.enabled {
+        true => Some(runtime.block_on(listen(&configuration.self_telemetry.listen))?),
+        false => None,
+    };
     let store = open_store(&configuration)?;
     let recorder = match configuration.agent.ebpf.enabled {
         true => Some(Arc::new(start_recorder(&configuration, &store)?)),
@@ -76,57 +99,101 @@ pub fn run(args: &Args) -> Result<(), CommandError> {
         started_at: SystemTime::now(),
         configuration: ArcSwap::from_pointee(configuration),
         sources,
+        reloading: Mutex::new(()),
+        set_log_level,
         store,
         recorder,
+        queries: QueryGate::default(),
+        debug: DebugState::default(),
+        requests: RequestCounts::default(),
+        connections: Arc::default(),
     });
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .context("cannot start the threads of the server")?;
-    runtime.block_on(serve(Arc::clone(&app)))?;
-    if let Some(recorder) = &app.recorder {
-        recorder.stop();
-    }
+    runtime.block_on(serve(&app, listener))?;
+    end(&app);
     Ok(())
 }
 
-async fn serve(app: Arc<App>) -> Result<(), CommandError> {
-    let listen = app.configuration().self_telemetry.listen.clone();
+/// After the last request: the open window is kept, then what waits is sent.
+fn end(app: &App) {
+    if let Some(recorder) = &app.recorder {
+        recorder.stop();
+    }
+    app.end_exports();
+    tracing::info!("Ended");
+}
+
+async fn listen(listen: &ListenAddress) -> Result<TcpListener, CommandError> {
     let addresses = listen
         .socket_addresses()
         .with_context(|| format!("self_telemetry.listen: {listen} cannot be resolved"))
         .map_err(CommandError::Usage)?;
-    let listener = tokio::net::TcpListener::bind(addresses.as_slice())
+    let listener = TcpListener::bind(addresses.as_slice())
         .await
         .with_context(|| format!("cannot listen on {listen}"))?;
-    let address = listener.local_addr().context("cannot tell what was bound")?;
-    println!("http://{address}/");
-    axum::serve(listener, router(app))
-        .with_graceful_shutdown(told_to_end())
-        .await
-        .context("the server has failed")?;
+    Ok(listener)
+}
+
+/// Answers requests until a signal says that it is time to end.
+async fn serve(app: &Arc<App>, listener: Option<TcpListener>) -> Result<(), CommandError> {
+    let signals = Signals::begin().context("cannot wait for signals")?;
+    let (end, ends) = watch::channel(false);
+    let serving = match listener {
+        Some(listener) => {
+            let address = listener.local_addr().context("cannot tell what was bound")?;
+            let router = router(app).context("the description of the API cannot be written")?;
+            let counts = Arc::clone(&app.connections);
+            let serving = tokio::spawn(connections::serve(listener, router, counts, ends, FINISH_LIMIT));
+            println!("http://{address}/");
+            tracing::info!(address = %address, version = env!("CARGO_PKG_VERSION"), "Serving");
+            Some(serving)
+        }
+        None => None,
+    };
+    signals.until_told_to_end(app).await;
+    tracing::info!("Ending");
+    // Nobody is left to hear it only if the server has ended already.
+    let _ = end.send(true);
+    if let Some(serving) = serving {
+        serving.await.context("the server has failed")?;
+    }
     Ok(())
 }
 
-async fn told_to_end() {
-    let mut terminate = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        Ok(terminate) => terminate,
-        Err(error) => {
-            tracing::warn!("SIGTERM ends this without a last window: {error}");
-            return std::future::pending().await;
+struct Signals {
+    hang_up: Signal,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// From now on they do not end the process.
+    fn begin() -> std::io::Result<Self> {
+        Ok(Self {
+            hang_up: signal(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// `SIGHUP` reloads; `SIGINT` and `SIGTERM` end it.
+    async fn until_told_to_end(mut self, app: &Arc<App>) {
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return,
+                _ = self.terminate.recv() => return,
+                Some(()) = self.hang_up.recv() => {
+                    let app = Arc::clone(app);
+                    // Whatever becomes of it is in the log.
+                    let _ = tokio::task::spawn_blocking(move || app.reload_and_log().map(drop)).await;
+                }
+            }
         }
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
     }
 }
 
 fn open_store(configuration: &Configuration) -> Result<Arc<dyn WindowStore>, CommandError> {
-    let storage = &configuration.storage;
-    let mut options = Options::new(storage.dir.as_path());
-    options.retention = Retention { max_age: storage.max_age.get(), max_bytes: storage.max_bytes.get() };
+    let mut options = Options::new(configuration.storage.dir.as_path());
+    options.retention = retention_of(configuration);
     let store = SqliteStore::open(options).context("cannot open the store")?;
     Ok(Arc::new(store))
 }
@@ -135,9 +202,7 @@ fn start_recorder(
     configuration: &Configuration,
     store: &Arc<dyn WindowStore>,
 ) -> Result<Recorder, CommandError> {
-    let profiling = &configuration.agent.profiling;
-    let frequency_hz =
-        profiling.enabled.then(|| u32::try_from(profiling.sample_rate.get()).unwrap_or(u32::MAX));
+    let frequency_hz = frequency_of(configuration);
     Recorder::start(frequency_hz, Arc::clone(store), Box::new(|_| {})).map_err(|error| match error {
         SessionError::Kernel(kernel) if KernelError::is_not_permitted(&kernel) => {
             CommandError::NotPermitted(anyhow::Error::from(kernel))

@@ -1,7 +1,10 @@
 //! What a reload changes.
 
+use super::error::ConfigurationErrors;
+use super::rules::Rules;
 use super::schema::Configuration;
 use super::section::{Effect, all_keys};
+use super::sources::Loaded;
 
 /// A key whose value is another one now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +27,37 @@ pub fn changed_keys(old: &Configuration, new: &Configuration) -> Vec<ChangedKey>
         .filter(|(old, new)| !old.value.equals(new.value))
         .map(|(old, _)| ChangedKey { key: old.path, effect: old.facts.effect })
         .collect()
+}
+
+/// What is in effect after a reload: the new values, and for keys that take a restart those of before.
+///
+/// # Errors
+/// What is wrong with that mixture, though each side by itself is right: authentication that is taken away
+/// while the listener stays where others reach it.
+pub fn after_reload(running: &Configuration, loaded: &Loaded) -> Result<Configuration, ConfigurationErrors> {
+    // The walk over the table is one for reading and writing, and wants what it may write to.
+    let (mut running, mut mixture) = (running.clone(), loaded.configuration.clone());
+    for (before, after) in all_keys(&mut running).into_iter().zip(all_keys(&mut mixture)) {
+        if after.facts.effect == Effect::Restart {
+            after.value.set_from(before.value);
+        }
+    }
+    let mut rules = Rules {
+        configuration: &mixture,
+        origins: &loaded.origins,
+        failed: &[],
+        problems: Vec::new(),
+        warnings: Vec::new(),
+    };
+    rules.check();
+    if rules.problems.is_empty() {
+        return Ok(mixture);
+    }
+    let mut problems = rules.problems;
+    for problem in &mut problems {
+        problem.message.push_str(" (with what is in effect until a restart)");
+    }
+    Err(ConfigurationErrors { problems, further: 0 })
 }
 
 #[cfg(test)]
@@ -69,5 +103,25 @@ mod tests {
         assert_eq!(changed.len(), 1);
         assert_eq!(changed[0].key, "self_telemetry.auth.bearer_token");
         assert!(!format!("{changed:?}").contains("token\": \"one"));
+    }
+
+    #[test]
+    fn keys_that_take_a_restart_stay_as_they_are() {
+        let load = |text| Sources::load_text(text, &[]).expect("valid");
+        let running = load("self_telemetry: {listen: '127.0.0.1:1', path: /m}\n").configuration;
+        let loaded = load("self_telemetry: {listen: '127.0.0.1:2'}\nspanflame: {log_level: debug}\n");
+        let after = after_reload(&running, &loaded).expect("valid together");
+        assert_eq!(after.self_telemetry.listen, running.self_telemetry.listen);
+        assert_eq!(after.self_telemetry.path, running.self_telemetry.path);
+        assert_eq!(after.spanflame.log_level, crate::config::LogLevel::Debug);
+    }
+
+    #[test]
+    fn authentication_stays_while_the_listener_can_be_reached_from_elsewhere() {
+        let load = |text| Sources::load_text(text, &[]).expect("valid");
+        let running = load("self_telemetry: {listen: ':1', auth: {enabled: true, bearer_token: x}}\n");
+        let loaded = load("self_telemetry: {listen: '127.0.0.1:1'}\n");
+        let errors = after_reload(&running.configuration, &loaded).expect_err("open to all until a restart");
+        assert!(errors.to_string().contains("until a restart"), "{errors}");
     }
 }

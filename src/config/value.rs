@@ -58,6 +58,8 @@ pub(super) trait Value {
     fn set_from_text(&mut self, text: &str) -> Result<(), String>;
     fn to_json(&self) -> Json;
     fn equals(&self, other: &dyn Value) -> bool;
+    /// Takes the value of another key of the same type; of another type, nothing.
+    fn set_from(&mut self, other: &dyn Value);
     fn as_any(&self) -> &dyn Any;
 }
 
@@ -82,6 +84,12 @@ impl<T: KeyType> Value for T {
 
     fn equals(&self, other: &dyn Value) -> bool {
         other.as_any().downcast_ref::<T>() == Some(self)
+    }
+
+    fn set_from(&mut self, other: &dyn Value) {
+        if let Some(other) = other.as_any().downcast_ref::<T>() {
+            self.clone_from(other);
+        }
     }
 
     fn as_any(&self) -> &dyn Any {

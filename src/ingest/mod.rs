@@ -14,6 +14,7 @@ mod bytes;
 mod folded;
 mod frame_kind;
 mod otlp;
+pub mod otlp_json;
 mod pprof;
 mod speedscope;
 mod wire;

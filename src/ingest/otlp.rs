@@ -386,9 +386,10 @@ impl Reader<'_> {
         let mut frames = Vec::with_capacity(location.lines.len());
         for line in &location.lines {
             row_of(&dictionary.function_table, line.function_index, "function", place)?;
-            let function = our_row(line.function_index)
-                .ok_or_else(|| malformed(place(), "a line without a function".to_owned()))?;
-            frames.push(Frame { function, line: u32::try_from(line.line).unwrap_or(0) });
+            // Row 0 is no function: the line says nothing that could be shown.
+            if let Some(function) = our_row(line.function_index) {
+                frames.push(Frame { function, line: u32::try_from(line.line).unwrap_or(0) });
+            }
         }
         let mut kind = None;
         for &index in &location.attribute_indices {

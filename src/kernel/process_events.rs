@@ -72,6 +72,7 @@ pub struct ProcessEvents {
     epoll: OwnedFd,
     /// Read, but newer than what other CPUs' rings were read for.
     held: Vec<ProcessEvent>,
+    received: u64,
     lost: u64,
     malformed: u64,
 }
@@ -96,7 +97,7 @@ impl ProcessEvents {
                 .map_err(system("wait for process records"))?;
             rings.push(ring);
         }
-        Ok(Self { rings, epoll, held: Vec::new(), lost: 0, malformed: 0 })
+        Ok(Self { rings, epoll, held: Vec::new(), received: 0, lost: 0, malformed: 0 })
     }
 
     /// Becomes readable when there are records.
@@ -117,9 +118,10 @@ impl ProcessEvents {
         events.append(&mut self.held);
         for ring in &mut self.rings {
             // A record that reports losses has the place of its neighbours, not a time of its own.
-            let (lost, malformed) = (&mut self.lost, &mut self.malformed);
+            let (received, lost, malformed) = (&mut self.received, &mut self.lost, &mut self.malformed);
             let sound = ring.drain(&mut |record| match decode(record) {
                 Decoded::Event(event) => {
+                    *received += u64::from(event.time_ns().is_some());
                     if let ProcessEvent::Lost { count } = &event {
                         *lost = lost.saturating_add(*count);
                     }
@@ -145,6 +147,12 @@ impl ProcessEvents {
     #[must_use]
     pub fn holds_back(&self) -> bool {
         !self.held.is_empty()
+    }
+
+    /// Records of something that happened to a process that were read; those of losses are none.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received
     }
 
     /// Records that the kernel could not store because a ring was full.

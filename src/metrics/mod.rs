@@ -6,6 +6,12 @@
 //! Parts count in their own structures, close to what happens; a page of metrics is put together from all
 //! of them when it is asked for. So there is nothing to register and nothing to forget.
 
+pub mod exposition;
+mod family;
 mod histogram;
 
+pub mod memory;
+pub mod own_process;
+
+pub use family::{Exemplar, Family, Kind, Sample, Value};
 pub use histogram::{Histogram, HistogramSnapshot};

@@ -3,9 +3,11 @@
 //! Comes in: nothing. Goes out: types that every other folder shares.
 //! Never: I/O, locks, clocks, or knowledge of BPF, ELF, databases or HTTP.
 
+mod narrowing;
 pub mod outcome;
 pub mod profile;
 pub mod raw;
+pub mod rfc3339;
 pub mod slice_interner;
 
 pub use outcome::Outcome;

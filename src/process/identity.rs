@@ -8,13 +8,16 @@
 use std::fs::File;
 use std::io::Read;
 
+use super::service_name;
+
 /// Environments and cgroup files beyond this are cut: nothing that we look for stands that far back.
 const MAX_PROC_FILE_BYTES: u64 = 1 << 20;
 
 /// What is known of a process beyond its number.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Identity {
-    /// `OTEL_SERVICE_NAME`, else `service.name` of `OTEL_RESOURCE_ATTRIBUTES`, or empty.
+    /// What the process, its unit or its script is called ([`super::service_name`]), or empty: then it is
+    /// known by its executable.
     pub service: String,
     /// Container id, 64 hex digits, or empty.
     pub container_id: String,
@@ -24,9 +27,16 @@ impl Identity {
     /// Reads what `/proc` says of process `pid` now. What cannot be read stays empty.
     #[must_use]
     pub fn read(pid: u32) -> Self {
-        let service = service_of_environment(&read_bounded(pid, "environ")).unwrap_or_default();
-        let container_id = container_of_cgroup(&read_bounded(pid, "cgroup")).unwrap_or_default();
-        Self { service, container_id }
+        let program = || {
+            let executable = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+            service_name::program_of_interpreter(&executable, &read_bounded(pid, "cmdline"))
+        };
+        let cgroup = read_bounded(pid, "cgroup");
+        let service = service_of_environment(&read_bounded(pid, "environ"))
+            .or_else(|| service_name::unit_of_cgroup(&cgroup))
+            .or_else(program);
+        let container_id = container_of_cgroup(&cgroup).unwrap_or_default();
+        Self { service: service.unwrap_or_default(), container_id }
     }
 }
 

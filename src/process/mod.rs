@@ -8,14 +8,19 @@
 mod endings;
 pub mod identity;
 pub mod image;
+pub mod listening;
+pub mod living;
 mod mapped_file;
 pub mod mapping_list;
 pub mod objects;
 pub mod proc_maps;
+mod service_name;
 pub mod table;
 mod task_state;
 
 pub use image::Image;
+pub use listening::ListeningPorts;
+pub use living::{LivingProcess, LivingThread, living};
 pub use mapped_file::FileNumbers;
 pub use mapping_list::{ExecutableMapping, MappingContent, MappingList};
 pub use objects::{ObjectRegistry, RegisteredObject};

@@ -377,6 +377,12 @@ impl Session {
         self.feeder.statistics()
     }
 
+    /// Process records that were read.
+    #[must_use]
+    pub fn received_records(&self) -> u64 {
+        self.records.received()
+    }
+
     /// Process records that the kernel could not deliver.
     #[must_use]
     pub fn lost_records(&self) -> u64 {

@@ -8,14 +8,32 @@
 //! [`App`] is what all handlers share. [`router`] is the one list of routes, from which `/openapi.json` is
 //! made as well; each area has a module with its own routes.
 
+mod admin;
+pub mod api;
+mod configuration;
+pub mod connections;
+pub mod debug_pprof;
+mod debug_vars;
+mod discovery;
 mod error;
+pub mod exports;
 mod health;
+mod layers;
+mod metrics_page;
+mod openapi;
 mod recorder;
+mod reload;
 mod router;
 mod state;
+mod status;
 mod ui;
 
-pub use error::ApiError;
+pub use error::{ApiError, ErrorBody};
+pub use layers::{RequestCounts, RouteSnapshot};
 pub use recorder::{Recorder, RecorderStatus};
+pub use reload::{ReloadError, Reloaded, frequency_of, retention_of};
 pub use router::router;
-pub use state::App;
+pub use state::{App, off_the_executor};
+
+/// What `mode` is told to be: there is no other.
+const MODE: &str = "agent";

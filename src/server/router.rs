@@ -6,9 +6,10 @@ use axum::Router;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-use super::App;
-use super::health;
-use super::ui;
+use super::{
+    App, admin, api, configuration, debug_pprof, debug_vars, health, layers, metrics_page, openapi, status,
+    ui,
+};
 
 /// What `/openapi.json` says of the whole.
 #[derive(OpenApi)]
@@ -19,13 +20,24 @@ use super::ui;
 ))]
 struct Description;
 
-/// The routes with their handlers, before the layers that every request goes through.
-#[must_use]
-pub fn router(app: Arc<App>) -> Router {
-    let (router, _description) = OpenApiRouter::with_openapi(Description::openapi())
+/// The routes with their handlers, inside the layers that every request goes through.
+///
+/// # Errors
+/// None that can happen: the description of the API cannot be written.
+pub fn router(app: &Arc<App>) -> Result<Router, serde_json::Error> {
+    let metrics_path = app.configuration().self_telemetry.path.clone();
+    let (router, mut description) = OpenApiRouter::with_openapi(Description::openapi())
         .merge(health::routes())
+        .merge(status::routes())
+        .merge(configuration::routes())
+        .merge(admin::routes())
+        .merge(debug_vars::routes())
+        .merge(api::routes())
         .merge(ui::routes())
-        .with_state(app)
+        .merge(debug_pprof::routes())
         .split_for_parts();
-    router
+    description.merge(metrics_page::routes().into_openapi());
+    let description = openapi::complete(description, &metrics_path);
+    let router = router.merge(metrics_page::at(metrics_path.as_str())).merge(openapi::route(&description)?);
+    Ok(layers::around(router.with_state(Arc::clone(app)), app))
 }

@@ -6,9 +6,11 @@
 #![allow(dead_code, reason = "every test binary uses another part of this module")]
 
 pub mod folded;
+pub mod otlp_conformance;
 pub mod pprof_text;
 pub mod program;
 pub mod recording;
+pub mod server;
 pub mod servers;
 
 use std::fs::{File, OpenOptions};

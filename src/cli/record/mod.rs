@@ -2,7 +2,7 @@
 
 mod arguments;
 mod command;
-mod descriptors;
+
 mod progress;
 mod recording;
 mod report;
@@ -32,7 +32,7 @@ const SIGNAL_INTERVAL: Duration = Duration::from_millis(250);
 pub fn run(args: &Args, started: Instant) -> Result<(), CommandError> {
     let Kind::Cpu = args.kind;
     args.check()?;
-    let descriptor_limit = descriptors::raise_descriptor_limit();
+    let descriptor_limit = crate::cli::descriptors::raise_descriptor_limit();
     let signals = Signals::register().context("cannot handle signals")?;
     let held = match args.command.as_slice() {
         [] => None,

@@ -1,0 +1,144 @@
+//! Connections: how many, how long they may say nothing, and how they end.
+//!
+//! Someone who opens connections and sends a byte a minute, or who asks and does not read the answer, must
+//! not keep others out. So the head of a request has to be there in time, which also ends connections that
+//! wait for another request; data that nobody acknowledges or takes ends a connection too
+//! (`TCP_USER_TIMEOUT`, tcp(7)); and when there are as many connections as there may be, the next ones wait
+//! in the kernel's queue until there is room.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+
+/// The most connections at a time, where the process may have enough descriptors.
+const MAX_CONNECTIONS: u32 = 2048;
+/// How long the head of a request may take, and how long a connection may wait for one.
+const HEAD_LIMIT: Duration = Duration::from_secs(10);
+/// How long sent data may wait to be acknowledged, or to be taken.
+const STALLED_LIMIT: Duration = Duration::from_secs(60);
+/// What the head of a request may have: bytes, and headers. What is more is answered with 431.
+const MAX_HEAD_BYTES: usize = 32 << 10;
+const MAX_HEADERS: usize = 100;
+/// After a failure to accept: descriptors may be there again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What has become of connections so far.
+#[derive(Debug, Default)]
+pub struct ConnectionCounts {
+    open: AtomicU64,
+    accepted: AtomicU64,
+}
+
+impl ConnectionCounts {
+    /// Those that are open.
+    #[must_use]
+    pub fn open(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Those that were ever accepted.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+}
+
+/// Serves connections until `end` says so, then no new ones, and waits for requests that are being answered,
+/// at most for `finish_limit`.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    counts: Arc<ConnectionCounts>,
+    mut end: watch::Receiver<bool>,
+    finish_limit: Duration,
+) {
+    let most = max_connections();
+    let room = Arc::new(Semaphore::new(most as usize));
+    loop {
+        let accepted = tokio::select! {
+            // Whoever told us is gone, or it is time.
+            _ = end.wait_for(|ends| *ends) => break,
+            accepted = accept(&listener, &room) => accepted,
+        };
+        let Some((stream, permit)) = accepted else { continue };
+        counts.accepted.fetch_add(1, Ordering::Relaxed);
+        let (router, counts, end) = (router.clone(), Arc::clone(&counts), end.clone());
+        tokio::spawn(async move {
+            counts.open.fetch_add(1, Ordering::Relaxed);
+            serve_connection(stream, router, end).await;
+            counts.open.fetch_sub(1, Ordering::Relaxed);
+            drop(permit);
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(finish_limit, room.acquire_many(most)).await.is_err() {
+        tracing::warn!(open = counts.open(), "Connections are cut off that did not end in time");
+    }
+}
+
+/// Half of the descriptors that the process may have; the others are for files and the kernel's.
+fn max_connections() -> u32 {
+    let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let half = u32::try_from(descriptors.unwrap_or(u64::MAX) / 2).unwrap_or(u32::MAX);
+    half.clamp(16, MAX_CONNECTIONS)
+}
+
+/// The next connection, once there is room for one.
+async fn accept(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let permit = Arc::clone(room).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, _)) => Some((stream, permit)),
+        // It was gone before we had it.
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => None,
+        Err(error) => {
+            tracing::warn!("A connection cannot be accepted: {error}");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            None
+        }
+    }
+}
+
+async fn serve_connection(stream: TcpStream, router: Router, mut end: watch::Receiver<bool>) {
+    // Answers are written whole. Without these two it is slower or less safe, and works.
+    let _ = stream.set_nodelay(true);
+    let stalled_ms = u32::try_from(STALLED_LIMIT.as_millis()).unwrap_or(u32::MAX);
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, stalled_ms);
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_LIMIT)
+        .max_headers(MAX_HEADERS)
+        .max_header_size(MAX_HEAD_BYTES)
+        .half_close(false);
+    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = std::pin::pin!(connection);
+    let told_to_end = async move {
+        // The lock that comes with the answer must not be held any longer.
+        drop(end.wait_for(|ends| *ends).await);
+    };
+    let result = tokio::select! {
+        result = connection.as_mut() => Some(result),
+        () = told_to_end => None,
+    };
+    let result = match result {
+        Some(result) => result,
+        None => {
+            // What is being answered is answered to its end.
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!("A connection has ended: {error}");
+    }
+}

@@ -1,0 +1,404 @@
+//! `/status` and what is below it: what runs here, what is in the kernel, what leaves, what was found.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::discovery::{FoundService, found_services};
+use super::exports::{ExportHealth, QueueStatus};
+use super::{ApiError, App, MODE, off_the_executor};
+use crate::kernel::EbpfState;
+use crate::model::rfc3339;
+use crate::profile::ProfilerStatus;
+
+/// The routes of this module.
+pub fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(status))
+        .routes(routes!(ebpf))
+        .routes(routes!(export))
+        .routes(routes!(discovery))
+}
+
+/// What runs here.
+#[derive(Debug, Serialize, ToSchema)]
+struct Status {
+    /// Of this program.
+    version: &'static str,
+    /// Of its source; null if it was not built in a repository.
+    commit: Option<&'static str>,
+    /// When it was built.
+    built: Option<String>,
+    /// How long it has run, such as `24h15m30s`.
+    uptime: String,
+    /// `agent`.
+    mode: &'static str,
+    host: Host,
+    ebpf: EbpfSummary,
+    profiling: Profiling,
+    export: ExportSummary,
+    discovery: DiscoverySummary,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Host {
+    name: String,
+    /// `linux`.
+    os: &'static str,
+    /// `amd64` or `arm64`, as Go has it.
+    arch: &'static str,
+    /// The kernel's release.
+    kernel: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct EbpfSummary {
+    enabled: bool,
+    programs_loaded: u64,
+    maps_created: u64,
+    /// Bytes.
+    ringbuf_size: u64,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Profiling {
+    enabled: bool,
+    /// Samples a second and CPU.
+    sample_rate: u64,
+    /// Windows of ten seconds.
+    profiles_collected: u64,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct ExportSummary {
+    /// Null where nothing is exported.
+    endpoint: Option<String>,
+    connected: bool,
+    last_export: Option<String>,
+    spans_exported: u64,
+    metrics_exported: u64,
+    profiles_exported: u64,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct DiscoverySummary {
+    kubernetes: bool,
+    docker: bool,
+    pods_discovered: u64,
+    containers_discovered: u64,
+}
+
+/// What runs here
+#[utoipa::path(get, path = "/status", tag = "status", responses((status = 200, body = Status)))]
+async fn status(State(app): State<Arc<App>>) -> Result<Json<Status>, ApiError> {
+    off_the_executor(move || {
+        let configuration = app.configuration();
+        let profiler = profiler_status(&app);
+        let state = ebpf_state(&app);
+        let (exports, health) = (app.export_status(), app.export_health());
+        let system = rustix::system::uname();
+        let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
+        Json(Status {
+            version: env!("CARGO_PKG_VERSION"),
+            commit: commit(),
+            built: built().map(rfc3339::to_second),
+            uptime: shown(app.started.elapsed()),
+            mode: MODE,
+            host: Host {
+                name: text(system.nodename()),
+                os: std::env::consts::OS,
+                arch: architecture(),
+                kernel: text(system.release()),
+            },
+            ebpf: EbpfSummary {
+                enabled: app.recorder.is_some(),
+                programs_loaded: state.programs.len() as u64,
+                maps_created: state.maps.len() as u64,
+                ringbuf_size: profiler.ring_buffer_bytes,
+            },
+            profiling: Profiling {
+                enabled: app.recorder.is_some() && configuration.agent.profiling.enabled,
+                sample_rate: configuration.agent.profiling.sample_rate.get(),
+                profiles_collected: profiler.windows,
+            },
+            export: ExportSummary {
+                endpoint: configuration.otlp.endpoint.as_ref().map(ToString::to_string),
+                connected: health == ExportHealth::Ok,
+                last_export: exports.last_export.map(rfc3339::to_second),
+                spans_exported: exports.traces.exported,
+                metrics_exported: exports.metrics.exported,
+                profiles_exported: exports.profiles.exported,
+            },
+            discovery: DiscoverySummary {
+                kubernetes: false,
+                docker: false,
+                pods_discovered: 0,
+                containers_discovered: 0,
+            },
+        })
+    })
+    .await
+}
+
+/// What is in the kernel.
+#[derive(Debug, Serialize, ToSchema)]
+struct Ebpf {
+    enabled: bool,
+    programs: Vec<Program>,
+    maps: Vec<Map>,
+    ringbuf: RingBuffer,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Program {
+    name: String,
+    /// As `bpftool prog` says, such as `perf_event`.
+    r#type: String,
+    attached: bool,
+    /// As `bpftool prog` says.
+    id: u32,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Map {
+    name: String,
+    /// As `bpftool map` says, such as `hash`.
+    r#type: String,
+    /// In use; of a ring buffer the bytes that wait to be read.
+    entries: u64,
+    /// Of a ring buffer its bytes.
+    max_entries: u64,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct RingBuffer {
+    /// Bytes.
+    size: u64,
+    /// Samples that arrived.
+    events_received: u64,
+    /// Samples that were lost on their way.
+    events_lost: u64,
+}
+
+/// What is in the kernel
+#[utoipa::path(get, path = "/status/ebpf", tag = "status", responses((status = 200, body = Ebpf)))]
+async fn ebpf(State(app): State<Arc<App>>) -> Result<Json<Ebpf>, ApiError> {
+    off_the_executor(move || {
+        let profiler = profiler_status(&app);
+        let state = ebpf_state(&app);
+        let programs = state.programs.into_iter().map(|program| Program {
+            name: program.name,
+            r#type: program.kind,
+            attached: program.attached,
+            id: program.id,
+        });
+        let maps = state.maps.into_iter().map(|map| Map {
+            name: map.name,
+            r#type: map.kind,
+            entries: map.entries,
+            max_entries: map.max_entries,
+        });
+        Json(Ebpf {
+            enabled: app.recorder.is_some(),
+            programs: programs.collect(),
+            maps: maps.collect(),
+            ringbuf: RingBuffer {
+                size: profiler.ring_buffer_bytes,
+                events_received: profiler.arrived,
+                events_lost: profiler.lost.values().sum(),
+            },
+        })
+    })
+    .await
+}
+
+/// What leaves this host.
+#[derive(Debug, Serialize, ToSchema)]
+struct Export {
+    /// Null where nothing is exported.
+    endpoint: Option<String>,
+    /// `grpc`, `http/protobuf` or `http/json`.
+    protocol: &'static str,
+    tls: bool,
+    /// `gzip` or `none`.
+    compression: &'static str,
+    connected: bool,
+    last_export: Option<String>,
+    last_error: Option<String>,
+    queues: Queues,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Queues {
+    traces: Queue,
+    metrics: Queue,
+    /// There are none.
+    logs: Queue,
+    profiles: Queue,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Queue {
+    /// Items that wait.
+    size: u64,
+    capacity: u64,
+    exported: u64,
+    dropped: u64,
+}
+
+impl From<QueueStatus> for Queue {
+    fn from(queue: QueueStatus) -> Self {
+        let QueueStatus { size, capacity, exported, dropped } = queue;
+        Self { size, capacity, exported, dropped }
+    }
+}
+
+/// What leaves this host
+#[utoipa::path(get, path = "/status/export", tag = "status", responses((status = 200, body = Export)))]
+async fn export(State(app): State<Arc<App>>) -> Result<Json<Export>, ApiError> {
+    off_the_executor(move || {
+        let configuration = app.configuration();
+        let otlp = &configuration.otlp;
+        let exports = app.export_status();
+        let (connected, unreachable) = match app.export_health() {
+            ExportHealth::Ok => (true, None),
+            ExportHealth::Disabled => (false, None),
+            ExportHealth::Failed(reason) => (false, Some(reason)),
+        };
+        Json(Export {
+            endpoint: otlp.endpoint.as_ref().map(ToString::to_string),
+            protocol: otlp.protocol.as_str(),
+            tls: otlp.endpoint.is_some() && otlp.uses_tls(),
+            compression: otlp.compression.as_str(),
+            connected,
+            last_export: exports.last_export.map(rfc3339::to_second),
+            last_error: exports.last_error.or(unreachable),
+            queues: Queues {
+                traces: exports.traces.into(),
+                metrics: exports.metrics.into(),
+                logs: QueueStatus::default().into(),
+                profiles: exports.profiles.into(),
+            },
+        })
+    })
+    .await
+}
+
+/// What was found on this host.
+#[derive(Debug, Serialize, ToSchema)]
+struct Discovery {
+    kubernetes: Kubernetes,
+    docker: Docker,
+    /// Empty: no cloud is asked.
+    #[schema(value_type = Object)]
+    cloud: BTreeMap<String, String>,
+    /// The services whose processes live.
+    discovered_services: Vec<FoundService>,
+}
+
+/// Not asked.
+#[derive(Debug, Serialize, ToSchema)]
+struct Kubernetes {
+    enabled: bool,
+    connected: bool,
+    cluster: Option<String>,
+    namespace: Option<String>,
+    pods_watched: u64,
+    services_watched: u64,
+}
+
+/// Not asked.
+#[derive(Debug, Serialize, ToSchema)]
+struct Docker {
+    enabled: bool,
+    connected: bool,
+    containers: u64,
+}
+
+/// What was found on this host
+#[utoipa::path(get, path = "/status/discovery", tag = "status", responses((status = 200, body = Discovery)))]
+async fn discovery() -> Result<Json<Discovery>, ApiError> {
+    off_the_executor(|| {
+        Json(Discovery {
+            kubernetes: Kubernetes {
+                enabled: false,
+                connected: false,
+                cluster: None,
+                namespace: None,
+                pods_watched: 0,
+                services_watched: 0,
+            },
+            docker: Docker { enabled: false, connected: false, containers: 0 },
+            cloud: BTreeMap::new(),
+            discovered_services: found_services(),
+        })
+    })
+    .await
+}
+
+/// What the profiler has done; nothing without one.
+pub(super) fn profiler_status(app: &App) -> ProfilerStatus {
+    app.recorder.as_ref().map(|recorder| recorder.status().profiler).unwrap_or_default()
+}
+
+/// What is in the kernel; nothing while the profiler does not run. Blocks.
+pub(super) fn ebpf_state(app: &App) -> EbpfState {
+    app.recorder.as_ref().and_then(|recorder| recorder.inspect()).unwrap_or_default()
+}
+
+/// The commit that was built, if that is known.
+pub(super) fn commit() -> Option<&'static str> {
+    Some(env!("SPANFLAME_COMMIT")).filter(|commit| !commit.is_empty())
+}
+
+/// When that was.
+fn built() -> Option<SystemTime> {
+    let seconds = env!("SPANFLAME_BUILT_UNIX_S").parse().ok().filter(|&seconds| seconds > 0)?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+}
+
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// As Go shows durations, to the second: `24h15m30s`, `1m0s`, `9s`.
+fn shown(duration: Duration) -> String {
+    let (hours, minutes, seconds) =
+        (duration.as_secs() / 3600, duration.as_secs() / 60 % 60, duration.as_secs() % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{seconds}s"),
+        (0, _) => format!("{minutes}m{seconds}s"),
+        _ => format!("{hours}h{minutes}m{seconds}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_shown_as_go_shows_them() {
+        let at = |seconds| shown(Duration::from_secs(seconds));
+        assert_eq!(
+            [at(0), at(59), at(60), at(3600), at(87_330)],
+            ["0s", "59s", "1m0s", "1h0m0s", "24h15m30s"]
+        );
+    }
+
+    #[test]
+    fn what_was_built_is_known() {
+        assert!(built().is_some_and(|built| built <= SystemTime::now()));
+        assert!(commit().is_none_or(|commit| commit.bytes().all(|byte| byte.is_ascii_hexdigit())));
+    }
+}
