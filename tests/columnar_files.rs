@@ -57,7 +57,7 @@ fn the_files_that_the_browsers_reader_is_tested_with_are_what_is_written() {
         columnar::write_tree(&profile, &tree, profile.default_value, &mut same_tree).expect(name);
         assert_eq!(columns, same_tree, "{name}: the command groups by process");
         let mut json = Vec::new();
-        flame_json::write_tree(&tree, &mut json).expect(name);
+        flame_json::write_tree(&tree, &serde_json::Map::new(), &mut json).expect(name);
         json.push(b'\n');
         for (ending, bytes) in [("columnar", columns), ("json", json)] {
             let path: PathBuf = directory.join(format!("{name}.{ending}"));

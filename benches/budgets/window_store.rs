@@ -92,7 +92,7 @@ fn day(context: &Context, folder: &Path, hz: u64, bytes_bound: f64, section: &mu
         for &(hours, span) in spans {
             let from_unix_ns = end_ns.saturating_sub(hours * 3600 * SECOND_NS).max(MIDNIGHT_NS);
             let range = TimeRange { from_unix_ns, to_unix_ns: end_ns };
-            let query = ProfileQuery { selector: selector.clone(), range, detail };
+            let query = ProfileQuery { selector: selector.clone(), range, detail: detail.clone() };
             let mut times_ms = Vec::new();
             for _ in 0..context.runs.max(3) {
                 let begin = Instant::now();

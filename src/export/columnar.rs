@@ -84,7 +84,7 @@ pub fn class_code(class: NodeClass) -> u8 {
 pub fn write(profile: &Profile, writer: &mut dyn Write, options: &Options) -> Result<(), ExportError> {
     let group_by = if has_comm(profile) { vec!["comm".to_owned()] } else { Vec::new() };
     let value = options.value.unwrap_or(profile.default_value);
-    let tree = merge(profile, &TreeOptions { value, group_by, hide_incomplete: false })?;
+    let tree = merge(profile, &TreeOptions { value, group_by, ..TreeOptions::default() })?;
     write_tree(profile, &tree, value, writer)
 }
 

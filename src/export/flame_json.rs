@@ -7,11 +7,16 @@ use std::io::Write;
 use super::ExportError;
 use super::flame_tree::FlameTree;
 
-/// Writes the tree. Nothing recurses: a deep stack is a long line and no deep call.
+/// Writes the tree. Nothing recurses: a deep stack is a long line and no deep call. `about` are further
+/// keys of the root, which come first.
 ///
 /// # Errors
 /// [`ExportError::Stream`].
-pub fn write_tree(tree: &FlameTree<'_>, writer: &mut dyn Write) -> Result<(), ExportError> {
+pub fn write_tree(
+    tree: &FlameTree<'_>,
+    about: &serde_json::Map<String, serde_json::Value>,
+    writer: &mut dyn Write,
+) -> Result<(), ExportError> {
     let totals = totals(tree);
     let mut open = 0_u32;
     for (index, node) in tree.nodes.iter().enumerate() {
@@ -29,7 +34,14 @@ pub fn write_tree(tree: &FlameTree<'_>, writer: &mut dyn Write) -> Result<(), Ex
             Some(frame) if index > 0 => &*frame.name,
             _ => "all",
         };
-        writer.write_all(b"{\"name\":")?;
+        writer.write_all(b"{")?;
+        for (key, value) in about.iter().filter(|_| index == 0) {
+            serde_json::to_writer(&mut *writer, key)?;
+            writer.write_all(b":")?;
+            serde_json::to_writer(&mut *writer, value)?;
+            writer.write_all(b",")?;
+        }
+        writer.write_all(b"\"name\":")?;
         serde_json::to_writer(&mut *writer, name)?;
         write!(writer, ",\"self\":{},\"total\":{},\"children\":[", node.self_value, totals[index])?;
         open = node.depth + 1;
@@ -84,7 +96,7 @@ mod tests {
 
     fn written(tree: &FlameTree<'_>) -> String {
         let mut bytes = Vec::new();
-        write_tree(tree, &mut bytes).expect("memory takes it");
+        write_tree(tree, &serde_json::Map::new(), &mut bytes).expect("memory takes it");
         String::from_utf8(bytes).expect("UTF-8")
     }
 
@@ -98,6 +110,18 @@ mod tests {
         );
         assert_eq!(written(&tree), expected);
         assert_eq!(written(&self::tree(&[(0, 0, 0)])), r#"{"name":"all","self":0,"total":0,"children":[]}"#);
+    }
+
+    #[test]
+    fn what_the_tree_is_of_stands_at_its_root() {
+        let about = serde_json::json!({"type": "cpu", "windows": 3});
+        let mut bytes = Vec::new();
+        let tree = tree(&[(0, 0, 0), (1, 1, 2)]);
+        write_tree(&tree, about.as_object().expect("an object"), &mut bytes).expect("memory takes it");
+        let read: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
+        assert_eq!(read["windows"], 3);
+        assert_eq!(read["total"], 2);
+        assert!(read["children"][0].get("windows").is_none());
     }
 
     #[test]

@@ -83,13 +83,16 @@ pub struct TreeOptions {
     pub group_by: Vec<String>,
     /// Leave markers of incomplete stacks out.
     pub hide_incomplete: bool,
+    /// More nodes than this are an error, told before they take more memory.
+    pub max_nodes: Option<usize>,
 }
 
 /// Merges the samples. Takes time proportional to the frames of all different stacks. Values that are
 /// not positive are left out, as in folded stacks.
 ///
 /// # Errors
-/// [`ExportError::TooLarge`] for a stack deeper than [`MAX_DEPTH`].
+/// [`ExportError::TooLarge`] for a stack deeper than [`MAX_DEPTH`], and for more nodes than
+/// [`TreeOptions::max_nodes`].
 pub fn merge<'a>(profile: &'a Profile, options: &TreeOptions) -> Result<FlameTree<'a>, ExportError> {
     let mut frames: Interner<TreeFrame<'a>> = Interner::new();
     let root = TreeFrame {
@@ -125,7 +128,7 @@ pub fn merge<'a>(profile: &'a Profile, options: &TreeOptions) -> Result<FlameTre
         *sum = sum.saturating_add(value);
     }
 
-    let mut growing = GrowingTree::new();
+    let mut growing = GrowingTree::new(options.max_nodes.unwrap_or(u32::MAX as usize));
     let mut total = 0_u64;
     for ((stack, prefix), sum) in sums {
         total = total.saturating_add(sum);
@@ -203,11 +206,13 @@ struct GrowingTree {
     parents: Vec<u32>,
     nodes: Vec<TreeNode>,
     children: hashbrown::HashMap<(u32, u32), u32, std::hash::RandomState>,
+    max_nodes: usize,
 }
 
 impl GrowingTree {
-    fn new() -> Self {
+    fn new(max_nodes: usize) -> Self {
         Self {
+            max_nodes,
             parents: vec![0],
             nodes: vec![TreeNode { depth: 0, frame: 0, self_value: 0 }],
             children: hashbrown::HashMap::default(),
@@ -224,10 +229,10 @@ impl GrowingTree {
             at = match self.children.entry((at, frame)) {
                 Entry::Occupied(child) => *child.get(),
                 Entry::Vacant(vacant) => {
-                    let child = u32::try_from(self.nodes.len()).map_err(|_| ExportError::TooLarge {
-                        table: "nodes of the flame graph",
-                        limit: u32::MAX as usize,
-                    })?;
+                    let limit = self.max_nodes;
+                    let child = u32::try_from(self.nodes.len()).ok().filter(|&at| (at as usize) < limit);
+                    let table = "nodes of the flame graph";
+                    let child = child.ok_or(ExportError::TooLarge { table, limit })?;
                     self.parents.push(at);
                     // The bound above keeps this below 2^16.
                     self.nodes.push(TreeNode { depth: depth as u32 + 1, frame, self_value: 0 });
@@ -243,7 +248,7 @@ impl GrowingTree {
 
     /// Puts nodes and frames into their order.
     fn into_tree(self, frames: Vec<TreeFrame<'_>>, total: u64) -> FlameTree<'_> {
-        let Self { parents, mut nodes, children } = self;
+        let Self { parents, mut nodes, children, max_nodes: _ } = self;
         drop(children);
 
         let mut uses = vec![0_u32; frames.len()];

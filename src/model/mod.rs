@@ -3,6 +3,7 @@
 //! Comes in: nothing. Goes out: types that every other folder shares.
 //! Never: I/O, locks, clocks, or knowledge of BPF, ELF, databases or HTTP.
 
+mod narrowing;
 pub mod outcome;
 pub mod profile;
 pub mod raw;

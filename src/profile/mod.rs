@@ -5,12 +5,15 @@
 //!
 //! [`session`] turns the wheel; [`feed`] builds unwind tables in the background; [`collect`] takes the
 //! samples, [`aggregate`] counts equal stacks; a [`raw_window`] is what is handed on, and [`naming`] has
-//! [`resolve`] give it names on another thread. [`continuous`] does all this for as long as it is left running.
+//! [`resolve`] give it names on another thread. [`continuous`] does all this for as long as it is left running,
+//! [`live`] once for whoever asks.
 
+pub mod address_names;
 pub mod aggregate;
 pub mod collect;
 pub mod continuous;
 pub mod feed;
+pub mod live;
 pub mod naming;
 pub mod raw_window;
 pub mod resolve;

@@ -93,6 +93,12 @@ impl ApiError {
         &self.message
     }
 
+    /// When the client may ask again, for what is only not possible now.
+    #[must_use]
+    pub fn retry_after_s(&self) -> Option<u64> {
+        self.retry_after_s
+    }
+
     /// The code that goes with its status (INTERFACE.md).
     #[must_use]
     pub fn code(&self) -> &'static str {

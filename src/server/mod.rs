@@ -9,21 +9,27 @@
 //! made as well; each area has a module with its own routes.
 
 mod admin;
+pub mod api;
 mod configuration;
 pub mod connections;
+pub mod debug_pprof;
 mod debug_vars;
 mod discovery;
 mod error;
 pub mod exports;
 mod health;
+pub mod intake;
 mod layers;
 mod metrics_page;
 mod openapi;
+pub mod otlp_in;
 mod recorder;
 mod reload;
 mod router;
 mod state;
 mod status;
+mod ui;
+mod upload;
 
 pub use error::{ApiError, ErrorBody};
 pub use layers::{RequestCounts, RouteSnapshot};

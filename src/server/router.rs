@@ -6,7 +6,10 @@ use axum::Router;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-use super::{App, admin, configuration, debug_vars, health, layers, metrics_page, openapi, status};
+use super::{
+    App, admin, api, configuration, debug_pprof, debug_vars, health, layers, metrics_page, openapi, status,
+    ui, upload,
+};
 
 /// What `/openapi.json` says of the whole.
 #[derive(OpenApi)]
@@ -29,6 +32,10 @@ pub fn router(app: &Arc<App>) -> Result<Router, serde_json::Error> {
         .merge(configuration::routes())
         .merge(admin::routes())
         .merge(debug_vars::routes())
+        .merge(api::routes())
+        .merge(upload::routes())
+        .merge(ui::routes())
+        .merge(debug_pprof::routes())
         .split_for_parts();
     description.merge(metrics_page::routes().into_openapi());
     let router = router

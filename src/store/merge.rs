@@ -26,6 +26,8 @@ const MAX_COMMENTS: usize = 64;
 pub(super) struct GroupKey {
     pub(super) series: Option<u32>,
     pub(super) thread: Option<Thread>,
+    /// Labels that were chosen by their keys: an index in [`Part::kept_labels`].
+    pub(super) kept: Option<u32>,
 }
 
 /// What windows said of mappings.
@@ -56,6 +58,7 @@ pub(super) struct Part<'a> {
     pub(super) tables: &'a Tables,
     pub(super) format: u32,
     pub(super) groups: &'a Interner<GroupKey>,
+    pub(super) kept_labels: &'a [Vec<Label>],
     pub(super) sums: &'a Sums,
     pub(super) mappings: &'a SeenMappings,
 }
@@ -139,7 +142,10 @@ impl Merger {
         };
         let mut label_sets = Vec::with_capacity(part.groups.len());
         for group in part.groups.iter() {
-            let labels = labels_of(group, part.tables)?;
+            let labels = match group.kept {
+                Some(kept) => part.kept_labels.get(kept as usize).cloned().unwrap_or_default(),
+                None => labels_of(group, part.tables)?,
+            };
             label_sets.push(self.label_sets.intern(labels));
         }
         let mut keys = Vec::with_capacity(part.sums.len());
@@ -302,7 +308,7 @@ impl Merger {
 }
 
 /// The labels of a group, sorted, as they were written.
-fn labels_of(group: &GroupKey, tables: &Tables) -> Result<Vec<Label>, Malformed> {
+pub(super) fn labels_of(group: &GroupKey, tables: &Tables) -> Result<Vec<Label>, Malformed> {
     let mut labels = Vec::new();
     if let Some(series) = group.series {
         let series = tables.series(series)?;

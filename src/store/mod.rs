@@ -117,7 +117,8 @@ impl TimeRange {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Selector {
     /// Name of a value type, `cpu` or `cpu/nanoseconds`: profiles that show it by default, or have it
-    /// beside others. `samples` only selects profiles that have nothing better, since all have it.
+    /// beside others. `samples`, which all have, selects profiles of `cpu` and those that have nothing
+    /// better.
     pub profile_type: String,
     /// Label `service`; the empty text selects samples that have none.
     pub service: Option<String>,
@@ -142,12 +143,14 @@ impl Selector {
 }
 
 /// How far the samples of an answer are told apart by their labels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Detail {
-    /// Not at all: equal stacks are one sample. What a flame graph needs, and the fastest.
+    /// Not at all: equal stacks are one sample. The fastest.
     Stacks,
     /// By `service`, `container_id` and `comm`.
     Series,
+    /// By the labels of these keys, whichever of them there are: what a flame graph shows.
+    Keys(Vec<String>),
     /// By all labels they were written with.
     #[default]
     Labels,

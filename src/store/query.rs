@@ -1,13 +1,13 @@
 //! Answers to questions: selected windows of all segments → [`Answer`], [`Timeline`] and lists.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::block::Groups;
 use super::catalog::Segment;
 use super::dictionary::Tables;
 use super::error::StoreError;
-use super::merge::{GroupKey, MAX_SAMPLES, Merger, Part, SeenMappings, Unmergeable};
+use super::merge::{GroupKey, MAX_SAMPLES, Merger, Part, SeenMappings, Unmergeable, labels_of};
 use super::segment::{SegmentReader, broken};
 use super::selection::Selection;
 use super::sums::Sums;
@@ -17,7 +17,7 @@ use super::{
     Answer, Coverage, Detail, MAX_POINTS, ProfileQuery, ProfileType, Selector, ServiceSummary, TimeRange,
     Timeline,
 };
-use crate::model::{Interner, Profile, ValueType};
+use crate::model::{Interner, Label, Profile, ValueType};
 
 /// The segments that a question goes to, and what to do about one that cannot be read.
 pub(super) struct Source<'a> {
@@ -124,7 +124,9 @@ pub(super) fn profile(source: &Source<'_>, query: &ProfileQuery) -> Result<Answe
             };
             let (tables, format) = (&found.selected.tables, *format);
             let (groups, sums, mappings) = (&found.groups, &part.sums, &part.mappings);
-            merger.add(Part { tables, format, groups, sums, mappings }).map_err(failed)?;
+            let kept_labels = &found.kept_labels;
+            let part = Part { tables, format, groups, kept_labels, sums, mappings };
+            merger.add(part).map_err(failed)?;
             if shown.is_none() {
                 shown = value_type(&found.selected, format);
             }
@@ -160,6 +162,7 @@ fn value_type(selected: &Selected, format: u32) -> Option<ValueType> {
 struct SelectedSums {
     selected: Selected,
     groups: Interner<GroupKey>,
+    kept_labels: Vec<Vec<Label>>,
     formats: BTreeMap<u32, FormatSums>,
     times: Times,
     comments: Vec<String>,
@@ -199,6 +202,7 @@ impl SelectedSums {
             windows.add(window.id, window.totals, values, &selected).map_err(failed)
         })?;
         let mut groups = Interner::new();
+        let mut kept_labels = KeptLabels::new(&query.detail);
         let mut matched = !windows.wanted.is_empty() && !selection.is_by_thread();
         windows.read(reader, |_, series, block| {
             let Some(row) = selected.tables.series.get(series as usize) else { return Ok(()) };
@@ -212,10 +216,12 @@ impl SelectedSums {
                     }
                     matched = true;
                 }
+                let all = GroupKey { series: Some(series), thread: Some(group.thread), kept: None };
                 let index = groups.intern(match query.detail {
                     Detail::Stacks => GroupKey::default(),
-                    Detail::Series => GroupKey { series: Some(series), thread: None },
-                    Detail::Labels => GroupKey { series: Some(series), thread: Some(group.thread) },
+                    Detail::Series => GroupKey { thread: None, ..all },
+                    Detail::Keys(_) => kept_labels.group(all, &selected.tables).map_err(failed)?,
+                    Detail::Labels => all,
                 });
                 let FormatSums { sums, factors, .. } = format;
                 group.samples(factors, |stack, values| sums.add(index, stack, values)).map_err(failed)?;
@@ -225,7 +231,54 @@ impl SelectedSums {
             }
             Ok(())
         })?;
-        Ok(Self { selected, groups, formats, times, comments, matched })
+        let kept_labels = kept_labels.sets.into_values();
+        Ok(Self { selected, groups, kept_labels, formats, times, comments, matched })
+    }
+}
+
+/// What is kept of labels when only some keys are wanted ([`Detail::Keys`]).
+struct KeptLabels<'a> {
+    keys: &'a [String],
+    /// The first one is empty, so that whatever has none of the keys is in the group that is added up
+    /// the fastest.
+    sets: Interner<Vec<Label>>,
+    /// By what the labels are of, without what no key asks for.
+    known: HashMap<GroupKey, u32>,
+}
+
+impl<'a> KeptLabels<'a> {
+    fn new(detail: &'a Detail) -> Self {
+        let keys = if let Detail::Keys(keys) = detail { keys.as_slice() } else { &[] };
+        let mut sets = Interner::new();
+        sets.intern(Vec::new());
+        Self { keys, sets, known: HashMap::new() }
+    }
+
+    fn wants(&self, key: &str) -> bool {
+        self.keys.iter().any(|wanted| wanted == key)
+    }
+
+    /// The group of samples that have all the labels of `key`.
+    fn group(&mut self, mut key: GroupKey, tables: &Tables) -> Result<GroupKey, Malformed> {
+        let (pid, tid) = (self.wants("pid"), self.wants("tid"));
+        let (trace_id, span_id) = (self.wants("trace_id"), self.wants("span_id"));
+        if let Some(thread) = &mut key.thread {
+            thread.pid = thread.pid.filter(|_| pid);
+            thread.tid = thread.tid.filter(|_| tid);
+            thread.trace_id = thread.trace_id.filter(|_| trace_id);
+            thread.span_id = thread.span_id.filter(|_| span_id);
+        }
+        let kept = match self.known.get(&key) {
+            Some(&kept) => kept,
+            None => {
+                let mut labels = labels_of(&key, tables)?;
+                labels.retain(|label| self.wants(&label.key));
+                let kept = self.sets.intern(labels);
+                self.known.insert(key, kept);
+                kept
+            }
+        };
+        Ok(GroupKey { series: None, thread: None, kept: Some(kept) })
     }
 }
 

@@ -44,6 +44,8 @@ impl<'a> Selection<'a> {
     /// The index of the selected value in profiles of this format, if they have it.
     pub(super) fn value(&self, format: &FormatRow, tables: &Tables) -> Result<Option<usize>, Malformed> {
         let default = format.default_value as usize;
+        let shown = format.value_types.get(default).map(|&(kind, _)| tables.text(kind)).transpose()?;
+        let is_of_cpu = shown == Some("cpu");
         let mut others = None;
         for (index, &(kind, unit)) in format.value_types.iter().enumerate() {
             let (kind, unit) = (tables.text(kind)?, tables.text(unit)?);
@@ -53,8 +55,9 @@ impl<'a> Selection<'a> {
             if is_it && index == default {
                 return Ok(Some(index));
             }
-            // Each sort of profile counts its samples too; together they would count nothing.
-            if is_it && kind != "samples" {
+            // Each sort of profile counts its samples too; together they would count nothing. Those of
+            // profiles of the processor are what is meant.
+            if is_it && (kind != "samples" || is_of_cpu) {
                 others = others.or(Some(index));
             }
         }

@@ -6,6 +6,8 @@
 #![allow(dead_code, reason = "every test binary uses another part of this module")]
 
 pub mod folded;
+pub mod go_pprof;
+pub mod otlp_conformance;
 pub mod pprof_text;
 pub mod program;
 pub mod recording;

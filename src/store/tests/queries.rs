@@ -1,10 +1,11 @@
 //! Selectors, ranges, time lines and lists, compared with sums over the windows that were written.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::synthetic::{SMALL, window};
 use super::{MIDNIGHT_NS, SECOND_NS, WINDOW_NS, open};
-use crate::model::{LabelValue, Profile, Sample};
+use crate::model::{Label, LabelValue, Profile, Sample};
 use crate::store::{Detail, ProfileQuery, Selector, SqliteStore, StoreError, TimeRange, WindowStore};
 
 const WINDOWS: u64 = 12;
@@ -123,6 +124,40 @@ fn stacks_are_told_apart_by_no_more_than_the_detail_asks_for() {
     assert!(none.is_empty() && stacks < samples);
     assert_eq!(series, ["comm", "container_id", "service"]);
     assert_eq!(all.len(), 9, "{all:?}");
+    let chosen = |keys: &[&str]| Detail::Keys(keys.iter().map(ToString::to_string).collect());
+    assert_eq!(keys(chosen(&[])), (Vec::new(), stacks));
+    assert_eq!(keys(chosen(&["nobody", "tid"])).0, ["tid"]);
+    assert_eq!(keys(chosen(&["unwind", "comm"])).0, ["comm", "unwind"]);
+    assert_eq!(keys(chosen(&["service", "comm", "container_id"])), keys(Detail::Series));
+}
+
+#[test]
+fn chosen_labels_have_the_sums_that_all_labels_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = filled(folder.path());
+    for chosen in [&["comm", "unwind"][..], &["pid"], &["trace_id", "thread_name"]] {
+        let sums = |detail| {
+            let query = ProfileQuery { selector: Selector::of_type("cpu"), range: TimeRange::ALL, detail };
+            let profile = store.profile(&query).unwrap().profile;
+            let mut sums = BTreeMap::new();
+            for sample in &profile.samples {
+                let mut labels = profile.label_sets[sample.labels as usize].clone();
+                labels.retain(|label| chosen.contains(&label.key.as_str()));
+                let stack = profile.stacks[sample.stack as usize].clone();
+                let of_stack: &mut i64 = sums.entry((labels, stack)).or_default();
+                *of_stack += sample.values[1];
+            }
+            // Locations are numbered in the order of reading, which the detail changes.
+            let mut by_labels: BTreeMap<Vec<Label>, Vec<i64>> = BTreeMap::new();
+            for ((labels, _), sum) in sums {
+                by_labels.entry(labels).or_default().push(sum);
+            }
+            by_labels.values_mut().for_each(|sums| sums.sort_unstable());
+            by_labels
+        };
+        let keys = chosen.iter().map(ToString::to_string).collect();
+        assert_eq!(sums(Detail::Keys(keys)), sums(Detail::Labels), "{chosen:?}");
+    }
 }
 
 #[test]

@@ -1,0 +1,95 @@
+//! A question to the store as requests ask it: up to this moment, and with an answer for those who slept.
+
+use crate::model::{Profile, ValueType};
+use crate::server::{ApiError, App};
+use crate::store::{Answer, Detail, ProfileQuery, Selector, TimeRange};
+
+use super::gate::Cancelled;
+use super::moment::now_unix_ns;
+use super::parameters::Parameters;
+use super::{presence, selector};
+
+/// A range whose end is not older than this may have a part in a window that is still open.
+const OPEN_WINDOW_NS: u64 = 25_000_000_000;
+
+/// Of what, and when.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// Of what.
+    pub selector: Selector,
+    /// When.
+    pub range: TimeRange,
+}
+
+impl Question {
+    /// Reads it from the parameters of a request.
+    ///
+    /// # Errors
+    /// 400, naming the parameter.
+    pub fn new(parameters: &Parameters) -> Result<Self, ApiError> {
+        let selector = selector::selector(parameters)?;
+        let range = selector::range(parameters, now_unix_ns())?;
+        Ok(Self { selector, range })
+    }
+
+    /// Asks for the profile. Blocks.
+    ///
+    /// # Errors
+    /// 404 if there never was such a thing in the range; 413; what the store says.
+    pub fn ask(&self, app: &App, detail: Detail, cancelled: &Cancelled) -> Result<Answer, ApiError> {
+        catch_up(app, self.range);
+        cancelled.check()?;
+        let query = ProfileQuery { selector: self.selector.clone(), range: self.range, detail };
+        let mut answer = app.store.profile(&query).map_err(narrower)?;
+        cancelled.check()?;
+        if !answer.matched {
+            presence::check(app, &self.selector, self.range, answer.coverage.windows)?;
+        }
+        if answer.coverage.windows == 0 {
+            answer.profile = nothing(&self.selector, self.range);
+        }
+        Ok(answer)
+    }
+}
+
+/// Has the open window kept, if the range has a part in it. Blocks.
+pub fn catch_up(app: &App, range: TimeRange) {
+    let Some(recorder) = &app.recorder else { return };
+    if range.to_unix_ns.saturating_add(OPEN_WINDOW_NS) < now_unix_ns() {
+        return;
+    }
+    if let Err(error) = recorder.catch_up() {
+        // The answer says what it covers.
+        tracing::debug!("a query goes without the open window: {error}");
+    }
+}
+
+/// What is too much is told with what would be less.
+fn narrower(error: crate::store::StoreError) -> ApiError {
+    let error = ApiError::from(error);
+    if error.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE {
+        let message = format!("{}: ask for a shorter range, one service, or one process", error.message());
+        return ApiError::new(error.status(), message);
+    }
+    error
+}
+
+/// The profile of a time in which nothing was recorded.
+fn nothing(selector: &Selector, range: TimeRange) -> Profile {
+    let (start_unix_ns, duration_ns) = (range.from_unix_ns, range.to_unix_ns - range.from_unix_ns);
+    let (kind, unit) = match selector.profile_type.split_once('/') {
+        Some((kind, unit)) => (kind, unit),
+        None => match selector.profile_type.as_str() {
+            kind @ ("cpu" | "offcpu" | "wall" | "lock" | "gpu") => (kind, "nanoseconds"),
+            kind => (kind, "count"),
+        },
+    };
+    let mut value_types = vec![ValueType::new("samples", "count"), ValueType::new("cpu", "nanoseconds")];
+    let asked = ValueType::new(kind, unit);
+    let default_value = value_types.iter().position(|known| *known == asked).unwrap_or_else(|| {
+        value_types.truncate(1);
+        value_types.push(asked);
+        1
+    });
+    Profile { value_types, default_value, start_unix_ns, duration_ns, ..Profile::default() }
+}

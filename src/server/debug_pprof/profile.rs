@@ -1,0 +1,305 @@
+//! `/debug/pprof/profile`: CPU time, of the next seconds or of what is stored.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{RawQuery, State};
+use axum::http::HeaderMap;
+use utoipa::IntoParams;
+
+use super::{DebugIsOn, GoError, capture, legacy_text};
+use crate::export::{self, Format};
+use crate::model::{Label, LabelValue, Profile};
+use crate::process::LivingProcess;
+use crate::profile::live::CaptureOptions;
+use crate::server::api::flamegraph::{export_error, file_name, main_first};
+use crate::server::api::moment::now_unix_ns;
+use crate::server::api::parameters::Parameters;
+use crate::server::api::question::Question;
+use crate::server::api::selector::{RANGE, RangeParameters, SELECTORS, SelectorParameters, selector};
+use crate::server::api::{Download, accepts_gzip, complete_share, presence};
+use crate::server::{ApiError, App};
+use crate::store::{Coverage, Detail, Selector, TimeRange};
+
+/// What Go takes for `seconds` when there is none, or none that makes sense.
+const DEFAULT_SECONDS: u64 = 30;
+/// The longest capture. What is longer is better taken from the store.
+const MOST_SECONDS: u64 = 300;
+const DEFAULT_FREQUENCY_HZ: u64 = 99;
+const MOST_FREQUENCY_HZ: u64 = 999;
+/// A service that has just ended may be begun anew while we look on.
+const RECENT_NS: u64 = 15 * 60 * 1_000_000_000;
+
+/// How a capture is described.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code, reason = "the description of an interface")]
+pub struct CaptureParameters {
+    /// How long to look on, at most 300; 30 if it is missing or no positive number, as in Go.
+    seconds: Option<String>,
+    /// Samples a second and CPU.
+    #[param(minimum = 1, maximum = 999, default = 99)]
+    frequency: Option<u32>,
+    /// 1 or 2 for text.
+    debug: Option<String>,
+}
+
+/// CPU time, of the next seconds or of what is stored
+///
+/// With `from` or `to` it is answered from the store, else by looking on for `seconds` at `frequency`, which
+/// leaves what is stored as it is.
+#[utoipa::path(
+    get, path = "/debug/pprof/profile", tag = "debug",
+    params(SelectorParameters, RangeParameters, CaptureParameters),
+    responses(
+        (status = 200, description = "A profile", content(
+            (String = "application/octet-stream"), (String = "text/plain"))),
+        (status = 400, description = "A parameter is malformed", body = String, content_type = "text/plain"),
+        (status = 403, description = "The kernel does not permit it", body = String, content_type = "text/plain"),
+        (status = 404, description = "There is no such process", body = String, content_type = "text/plain"),
+        (status = 413, description = "More than can be sent at once", body = String, content_type = "text/plain"),
+        (status = 429, description = "Too many captures at once", body = String, content_type = "text/plain"),
+        (status = 503, description = "Too many queries at once", body = String, content_type = "text/plain"),
+    )
+)]
+pub async fn profile(
+    _: DebugIsOn,
+    State(app): State<Arc<App>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Download, GoError> {
+    let own = ["seconds", "frequency", "debug"];
+    let parameters = Parameters::parse(query.as_deref(), &[SELECTORS, RANGE, &own])?;
+    let sending = Sending { as_text: wants_text(&parameters), gzip: accepts_gzip(&headers) };
+    if parameters.get("from").is_some() || parameters.get("to").is_some() {
+        return Ok(stored(app, &parameters, sending).await?);
+    }
+    Ok(live(app, &parameters, sending).await?)
+}
+
+/// Whether `debug` asks for text.
+pub fn wants_text(parameters: &Parameters) -> bool {
+    // What is no number counts as 0, as in Go.
+    parameters.get("debug").and_then(|text| text.parse::<i64>().ok()).is_some_and(|level| level > 0)
+}
+
+/// How long to look on, after Go's rule.
+pub fn seconds(parameters: &Parameters) -> Result<Duration, ApiError> {
+    let asked = parameters.get("seconds").and_then(|text| text.parse::<i64>().ok());
+    let seconds = asked.and_then(|seconds| u64::try_from(seconds).ok()).filter(|&seconds| seconds > 0);
+    let seconds = seconds.unwrap_or(DEFAULT_SECONDS);
+    if seconds > MOST_SECONDS {
+        let message = format!(
+            "seconds: {seconds} is too long; {MOST_SECONDS} is the most, and from= and to= reach further back"
+        );
+        return Err(ApiError::invalid("seconds", message));
+    }
+    Ok(Duration::from_secs(seconds))
+}
+
+/// As what a profile is sent.
+#[derive(Debug, Clone, Copy)]
+struct Sending {
+    as_text: bool,
+    gzip: bool,
+}
+
+impl Sending {
+    /// Blocks.
+    fn send(self, profile: &Profile, name: String) -> Result<Download, ApiError> {
+        let share = complete_share(profile, profile.default_value);
+        let mut download = if self.as_text {
+            super::answer::text(legacy_text::write(profile))
+        } else {
+            let mut bytes = Vec::new();
+            export::write(profile, Format::Pprof, &mut bytes, &export::Options::default())
+                .map_err(export_error)?;
+            let mut download = Download::new(bytes, "application/octet-stream");
+            download.file_name = Some(name);
+            download
+        };
+        download.complete_share = share;
+        Ok(download.compress(self.gzip))
+    }
+}
+
+async fn stored(app: Arc<App>, parameters: &Parameters, sending: Sending) -> Result<Download, ApiError> {
+    for name in ["seconds", "frequency"] {
+        if parameters.get(name).is_some() {
+            let message = format!("{name}: it is for a capture; from= and to= ask for what is stored");
+            return Err(ApiError::invalid(name, message));
+        }
+    }
+    let question = Question::new(parameters)?;
+    let asked = Arc::clone(&app);
+    app.queries
+        .run(move |cancelled| {
+            let mut answer = question.ask(&asked, Detail::Labels, cancelled)?;
+            main_first(&mut answer.profile, &question.selector);
+            cancelled.check()?;
+            let name = file_name(&question.selector, &answer.coverage, "pb.gz");
+            let mut download = sending.send(&answer.profile, name)?;
+            download.coverage = Some(answer.coverage);
+            Ok(download)
+        })
+        .await
+}
+
+async fn live(app: Arc<App>, parameters: &Parameters, sending: Sending) -> Result<Download, ApiError> {
+    let selector = selector(parameters)?;
+    let duration = seconds(parameters)?;
+    let frequency_hz = parameters.number("frequency", 1, MOST_FREQUENCY_HZ)?.unwrap_or(DEFAULT_FREQUENCY_HZ);
+    if !matches!(selector.profile_type.as_str(), "cpu" | "cpu/nanoseconds" | "samples" | "samples/count") {
+        let message = format!("type {} is not captured; there is: cpu", selector.profile_type);
+        return Err(ApiError::not_found(message));
+    }
+    for (name, id) in [("trace_id", &selector.trace_id), ("span_id", &selector.span_id)] {
+        if id.is_some() {
+            let message = format!("{name}: it selects what is stored; give from= or to=");
+            return Err(ApiError::invalid(name, message));
+        }
+    }
+    if app.recorder.is_none() {
+        return Err(ApiError::not_found("agent.ebpf.enabled is off, and captures with it"));
+    }
+    let asked = Arc::clone(&app);
+    let selected = selector.clone();
+    app.queries.run(move |_| exists(&asked, &selected)).await?;
+
+    let pid = selector.pid.and_then(|pid| u32::try_from(pid).ok());
+    let frequency_hz = u32::try_from(frequency_hz).unwrap_or(u32::MAX);
+    let mut profile = capture::run(&app, CaptureOptions { pid, frequency_hz, duration }).await?;
+    app.queries
+        .run(move |_| {
+            if selector.service.is_some() || selector.container.is_some() || selector.thread.is_some() {
+                profile.keep_samples(|labels| is_selected(labels, &selector));
+            }
+            let (start, length) = (profile.start_unix_ns, profile.duration_ns);
+            let coverage = Coverage {
+                windows: 1,
+                from_unix_ns: start,
+                to_unix_ns: start.saturating_add(length),
+                covered_ns: length,
+            };
+            let name = file_name(&selector, &coverage, "pb.gz");
+            sending.send(&profile, name)
+        })
+        .await
+}
+
+/// Whether what a capture is of is there, or was a moment ago. Blocks.
+fn exists(app: &App, selector: &Selector) -> Result<(), ApiError> {
+    if *selector == Selector::of_type(&selector.profile_type) {
+        return Ok(());
+    }
+    let now = now_unix_ns();
+    let range = TimeRange { from_unix_ns: now.saturating_sub(RECENT_NS), to_unix_ns: now };
+    let is_alive = presence::is_alive(selector, u64::MAX);
+    let gone = || ApiError::not_found(format!("there is no {}", presence::described(selector)));
+    if let Some(pid) = selector.pid {
+        let process = u32::try_from(pid).ok().and_then(LivingProcess::read);
+        // Another process of this number would be another one.
+        return if process.is_some() && is_alive { Ok(()) } else { Err(gone()) };
+    }
+    if is_alive {
+        return Ok(());
+    }
+    let timeline = app.store.timeline(
+        &Selector { profile_type: "cpu".to_owned(), ..selector.clone() },
+        range,
+        RECENT_NS,
+    )?;
+    if timeline.matched { Ok(()) } else { Err(gone()) }
+}
+
+/// Whether a sample of these labels is selected, as the store selects.
+fn is_selected(labels: &[Label], selector: &Selector) -> bool {
+    let value = |key: &str| labels.iter().find(|label| label.key == key).map(|label| &label.value);
+    let text = |key: &str| match value(key) {
+        Some(LabelValue::Text(text)) => text.as_str(),
+        _ => "",
+    };
+    let number = |key: &str| match value(key) {
+        Some(LabelValue::Number(number)) => Some(*number),
+        _ => None,
+    };
+    selector.pid.is_none_or(|pid| number("pid") == Some(pid))
+        && selector.service.as_ref().is_none_or(|service| text("service") == service)
+        && selector.container.as_ref().is_none_or(|container| {
+            let id = text("container_id");
+            id == container || container.len() >= 12 && id.starts_with(container.as_str())
+        })
+        && selector.thread.as_ref().is_none_or(|thread| {
+            text("thread_name") == thread || thread.parse::<i64>().is_ok_and(|tid| number("tid") == Some(tid))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(query: &str) -> Parameters {
+        Parameters::parse(Some(query), &[&["seconds", "debug"]]).unwrap()
+    }
+
+    #[test]
+    fn seconds_follow_the_rule_of_go() {
+        for (query, expected) in [
+            ("", 30),
+            ("seconds=", 30),
+            ("seconds=0", 30),
+            ("seconds=-5", 30),
+            ("seconds=1.5", 30),
+            ("seconds=x", 30),
+            ("seconds=99999999999999999999", 30),
+            ("seconds=1", 1),
+            ("seconds=300", 300),
+        ] {
+            assert_eq!(seconds(&parsed(query)).unwrap().as_secs(), expected, "{query}");
+        }
+        assert_eq!(seconds(&parsed("seconds=301")).unwrap_err().status(), 400);
+    }
+
+    #[test]
+    fn debug_is_text_from_one_on() {
+        for (query, expected) in
+            [("", false), ("debug=0", false), ("debug=1", true), ("debug=2", true), ("debug=x", false)]
+        {
+            assert_eq!(wants_text(&parsed(query)), expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn labels_are_selected_as_the_store_selects_them() {
+        let id = "0123456789abcdef".repeat(4);
+        let labels = [
+            Label::text("container_id", &id),
+            Label::number("pid", 7),
+            Label::text("service", "shop"),
+            Label::text("thread_name", "worker"),
+            Label::number("tid", 9),
+        ];
+        let some = |text: &str| Some(text.to_owned());
+        let cpu = || Selector::of_type("cpu");
+        for selector in [
+            cpu(),
+            Selector { pid: Some(7), service: some("shop"), ..cpu() },
+            Selector { container: some("0123456789ab"), ..cpu() },
+            Selector { container: Some(id), ..cpu() },
+            Selector { thread: some("worker"), ..cpu() },
+            Selector { thread: some("9"), ..cpu() },
+        ] {
+            assert!(is_selected(&labels, &selector), "{selector:?}");
+        }
+        for selector in [
+            Selector { pid: Some(8), ..cpu() },
+            Selector { service: some(""), ..cpu() },
+            Selector { container: some("0123456789a"), ..cpu() },
+            Selector { thread: some("7"), ..cpu() },
+            Selector { thread: some("worker"), service: some("cart"), ..cpu() },
+        ] {
+            assert!(!is_selected(&labels, &selector), "{selector:?}");
+        }
+        assert!(is_selected(&[], &Selector { service: some(""), ..cpu() }));
+    }
+}
