@@ -21,6 +21,7 @@ import {
   firstComparison,
   flamegraphPath,
   isLive,
+  rangeFields,
   refreshMs,
   selectors,
   serviceOf,
@@ -30,7 +31,7 @@ import {
 } from './selection';
 import { ServicePicker } from './ServicePicker';
 import { initialTheme, rememberTheme } from './theme';
-import { followsNow, formatBrush, formatMoment, formatRange, parseBrush, rangeOf, type Range } from './time';
+import { followsNow, formatBrush, formatMoment, formatRange, parseBrush, rangeOf } from './time';
 import { TimePicker, faceOfRange } from './TimePicker';
 import { TimeStrip } from './TimeStrip';
 import { DEFAULT_STATE, type UrlState } from './urlstate';
@@ -71,13 +72,7 @@ export function App(): JSX.Element {
   const [asked, setAsked] = useState(0);
   const tick = ticks + asked;
 
-  const rangeFields = useMemo(() => new URLSearchParams({ from: state.from, ...(state.to === '' ? {} : { to: state.to }) }), [state.from, state.to]);
-  const services = useLoaded(isRaw ? undefined : rangeFields.toString(), tick, (signal) => fetchServices(rangeFields, signal));
-  const types = useLoaded(isRaw ? undefined : rangeFields.toString(), tick, (signal) => fetchTypes(rangeFields, signal));
-  const timelines = {
-    after: useTimeline(state, 'after', !isRaw, tick),
-    before: useTimeline(state, 'before', !isRaw && compared, tick),
-  };
+  // The graph is asked for first: the server brings itself up to the present for whoever comes first.
   const graphs = {
     after: useGraph(isRaw ? state.source : flamegraphPath(state, 'after', 'columnar'), state.brush === '' ? tick : asked),
     before: useGraph(
@@ -85,11 +80,20 @@ export function App(): JSX.Element {
       state.baseBrush === '' ? tick : asked,
     ),
   };
+  const timelines = {
+    after: useTimeline(state, 'after', !isRaw, tick),
+    before: useTimeline(state, 'before', !isRaw && compared, tick),
+  };
+  // Services are looked up anew when somebody looks at them; types, when there are none.
+  const listing = openPart === 'service' || openPart === 'baseService';
+  const range = rangeFields(state);
+  const services = useLoaded(isRaw ? undefined : range.toString(), isWaiting || listing ? tick : asked, (signal) => fetchServices(range, signal));
+  const types = useLoaded(isRaw ? undefined : range.toString(), isWaiting ? tick : asked, (signal) => fetchTypes(range, signal));
   const nothingYet = !isRaw && services.value?.length === 0 && state.service === '' && followsNow(state.from, state.to);
   useEffect(() => setWaiting(nothingYet), [nothingYet]);
 
   const nowMs = useMemo(serverNowMs, [tick, state, services.value]);
-  const range = rangeOf(state.from, state.to, nowMs);
+  const extent = rangeOf(state.from, state.to, nowMs);
   const file = graphs.after.value;
   const type = types.value?.find(({ name }) => name === state.type) ?? types.value?.[0];
   const kind = file?.kind ?? type?.name ?? '';
@@ -141,7 +145,7 @@ export function App(): JSX.Element {
       side={side}
       paired={compared}
       timeline={timelines[side].value}
-      range={range}
+      range={extent}
       brush={parseBrush(brushOf(state, side))}
       kind={kind}
       unit={unit}
@@ -228,14 +232,13 @@ export function App(): JSX.Element {
       {!isRaw && (
         <section class="lines" aria-label="Time">
           {compared && (
-            <StripRow side="before" state={state} range={range} nowMs={nowMs} change={change} picker={picker('before')}>
+            <StripRow side="before" state={state} nowMs={nowMs} change={change} picker={picker('before')}>
               {strip('before')}
             </StripRow>
           )}
           <StripRow
             side="after"
             state={state}
-            range={range}
             nowMs={nowMs}
             change={change}
             picker={compared ? picker('after') : undefined}
@@ -277,7 +280,6 @@ function useGraph(path: string | undefined, tick: number): Loaded<ColumnarFile> 
 function StripRow(props: {
   readonly side: Side;
   readonly state: UrlState;
-  readonly range: Range;
   readonly nowMs: number;
   readonly change: ChangeState;
   readonly picker: JSX.Element | undefined;

@@ -34,6 +34,11 @@ export function selectors(state: UrlState, side: Side, extent: 'brushed' | 'whol
   return fields;
 }
 
+/** The range of the time line. */
+export function rangeFields({ from, to }: UrlState): URLSearchParams {
+  return new URLSearchParams(to === '' ? { from } : { from, to });
+}
+
 export function flamegraphPath(state: UrlState, side: Side, format: string): string {
   return `api/v1/profiles/flamegraph?format=${format}&${selectors(state, side, 'brushed').toString()}`;
 }
