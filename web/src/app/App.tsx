@@ -31,7 +31,7 @@ import {
 } from './selection';
 import { ServicePicker } from './ServicePicker';
 import { initialTheme, rememberTheme } from './theme';
-import { followsNow, formatBrush, formatMoment, formatRange, parseBrush, rangeOf } from './time';
+import { followsNow, formatBrush, formatMoment, formatRange, parseBrush, rangeOf, withLocalTimes } from './time';
 import { TimePicker, faceOfRange } from './TimePicker';
 import { TimeStrip } from './TimeStrip';
 import { DEFAULT_STATE, type UrlState } from './urlstate';
@@ -42,6 +42,7 @@ const FIRST_SAMPLES_MS = 2_000;
 
 const TYPE_NAMES: Readonly<Record<string, string>> = {
   cpu: 'CPU',
+  samples: 'Samples',
   offcpu: 'Off CPU',
   wall: 'Wall clock',
   lock: 'Locks',
@@ -116,7 +117,7 @@ export function App(): JSX.Element {
         return setAsked(asked + 1);
       case 'compare':
         if (compared) return change({ compare: 'off', baseBrush: '', baseService: '', base: '' });
-        return isRaw ? undefined : change(firstComparison(state, nowMs));
+        return isRaw ? undefined : change(firstComparison(state, nowMs, firstValueMs(timelines.after.value)));
       case 'shift':
         return change(shifted(state, command.step, nowMs));
       default:
@@ -270,6 +271,11 @@ export function App(): JSX.Element {
 function useTimeline(state: UrlState, side: Side, wanted: boolean, tick: number): Loaded<Timeline> {
   const fields = selectors(state, side, 'whole');
   return useLoaded(wanted ? fields.toString() : undefined, tick, (signal) => fetchTimeline(fields, signal));
+}
+
+/** Where a time line begins to have something, 0 if that is not known. */
+function firstValueMs(timeline: Timeline | undefined): number {
+  return timeline?.points.find(({ value }) => value > 0)?.ms ?? 0;
 }
 
 function useGraph(path: string | undefined, tick: number): Loaded<ColumnarFile> {
@@ -474,7 +480,7 @@ function Failure(props: {
       );
     case 'missing':
       return (
-        <Message tone="alert" title={`Nothing there${of}`} text={problem.message}>
+        <Message tone="alert" title={`Nothing there${of}`} text={withLocalTimes(problem.message, serverNowMs())}>
           <WaysOut state={props.state} change={change} />
         </Message>
       );

@@ -96,12 +96,20 @@ test('only a range that ends now is live', () => {
 
 test('a comparison begins with two halves, or with as much before the mark', () => {
   const seconds = NOW / 1e3;
-  expect(firstComparison(DEFAULT_STATE, NOW)).toEqual({
+  expect(firstComparison(DEFAULT_STATE, NOW, 0)).toEqual({
     compare: 'on',
     baseBrush: `${seconds - 900}-${seconds - 450}`,
     brush: `${seconds - 450}-${seconds}`,
   });
-  expect(firstComparison(stateWith({ brush: '1000-1100' }), NOW).baseBrush).toBe('900-1000');
+  expect(firstComparison(stateWith({ brush: '1000-1100' }), NOW, 900e3)).toEqual({ compare: 'on', baseBrush: '900-1000' });
+  // Nothing was kept before the mark.
+  expect(firstComparison(stateWith({ brush: '1000-1100' }), NOW, 950e3)).toMatchObject({ baseBrush: '1000-1050', brush: '1050-1100' });
+  // The server has run for a minute.
+  expect(firstComparison(DEFAULT_STATE, NOW, NOW - 60e3)).toMatchObject({
+    baseBrush: `${seconds - 60}-${seconds - 30}`,
+    brush: `${seconds - 30}-${seconds}`,
+  });
+  expect(firstComparison(DEFAULT_STATE, NOW, NOW).brush).toBe(`${seconds - 1}-${seconds}`);
 });
 
 test('a range is moved into the past, and back to the present', () => {
