@@ -70,6 +70,22 @@ fn the_page_and_its_files_are_cached_as_they_may_be() {
 }
 
 #[test]
+fn the_page_says_what_is_the_matter_with_its_server() {
+    if let Some(reason) = no_browser() {
+        return skip(&reason);
+    }
+    if !web().join("dist/index.html").exists() {
+        return skip("the page is not built: `make page`");
+    }
+    let output = Command::new("node").arg("tests/browser.js").current_dir(web()).output();
+    let output = output.expect("node is installed");
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!("{said}");
+    assert!(output.status.success(), "{said}");
+}
+
+#[test]
 fn a_visitor_picks_zooms_searches_compares_and_downloads() {
     needs!();
     if let Some(reason) = no_browser() {

@@ -19,7 +19,7 @@ import { Message } from './Message';
 import {
   brushOf,
   firstComparison,
-  flamegraphPath,
+  graphPath,
   isLive,
   rangeFields,
   refreshMs,
@@ -75,9 +75,9 @@ export function App(): JSX.Element {
 
   // The graph is asked for first: the server brings itself up to the present for whoever comes first.
   const graphs = {
-    after: useGraph(isRaw ? state.source : flamegraphPath(state, 'after', 'columnar'), state.brush === '' ? tick : asked),
+    after: useGraph(isRaw ? state.source : graphPath(state, 'after'), state.brush === '' ? tick : asked),
     before: useGraph(
-      !compared ? undefined : isRaw ? state.base : flamegraphPath(state, 'before', 'columnar'),
+      !compared ? undefined : isRaw ? state.base : graphPath(state, 'before'),
       state.baseBrush === '' ? tick : asked,
     ),
   };
@@ -252,8 +252,8 @@ export function App(): JSX.Element {
         graphs={graphs}
         compared={compared}
         keys={{
-          after: isRaw ? state.source : flamegraphPath(state, 'after', 'columnar'),
-          before: isRaw ? state.base : flamegraphPath(state, 'before', 'columnar'),
+          after: isRaw ? state.source : graphPath(state, 'after'),
+          before: isRaw ? state.base : graphPath(state, 'before'),
         }}
         nothingYet={nothingYet}
         state={state}
@@ -306,17 +306,19 @@ function StripRow(props: {
         </div>
       )}
       <div class="line-strip">{props.children}</div>
-      {brush !== undefined && (
-        <div class="line-tools">
-          {props.picker === undefined && <span class="muted">{formatRange(brush, nowMs)}</span>}
-          {side === 'after' && props.picker === undefined && (
-            <button
-              type="button"
-              title="Make the marked part the whole time line"
-              onClick={() => change({ from: String(brush.fromMs / 1e3), to: String(brush.toMs / 1e3), brush: '' })}
-            >
-              Zoom in
-            </button>
+      {(brush !== undefined || props.picker !== undefined) && (
+        <div class={`line-tools${brush === undefined ? ' unused' : ''}`}>
+          {brush !== undefined && props.picker === undefined && (
+            <>
+              <span class="muted">{formatRange(brush, nowMs)}</span>
+              <button
+                type="button"
+                title="Make the marked part the whole time line"
+                onClick={() => change({ from: String(brush.fromMs / 1e3), to: String(brush.toMs / 1e3), brush: '' })}
+              >
+                Zoom in
+              </button>
+            </>
           )}
           <button type="button" title="The whole time line again" aria-label="Remove the mark" onClick={() => change(clear)}>
             ×

@@ -43,6 +43,16 @@ export function flamegraphPath(state: UrlState, side: Side, format: string): str
   return `api/v1/profiles/flamegraph?format=${format}&${selectors(state, side, 'brushed').toString()}`;
 }
 
+/**
+ * The graph that is drawn. Processes stand above the stacks, except where two services are compared: theirs
+ * have different names, and nothing below would be seen to be the same.
+ */
+export function graphPath(state: UrlState, side: Side): string {
+  const path = flamegraphPath(state, side, 'columnar');
+  const differ = state.compare === 'on' && serviceOf(state, 'before') !== serviceOf(state, 'after');
+  return differ ? `${path}&group_by=` : path;
+}
+
 /** Whether the page asks again by itself. */
 export function isLive(state: UrlState): boolean {
   return state.live === 'on' && state.source === '' && followsNow(state.from, state.to);
