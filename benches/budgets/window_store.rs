@@ -80,10 +80,12 @@ fn day(context: &Context, folder: &Path, hz: u64, bytes_bound: f64, section: &mu
     let one = Selector { service: Some("service-7".to_owned()), ..Selector::of_type("cpu") };
     let pid = Selector { pid: Some(1070), ..Selector::of_type("cpu") };
     let all = Selector::of_type("cpu");
+    let shown = vec!["comm".to_owned(), "unwind".to_owned()];
     let cases = [
         ("one service", &one, Detail::Stacks, 170.0),
         ("one process", &pid, Detail::Labels, 720.0),
         ("the host", &all, Detail::Stacks, 720.0),
+        ("the host as a flame graph", &all, Detail::Keys(shown), f64::INFINITY),
         ("the host by thread", &all, Detail::Labels, f64::INFINITY),
     ];
     for (what, selector, detail, bound_ms) in cases {
@@ -92,7 +94,7 @@ fn day(context: &Context, folder: &Path, hz: u64, bytes_bound: f64, section: &mu
         for &(hours, span) in spans {
             let from_unix_ns = end_ns.saturating_sub(hours * 3600 * SECOND_NS).max(MIDNIGHT_NS);
             let range = TimeRange { from_unix_ns, to_unix_ns: end_ns };
-            let query = ProfileQuery { selector: selector.clone(), range, detail };
+            let query = ProfileQuery { selector: selector.clone(), range, detail: detail.clone() };
             let mut times_ms = Vec::new();
             for _ in 0..context.runs.max(3) {
                 let begin = Instant::now();

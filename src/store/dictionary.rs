@@ -200,7 +200,7 @@ impl Nodes {
 
 /// A hash of two indices that we gave ourselves: nobody outside can choose them to collide.
 fn mix(row: NodeRow) -> u64 {
-    super::sums::mix(u64::from(row.parent) << 32 | u64::from(row.location))
+    crate::model::index_hash::mix(u64::from(row.parent) << 32 | u64::from(row.location))
 }
 
 #[cfg(test)]

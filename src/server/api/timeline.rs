@@ -156,7 +156,10 @@ mod tests {
         }
         // Since 1970.
         let step_ns = chosen(1_800_000_000, "").unwrap();
-        assert!(1_800_000_000 * SECOND_NS / step_ns <= CHOSEN_POINTS && step_ns % (86_400 * SECOND_NS) == 0);
+        assert!(
+            1_800_000_000 * SECOND_NS / step_ns <= CHOSEN_POINTS
+                && step_ns.is_multiple_of(86_400 * SECOND_NS)
+        );
     }
 
     #[test]
