@@ -16,6 +16,8 @@ use support::{quiet_cores, seconds};
 const BURNERS: [(&str, f64); 3] = [("burn_sixty", 60.0), ("burn_thirty", 30.0), ("burn_ten", 10.0)];
 /// Enough samples for three points in a few seconds.
 const OFTEN: &str = "agent: {profiling: {sample_rate: 499}}\n";
+/// The time that one of these samples stands for.
+const PERIOD_NS: i64 = 1_000_000_000 / 499;
 
 fn now_s() -> f64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
@@ -58,7 +60,11 @@ impl Watched {
         let range = format!("from={from:.3}&to={:.3}", now_s());
         std::thread::sleep(Duration::from_millis(300));
         server.post("/admin/flush", "").expect(200);
-        Self { server, program, range }
+        // Ranges widen to whole windows; this one is of whole windows.
+        let covered = server.get(&format!("/api/v1/profiles/top?{range}&limit=1")).expect(200);
+        let moment = |name| covered.header(name).expect("it says what it covers").to_owned();
+        let (from, to) = (moment("x-spanflame-covered-from"), moment("x-spanflame-covered-to"));
+        Self { server, program, range: format!("from={from}&to={to}") }
     }
 
     fn get(&self, path: &str, more: &str) -> Response {
@@ -72,12 +78,17 @@ impl Watched {
 
 /// The shares of the burners among themselves, given the value that each has.
 fn check_shares(what: &str, value_of: impl Fn(&str) -> i64) {
+    check_shares_within(4.0, what, value_of);
+}
+
+/// The same within so many points.
+fn check_shares_within(points: f64, what: &str, value_of: impl Fn(&str) -> i64) {
     let values: Vec<i64> = BURNERS.iter().map(|(name, _)| value_of(name)).collect();
     let all: i64 = values.iter().sum();
     assert!(all > 0, "{what}: none of the burners is there");
     for ((name, expected), value) in BURNERS.iter().zip(values) {
         let share = percent(value.unsigned_abs(), all.unsigned_abs());
-        assert!((share - expected).abs() <= 4.0, "{what}: {name} has {share:.1} %, {expected} % is right");
+        assert!((share - expected).abs() <= points, "{what}: {name} has {share:.1} %, {expected} % is right");
     }
 }
 
@@ -175,16 +186,15 @@ fn every_endpoint_and_format_has_the_right_shares_and_one_total() {
         let count =
             |line: &str| line.rsplit_once(' ').and_then(|(_, count)| count.parse::<i64>().ok()).unwrap_or(0);
         let samples: i64 = text.lines().map(count).sum();
-        let expected = total * 499 / 1_000_000_000;
-        assert!((samples - expected).abs() <= 2, "{format}: {samples} samples, {expected} are in the total");
+        assert_eq!(samples, total / PERIOD_NS, "{format}");
     }
 
     let timeline = watched.get("/api/v1/profiles/timeline", &format!("&step=1{of_pid}")).json();
     assert_eq!(timeline["step_s"].as_f64(), Some(1.0));
     let points = timeline["points"].as_array().expect("points");
     let sum: i64 = points.iter().map(|point| point["value"].as_i64().expect("a number")).sum();
-    // Windows are divided at the ends of the range, where the table has them whole.
-    assert!(sum <= total && sum > total * 9 / 10, "{sum} of {total}");
+    // It begins at a whole second, and so with a part of the window before.
+    assert!((total..=total + 1_000_000_000).contains(&sum), "{sum} of {total}");
     assert!(points.len() as u64 >= seconds(4, 10), "{points:?}");
 
     let services = watched.get("/api/v1/services", "").json();
@@ -192,7 +202,7 @@ fn every_endpoint_and_format_has_the_right_shares_and_one_total() {
         services["services"].as_array().unwrap().iter().find(|row| row["name"] == "shares-of-three");
     let service = service.unwrap_or_else(|| panic!("{services}"));
     assert_eq!(service["types"], serde_json::json!(["cpu"]));
-    assert_eq!(service["samples"].as_i64(), Some(total * 499 / 1_000_000_000 + 1));
+    assert_eq!(service["samples"].as_i64(), Some(total / PERIOD_NS));
     let types = watched.get("/api/v1/profiles/types", "").json();
     assert_eq!(types["types"][0]["name"], "cpu");
     assert_eq!(types["types"][0]["unit"], "nanoseconds");
@@ -230,9 +240,9 @@ fn go_tool_pprof_reads_stored_and_live_profiles_by_url_and_its_totals_are_those_
         ("a service", "service=shares-of-three"),
         ("a process", of_pid.trim_start_matches('&')),
     ] {
-        let live = format!("{url}/debug/pprof/profile?{selector}");
-        let read = Top::fetch(&["-seconds", "2"], &live);
-        check_shares(&format!("{what}, live"), |name| read.cumulative(name));
+        let live = format!("{url}/debug/pprof/profile?frequency=499&{selector}");
+        let read = Top::fetch(&["-seconds", "3"], &live);
+        check_shares_within(8.0, &format!("{what}, live"), |name| read.cumulative(name));
     }
 }
 

@@ -10,7 +10,7 @@ use super::varint::Malformed;
 use crate::model::Interner;
 
 /// All tables, in order of index.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Tables {
     pub(super) texts: Vec<String>,
     pub(super) mappings: Vec<FlaggedMapping>,
