@@ -446,4 +446,14 @@ mod tests {
         let tree = merge(&profile, &TreeOptions::default()).expect("merged");
         assert_eq!((tree.total, tree.nodes[1].self_value), (u64::MAX, u64::MAX));
     }
+
+    #[test]
+    fn as_many_nodes_as_are_allowed_are_merged_and_not_one_more() {
+        let profile = profile(&[("abc", &[], 1), ("abd", &[], 2), ("x", &[], 4)]);
+        // The root, a, b, c, d and x.
+        let options = |nodes| TreeOptions { max_nodes: Some(nodes), ..TreeOptions::default() };
+        assert_eq!(merge(&profile, &options(6)).expect("just enough").nodes.len(), 6);
+        let error = merge(&profile, &options(5)).expect_err("one too many");
+        assert!(matches!(error, ExportError::TooLarge { limit: 5, .. }), "{error}");
+    }
 }
