@@ -62,5 +62,7 @@ fn main() {
     println!("cargo:rerun-if-changed=bpf/lifecycle.bpf.c");
     println!("cargo:rerun-if-changed=bpf/unwind");
     println!("cargo:rerun-if-env-changed=CLANG");
+    // The page is embedded, with the files that are there when this crate is compiled.
+    println!("cargo:rerun-if-changed=web/dist");
     note_build();
 }

@@ -149,6 +149,8 @@ get_build_tools() {
     [ -e /usr/include/zlib.h ] || want zlib1g-dev
     [ -e /usr/include/libelf.h ] || want libelf-dev
     [ -e /usr/include/stdio.h ] || want libc6-dev
+    have node || want nodejs
+    have npm || want npm
     if ! find_tool clang >/dev/null; then
         refresh_lists
         want "$(first_that_can_be_had clang-19 clang-18 clang-17 clang-16 clang-15 clang-14 clang || echo clang)"
@@ -159,8 +161,11 @@ get_build_tools() {
         install required $missing
     fi
     find_tool clang >/dev/null || fail "no clang of version 14 or later: the BPF programs cannot be compiled"
+    node_is_recent || fail "node is $(node --version 2>&1), and the page's tools need 18.18 or later: install it from https://nodejs.org"
     get_rust
 }
+
+node_is_recent() { node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 18 || (a == 18 && b >= 18) ? 0 : 1)' 2>/dev/null; }
 
 # ---- what tests need ----------------------------------------------------------------------------------
 
@@ -184,6 +189,7 @@ get_test_tools() {
     have redis-benchmark || want redis-tools
     have nginx || want nginx-light
     have wrk || want wrk
+    have prometheus || want prometheus
     have openssl || want openssl
     have python3 || want python3
     ls /usr/lib/postgresql/*/bin/pgbench >/dev/null 2>&1 || want postgresql
@@ -230,6 +236,12 @@ get_test_tools() {
         refresh_lists
         # shellcheck disable=SC2086 # a list of words
         install optional $missing
+    fi
+
+    # For the test of the page in a browser, which is skipped with the reason without one.
+    if ! have chromium && ! have chromium-browser && ! have google-chrome; then
+        refresh_lists
+        install optional chromium fonts-dejavu-core
     fi
 }
 

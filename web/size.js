@@ -7,6 +7,7 @@ const LIMIT_BYTES = 60 * 1024;
 let total = 0;
 for (const entry of readdirSync('dist', { recursive: true, withFileTypes: true })) {
   if (!entry.isFile()) continue;
+  if (entry.name.endsWith('.gz') || entry.name.startsWith('.')) continue;
   const name = `${entry.parentPath ?? entry.path}/${entry.name}`;
   const bytes = gzipSync(readFileSync(name), { level: 9 }).length;
   total += bytes;

@@ -19,6 +19,7 @@ mod new_process;
 mod perf;
 mod recorder;
 mod report;
+mod server;
 mod start;
 mod symbolization;
 mod unwind_tables;
@@ -94,7 +95,7 @@ impl Context {
 /// A section: its name on the command line and what runs it.
 type NamedSection = (&'static str, fn(&mut Context) -> Section);
 
-const SECTIONS: [NamedSection; 9] = [
+const SECTIONS: [NamedSection; 10] = [
     ("tables", unwind_tables::section),
     ("symbols", symbolization::section),
     ("bpf", bpf_cost::section),
@@ -104,6 +105,7 @@ const SECTIONS: [NamedSection; 9] = [
     ("perf", perf::section),
     ("peer", ebpf_peer::section),
     ("store", window_store::section),
+    ("server", server::section),
 ];
 
 struct Options {

@@ -128,6 +128,14 @@ impl Headers {
         self.0.is_empty()
     }
 
+    /// One header.
+    #[cfg(test)]
+    pub(crate) fn for_tests(name: &str, value: &str) -> Self {
+        let mut headers = Self::default();
+        headers.insert(name, value).expect("a header");
+        headers
+    }
+
     fn insert(&mut self, name: &str, value: &str) -> Result<(), String> {
         // RFC 9110, 5.6.2: a token.
         let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);

@@ -6,8 +6,10 @@
 //! where they would break the line, see [`super::frame_text`]. Stacks whose sum is not positive are
 //! left out: the format has no sign, and readers take 0 for an error.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io::Write;
+
+use indexmap::IndexMap;
 
 use super::frame_text::{NamedFrame, frames_of_location, safe_name};
 use super::{ExportError, Options};
@@ -21,12 +23,12 @@ pub(super) fn frames_of_locations(profile: &Profile) -> Vec<Vec<NamedFrame<'_>>>
     profile.locations.iter().map(|location| frames_of_location(profile, location)).collect()
 }
 
-/// Sums one value by stack and process name; the labels are otherwise left out.
+/// Sums one value by stack and process name, in the order of the samples; the labels are otherwise left out.
 pub(super) fn sums_by_stack<'a>(
     profile: &'a Profile,
     value: usize,
-) -> HashMap<(StackId, Option<&'a str>), i64> {
-    let mut sums: HashMap<(StackId, Option<&'a str>), i64> = HashMap::new();
+) -> IndexMap<(StackId, Option<&'a str>), i64> {
+    let mut sums: IndexMap<(StackId, Option<&'a str>), i64> = IndexMap::new();
     for sample in &profile.samples {
         let comm = profile.label_text(sample, "comm").filter(|comm| !comm.is_empty());
         let sum = sums.entry((sample.stack, comm)).or_default();

@@ -1,15 +1,22 @@
-//! OpenTelemetry profiles: one binary `ProfilesData`
-//! (opentelemetry/proto/profiles/v1development/profiles.proto, as of opentelemetry-proto 1.9+).
+//! OpenTelemetry profiles: one binary `ProfilesData`, or requests for a receiver, whose fields have the
+//! same numbers (opentelemetry/proto/profiles/v1development/profiles.proto, as of opentelemetry-proto
+//! 1.9+).
 //!
 //! A resource for each process (labels `service`, `pid`, `comm`, `container_id`), under it one scope,
 //! under that one profile for each value type, the one to show first; the `pprof.scope.*` attributes
-//! tell their original order. All tables are in the one dictionary, whose first row of each is empty
-//! as the format demands. Labels `trace_id` and `span_id` become a link where both are there and
-//! well-formed, other labels attributes of the sample.
+//! tell their original order. All tables are in the one dictionary (`otlp_dictionary.rs`). Labels
+//! `trace_id` and `span_id` become a link where both are there and well-formed, other labels attributes
+//! of the sample.
 //!
-//! A sample whose values are all 0 is written once, under the first type, so that it is not lost.
+//! Resources carry their keys and values in plain text and not by reference into the dictionary, as the
+//! format would permit: Pyroscope loses `service.name` otherwise and Parca refuses it. Every sample has
+//! one value and no timestamps: with a period, Pyroscope refuses any other number of values.
+//!
+//! A sample whose values are all 0 is written once, under the first type, so that it is not lost. A label
+//! without a name, or of a name that its owner has already, is left out and counted
+//! (`dropped_attributes_count`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 
 use opentelemetry_proto::tonic::common::v1::{
@@ -19,9 +26,10 @@ use opentelemetry_proto::tonic::profiles::v1development as proto;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 
+use super::otlp_dictionary::{AttributeValue, Dictionary};
 use super::svg::HOST_COMMENT;
 use super::{ExportError, Options, otlp_attributes as names};
-use crate::model::{FrameKind, Interner, Label, LabelValue, Mapping, Profile, Sample, ValueType};
+use crate::model::{Label, LabelValue, Profile, Sample};
 
 /// Writes all values and labels.
 ///
@@ -40,116 +48,91 @@ pub fn write(profile: &Profile, writer: &mut dyn Write, options: &Options) -> Re
             return Err(ExportError::TooLarge { table, limit });
         }
     }
-    writer.write_all(&to_message(profile, options.value).encode_to_vec())?;
+    let message = to_message(profile, &profile.samples, &Naming::of(profile, options.value));
+    writer.write_all(&message.encode_to_vec())?;
     Ok(())
 }
 
-/// A row of our tables as a row of the dictionary, where row 0 is the empty one.
-fn row(index: u32) -> i32 {
-    i32::try_from(index).unwrap_or(i32::MAX - 1) + 1
+/// A message that can be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// An `ExportProfilesServiceRequest`.
+    pub bytes: Vec<u8>,
+    /// How many profiles are in it: one for each process and value type.
+    pub profiles: u64,
 }
 
-/// A value in the attribute table.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum AttributeValue {
-    Text(String),
-    Number(i64),
-    Flag(bool),
-    Texts(Vec<String>),
+/// A profile as requests of at most `limit_bytes`, and the number of profiles that could not be made to
+/// fit: those with a single sample that is larger. `host` is told where the profile does not say whose it
+/// is.
+#[must_use]
+pub fn requests(profile: &Profile, host: &str, limit_bytes: usize) -> (Vec<Request>, u64) {
+    let mut naming = Naming::of(profile, None);
+    if naming.host.is_empty() {
+        naming.host = host;
+    }
+    let mut requests = Vec::new();
+    let mut too_large = 0;
+    // Samples of one process stand side by side, so that a cut divides as few processes as can be.
+    let mut samples = profile.samples.clone();
+    samples.sort_by_key(|sample| sample.labels);
+    let mut waiting: Vec<&[Sample]> = vec![&samples];
+    while let Some(samples) = waiting.pop() {
+        let message = to_message(profile, samples, &naming);
+        let profiles = count_profiles(&message);
+        if message.encoded_len() <= limit_bytes {
+            requests.push(Request { bytes: message.encode_to_vec(), profiles });
+        } else if samples.len() > 1 {
+            let (first, second) = samples.split_at(samples.len() / 2);
+            waiting.extend([second, first]);
+        } else {
+            too_large += profiles;
+        }
+    }
+    (requests, too_large)
 }
 
-impl AttributeValue {
-    fn into_any(self) -> AnyValue {
-        let text = |text| AnyValue { value: Some(Value::StringValue(text)) };
-        match self {
-            Self::Text(value) => text(value),
-            Self::Number(number) => AnyValue { value: Some(Value::IntValue(number)) },
-            Self::Flag(flag) => AnyValue { value: Some(Value::BoolValue(flag)) },
-            Self::Texts(values) => {
-                let values = values.into_iter().map(text).collect();
-                AnyValue { value: Some(Value::ArrayValue(ArrayValue { values })) }
-            }
-        }
-    }
+/// How many profiles the one request holds that [`requests`] makes of this if it is not divided.
+#[must_use]
+pub fn number_of_profiles(profile: &Profile) -> u64 {
+    let resources: std::collections::BTreeSet<Vec<&Label>> = profile
+        .label_sets
+        .iter()
+        .map(|labels| labels.iter().filter(|label| names::is_of_resource(&label.key)).collect())
+        .collect();
+    (resources.len().max(1) * profile.value_types.len()) as u64
 }
 
-impl From<&LabelValue> for AttributeValue {
-    fn from(value: &LabelValue) -> Self {
-        match value {
-            LabelValue::Text(text) => Self::Text(text.clone()),
-            LabelValue::Number(number) => Self::Number(*number),
-        }
-    }
+fn count_profiles(message: &proto::ProfilesData) -> u64 {
+    let scopes = message.resource_profiles.iter().flat_map(|resource| &resource.scope_profiles);
+    scopes.map(|scope| scope.profiles.len() as u64).sum()
 }
 
-/// The dictionary while it grows.
-struct Dictionary {
-    strings: Interner<String>,
-    attributes: Interner<Option<(i32, AttributeValue)>>,
-    links: Interner<proto::Link>,
+/// What a message says beside its samples.
+struct Naming<'a> {
+    /// Index of the value type to show first.
+    shown: usize,
+    /// Empty if nobody knows.
+    host: &'a str,
 }
 
-impl Dictionary {
-    fn new() -> Self {
-        let mut dictionary =
-            Self { strings: Interner::new(), attributes: Interner::new(), links: Interner::new() };
-        dictionary.strings.intern(String::new());
-        dictionary.attributes.intern(None);
-        dictionary.links.intern(proto::Link::default());
-        dictionary
-    }
-
-    fn string(&mut self, text: &str) -> i32 {
-        i32::try_from(self.strings.intern(text.to_owned())).unwrap_or(0)
-    }
-
-    fn attribute(&mut self, key: &str, value: AttributeValue) -> i32 {
-        let key = self.string(key);
-        i32::try_from(self.attributes.intern(Some((key, value)))).unwrap_or(0)
-    }
-
-    fn value_type(&mut self, value_type: &ValueType) -> proto::ValueType {
-        proto::ValueType {
-            type_strindex: self.string(&value_type.kind),
-            unit_strindex: self.string(&value_type.unit),
-        }
-    }
-
-    fn mapping(&mut self, mapping: &Mapping) -> proto::Mapping {
-        let mut attribute_indices = Vec::new();
-        if !mapping.build_id.is_empty() {
-            let hex = mapping.build_id.bytes().all(|byte| byte.is_ascii_hexdigit());
-            let key = if hex { names::BUILD_ID_GNU } else { names::BUILD_ID_GO };
-            attribute_indices.push(self.attribute(key, AttributeValue::Text(mapping.build_id.clone())));
-        }
-        for (key, flag) in [
-            (names::HAS_FUNCTIONS, mapping.has_functions),
-            (names::HAS_FILENAMES, mapping.has_filenames),
-            (names::HAS_LINE_NUMBERS, mapping.has_line_numbers),
-            (names::HAS_INLINE_FRAMES, mapping.has_inline_frames),
-        ] {
-            if flag {
-                attribute_indices.push(self.attribute(key, AttributeValue::Flag(true)));
-            }
-        }
-        proto::Mapping {
-            memory_start: mapping.start,
-            memory_limit: mapping.limit,
-            file_offset: mapping.file_offset,
-            filename_strindex: self.string(&mapping.path),
-            attribute_indices,
-        }
+impl<'a> Naming<'a> {
+    fn of(profile: &'a Profile, shown: Option<usize>) -> Self {
+        let host = profile.comments.iter().find_map(|comment| comment.strip_prefix(HOST_COMMENT));
+        Self { shown: shown.unwrap_or(profile.default_value), host: host.map_or("", str::trim) }
     }
 }
 
-/// What a sample's labels become.
-struct SampleAttributes {
+/// What a set of labels becomes.
+#[derive(Default)]
+struct SplitLabels {
     resource: Vec<Label>,
     attribute_indices: Vec<i32>,
     link_index: i32,
+    dropped: u32,
 }
 
-fn sample_attributes(labels: &[Label], dictionary: &mut Dictionary) -> SampleAttributes {
+fn split_labels(labels: &[Label], dictionary: &mut Dictionary) -> SplitLabels {
     let text = |key: &str| {
         labels.iter().find(|label| label.key == key).and_then(|label| match &label.value {
             LabelValue::Text(text) => Some(text.as_str()),
@@ -158,23 +141,30 @@ fn sample_attributes(labels: &[Label], dictionary: &mut Dictionary) -> SampleAtt
     };
     let trace_id = text(names::TRACE_ID).and_then(|id| from_hex(id, 16));
     let span_id = text(names::SPAN_ID).and_then(|id| from_hex(id, 8));
-    let mut split = SampleAttributes { resource: Vec::new(), attribute_indices: Vec::new(), link_index: 0 };
+    let mut split = SplitLabels::default();
     let linked = if let (Some(trace_id), Some(span_id)) = (trace_id, span_id) {
-        let link = dictionary.links.intern(proto::Link { trace_id, span_id });
-        split.link_index = i32::try_from(link).unwrap_or(0);
+        split.link_index = dictionary.link(trace_id, span_id);
         true
     } else {
         false
     };
+    let mut of_sample: Vec<&str> = Vec::new();
     for label in labels {
         let key = label.key.as_str();
         if linked && (key == names::TRACE_ID || key == names::SPAN_ID) {
             continue;
         }
-        if names::RESOURCE_LABELS.iter().any(|(resource_label, _)| *resource_label == key) {
-            split.resource.push(label.clone());
+        let attribute = names::attribute_of_label(key);
+        if names::is_of_resource(key) {
+            if split.resource.iter().any(|known| known.key == key) {
+                split.dropped += 1;
+            } else {
+                split.resource.push(label.clone());
+            }
+        } else if attribute.is_empty() || of_sample.contains(&attribute) {
+            split.dropped += 1;
         } else {
-            let attribute = names::attribute_of_label(key);
+            of_sample.push(attribute);
             split.attribute_indices.push(dictionary.attribute(attribute, (&label.value).into()));
         }
     }
@@ -192,16 +182,20 @@ fn from_hex(text: &str, length: usize) -> Option<Vec<u8>> {
     (0..text.len()).step_by(2).map(pair).collect()
 }
 
-fn to_message(profile: &Profile, shown: Option<usize>) -> proto::ProfilesData {
-    let mut dictionary = Dictionary::new();
-    let shown = shown.unwrap_or(profile.default_value);
-    let order = value_order(profile.value_types.len(), shown);
+fn to_message(profile: &Profile, samples: &[Sample], naming: &Naming<'_>) -> proto::ProfilesData {
+    let mut dictionary = Dictionary::new(profile, samples.iter().map(|sample| sample.stack));
+    let order = value_order(profile.value_types.len(), naming.shown);
 
-    let split: Vec<SampleAttributes> =
-        profile.label_sets.iter().map(|labels| sample_attributes(labels, &mut dictionary)).collect();
+    let mut split: HashMap<u32, SplitLabels> = HashMap::new();
+    for sample in samples {
+        split.entry(sample.labels).or_insert_with(|| {
+            let labels = profile.label_sets.get(sample.labels as usize).map_or(&[][..], Vec::as_slice);
+            split_labels(labels, &mut dictionary)
+        });
+    }
     let mut by_resource: BTreeMap<&[Label], Vec<&Sample>> = BTreeMap::new();
-    for sample in &profile.samples {
-        let resource = split.get(sample.labels as usize).map_or(&[][..], |split| &split.resource);
+    for sample in samples {
+        let resource = split.get(&sample.labels).map_or(&[][..], |split| &split.resource);
         by_resource.entry(resource).or_default().push(sample);
     }
     if by_resource.is_empty() {
@@ -217,43 +211,74 @@ fn to_message(profile: &Profile, shown: Option<usize>) -> proto::ProfilesData {
         let mut profiles = Vec::new();
         for (position, &value) in order.iter().enumerate() {
             let Some(value_type) = profile.value_types.get(value) else { continue };
-            let of_this_value = |sample: &&&Sample| {
-                let all_zero = sample.values.iter().all(|&value| value == 0);
-                sample.values.get(value).is_some_and(|&value| value != 0) || (all_zero && position == 0)
-            };
-            let to_sample = |sample: &&Sample| {
-                let split = split.get(sample.labels as usize);
-                proto::Sample {
-                    stack_index: row(sample.stack),
-                    attribute_indices: split.map(|split| split.attribute_indices.clone()).unwrap_or_default(),
-                    link_index: split.map_or(0, |split| split.link_index),
-                    values: sample.values.get(value).copied().into_iter().collect(),
-                    timestamps_unix_nano: Vec::new(),
-                }
-            };
+            let written = written_samples(profile, &samples, value, position == 0, &split, &mut dictionary);
+            let dropped = samples.iter().filter_map(|sample| split.get(&sample.labels));
+            let dropped = dropped.map(|split| split.dropped).max().unwrap_or(0);
             profiles.push(proto::Profile {
                 sample_type: Some(dictionary.value_type(value_type)),
-                samples: samples.iter().filter(of_this_value).map(to_sample).collect(),
+                samples: written,
                 time_unix_nano: profile.start_unix_ns,
                 duration_nano: profile.duration_ns,
                 period_type,
                 period: profile.period,
                 attribute_indices: comments.into_iter().collect(),
+                dropped_attributes_count: dropped,
                 ..proto::Profile::default()
             });
         }
         resource_profiles.push(proto::ResourceProfiles {
-            resource: Some(resource(profile, resource_labels)),
+            resource: Some(resource(resource_labels, naming.host)),
             scope_profiles: vec![proto::ScopeProfiles {
-                scope: Some(scope(profile, &order, shown)),
+                scope: Some(scope(profile, &order, naming.shown)),
                 profiles,
                 schema_url: String::new(),
             }],
             schema_url: String::new(),
         });
     }
-    let dictionary = finish(profile, dictionary);
-    proto::ProfilesData { resource_profiles, dictionary: Some(dictionary) }
+    proto::ProfilesData { resource_profiles, dictionary: Some(dictionary.finish()) }
+}
+
+/// The samples of one process with one of their values. Stack, attributes and link are what a sample is
+/// known by, so those that are equal in all three become one.
+fn written_samples(
+    profile: &Profile,
+    samples: &[&Sample],
+    value: usize,
+    is_first: bool,
+    split: &HashMap<u32, SplitLabels>,
+    dictionary: &mut Dictionary,
+) -> Vec<proto::Sample> {
+    let mut written: Vec<proto::Sample> = Vec::new();
+    let mut known: HashMap<(i32, &[i32], i32), usize> = HashMap::new();
+    for sample in samples {
+        let all_zero = sample.values.iter().all(|&value| value == 0);
+        let Some(&amount) = sample.values.get(value) else { continue };
+        if amount == 0 && !(all_zero && is_first) {
+            continue;
+        }
+        let Some(split) = split.get(&sample.labels) else { continue };
+        let stack_index = dictionary.stack(profile, sample.stack);
+        let identity = (stack_index, split.attribute_indices.as_slice(), split.link_index);
+        match known.get(&identity).and_then(|&place| written.get_mut(place)) {
+            Some(equal) => {
+                for sum in &mut equal.values {
+                    *sum = sum.saturating_add(amount);
+                }
+            }
+            None => {
+                known.insert(identity, written.len());
+                written.push(proto::Sample {
+                    stack_index,
+                    attribute_indices: split.attribute_indices.clone(),
+                    link_index: split.link_index,
+                    values: vec![amount],
+                    timestamps_unix_nano: Vec::new(),
+                });
+            }
+        }
+    }
+    written
 }
 
 /// The value types in the order of their profiles: the one to show first, as readers expect.
@@ -267,13 +292,13 @@ fn key_value(key: &str, value: AttributeValue) -> KeyValue {
     KeyValue { key: key.to_owned(), value: Some(value.into_any()), ..KeyValue::default() }
 }
 
-fn resource(profile: &Profile, labels: &[Label]) -> Resource {
+fn resource(labels: &[Label], host: &str) -> Resource {
     let mut attributes: Vec<KeyValue> = labels
         .iter()
         .map(|label| key_value(names::attribute_of_label(&label.key), (&label.value).into()))
         .collect();
-    if let Some(host) = profile.comments.iter().find_map(|comment| comment.strip_prefix(HOST_COMMENT)) {
-        attributes.push(key_value(names::HOST_NAME, AttributeValue::Text(host.trim().to_owned())));
+    if !host.is_empty() {
+        attributes.push(key_value(names::HOST_NAME, AttributeValue::Text(host.to_owned())));
     }
     Resource { attributes, ..Resource::default() }
 }
@@ -301,63 +326,6 @@ fn scope(profile: &Profile, order: &[usize], shown: usize) -> InstrumentationSco
     }
 }
 
-/// The tables that follow those of the model row by row, and then the ones that have grown.
-fn finish(profile: &Profile, mut dictionary: Dictionary) -> proto::ProfilesDictionary {
-    let mut mapping_table = vec![proto::Mapping::default()];
-    mapping_table.extend(profile.mappings.iter().map(|mapping| dictionary.mapping(mapping)));
-
-    let mut function_table = vec![proto::Function::default()];
-    function_table.extend(profile.functions.iter().map(|function| proto::Function {
-        name_strindex: dictionary.string(&function.name),
-        system_name_strindex: dictionary.string(&function.system_name),
-        filename_strindex: dictionary.string(&function.file),
-        start_line: i64::from(function.start_line),
-    }));
-
-    let mut location_table = vec![proto::Location::default()];
-    location_table.extend(profile.locations.iter().map(|location| {
-        let frame_type = match location.kind {
-            FrameKind::Native => "native",
-            FrameKind::Kernel => "kernel",
-            FrameKind::Jit => "jit",
-        };
-        let frame_type = dictionary.attribute(names::FRAME_TYPE, AttributeValue::Text(frame_type.to_owned()));
-        let to_line = |frame: &crate::model::Frame| proto::Line {
-            function_index: row(frame.function),
-            line: i64::from(frame.line),
-            column: 0,
-        };
-        proto::Location {
-            mapping_index: location.mapping.map_or(0, row),
-            address: location.address,
-            lines: location.frames.iter().map(to_line).collect(),
-            attribute_indices: vec![frame_type],
-        }
-    }));
-
-    let mut stack_table = vec![proto::Stack::default()];
-    stack_table.extend(profile.stacks.iter().map(|stack| proto::Stack {
-        location_indices: stack.iter().map(|&location| row(location)).collect(),
-    }));
-
-    let attribute_table = dictionary
-        .attributes
-        .into_values()
-        .into_iter()
-        .map(|attribute| match attribute {
-            None => proto::KeyValueAndUnit::default(),
-            Some((key_strindex, value)) => {
-                proto::KeyValueAndUnit { key_strindex, value: Some(value.into_any()), unit_strindex: 0 }
-            }
-        })
-        .collect();
-    proto::ProfilesDictionary {
-        mapping_table,
-        location_table,
-        function_table,
-        link_table: dictionary.links.into_values(),
-        string_table: dictionary.strings.into_values(),
-        attribute_table,
-        stack_table,
-    }
-}
+#[cfg(test)]
+#[path = "otlp_tests.rs"]
+mod tests;

@@ -53,6 +53,12 @@ pub fn attribute_of_label(label: &str) -> &str {
     pairs.find(|(known, _)| *known == label).map_or(label, |(_, attribute)| attribute)
 }
 
+/// Whether a label says whose sample it is.
+#[must_use]
+pub fn is_of_resource(label: &str) -> bool {
+    RESOURCE_LABELS.iter().any(|(of_resource, _)| *of_resource == label)
+}
+
 /// The label that an attribute stands for.
 #[must_use]
 pub fn label_of_attribute(attribute: &str) -> &str {

@@ -28,7 +28,8 @@ pub type OnWindow = Box<dyn Fn(Arc<Profile>) + Send>;
 /// See the module's description. Dropping it ends profiling, after the last window is kept.
 #[derive(Debug)]
 pub struct Recorder {
-    profiler: Mutex<Option<ContinuousProfiler>>,
+    /// Taken out by whoever asks: a cut takes its time, and others want to know the status meanwhile.
+    profiler: Mutex<Option<Arc<ContinuousProfiler>>>,
     counts: Arc<Counts>,
     writer: Option<JoinHandle<()>>,
 }
@@ -75,7 +76,7 @@ impl Recorder {
             .map_err(|source| SessionError::System { what: "start the thread that keeps windows", source })?;
         // If this fails, the channel closes and the writer ends.
         let profiler = ContinuousProfiler::start(frequency_hz, windows)?;
-        Ok(Self { profiler: Mutex::new(Some(profiler)), counts, writer: Some(writer) })
+        Ok(Self { profiler: Mutex::new(Some(Arc::new(profiler))), counts, writer: Some(writer) })
     }
 
     /// Makes sure that what was sampled up to now is in the store. For a query of the present; a window
@@ -96,18 +97,20 @@ impl Recorder {
     }
 
     fn cut(&self, if_older_than: Duration) -> Result<(), CutError> {
-        self.with_profiler(|profiler| profiler.cut(if_older_than, CUT_LIMIT)).unwrap_or(Err(CutError::Ended))
+        self.profiler().ok_or(CutError::Ended)?.cut(if_older_than, CUT_LIMIT)
     }
 
     /// Changes the rate; `None` pauses.
     pub fn set_frequency(&self, frequency_hz: Option<u32>) {
-        self.with_profiler(|profiler| profiler.set_frequency(frequency_hz));
+        if let Some(profiler) = self.profiler() {
+            profiler.set_frequency(frequency_hz);
+        }
     }
 
     /// The programs and maps in the kernel; `None` while not running. Blocks, for milliseconds.
     #[must_use]
     pub fn inspect(&self) -> Option<EbpfState> {
-        self.with_profiler(ContinuousProfiler::inspect).flatten()
+        self.profiler()?.inspect()
     }
 
     /// What it has done so far.
@@ -115,7 +118,7 @@ impl Recorder {
     pub fn status(&self) -> RecorderStatus {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         RecorderStatus {
-            profiler: self.with_profiler(ContinuousProfiler::status).unwrap_or_default(),
+            profiler: self.profiler().map(|profiler| profiler.status()).unwrap_or_default(),
             kept_windows: count(&self.counts.kept_windows),
             kept_samples: count(&self.counts.kept_samples),
             lost_windows: count(&self.counts.lost_windows),
@@ -128,8 +131,8 @@ impl Recorder {
         drop(self.profiler.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    fn with_profiler<T>(&self, ask: impl FnOnce(&ContinuousProfiler) -> T) -> Option<T> {
-        self.profiler.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(ask)
+    fn profiler(&self) -> Option<Arc<ContinuousProfiler>> {
+        self.profiler.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

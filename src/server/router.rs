@@ -8,6 +8,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     App, admin, api, configuration, debug_pprof, debug_vars, health, layers, metrics_page, openapi, status,
+    ui, upload,
 };
 
 /// What `/openapi.json` says of the whole.
@@ -32,6 +33,8 @@ pub fn router(app: &Arc<App>) -> Result<Router, serde_json::Error> {
         .merge(admin::routes())
         .merge(debug_vars::routes())
         .merge(api::routes())
+        .merge(upload::routes())
+        .merge(ui::routes())
         .merge(debug_pprof::routes())
         .split_for_parts();
     description.merge(metrics_page::routes().into_openapi());

@@ -7,6 +7,7 @@
 
 pub mod folded;
 pub mod go_pprof;
+pub mod otlp_conformance;
 pub mod pprof_text;
 pub mod program;
 pub mod recording;

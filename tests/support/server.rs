@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -42,7 +42,24 @@ impl Server {
     /// The same with variables of the environment.
     pub fn start_as(configuration: &str, flags: &[&str], environment: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let mut command = serve(&directory, configuration);
+        let data = directory.path().join("data");
+        Self::start_in(directory, &data, configuration, flags, environment)
+    }
+
+    /// The same with a data folder that outlives it.
+    pub fn start_on(data: &Path, configuration: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        Self::start_in(directory, data, configuration, &[], &[])
+    }
+
+    fn start_in(
+        directory: TempDir,
+        data: &Path,
+        configuration: &str,
+        flags: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let mut command = serve(directory.path(), data, configuration);
         command.args(flags).envs(environment.iter().copied());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let log = Arc::new(Mutex::new(String::new()));
@@ -114,6 +131,12 @@ impl Server {
         })
     }
 
+    /// Ends it as a power cut would (SIGKILL).
+    pub fn kill(mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// Whether it still runs.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("it is ours").is_none()
@@ -129,8 +152,8 @@ impl Drop for Server {
 
 /// `spanflame serve` on a port of the kernel's choice, with nothing of this process's environment.
 /// A `--listen` among later flags would be a second one, so tests of addresses set it in the file.
-fn serve(directory: &TempDir, configuration: &str) -> Command {
-    let file = directory.path().join("spanflame.yaml");
+fn serve(directory: &Path, data: &Path, configuration: &str) -> Command {
+    let file = directory.join("spanflame.yaml");
     std::fs::write(&file, configuration).expect("it is ours");
     let mut command = super::spanflame();
     for (name, _) in std::env::vars_os() {
@@ -139,7 +162,7 @@ fn serve(directory: &TempDir, configuration: &str) -> Command {
         }
     }
     command.arg("serve").arg("--config").arg(&file);
-    command.arg("--data-dir").arg(directory.path().join("data"));
+    command.arg("--data-dir").arg(data);
     if !configuration.contains("listen:") {
         command.args(["--listen", "127.0.0.1:0"]);
     }
@@ -150,7 +173,9 @@ fn serve(directory: &TempDir, configuration: &str) -> Command {
 /// Runs `spanflame serve` with a configuration that it is to refuse: exit code and standard error.
 pub fn refused(configuration: &str, flags: &[&str]) -> (Option<i32>, String) {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let mut child = serve(&directory, configuration).args(flags).spawn().expect("the binary runs");
+    let data = directory.path().join("data");
+    let mut command = serve(directory.path(), &data, configuration);
+    let mut child = command.args(flags).spawn().expect("the binary runs");
     let mut errors = child.stderr.take().expect("it is piped");
     let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         super::await_event("the server refuses", Duration::from_secs(20), || {

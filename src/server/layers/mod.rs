@@ -57,6 +57,15 @@ pub fn around(router: Router, app: &Arc<App>) -> Router {
         .layer(from_fn_with_state(Arc::clone(app), request_counts::request_counts))
 }
 
+/// Puts around the receivers of OTLP what decides who may ask, as the server itself does.
+pub fn around_receiver(router: Router, app: &Arc<App>) -> Router {
+    router
+        .layer(from_fn_with_state(Arc::clone(app), authentication::authentication))
+        .layer(from_fn_with_state(Arc::clone(app), origin::origin))
+        .layer(from_fn_with_state(Arc::clone(app), host::host))
+        .layer(CatchPanicLayer::custom(error_body::of_panic))
+}
+
 /// Text of some kind. What handlers have compressed themselves says so and is let be.
 fn is_compressible(_: StatusCode, _: Version, headers: &HeaderMap, _: &axum::http::Extensions) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();

@@ -1,490 +1,509 @@
-// The page: what is shown, from the URL; the bar with search and views; the graph, the table or the
-// sandwich; and what is known of the selected frame.
+// The page: what is chosen, from the URL; the bar to choose with and the time lines; and below it the
+// graph, or what is the matter with it.
 
-import type { JSX } from 'preact';
-import { useCallback, useEffect, useMemo, useRef, useState } from 'preact/hooks';
+import type { ComponentChildren, JSX } from 'preact';
+import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
 
 import type { ColumnarFile } from '../flamegraph/columnar';
 import type { Theme } from '../flamegraph/colours';
-import { diff } from '../flamegraph/diff';
-import { FlameGraphView } from '../flamegraph/FlameGraphView';
-import { findFunction, functionKey } from '../flamegraph/functions';
-import { FrameClass, type FlameGraph, type Frame } from '../flamegraph/graph';
-import type { Command } from '../flamegraph/keyboard';
-import { nodeOfPath, nodePath } from '../flamegraph/nodepath';
-import { nextHit, parseQuery, placeOfHit, search, zoomToReveal, type SearchResult } from '../flamegraph/search';
-import { formatShare, formatValue } from '../flamegraph/values';
-import { neighbour } from '../flamegraph/view';
-import { DetailPanel } from './DetailPanel';
+import { commandOf, type Command } from '../flamegraph/keyboard';
+import type { Direction } from '../flamegraph/view';
+import { fetchGraph, fetchServices, fetchTimeline, fetchTypes, serverNowMs, type Problem, type Timeline } from './api';
+import { Downloads } from './Downloads';
+import { Explorer } from './Explorer';
+import { Filters } from './Filters';
+import flame from './flame.svg';
 import { Help } from './Help';
-import { LoadError, loadGraph } from './load';
-import { SandwichView } from './SandwichView';
+import { useLoaded, useTicks, type Loaded } from './loaded';
+import { Message } from './Message';
+import {
+  brushOf,
+  firstComparison,
+  flamegraphPath,
+  isLive,
+  refreshMs,
+  selectors,
+  serviceOf,
+  shifted,
+  FILTERS,
+  type Side,
+} from './selection';
+import { ServicePicker } from './ServicePicker';
 import { initialTheme, rememberTheme } from './theme';
-import { TopTable } from './TopTable';
-import { VIEWS, formatState, parseState, type UrlState, type ViewName } from './urlstate';
+import { followsNow, formatBrush, formatMoment, formatRange, parseBrush, rangeOf, type Range } from './time';
+import { TimePicker, faceOfRange } from './TimePicker';
+import { TimeStrip } from './TimeStrip';
+import { DEFAULT_STATE, type UrlState } from './urlstate';
+import { useUrlState, type ChangeState } from './useUrlState';
 
-const VIEW_NAMES: Readonly<Record<ViewName, string>> = { graph: 'Flame graph', table: 'Top table', sandwich: 'Sandwich' };
-/** How long the state rests before it is written into the URL. */
-const URL_REST_MS = 200;
-/** A hit is jumped to so that it is at least so wide, in CSS pixels. */
-const HIT_WIDTH_CSS_PX = 60;
+/** How often the first samples are looked for. */
+const FIRST_SAMPLES_MS = 2_000;
 
-type Loaded =
-  | { readonly status: 'loading' }
-  | { readonly status: 'failed'; readonly problem: string }
-  | { readonly status: 'ready'; readonly file: ColumnarFile; readonly base: ColumnarFile | undefined };
+const TYPE_NAMES: Readonly<Record<string, string>> = {
+  cpu: 'CPU',
+  offcpu: 'Off CPU',
+  wall: 'Wall clock',
+  lock: 'Locks',
+  memory: 'Memory',
+  gpu: 'GPU',
+};
+
+type OpenPart = 'service' | 'baseService' | 'time' | 'filters' | 'downloads' | 'help' | '';
 
 export function App(): JSX.Element {
   const [state, change] = useUrlState();
   const [theme, setTheme] = useState<Theme>(initialTheme);
-  const loaded = useGraphs(state.source, state.base);
+  const [openPart, setOpenPart] = useState<OpenPart>('');
+  const explorerKeys = useRef<((command: Command) => void) | undefined>(undefined);
+  const open = (part: OpenPart) => (isOpen: boolean) => setOpenPart(isOpen ? part : '');
 
   useEffect(() => {
     document.documentElement.dataset.theme = theme;
     rememberTheme(theme);
   }, [theme]);
 
-  const flipTheme = (): void => setTheme(theme === 'dark' ? 'light' : 'dark');
-  switch (loaded.status) {
-    case 'loading':
-      return <Message title="Loading the flame graph" text="" busy />;
-    case 'failed':
-      return <Message title="There is no flame graph to show" text={loaded.problem} />;
-    case 'ready':
-      return (
-        <Explorer
-          file={loaded.file}
-          base={loaded.base}
-          state={state}
-          change={change}
-          theme={theme}
-          flipTheme={flipTheme}
-        />
-      );
-  }
-}
+  const isRaw = state.source !== '';
+  const compared = isRaw ? state.base !== '' : state.compare === 'on';
+  const live = isLive(state);
+  // A server that has just started has no samples yet: they are waited for, even if the page stands still.
+  const [isWaiting, setWaiting] = useState(false);
+  const [ticks] = useTicks(live || isWaiting, isWaiting ? FIRST_SAMPLES_MS : refreshMs(state));
+  const [asked, setAsked] = useState(0);
+  const tick = ticks + asked;
 
-function Message(props: { readonly title: string; readonly text: string; readonly busy?: boolean }): JSX.Element {
-  return (
-    <main class="message" role={props.busy === true ? 'status' : 'alert'}>
-      <img src="./flame.svg" width="48" height="48" alt="" class={props.busy === true ? 'busy' : ''} />
-      <h1>{props.title}</h1>
-      {props.text !== '' && <p>{props.text}</p>}
-    </main>
-  );
-}
-
-interface ExplorerProps {
-  readonly file: ColumnarFile;
-  readonly base: ColumnarFile | undefined;
-  readonly state: UrlState;
-  readonly change: (fields: Partial<UrlState>, how?: 'push' | 'replace') => void;
-  readonly theme: Theme;
-  readonly flipTheme: () => void;
-}
-
-function Explorer(props: ExplorerProps): JSX.Element {
-  const { file, base, state, change, theme } = props;
-  const [helpOpen, setHelpOpen] = useState(false);
-  const searchBox = useRef<HTMLInputElement>(null);
-
-  const comparison = useMemo(
-    () => (base === undefined ? undefined : diff(base.graph, file.graph, state.mode)),
-    [base, file, state.mode],
-  );
-  const graph = comparison?.graph ?? file.graph;
-  const measure = useMemo(() => ({ kind: file.kind, unit: file.unit }), [file]);
-
-  const zoom = useMemo(() => nodeOfPath(graph, state.zoom), [graph, state.zoom]);
-  const selected = useMemo(
-    () => (state.selected === '' ? zoom : nodeOfPath(graph, state.selected)),
-    [graph, state.selected, zoom],
-  );
-  const query = useMemo(() => parseQuery(state.search), [state.search]);
-  const result = useMemo(
-    () => (query?.ok === true ? search(graph, query.matches) : undefined),
-    [graph, query],
-  );
-
-  // The sandwich is of the newer side alone: the values of a comparison are widths. A function is known by
-  // its key, since the two have different numbers for it.
-  const functionId = useMemo(() => {
-    const chosen = state.function === '' ? frameKeyOf(graph, selected) : state.function;
-    return findFunction(file.graph.frames, chosen);
-  }, [file, graph, state.function, selected]);
-
-  const select = useCallback((node: number) => change({ selected: nodePath(graph, node) }, 'replace'), [graph, change]);
-  const zoomTo = useCallback(
-    (node: number) => change({ zoom: nodePath(graph, node), selected: nodePath(graph, node) }, 'push'),
-    [graph, change],
-  );
-  const openSandwich = useCallback(
-    (frame: Frame) => change({ view: 'sandwich', function: functionKey(frame) }, 'push'),
-    [change],
-  );
-  const jumpToHit = (step: 1 | -1): void => {
-    if (result === undefined) return;
-    const node = nextHit(result, selected, step);
-    if (node < 0) return;
-    const width = document.querySelector('.flamegraph-scroller')?.clientWidth ?? 1000;
-    const wanted = zoomToReveal(graph, node, zoom, width, HIT_WIDTH_CSS_PX);
-    change({ view: 'graph', zoom: nodePath(graph, wanted), selected: nodePath(graph, node) }, 'replace');
+  const rangeFields = useMemo(() => new URLSearchParams({ from: state.from, ...(state.to === '' ? {} : { to: state.to }) }), [state.from, state.to]);
+  const services = useLoaded(isRaw ? undefined : rangeFields.toString(), tick, (signal) => fetchServices(rangeFields, signal));
+  const types = useLoaded(isRaw ? undefined : rangeFields.toString(), tick, (signal) => fetchTypes(rangeFields, signal));
+  const timelines = {
+    after: useTimeline(state, 'after', !isRaw, tick),
+    before: useTimeline(state, 'before', !isRaw && compared, tick),
   };
+  const graphs = {
+    after: useGraph(isRaw ? state.source : flamegraphPath(state, 'after', 'columnar'), state.brush === '' ? tick : asked),
+    before: useGraph(
+      !compared ? undefined : isRaw ? state.base : flamegraphPath(state, 'before', 'columnar'),
+      state.baseBrush === '' ? tick : asked,
+    ),
+  };
+  const nothingYet = !isRaw && services.value?.length === 0 && state.service === '' && followsNow(state.from, state.to);
+  useEffect(() => setWaiting(nothingYet), [nothingYet]);
+
+  const nowMs = useMemo(serverNowMs, [tick, state, services.value]);
+  const range = rangeOf(state.from, state.to, nowMs);
+  const file = graphs.after.value;
+  const type = types.value?.find(({ name }) => name === state.type) ?? types.value?.[0];
+  const kind = file?.kind ?? type?.name ?? '';
+  const unit = file?.unit ?? type?.unit ?? '';
 
   const obey = (command: Command): void => {
     switch (command.do) {
-      case 'move':
-        return select(neighbour(graph, selected, zoom, command.step));
-      case 'first':
-        return select(0);
-      case 'zoom':
-        return zoomTo(selected);
-      case 'out':
-        if (helpOpen) return setHelpOpen(false);
-        if (zoom !== 0) return change({ zoom: nodePath(graph, graph.parent[zoom]!), selected: nodePath(graph, zoom) }, 'push');
-        return change({ search: '' }, 'replace');
-      case 'reset':
-        return change({ zoom: '', selected: state.selected || state.zoom }, 'push');
-      case 'search':
-        searchBox.current?.focus();
-        searchBox.current?.select();
-        return;
-      case 'hit':
-        return jumpToHit(command.step);
-      case 'flip':
-        return change({ direction: state.direction === 'icicle' ? 'flame' : 'icicle' }, 'push');
-      case 'sandwich':
-        if (selected !== 0) openSandwich(graph.frames[graph.frame[selected]!]!);
-        return;
+      case 'service':
+        return setOpenPart('service');
+      case 'time':
+        return setOpenPart('time');
+      case 'download':
+        return setOpenPart('downloads');
       case 'help':
-        return setHelpOpen(!helpOpen);
-      case 'view':
-        return change({ view: VIEWS[command.index] ?? 'graph' }, 'push');
+        return setOpenPart(openPart === 'help' ? '' : 'help');
+      case 'live':
+        if (!followsNow(state.from, state.to)) return change({ from: DEFAULT_STATE.from, to: '', brush: '', live: 'on' });
+        return change({ live: state.live === 'on' ? 'off' : 'on' }, 'replace');
+      case 'refresh':
+        return setAsked(asked + 1);
+      case 'compare':
+        if (compared) return change({ compare: 'off', baseBrush: '', baseService: '', base: '' });
+        return isRaw ? undefined : change(firstComparison(state, nowMs));
+      case 'shift':
+        return change(shifted(state, command.step, nowMs));
+      default:
+        return undefined;
     }
   };
-  useGlobalKeys(obey);
+  useGlobalKeys((command) => (explorerKeys.current ?? obey)(command), state.direction);
+
+  const picker = (side: Side): JSX.Element => (
+    <ServicePicker
+      label={!compared ? 'Service' : side === 'before' ? 'Service of A, the baseline' : 'Service of B'}
+      services={services.value ?? []}
+      value={serviceOf(state, side)}
+      open={openPart === (side === 'after' ? 'service' : 'baseService')}
+      onOpen={open(side === 'after' ? 'service' : 'baseService')}
+      onPick={(service) => {
+        setOpenPart('');
+        if (side === 'before') return change({ baseService: service === state.service ? '' : service || '*' });
+        // The baseline stays what it is, unless it was the same.
+        return change({ service, zoom: '', selected: '', function: '' });
+      }}
+    />
+  );
+  const strip = (side: Side): JSX.Element => (
+    <TimeStrip
+      side={side}
+      paired={compared}
+      timeline={timelines[side].value}
+      range={range}
+      brush={parseBrush(brushOf(state, side))}
+      kind={kind}
+      unit={unit}
+      nowMs={nowMs}
+      theme={theme}
+      busy={timelines[side].busy}
+      onBrush={(brush) => {
+        const text = brush === undefined ? '' : formatBrush(brush);
+        change(side === 'after' ? { brush: text } : { baseBrush: text }, 'push');
+      }}
+    />
+  );
 
   return (
     <div class="page">
       <header class="bar">
-        <a class="brand" href="#" title="Show everything">
-          <img src="./flame.svg" width="22" height="22" alt="" />
+        <a class="brand" href="#" title="Start afresh">
+          <img src={flame} width="22" height="22" alt="" />
           <span>spanflame</span>
         </a>
-        <nav class="views" aria-label="View">
-          {VIEWS.map((view) => (
-            <button
-              key={view}
-              type="button"
-              aria-pressed={state.view === view}
-              onClick={() => change({ view }, 'push')}
+        {!isRaw && (
+          <>
+            {!compared && picker('after')}
+            <select
+              class="type"
+              aria-label="What is measured"
+              title="What is measured"
+              value={state.type === '' ? type?.name : state.type}
+              onChange={(event) => change({ type: event.currentTarget.value, zoom: '', selected: '' })}
             >
-              {VIEW_NAMES[view]}
-            </button>
-          ))}
-        </nav>
-        <SearchBox
-          box={searchBox}
-          text={state.search}
-          problem={query?.ok === false ? query.problem : undefined}
-          graph={graph}
-          result={result}
-          selected={selected}
-          onText={(text) => change({ search: text }, 'replace')}
-          onJump={jumpToHit}
-        />
+              {(types.value ?? []).map(({ name }) => (
+                <option key={name} value={name}>
+                  {TYPE_NAMES[name] ?? name}
+                </option>
+              ))}
+              {state.type !== '' && types.value?.some(({ name }) => name === state.type) !== true && (
+                <option value={state.type}>{TYPE_NAMES[state.type] ?? state.type}</option>
+              )}
+              {state.type === '' && (types.value ?? []).length === 0 && <option value="">CPU</option>}
+            </select>
+            <TimePicker
+              from={state.from}
+              to={state.to}
+              nowMs={nowMs}
+              open={openPart === 'time'}
+              onOpen={open('time')}
+              onPick={(from, to) => {
+                setOpenPart('');
+                change({ from, to, brush: '', baseBrush: '' });
+              }}
+            />
+            <LiveButton state={state} live={live} onPress={() => obey({ do: 'live' })} />
+            <Filters state={state} open={openPart === 'filters'} onOpen={open('filters')} onChange={(fields) => change(fields)} />
+          </>
+        )}
         <div class="tools">
-          {comparison !== undefined && (
-            <button
-              type="button"
-              title="Compare shares of each side, or the values themselves"
-              onClick={() => change({ mode: state.mode === 'share' ? 'absolute' : 'share' }, 'push')}
-            >
-              {state.mode === 'share' ? 'By share' : 'Absolute'}
-            </button>
+          {!isRaw && (
+            <>
+              <button
+                type="button"
+                aria-pressed={compared}
+                title="Compare with another time or service (c)"
+                onClick={() => obey({ do: 'compare' })}
+              >
+                Compare
+              </button>
+              <Downloads state={state} nowMs={nowMs} open={openPart === 'downloads'} onOpen={open('downloads')} />
+            </>
           )}
-          {state.view === 'graph' && (
-            <button type="button" title="Root at the top or at the bottom (f)" onClick={() => obey({ do: 'flip' })}>
-              {state.direction === 'icicle' ? 'Icicle ↓' : 'Flame ↑'}
-            </button>
-          )}
-          <button type="button" title="Light or dark" aria-label="Light or dark" onClick={props.flipTheme}>
+          <button
+            type="button"
+            class="square"
+            title="Light or dark"
+            aria-label="Light or dark"
+            onClick={() => setTheme(theme === 'dark' ? 'light' : 'dark')}
+          >
             {theme === 'dark' ? '☀' : '☾'}
           </button>
-          <button type="button" title="Keys (?)" aria-label="Keys" onClick={() => setHelpOpen(true)}>
+          <button type="button" class="square" title="Keys (?)" aria-label="Keys" onClick={() => setOpenPart('help')}>
             ?
           </button>
         </div>
       </header>
-      <Summary
-        file={file}
-        base={base}
-        graph={graph}
-        zoom={state.view === 'graph' ? zoom : 0}
-        onReset={() => obey({ do: 'reset' })}
-      />
-      <div class="body">
-        <main class="stage">
-          {graph.total[0] === 0 ? (
-            <Message title="No samples" text="Nothing ran while this profile was taken." />
-          ) : state.view === 'table' ? (
-            <TopTable
-              graph={graph}
-              comparison={comparison}
-              measure={measure}
-              theme={theme}
-              order={state.order}
-              query={query}
-              onOrder={(order) => change({ order }, 'replace')}
-              onFunction={openSandwich}
-            />
-          ) : state.view === 'sandwich' ? (
-            <SandwichView
-              graph={file.graph}
-              functionId={functionId}
-              measure={measure}
-              theme={theme}
-              query={query}
-              onFunction={openSandwich}
-              onCommand={obey}
-            />
-          ) : (
-            <FlameGraphView
-              label="Flame graph"
-              graph={graph}
-              comparison={comparison}
-              measure={measure}
-              direction={state.direction}
-              theme={theme}
-              zoom={zoom}
-              selected={selected}
-              hits={result}
-              autoFocus
-              onSelect={select}
-              onZoom={zoomTo}
-              onCommand={obey}
-            />
+      {!isRaw && (
+        <section class="lines" aria-label="Time">
+          {compared && (
+            <StripRow side="before" state={state} range={range} nowMs={nowMs} change={change} picker={picker('before')}>
+              {strip('before')}
+            </StripRow>
           )}
-        </main>
-        {state.view === 'graph' && (
-          <DetailPanel
-            graph={graph}
-            comparison={comparison}
-            measure={measure}
-            theme={theme}
-            zoom={zoom}
-            node={selected}
-            onSelect={zoomTo}
-            onSandwich={() => obey({ do: 'sandwich' })}
-          />
-        )}
-      </div>
-      {helpOpen && <Help onClose={() => setHelpOpen(false)} />}
+          <StripRow
+            side="after"
+            state={state}
+            range={range}
+            nowMs={nowMs}
+            change={change}
+            picker={compared ? picker('after') : undefined}
+          >
+            {strip('after')}
+          </StripRow>
+        </section>
+      )}
+      <Stage
+        graphs={graphs}
+        compared={compared}
+        keys={{
+          after: isRaw ? state.source : flamegraphPath(state, 'after', 'columnar'),
+          before: isRaw ? state.base : flamegraphPath(state, 'before', 'columnar'),
+        }}
+        nothingYet={nothingYet}
+        state={state}
+        change={change}
+        theme={theme}
+        nowMs={nowMs}
+        explorerKeys={explorerKeys}
+        onCommand={obey}
+      />
+      {openPart === 'help' && <Help onClose={() => setOpenPart('')} />}
     </div>
   );
 }
 
-function frameKeyOf(graph: FlameGraph, node: number): string {
-  return node === 0 ? '' : functionKey(graph.frames[graph.frame[node]!]!);
+function useTimeline(state: UrlState, side: Side, wanted: boolean, tick: number): Loaded<Timeline> {
+  const fields = selectors(state, side, 'whole');
+  return useLoaded(wanted ? fields.toString() : undefined, tick, (signal) => fetchTimeline(fields, signal));
 }
 
-/** What was measured, and how much of it has complete stacks. */
-function Summary(props: {
-  readonly file: ColumnarFile;
-  readonly base: ColumnarFile | undefined;
-  readonly graph: FlameGraph;
-  readonly zoom: number;
-  readonly onReset: () => void;
+function useGraph(path: string | undefined, tick: number): Loaded<ColumnarFile> {
+  return useLoaded(path, tick, (signal) => fetchGraph(path!, signal));
+}
+
+/** A time line with what it is of, and what its mark can be used for. */
+function StripRow(props: {
+  readonly side: Side;
+  readonly state: UrlState;
+  readonly range: Range;
+  readonly nowMs: number;
+  readonly change: ChangeState;
+  readonly picker: JSX.Element | undefined;
+  readonly children: ComponentChildren;
 }): JSX.Element {
-  const { file, base, zoom } = props;
-  const incomplete = useMemo(() => incompleteValue(file.graph), [file]);
-  const all = file.graph.total[0]!;
-  const facts = [
-    `${file.kind === '' ? 'value' : file.kind} ${formatValue(all, file.unit, '')}`.trim(),
-    file.samples > 0 ? formatValue(file.samples, 'count', 'samples') : '',
-    file.durationNs > 0 ? `over ${formatValue(file.durationNs, 'nanoseconds')}` : '',
-    file.startUnixMs > 0 ? `from ${new Date(file.startUnixMs).toLocaleString()}` : '',
-    base === undefined ? '' : `compared with ${formatValue(base.graph.total[0]!, base.unit, base.kind)}`,
-  ].filter((fact) => fact !== '');
+  const { side, state, change, nowMs } = props;
+  const brush = parseBrush(brushOf(state, side));
+  const clear = side === 'after' ? { brush: '' } : { baseBrush: '' };
   return (
-    <div class="summary">
-      <span>{facts.join(' · ')}</span>
-      {all > 0 && (
-        <span title="Samples whose stack was walked up to its outermost frame">
-          {formatShare(all - incomplete, all)} complete stacks
-        </span>
+    <div class={`line ${side}`}>
+      {props.picker !== undefined && (
+        <div class="line-of">
+          <span class={`side ${side}`} title={side === 'before' ? 'A, the baseline' : 'B, compared with A'}>
+            {side === 'before' ? 'A' : 'B'}
+          </span>
+          {props.picker}
+          <span class="muted">{brush === undefined ? faceOfRange(state.from, state.to, nowMs) : formatRange(brush, nowMs)}</span>
+        </div>
       )}
-      {file.samples > 0 && file.samples < 30 && <strong class="warning">only {file.samples} samples: shares are rough</strong>}
-      {zoom !== 0 && (
-        <button type="button" class="link" onClick={props.onReset}>
-          zoomed · show everything
+      <div class="line-strip">{props.children}</div>
+      {brush !== undefined && (
+        <div class="line-tools">
+          {props.picker === undefined && <span class="muted">{formatRange(brush, nowMs)}</span>}
+          {side === 'after' && props.picker === undefined && (
+            <button
+              type="button"
+              title="Make the marked part the whole time line"
+              onClick={() => change({ from: String(brush.fromMs / 1e3), to: String(brush.toMs / 1e3), brush: '' })}
+            >
+              Zoom in
+            </button>
+          )}
+          <button type="button" title="The whole time line again" aria-label="Remove the mark" onClick={() => change(clear)}>
+            ×
+          </button>
+        </div>
+      )}
+    </div>
+  );
+}
+
+function LiveButton(props: { readonly state: UrlState; readonly live: boolean; readonly onPress: () => void }): JSX.Element {
+  const { live, state } = props;
+  const title = live
+    ? `Asks again every ${refreshMs(state) / 1e3} s; click to stand still (l)`
+    : followsNow(state.from, state.to)
+      ? 'Stands still; click to follow the present (l)'
+      : 'Back to the present (l)';
+  return (
+    <button type="button" class={`live${live ? ' on' : ''}`} aria-pressed={live} title={title} onClick={props.onPress}>
+      <span class="dot" aria-hidden="true" />
+      Live
+    </button>
+  );
+}
+
+/** The graph or graphs, or why there are none. */
+function Stage(props: {
+  readonly graphs: Readonly<Record<Side, Loaded<ColumnarFile>>>;
+  readonly keys: Readonly<Record<Side, string>>;
+  readonly compared: boolean;
+  readonly nothingYet: boolean;
+  readonly state: UrlState;
+  readonly change: ChangeState;
+  readonly theme: Theme;
+  readonly nowMs: number;
+  readonly explorerKeys: { current: ((command: Command) => void) | undefined };
+  readonly onCommand: (command: Command) => void;
+}): JSX.Element {
+  const { graphs, keys, state, change, explorerKeys } = props;
+  const sides: readonly Side[] = props.compared ? ['before', 'after'] : ['after'];
+  const isStale = (side: Side): boolean => graphs[side].key !== keys[side];
+  // A failure that may pass takes nothing away that is there; any other does.
+  const failed = sides.find((side) => {
+    const { problem, value } = graphs[side];
+    return problem !== undefined && (!problem.passes || value === undefined || isStale(side)) && !graphs[side].busy;
+  });
+  const after = graphs.after.value;
+  const before = props.compared ? graphs.before.value : undefined;
+  const passing = sides.map((side) => graphs[side]).find(({ problem }) => problem !== undefined);
+  const isEmpty = after?.graph.total[0] === 0 && (before === undefined || before.graph.total[0] === 0);
+
+  if (props.nothingYet && (failed === undefined || graphs[failed].problem?.kind === 'missing') && (after === undefined || isEmpty)) {
+    explorerKeys.current = undefined;
+    return (
+      <Message tone="busy" title="No samples yet" text="A window is kept every ten seconds: the first is here in a moment. The page looks by itself." />
+    );
+  }
+  if (failed !== undefined) {
+    explorerKeys.current = undefined;
+    return <Failure problem={graphs[failed].problem!} side={props.compared ? failed : undefined} state={state} change={change} />;
+  }
+  if (after === undefined || (props.compared && before === undefined)) {
+    explorerKeys.current = undefined;
+    return <Message tone="busy" title="Loading the flame graph" />;
+  }
+  const busy = sides.some((side) => isStale(side));
+  const showsNothing = isEmpty && !busy;
+  if (showsNothing) explorerKeys.current = undefined;
+  return (
+    <>
+      <div class={`progress${busy ? ' busy' : ''}`} role="progressbar" aria-label="Loading" aria-hidden={!busy} />
+      {passing?.problem !== undefined && (
+        <p class="banner" role="status">
+          {passing.problem.kind === 'offline' ? 'The server does not answer' : passing.problem.message}. This is what it
+          said at {formatMoment(passing.answeredAtMs, props.nowMs)}; asking again.
+        </p>
+      )}
+      {showsNothing ? (
+        <Idle state={state} change={change} />
+      ) : (
+        <Explorer
+          file={after}
+          base={before}
+          state={state}
+          change={change}
+          theme={props.theme}
+          nowMs={props.nowMs}
+          stale={busy}
+          keys={explorerKeys}
+          onCommand={props.onCommand}
+        />
+      )}
+    </>
+  );
+}
+
+const UNFILTERED: Partial<UrlState> = Object.fromEntries(FILTERS.map((filter) => [filter, '']));
+
+/** What can be done when a selection has nothing. */
+function WaysOut(props: { readonly state: UrlState; readonly change: ChangeState }): JSX.Element {
+  const { state, change } = props;
+  const filtered = FILTERS.some((filter) => state[filter] !== '');
+  return (
+    <>
+      {filtered && (
+        <button type="button" onClick={() => change(UNFILTERED)}>
+          Without the filter
         </button>
       )}
-    </div>
-  );
-}
-
-/** What hangs below markers of incomplete stacks. */
-function incompleteValue(graph: FlameGraph): number {
-  let value = 0;
-  for (let node = 0; node < graph.nodeCount; ) {
-    if (graph.frames[graph.frame[node]!]!.frameClass === FrameClass.Incomplete) {
-      value += graph.total[node]!;
-      node = graph.end[node]!;
-    } else {
-      node++;
-    }
-  }
-  return value;
-}
-
-function SearchBox(props: {
-  readonly box: { current: HTMLInputElement | null };
-  readonly text: string;
-  readonly problem: string | undefined;
-  readonly graph: FlameGraph;
-  readonly result: SearchResult | undefined;
-  readonly selected: number;
-  readonly onText: (text: string) => void;
-  readonly onJump: (step: 1 | -1) => void;
-}): JSX.Element {
-  const { result, graph, selected } = props;
-  const count = result?.hits.length ?? 0;
-  const at = result?.isHit[selected] === 1 ? placeOfHit(result, selected) + 1 : 0;
-  return (
-    <div class={`search${props.problem === undefined ? '' : ' invalid'}`} role="search">
-      <input
-        ref={props.box}
-        type="search"
-        value={props.text}
-        placeholder="Search a function, /regex/, module:…"
-        aria-label="Search"
-        aria-invalid={props.problem !== undefined}
-        spellcheck={false}
-        onInput={(event) => props.onText(event.currentTarget.value)}
-        onKeyDown={(event) => {
-          event.stopPropagation();
-          if (event.key === 'Enter') props.onJump(event.shiftKey ? -1 : 1);
-          if (event.key === 'Escape') {
-            if (props.text !== '') props.onText('');
-            else document.querySelector<HTMLElement>('.flamegraph-scroller')?.focus();
-          }
-        }}
-      />
-      <output title={props.problem}>
-        {props.problem !== undefined
-          ? 'not a regular expression'
-          : result === undefined
-            ? ''
-            : count === 0
-              ? 'no hit'
-              : `${formatShare(result.value, graph.total[0]!)} · ${at > 0 ? `${at} of ` : ''}${count.toLocaleString('en')}`}
-      </output>
-      {count > 0 && (
-        <>
-          <button type="button" aria-label="Previous hit" title="Previous hit (p)" onClick={() => props.onJump(-1)}>
-            ‹
-          </button>
-          <button type="button" aria-label="Next hit" title="Next hit (n)" onClick={() => props.onJump(1)}>
-            ›
-          </button>
-        </>
+      {state.service !== '' && (
+        <button type="button" onClick={() => change({ service: '' })}>
+          Whole host
+        </button>
       )}
-    </div>
+      {(state.brush !== '' || state.baseBrush !== '') && (
+        <button type="button" onClick={() => change({ brush: '', baseBrush: '' })}>
+          The whole time line
+        </button>
+      )}
+      {state.from !== '-24h' && (
+        <button type="button" onClick={() => change({ from: '-24h', to: '', brush: '', baseBrush: '' })}>
+          The last 24 hours
+        </button>
+      )}
+    </>
   );
 }
 
-/** Keys that work wherever the focus is, except where text is typed or the graph itself takes them. */
-function useGlobalKeys(obey: (command: Command) => void): void {
-  const latest = useRef(obey);
-  latest.current = obey;
+function Idle(props: { readonly state: UrlState; readonly change: ChangeState }): JSX.Element {
+  const who = props.state.service === '' ? 'Nothing' : `${props.state.service} was idle: nothing of it`;
+  return (
+    <Message
+      title="No samples"
+      text={`${who} ran on a CPU in this range. A sample is taken of what runs, so what sleeps or waits has none.`}
+    >
+      <WaysOut {...props} />
+    </Message>
+  );
+}
+
+function Failure(props: {
+  readonly problem: Problem;
+  readonly side: Side | undefined;
+  readonly state: UrlState;
+  readonly change: ChangeState;
+}): JSX.Element {
+  const { problem, side, change } = props;
+  const of = side === undefined ? '' : side === 'before' ? ' for A, the baseline' : ' for B';
+  switch (problem.kind) {
+    case 'offline':
+      return <Message tone="alert" title="The server does not answer" text="It may be stopped or restarting, or the way to it is broken. The page asks again by itself." />;
+    case 'busy':
+      return <Message tone="alert" title="The server cannot answer now" text={`${problem.message}. The page asks again by itself.`} />;
+    case 'unauthorized':
+      return (
+        <Message tone="alert" title="This server wants a token" text="Load the page again and give the token as the password; any user name will do.">
+          <button type="button" class="primary" onClick={() => window.location.reload()}>
+            Load again
+          </button>
+        </Message>
+      );
+    case 'missing':
+      return (
+        <Message tone="alert" title={`Nothing there${of}`} text={problem.message}>
+          <WaysOut state={props.state} change={change} />
+        </Message>
+      );
+    default:
+      return (
+        <Message tone="alert" title={`There is no flame graph to show${of}`} text={problem.message}>
+          <button type="button" onClick={() => change(DEFAULT_STATE)}>
+            Start afresh
+          </button>
+        </Message>
+      );
+  }
+}
+
+/** Keys work wherever the focus is, except where text is typed or the part that has the focus takes them. */
+function useGlobalKeys(obey: (command: Command) => void, direction: Direction): void {
+  const latest = useRef({ obey, direction });
+  latest.current = { obey, direction };
   useEffect(() => {
     const onKey = (event: KeyboardEvent): void => {
-      const target = event.target;
-      if (target instanceof HTMLElement && target.closest('input, textarea, select, button, a, [role=tree], table')) {
-        if (!'/?123'.includes(event.key) || target.closest('input, textarea, select') !== null) return;
-      }
-      if (event.ctrlKey || event.metaKey || event.altKey) return;
-      const command: Command | undefined =
-        event.key === '/'
-          ? { do: 'search' }
-          : event.key === '?'
-            ? { do: 'help' }
-            : event.key === 'f'
-              ? { do: 'flip' }
-              : event.key === 'n'
-                ? { do: 'hit', step: 1 }
-                : event.key === 'p'
-                  ? { do: 'hit', step: -1 }
-                  : event.key === 'Escape'
-                    ? { do: 'out' }
-                    : ['1', '2', '3'].includes(event.key)
-                      ? { do: 'view', index: Number(event.key) - 1 }
-                      : undefined;
+      const target = event.target instanceof HTMLElement ? event.target : document.body;
+      if (target.closest('input, textarea, select, dialog') !== null) return;
+      const command = commandOf(event, latest.current.direction);
       if (command === undefined) return;
+      // Enter and the arrows belong to what has the focus, if something has.
+      const takesIt = target.closest('button, a, table, [role=tree], [tabindex]') !== null;
+      if (takesIt && (command.do === 'move' || command.do === 'zoom' || command.do === 'first')) return;
       event.preventDefault();
-      latest.current(command);
+      latest.current.obey(command);
     };
     window.addEventListener('keydown', onKey);
     return () => window.removeEventListener('keydown', onKey);
   }, []);
-}
-
-/** The state in the URL's fragment. `push` makes a step that the browser's back button undoes. */
-function useUrlState(): [UrlState, (fields: Partial<UrlState>, how?: 'push' | 'replace') => void] {
-  const [state, setState] = useState(() => parseState(window.location.hash));
-  const latest = useRef(state);
-  latest.current = state;
-  // Browsers refuse more than some 100 changes of the URL in half a minute, and an arrow key that is held
-  // makes thirty a second: what makes no step in the history is written when it has come to rest.
-  const waiting = useRef<number | undefined>(undefined);
-  useEffect(() => {
-    const onChange = (): void => {
-      window.clearTimeout(waiting.current);
-      setState(parseState(window.location.hash));
-    };
-    window.addEventListener('popstate', onChange);
-    window.addEventListener('hashchange', onChange);
-    return () => {
-      window.removeEventListener('popstate', onChange);
-      window.removeEventListener('hashchange', onChange);
-    };
-  }, []);
-  const change = useCallback((fields: Partial<UrlState>, how: 'push' | 'replace' = 'push') => {
-    const next = { ...latest.current, ...fields };
-    const [before, fragment] = [formatState(latest.current), formatState(next)];
-    window.clearTimeout(waiting.current);
-    if (how === 'push' && fragment !== before) {
-      // The step begins where the visitor is, which may not have been written yet.
-      if (window.location.hash !== before) window.history.replaceState(null, '', before);
-      window.history.pushState(null, '', fragment);
-    } else {
-      waiting.current = window.setTimeout(() => window.history.replaceState(null, '', fragment), URL_REST_MS);
-    }
-    latest.current = next;
-    setState(next);
-  }, []);
-  return [state, change];
-}
-
-function useGraphs(source: string, base: string): Loaded {
-  const [loaded, setLoaded] = useState<Loaded>({ status: 'loading' });
-  useEffect(() => {
-    const abort = new AbortController();
-    setLoaded({ status: 'loading' });
-    const both = Promise.all([
-      loadGraph(source, abort.signal),
-      base === '' ? Promise.resolve(undefined) : loadGraph(base, abort.signal),
-    ]);
-    both.then(
-      ([file, other]) => setLoaded({ status: 'ready', file, base: other }),
-      (error: unknown) => {
-        if (abort.signal.aborted) return;
-        const problem = error instanceof LoadError ? error.message : String(error);
-        setLoaded({ status: 'failed', problem });
-      },
-    );
-    return () => abort.abort();
-  }, [source, base]);
-  return loaded;
 }

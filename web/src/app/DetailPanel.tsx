@@ -8,6 +8,7 @@ import { detailsOf, type Measure } from '../flamegraph/details';
 import { changeOf, type DiffGraph } from '../flamegraph/diff';
 import { childrenOf, type FlameGraph } from '../flamegraph/graph';
 import { shortName } from '../flamegraph/names';
+import { unwindingOf } from '../flamegraph/quality';
 import { formatShare } from '../flamegraph/values';
 
 const MAX_CALLEES = 8;
@@ -37,6 +38,7 @@ export function DetailPanel(props: {
     ['source', details.source],
     ['module', details.module],
     ['build id', details.buildId],
+    ['unwinding', props.comparison === undefined ? unwindingText(graph, node) : ''],
   ];
   return (
     <aside class="panel" aria-label="Selected frame">
@@ -145,6 +147,19 @@ export function DetailPanel(props: {
       </section>
     </aside>
   );
+}
+
+/** How the walks ended of the stacks that go through a node. */
+function unwindingText(graph: FlameGraph, node: number): string {
+  const unwinding = unwindingOf(graph, node);
+  switch (unwinding.state) {
+    case 'complete':
+      return 'complete';
+    case 'incomplete':
+      return `${unwinding.reason} ${unwinding.sentence}`;
+    case 'partly':
+      return `${formatShare(graph.total[node]! - unwinding.incomplete, graph.total[node]!)} complete`;
+  }
 }
 
 function FrameLinks(props: {

@@ -9,9 +9,29 @@ export type ViewName = (typeof VIEWS)[number];
 export type TableOrder = 'self' | 'total' | 'name';
 
 export interface UrlState {
-  /** Where the graph comes from; of this server. */
+  /** Of what: empty for the whole host, and for whatever type the server shows first. */
+  readonly service: string;
+  readonly type: string;
+  readonly pid: string;
+  readonly thread: string;
+  readonly container: string;
+  readonly trace_id: string;
+  readonly span_id: string;
+  /** The range of the time line; see `time.ts`. */
+  readonly from: string;
+  readonly to: string;
+  /** The part of it that is brushed; empty for all. */
+  readonly brush: string;
+  /** Whether a range that ends now moves along. */
+  readonly live: 'on' | 'off';
+  /** Whether something is compared with a baseline. */
+  readonly compare: 'on' | 'off';
+  /** Service of the baseline, `*` for the whole host; empty for the same. */
+  readonly baseService: string;
+  /** Brushed part of the baseline's time line. */
+  readonly baseBrush: string;
+  /** A columnar graph of this server that is no selection, such as that of a span; and its baseline. */
   readonly source: string;
-  /** What it is compared with; empty for nothing. */
   readonly base: string;
   readonly mode: DiffMode;
   readonly view: ViewName;
@@ -25,10 +45,22 @@ export interface UrlState {
   readonly order: TableOrder;
 }
 
-export const DEFAULT_SOURCE = 'api/v1/profiles/flamegraph?format=columnar';
-
 export const DEFAULT_STATE: UrlState = {
-  source: DEFAULT_SOURCE,
+  service: '',
+  type: '',
+  pid: '',
+  thread: '',
+  container: '',
+  trace_id: '',
+  span_id: '',
+  from: '-15m',
+  to: '',
+  brush: '',
+  live: 'on',
+  compare: 'off',
+  baseService: '',
+  baseBrush: '',
+  source: '',
   base: '',
   mode: 'share',
   view: 'graph',
@@ -40,34 +72,34 @@ export const DEFAULT_STATE: UrlState = {
   order: 'self',
 };
 
-const MODES: readonly DiffMode[] = ['share', 'absolute'];
-const DIRECTIONS: readonly Direction[] = ['icicle', 'flame'];
-const ORDERS: readonly TableOrder[] = ['self', 'total', 'name'];
+const CHOICES: { readonly [Key in keyof UrlState]?: readonly UrlState[Key][] } = {
+  live: ['on', 'off'],
+  compare: ['on', 'off'],
+  mode: ['share', 'absolute'],
+  view: VIEWS,
+  direction: ['icicle', 'flame'],
+  order: ['self', 'total', 'name'],
+};
+
+const KEYS = Object.keys(DEFAULT_STATE) as (keyof UrlState)[];
 
 /** What is missing or makes no sense is as in {@link DEFAULT_STATE}. */
 export function parseState(fragment: string): UrlState {
   const fields = new URLSearchParams(fragment.replace(/^#/, ''));
-  const text = (key: keyof UrlState): string => fields.get(key) ?? DEFAULT_STATE[key];
-  const oneOf = <Choice extends string>(key: keyof UrlState, choices: readonly Choice[], usual: Choice): Choice =>
-    choices.find((choice) => choice === fields.get(key)) ?? usual;
-  return {
-    source: text('source') || DEFAULT_SOURCE,
-    base: text('base'),
-    mode: oneOf('mode', MODES, DEFAULT_STATE.mode),
-    view: oneOf('view', VIEWS, DEFAULT_STATE.view),
-    direction: oneOf('direction', DIRECTIONS, DEFAULT_STATE.direction),
-    zoom: text('zoom'),
-    selected: text('selected'),
-    search: text('search'),
-    function: text('function'),
-    order: oneOf('order', ORDERS, DEFAULT_STATE.order),
-  };
+  const state: Record<string, string> = { ...DEFAULT_STATE };
+  for (const key of KEYS) {
+    const text = fields.get(key);
+    if (text === null) continue;
+    const choices: readonly string[] | undefined = CHOICES[key];
+    if (choices === undefined || choices.includes(text)) state[key] = text;
+  }
+  return state as unknown as UrlState;
 }
 
 /** The fragment of a state, with `#`; only what differs from {@link DEFAULT_STATE} is in it. */
 export function formatState(state: UrlState): string {
   const fields = new URLSearchParams();
-  for (const key of Object.keys(DEFAULT_STATE) as (keyof UrlState)[]) {
+  for (const key of KEYS) {
     if (state[key] !== DEFAULT_STATE[key]) fields.set(key, state[key]);
   }
   const text = fields.toString();

@@ -53,10 +53,27 @@ export interface FlameGraph {
   readonly rowStart: Uint32Array;
   /**
    * Left and right edges in the order of `rows`. A row's nodes are far from each other in all other arrays,
-   * and to draw a row is to read the edges of many of them.
+   * and to draw a row is to read the edges of many of them. Filled in by {@link edgesOfRow}, since most rows
+   * of a large graph are never seen.
    */
   readonly rowLeft: Float64Array;
   readonly rowRight: Float64Array;
+  /** 1 for each depth whose edges are filled in. */
+  readonly rowIsReady: Uint8Array;
+}
+
+/** Fills in the edges of a row, if nobody has yet. */
+export function edgesOfRow(graph: FlameGraph, depth: number): void {
+  if (graph.rowIsReady[depth] === 1) return;
+  const { rows, start, total, rowLeft, rowRight } = graph;
+  const last = graph.rowStart[depth + 1]!;
+  for (let place = graph.rowStart[depth]!; place < last; place++) {
+    const node = rows[place]!;
+    const left = start[node]!;
+    rowLeft[place] = left;
+    rowRight[place] = left + total[node]!;
+  }
+  graph.rowIsReady[depth] = 1;
 }
 
 /** Refused: more levels than any runtime lets a thread recurse. */
@@ -73,52 +90,52 @@ export function buildGraph(
   self: Float64Array,
 ): FlameGraph {
   const nodeCount = frame.length;
+  // Rows first, since each node goes into its row as it is met.
+  let maxDepth = 0;
+  for (let node = 0; node < nodeCount; node++) {
+    const d = depth[node]!;
+    if (d > maxDepth) maxDepth = d;
+  }
+  const rowStart = new Uint32Array(maxDepth + 2);
+  for (let node = 0; node < nodeCount; node++) rowStart[depth[node]! + 1]!++;
+  for (let d = 1; d < rowStart.length; d++) rowStart[d]! += rowStart[d - 1]!;
+
   const parent = new Uint32Array(nodeCount);
   const end = new Uint32Array(nodeCount);
   const total = new Float64Array(nodeCount);
   const start = new Float64Array(nodeCount);
-
-  let maxDepth = 0;
-  for (let node = 0; node < nodeCount; node++) {
-    if (depth[node]! > maxDepth) maxDepth = depth[node]!;
-  }
-  const openAt = new Uint32Array(maxDepth + 2);
-  let openDepth = 0;
-  for (let node = 0; node < nodeCount; node++) {
-    const d = depth[node]!;
-    // Every open node that is not above this one ends here.
-    for (; node > 0 && openDepth >= d; openDepth--) end[openAt[openDepth]!] = node;
-    openAt[d] = node;
-    openDepth = d;
-    parent[node] = d === 0 ? 0 : openAt[d - 1]!;
-  }
-  for (; openDepth >= 0; openDepth--) end[openAt[openDepth]!] = nodeCount;
-
-  total.set(self);
-  for (let node = nodeCount - 1; node > 0; node--) total[parent[node]!]! += total[node]!;
-
-  // `edge[d]` is where the next child of the open node at depth d begins.
-  const edge = new Float64Array(maxDepth + 2);
-  for (let node = 0; node < nodeCount; node++) {
-    const d = depth[node]!;
-    const left = d === 0 ? 0 : edge[d - 1]!;
-    start[node] = left;
-    edge[d] = left;
-    if (d > 0) edge[d - 1] = left + total[node]!;
-  }
-
-  const rowStart = new Uint32Array(maxDepth + 2);
-  for (let node = 0; node < nodeCount; node++) rowStart[depth[node]! + 1]!++;
-  for (let d = 1; d < rowStart.length; d++) rowStart[d]! += rowStart[d - 1]!;
-  const next = rowStart.slice();
   const rows = new Uint32Array(nodeCount);
-  const rowLeft = new Float64Array(nodeCount);
-  const rowRight = new Float64Array(nodeCount);
+  // One walk does all the rest. Of the open node at each depth: its number, what has come together of its
+  // total, and where its next child begins.
+  const openAt = new Uint32Array(maxDepth + 2);
+  const sum = new Float64Array(maxDepth + 2);
+  const edge = new Float64Array(maxDepth + 2);
+  const next = rowStart.slice();
+  let open = -1;
   for (let node = 0; node < nodeCount; node++) {
-    const place = next[depth[node]!]!++;
-    rows[place] = node;
-    rowLeft[place] = start[node]!;
-    rowRight[place] = start[node]! + total[node]!;
+    const d = depth[node]!;
+    // Every open node that is not above this one ends here. The root never does.
+    for (; open >= d; open--) {
+      const whole = sum[open]!;
+      end[openAt[open]!] = node;
+      total[openAt[open]!] = whole;
+      sum[open - 1]! += whole;
+      edge[open - 1]! += whole;
+    }
+    open = d;
+    const above = d === 0 ? 0 : d - 1;
+    const left = edge[above]!;
+    parent[node] = openAt[above]!;
+    start[node] = left;
+    rows[next[d]!++] = node;
+    openAt[d] = node;
+    sum[d] = self[node]!;
+    edge[d] = left;
+  }
+  for (; open >= 0; open--) {
+    end[openAt[open]!] = nodeCount;
+    total[openAt[open]!] = sum[open]!;
+    if (open > 0) sum[open - 1]! += sum[open]!;
   }
 
   return {
@@ -134,8 +151,9 @@ export function buildGraph(
     maxDepth,
     rows,
     rowStart,
-    rowLeft,
-    rowRight,
+    rowLeft: new Float64Array(nodeCount),
+    rowRight: new Float64Array(nodeCount),
+    rowIsReady: new Uint8Array(maxDepth + 1),
   };
 }
 
@@ -165,6 +183,7 @@ export function isWithin(graph: FlameGraph, node: number, ancestor: number): boo
  * if there is none. The result indexes `rows`.
  */
 export function firstEndingAfter(graph: FlameGraph, depth: number, value: number): number {
+  edgesOfRow(graph, depth);
   let low = graph.rowStart[depth]!;
   let high = graph.rowStart[depth + 1]!;
   while (low < high) {
@@ -176,7 +195,8 @@ export function firstEndingAfter(graph: FlameGraph, depth: number, value: number
 }
 
 /**
- * The place of the first node in `rows[from..to]`, all of one row, that begins at `value` or later.
+ * The place of the first node in `rows[from..to]`, all of one row whose edges are filled in, that begins at
+ * `value` or later.
  * Looks nearby first, since the caller goes from pixel to pixel.
  */
 export function firstStartingAt(graph: FlameGraph, from: number, to: number, value: number): number {

@@ -5,7 +5,8 @@ import type { Direction, Step } from './view';
 export type Command =
   | { readonly do: 'move'; readonly step: Step }
   | { readonly do: 'zoom' | 'out' | 'reset' | 'search' | 'flip' | 'help' | 'sandwich' | 'first' }
-  | { readonly do: 'hit'; readonly step: 1 | -1 }
+  | { readonly do: 'hit' | 'shift'; readonly step: 1 | -1 }
+  | { readonly do: 'service' | 'time' | 'live' | 'refresh' | 'compare' | 'download' }
   | { readonly do: 'view'; readonly index: number };
 
 export const KEYS: readonly (readonly [string, string])[] = [
@@ -20,6 +21,13 @@ export const KEYS: readonly (readonly [string, string])[] = [
   ['s', 'callers and callees of the frame'],
   ['f', 'flame or icicle'],
   ['1 2 3', 'graph, table, sandwich'],
+  ['w', 'which service'],
+  ['t', 'which time'],
+  ['[  ]', 'earlier, later'],
+  ['l', 'follow the present, or stand still'],
+  ['r', 'ask the server again'],
+  ['c', 'compare with another time or service'],
+  ['d', 'download'],
   ['?', 'this list'],
 ];
 
@@ -64,6 +72,22 @@ export function commandOf(event: Key, direction: Direction): Command | undefined
       return { do: 'sandwich' };
     case 'f':
       return { do: 'flip' };
+    case 'w':
+      return { do: 'service' };
+    case 't':
+      return { do: 'time' };
+    case '[':
+      return { do: 'shift', step: -1 };
+    case ']':
+      return { do: 'shift', step: 1 };
+    case 'l':
+      return { do: 'live' };
+    case 'r':
+      return { do: 'refresh' };
+    case 'c':
+      return { do: 'compare' };
+    case 'd':
+      return { do: 'download' };
     case '?':
       return { do: 'help' };
     case '1':
