@@ -30,6 +30,7 @@ pub mod otlp_attributes;
 pub mod otlp_client;
 mod otlp_dictionary;
 pub mod otlp_json;
+pub mod otlp_metrics;
 pub mod otlp_schema;
 pub mod pprof;
 pub mod pprof_proto;
