@@ -13,10 +13,8 @@ use prost::Message;
 
 use super::*;
 use crate::config::{Compression, Protocol};
+use crate::export::otlp_conformance;
 use crate::model::{Label, LabelValue, Sample, ValueType};
-
-#[path = "../../../tests/support/otlp_conformance.rs"]
-mod otlp_conformance;
 
 fn window(processes: i64) -> Arc<Profile> {
     let labels = |pid| {
