@@ -189,6 +189,7 @@ get_test_tools() {
     have redis-benchmark || want redis-tools
     have nginx || want nginx-light
     have wrk || want wrk
+    have prometheus || want prometheus
     have openssl || want openssl
     have python3 || want python3
     ls /usr/lib/postgresql/*/bin/pgbench >/dev/null 2>&1 || want postgresql

@@ -80,10 +80,12 @@ fn day(context: &Context, folder: &Path, hz: u64, bytes_bound: f64, section: &mu
     let one = Selector { service: Some("service-7".to_owned()), ..Selector::of_type("cpu") };
     let pid = Selector { pid: Some(1070), ..Selector::of_type("cpu") };
     let all = Selector::of_type("cpu");
+    let shown = vec!["comm".to_owned(), "unwind".to_owned()];
     let cases = [
         ("one service", &one, Detail::Stacks, 170.0),
         ("one process", &pid, Detail::Labels, 720.0),
         ("the host", &all, Detail::Stacks, 720.0),
+        ("the host as a flame graph", &all, Detail::Keys(shown), f64::INFINITY),
         ("the host by thread", &all, Detail::Labels, f64::INFINITY),
     ];
     for (what, selector, detail, bound_ms) in cases {

@@ -42,7 +42,9 @@ pub fn begin(format: LogFormat, level: LogLevel, more: Option<MoreLayers>) -> Se
     Registry::default().with(more).with(lines).init();
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        let said = panic.payload_as_str().unwrap_or("(no message)");
+        let said = panic.payload();
+        let said = said.downcast_ref::<&str>().copied().or(said.downcast_ref::<String>().map(String::as_str));
+        let said = said.unwrap_or("(no message)");
         let thread = std::thread::current().name().unwrap_or_default().to_owned();
         tracing::error!(place, thread, "Panicked: {said}");
     }));
@@ -227,7 +229,7 @@ mod tests {
                 "Exported batch"
             );
         });
-        let (timestamp, rest) = line.split_at(40);
+        let (timestamp, rest) = line.split_at(39);
         assert!(timestamp.starts_with("{\"timestamp\":\"2") && timestamp.ends_with("Z\""), "{timestamp}");
         let expected = ",\"level\":\"info\",\"msg\":\"Exported batch\",\"spans\":512,\"latency_ms\":45,\
                         \"endpoint\":\"otel \\\"x\\\"\\n\",\"ok\":true}\n";

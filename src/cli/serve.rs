@@ -13,11 +13,14 @@ use tokio::sync::watch;
 use super::descriptors::raise_descriptor_limit;
 use super::{CommandError, logging};
 use crate::config::{Configuration, ListenAddress, Sources};
+use crate::export::otlp_client::OtlpExporter;
 use crate::kernel::KernelError;
 use crate::profile::SessionError;
 use crate::server::api::QueryGate;
+use crate::server::connections::{self, Protocol};
 use crate::server::debug_pprof::DebugState;
-use crate::server::{App, Recorder, RequestCounts, connections, frequency_of, retention_of, router};
+use crate::server::intake::Intake;
+use crate::server::{App, Recorder, RequestCounts, frequency_of, otlp_in, retention_of, router};
 use crate::store::{Options, SqliteStore, WindowStore};
 
 /// How long requests may take that are being answered when it is time to end.
@@ -86,12 +89,24 @@ pub fn run(args: &Args) -> Result<(), CommandError> {
         .build()
         .context("cannot start the threads of the server")?;
     let listener = match configuration.self_telemetry.enabled {
-        true => Some(runtime.block_on(listen(&configuration.self_telemetry.listen))?),
+        true => {
+            Some(runtime.block_on(listen("self_telemetry.listen", &configuration.self_telemetry.listen))?)
+        }
         false => None,
     };
+    let receivers = match configuration.ingest.otlp.enabled {
+        true => {
+            let receiver = &configuration.ingest.otlp;
+            let grpc = runtime.block_on(listen("ingest.otlp.grpc_listen", &receiver.grpc_listen))?;
+            Some((grpc, runtime.block_on(listen("ingest.otlp.http_listen", &receiver.http_listen))?))
+        }
+        false => None,
+    };
+    let exporter = OtlpExporter::start(&configuration.otlp, runtime.handle().clone());
+    let exporter = Arc::new(exporter.map_err(|error| CommandError::Usage(error.into()))?);
     let store = open_store(&configuration)?;
     let recorder = match configuration.agent.ebpf.enabled {
-        true => Some(Arc::new(start_recorder(&configuration, &store)?)),
+        true => Some(Arc::new(start_recorder(&configuration, &store, &exporter)?)),
         false => None,
     };
     let app = Arc::new(App {
@@ -101,14 +116,16 @@ pub fn run(args: &Args) -> Result<(), CommandError> {
         sources,
         reloading: Mutex::new(()),
         set_log_level,
+        intake: Intake::new(Arc::clone(&store)),
         store,
         recorder,
+        exporter,
         queries: QueryGate::default(),
         debug: DebugState::default(),
         requests: RequestCounts::default(),
         connections: Arc::default(),
     });
-    runtime.block_on(serve(&app, listener))?;
+    runtime.block_on(serve(&app, listener, receivers))?;
     end(&app);
     Ok(())
 }
@@ -122,10 +139,10 @@ fn end(app: &App) {
     tracing::info!("Ended");
 }
 
-async fn listen(listen: &ListenAddress) -> Result<TcpListener, CommandError> {
+async fn listen(key: &str, listen: &ListenAddress) -> Result<TcpListener, CommandError> {
     let addresses = listen
         .socket_addresses()
-        .with_context(|| format!("self_telemetry.listen: {listen} cannot be resolved"))
+        .with_context(|| format!("{key}: {listen} cannot be resolved"))
         .map_err(CommandError::Usage)?;
     let listener = TcpListener::bind(addresses.as_slice())
         .await
@@ -134,26 +151,49 @@ async fn listen(listen: &ListenAddress) -> Result<TcpListener, CommandError> {
 }
 
 /// Answers requests until a signal says that it is time to end.
-async fn serve(app: &Arc<App>, listener: Option<TcpListener>) -> Result<(), CommandError> {
+async fn serve(
+    app: &Arc<App>,
+    listener: Option<TcpListener>,
+    receivers: Option<(TcpListener, TcpListener)>,
+) -> Result<(), CommandError> {
     let signals = Signals::begin().context("cannot wait for signals")?;
     let (end, ends) = watch::channel(false);
-    let serving = match listener {
+    let mut serving = Vec::new();
+    let mut begin = |listener: TcpListener, router, protocol| {
+        let (counts, ends) = (Arc::clone(&app.connections), ends.clone());
+        serving.push(tokio::spawn(connections::serve(
+            listener,
+            router,
+            protocol,
+            counts,
+            ends,
+            FINISH_LIMIT,
+        )));
+    };
+    if let Some((grpc, http)) = receivers {
+        let shown = |listener: &TcpListener| listener.local_addr().map(|address| address.to_string());
+        let (grpc_address, http_address) = (shown(&grpc), shown(&http));
+        begin(grpc, otlp_in::grpc_router(app), Protocol::Http2);
+        begin(http, otlp_in::http_router(app), Protocol::Http1);
+        if let (Ok(grpc), Ok(http)) = (grpc_address, http_address) {
+            tracing::info!(grpc, http, "Receiving OTLP");
+        }
+    }
+    match listener {
         Some(listener) => {
             let address = listener.local_addr().context("cannot tell what was bound")?;
             let router = router(app).context("the description of the API cannot be written")?;
-            let counts = Arc::clone(&app.connections);
-            let serving = tokio::spawn(connections::serve(listener, router, counts, ends, FINISH_LIMIT));
+            begin(listener, router, Protocol::Http1);
             println!("http://{address}/");
             tracing::info!(address = %address, version = env!("CARGO_PKG_VERSION"), "Serving");
-            Some(serving)
         }
-        None => None,
-    };
+        None => {}
+    }
     signals.until_told_to_end(app).await;
     tracing::info!("Ending");
     // Nobody is left to hear it only if the server has ended already.
     let _ = end.send(true);
-    if let Some(serving) = serving {
+    for serving in serving {
         serving.await.context("the server has failed")?;
     }
     Ok(())
@@ -201,9 +241,12 @@ fn open_store(configuration: &Configuration) -> Result<Arc<dyn WindowStore>, Com
 fn start_recorder(
     configuration: &Configuration,
     store: &Arc<dyn WindowStore>,
+    exporter: &Arc<OtlpExporter>,
 ) -> Result<Recorder, CommandError> {
     let frequency_hz = frequency_of(configuration);
-    Recorder::start(frequency_hz, Arc::clone(store), Box::new(|_| {})).map_err(|error| match error {
+    let exporter = Arc::clone(exporter);
+    let on_window = Box::new(move |profile| exporter.offer(profile));
+    Recorder::start(frequency_hz, Arc::clone(store), on_window).map_err(|error| match error {
         SessionError::Kernel(kernel) if KernelError::is_not_permitted(&kernel) => {
             CommandError::NotPermitted(anyhow::Error::from(kernel))
         }

@@ -7,13 +7,12 @@
 //! a marker that names the reason, instead of beside the complete stacks as if it were one of them.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 use hashbrown::hash_map::Entry;
 
 use super::ExportError;
 use super::frame_text::{FrameClass, frames_of_location};
-use crate::model::{Interner, Label, LabelValue, Location, Outcome, Profile};
+use crate::model::{IndexMap, Interner, Label, LabelValue, Location, Outcome, Profile};
 
 /// Frames of one path from the root: more than any runtime lets a thread recurse.
 pub const MAX_DEPTH: usize = u16::MAX as usize;
@@ -112,18 +111,22 @@ pub fn merge<'a>(profile: &'a Profile, options: &TreeOptions) -> Result<FlameTre
             tree_frames(profile, location).into_iter().map(|frame| frames.intern(frame)).collect()
         })
         .collect();
-    let prefixes: Vec<Vec<u32>> = profile
+    let mut prefixes: Interner<Vec<u32>> = Interner::new();
+    let prefix_by_labels: Vec<u32> = profile
         .label_sets
         .iter()
-        .map(|labels| prefix(labels, options).into_iter().map(|frame| frames.intern(frame)).collect())
+        .map(|labels| {
+            let prefix = prefix(labels, options).into_iter().map(|frame| frames.intern(frame)).collect();
+            prefixes.intern(prefix)
+        })
         .collect();
 
     // Samples differ in labels that are not shown, so that most stacks would be walked many times.
-    let mut sums: HashMap<(u32, &[u32]), u64> = HashMap::new();
+    let mut sums: IndexMap<(u32, u32), u64> = IndexMap::default();
     for sample in &profile.samples {
         let value = sample.values.get(options.value).copied().unwrap_or(0);
         let Some(value) = u64::try_from(value).ok().filter(|&value| value > 0) else { continue };
-        let prefix = prefixes.get(sample.labels as usize).map_or(&[][..], Vec::as_slice);
+        let prefix = prefix_by_labels.get(sample.labels as usize).copied().unwrap_or(u32::MAX);
         let sum = sums.entry((sample.stack, prefix)).or_default();
         *sum = sum.saturating_add(value);
     }
@@ -132,6 +135,7 @@ pub fn merge<'a>(profile: &'a Profile, options: &TreeOptions) -> Result<FlameTre
     let mut total = 0_u64;
     for ((stack, prefix), sum) in sums {
         total = total.saturating_add(sum);
+        let prefix = prefixes.get(prefix).map_or(&[][..], Vec::as_slice);
         let stack = profile.stacks.get(stack as usize).map_or(&[][..], Vec::as_slice);
         let of_location = |location: &u32| {
             frames_by_location.get(*location as usize).map_or(&[][..], Vec::as_slice).iter().copied()
@@ -205,7 +209,7 @@ fn prefix<'a>(labels: &'a [Label], options: &TreeOptions) -> Vec<TreeFrame<'a>> 
 struct GrowingTree {
     parents: Vec<u32>,
     nodes: Vec<TreeNode>,
-    children: hashbrown::HashMap<(u32, u32), u32, std::hash::RandomState>,
+    children: IndexMap<(u32, u32), u32>,
     max_nodes: usize,
 }
 
@@ -215,7 +219,7 @@ impl GrowingTree {
             max_nodes,
             parents: vec![0],
             nodes: vec![TreeNode { depth: 0, frame: 0, self_value: 0 }],
-            children: hashbrown::HashMap::default(),
+            children: IndexMap::default(),
         }
     }
 
@@ -441,5 +445,15 @@ mod tests {
         let profile = profile(&[("a", &[], i64::MAX), ("a", &[], i64::MAX), ("a", &[], i64::MAX)]);
         let tree = merge(&profile, &TreeOptions::default()).expect("merged");
         assert_eq!((tree.total, tree.nodes[1].self_value), (u64::MAX, u64::MAX));
+    }
+
+    #[test]
+    fn as_many_nodes_as_are_allowed_are_merged_and_not_one_more() {
+        let profile = profile(&[("abc", &[], 1), ("abd", &[], 2), ("x", &[], 4)]);
+        // The root, a, b, c, d and x.
+        let options = |nodes| TreeOptions { max_nodes: Some(nodes), ..TreeOptions::default() };
+        assert_eq!(merge(&profile, &options(6)).expect("just enough").nodes.len(), 6);
+        let error = merge(&profile, &options(5)).expect_err("one too many");
+        assert!(matches!(error, ExportError::TooLarge { limit: 5, .. }), "{error}");
     }
 }

@@ -15,6 +15,7 @@ mod folded;
 mod frame_kind;
 mod otlp;
 pub mod otlp_json;
+mod otlp_request;
 mod pprof;
 mod speedscope;
 mod wire;
@@ -25,6 +26,8 @@ use std::path::{Path, PathBuf};
 
 use crate::export::Format;
 use crate::model::Profile;
+
+pub use otlp_request::{ReceivedProfiles, Rejected, is_plausible, read_request};
 
 /// How much of anything a file may ask for. The defaults suit a file that its owner names on the
 /// command line (a hostile one may take a few gigabytes before it is refused); a server sets less.
@@ -165,6 +168,14 @@ pub fn read(bytes: &[u8], format: Format, options: &Options) -> Result<Profile, 
         what: invalid.to_string(),
     })?;
     Ok(profile)
+}
+
+/// The bytes without their gzip layer, if they have one.
+///
+/// # Errors
+/// [`IngestError::TooLarge`] beyond `limit_bytes`, and [`IngestError::Gzip`].
+pub fn decompressed(bytes: &[u8], limit_bytes: usize) -> Result<std::borrow::Cow<'_, [u8]>, IngestError> {
+    bytes::without_gzip(bytes, limit_bytes)
 }
 
 /// Reads a profile of an unknown format: by what the contents look like.

@@ -21,12 +21,48 @@ use crate::export::svg::HOST_COMMENT;
 use crate::model::{Frame, Function, Label, LabelValue, Location, Mapping, Profile, ValueType};
 
 pub(super) fn read(bytes: &[u8], limits: &Limits) -> Result<Profile, IngestError> {
-    wire::check_fields(bytes, limits.fields)?;
-    let data = proto::ProfilesData::decode(bytes)
-        .map_err(|source| IngestError::Message { format: "OTLP ProfilesData", source })?;
+    let data = decode(bytes, limits)?;
     let dictionary = data.dictionary.unwrap_or_default();
-    let mut reader = Reader { dictionary: &dictionary, budget: TextBudget::new(limits.text_bytes) };
-    reader.profile(&data.resource_profiles, limits)
+    let mut reader = Reader::new(&dictionary, limits);
+    let tables = reader.tables()?;
+    reader.check_stacks()?;
+    let resources = &data.resource_profiles;
+    let mut profile = reader.merged(resources, &members(resources), limits)?;
+    if profile.value_types.is_empty() {
+        return Err(malformed("file".to_owned(), "it holds no profile".to_owned()));
+    }
+    (profile.mappings, profile.functions, profile.locations) =
+        (tables.mappings, tables.functions, tables.locations);
+    Ok(profile)
+}
+
+pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<proto::ProfilesData, IngestError> {
+    wire::check_fields(bytes, limits.fields)?;
+    proto::ProfilesData::decode(bytes)
+        .map_err(|source| IngestError::Message { format: "OTLP ProfilesData", source })
+}
+
+/// Where a profile stands in a message.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Member {
+    pub(super) resource: usize,
+    pub(super) scope: usize,
+    pub(super) profile: usize,
+}
+
+/// All profiles of a message, in its order.
+pub(super) fn members(resource_profiles: &[proto::ResourceProfiles]) -> Vec<Member> {
+    let mut members = Vec::new();
+    for (resource, resource_profile) in resource_profiles.iter().enumerate() {
+        for (scope, scope_profile) in resource_profile.scope_profiles.iter().enumerate() {
+            members.extend((0..scope_profile.profiles.len()).map(|profile| Member {
+                resource,
+                scope,
+                profile,
+            }));
+        }
+    }
+    members
 }
 
 fn malformed(place: String, what: String) -> IngestError {
@@ -51,7 +87,7 @@ fn our_row(index: i32) -> Option<u32> {
     u32::try_from(index).ok().and_then(|index| index.checked_sub(1))
 }
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     dictionary: &'a proto::ProfilesDictionary,
     budget: TextBudget,
 }
@@ -68,34 +104,55 @@ struct Gathered {
     order: Vec<(usize, i64)>,
 }
 
-impl Reader<'_> {
-    fn profile(
+impl<'a> Reader<'a> {
+    pub(super) fn new(dictionary: &'a proto::ProfilesDictionary, limits: &Limits) -> Self {
+        Self { dictionary, budget: TextBudget::new(limits.text_bytes) }
+    }
+
+    /// These profiles of a message as one, without mappings, functions and locations: its stacks refer to
+    /// those of [`Reader::tables`].
+    pub(super) fn merged(
         &mut self,
         resource_profiles: &[proto::ResourceProfiles],
+        members: &[Member],
         limits: &Limits,
     ) -> Result<Profile, IngestError> {
-        let tables = self.tables()?;
         let mut builder = ProfileBuilder::new(limits);
-        let stacks = self.stacks(&mut builder)?;
         let mut gathered = Gathered::default();
-        for resource_profile in resource_profiles {
+        let mut stacks: HashMap<i32, u32> = HashMap::new();
+        for of_resource in members.chunk_by(|one, other| one.resource == other.resource) {
+            let Some(resource_profile) =
+                of_resource.first().and_then(|member| resource_profiles.get(member.resource))
+            else {
+                continue;
+            };
             let attributes = resource_profile.resource.as_ref().map_or(&[][..], |r| &r.attributes);
             let resource_labels = self.resource_labels(attributes, &mut gathered)?;
             let mut label_sets: HashMap<(&[i32], i32), u32> = HashMap::new();
-            for scope_profile in &resource_profile.scope_profiles {
+            for of_scope in of_resource.chunk_by(|one, other| one.scope == other.scope) {
+                let scope_profile =
+                    of_scope.first().and_then(|member| resource_profile.scope_profiles.get(member.scope));
+                let Some(scope_profile) = scope_profile else { continue };
                 let scope = scope_profile.scope.as_ref().map_or(&[][..], |scope| &scope.attributes);
                 let order = self.scope_order(scope, &mut gathered)?;
-                for (number, profile) in scope_profile.profiles.iter().enumerate() {
+                for member in of_scope {
+                    let Some(profile) = scope_profile.profiles.get(member.profile) else { continue };
                     let place = || "profile".to_owned();
                     let sample_type = self.value_type(profile.sample_type.unwrap_or_default(), &place)?;
                     let value = builder.value_type(sample_type);
-                    if let Some(&original) = order.get(number) {
+                    if let Some(&original) = order.get(member.profile) {
                         gathered.order.push((value, original));
                     }
                     self.gather(profile, &mut gathered)?;
                     for sample in &profile.samples {
-                        let place = || "sample".to_owned();
-                        let stack = *row_of(&stacks, sample.stack_index, "stack", &place)?;
+                        let stack = match stacks.get(&sample.stack_index) {
+                            Some(&known) => known,
+                            None => {
+                                let new = builder.stack(self.stack(sample.stack_index)?)?;
+                                stacks.insert(sample.stack_index, new);
+                                new
+                            }
+                        };
                         let key = (sample.attribute_indices.as_slice(), sample.link_index);
                         let labels = match label_sets.get(&key) {
                             Some(&known) => known,
@@ -106,22 +163,13 @@ impl Reader<'_> {
                                 new
                             }
                         };
-                        let overflow = || malformed(place(), "its values do not fit 64 bits".to_owned());
-                        let amount = if sample.values.is_empty() {
-                            i64::try_from(sample.timestamps_unix_nano.len()).map_err(|_| overflow())?
-                        } else {
-                            let sum = sample.values.iter().try_fold(0_i64, |sum, &v| sum.checked_add(v));
-                            sum.ok_or_else(overflow)?
-                        };
-                        builder.add(stack, labels, value, amount)?;
+                        builder.add(stack, labels, value, amount_of(sample)?)?;
                     }
                 }
             }
         }
-        let mut profile = builder.finish(Some(tables));
-        if profile.value_types.is_empty() {
-            return Err(malformed("file".to_owned(), "it holds no profile".to_owned()));
-        }
+        let nothing = Tables { mappings: Vec::new(), functions: Vec::new(), locations: Vec::new() };
+        let mut profile = builder.finish(Some(nothing));
         gathered.apply(&mut profile);
         Ok(profile)
     }
@@ -178,7 +226,8 @@ impl Reader<'_> {
     }
 
     fn key<'b>(&'b self, attribute: &'b KeyValue) -> Result<&'b str, IngestError> {
-        if attribute.key_strindex == 0 {
+        // The Collector may send both, and means the first.
+        if attribute.key_strindex == 0 || !attribute.key.is_empty() {
             return Ok(&attribute.key);
         }
         let place = || "attribute".to_owned();
@@ -293,7 +342,7 @@ impl Reader<'_> {
         Ok(labels)
     }
 
-    fn tables(&mut self) -> Result<Tables, IngestError> {
+    pub(super) fn tables(&mut self) -> Result<Tables, IngestError> {
         let dictionary = self.dictionary;
         let mut mappings = Vec::new();
         for (index, mapping) in dictionary.mapping_table.iter().enumerate().skip(1) {
@@ -404,26 +453,45 @@ impl Reader<'_> {
         Ok(Location { mapping, address: location.address, kind, frames })
     }
 
-    /// The stack table in our rows.
-    fn stacks(&self, builder: &mut ProfileBuilder) -> Result<Vec<u32>, IngestError> {
-        let mut rows = Vec::with_capacity(self.dictionary.stack_table.len());
-        for (index, stack) in self.dictionary.stack_table.iter().enumerate() {
-            let place = || format!("stack {index}");
-            let mut locations = Vec::with_capacity(stack.location_indices.len());
-            for &location in &stack.location_indices {
-                row_of(&self.dictionary.location_table, location, "location", &place)?;
-                locations.push(our_row(location).ok_or_else(|| {
-                    malformed(place(), "it refers to location 0, which stands for none".to_owned())
-                })?);
-            }
-            rows.push(builder.stack(locations)?);
-        }
-        if rows.is_empty() {
+    /// A stack in rows of our tables.
+    fn stack(&self, index: i32) -> Result<Vec<u32>, IngestError> {
+        let table = &self.dictionary.stack_table;
+        if table.is_empty() && index == 0 {
             // Samples without a stack refer to row 0 even where the table was left out.
-            rows.push(builder.stack(Vec::new())?);
+            return Ok(Vec::new());
         }
-        Ok(rows)
+        let place = || format!("stack {index}");
+        let stack = row_of(table, index, "stack", &|| "sample".to_owned())?;
+        let mut locations = Vec::with_capacity(stack.location_indices.len());
+        for &location in &stack.location_indices {
+            row_of(&self.dictionary.location_table, location, "location", &place)?;
+            locations.push(our_row(location).ok_or_else(|| {
+                malformed(place(), "it refers to location 0, which stands for none".to_owned())
+            })?);
+        }
+        Ok(locations)
     }
+
+    /// That every stack, in use or not, is one.
+    pub(super) fn check_stacks(&self) -> Result<(), IngestError> {
+        for index in 0..self.dictionary.stack_table.len() {
+            self.stack(i32::try_from(index).unwrap_or(i32::MAX))?;
+        }
+        Ok(())
+    }
+}
+
+/// What a sample amounts to: its values together, or 1 for each timestamp.
+fn amount_of(sample: &proto::Sample) -> Result<i64, IngestError> {
+    let overflow = || malformed("sample".to_owned(), "its values do not fit 64 bits".to_owned());
+    if sample.values.is_empty() {
+        return i64::try_from(sample.timestamps_unix_nano.len()).map_err(|_| overflow());
+    }
+    let mut sum = 0_i64;
+    for &value in &sample.values {
+        sum = sum.checked_add(value).ok_or_else(overflow)?;
+    }
+    Ok(sum)
 }
 
 impl Gathered {

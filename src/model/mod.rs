@@ -3,6 +3,7 @@
 //! Comes in: nothing. Goes out: types that every other folder shares.
 //! Never: I/O, locks, clocks, or knowledge of BPF, ELF, databases or HTTP.
 
+pub mod index_hash;
 mod narrowing;
 pub mod outcome;
 pub mod profile;
@@ -10,6 +11,7 @@ pub mod raw;
 pub mod rfc3339;
 pub mod slice_interner;
 
+pub use index_hash::IndexMap;
 pub use outcome::Outcome;
 pub use profile::{
     Frame, FrameKind, Function, Interner, InvalidProfile, Label, LabelValue, Location, Mapping, Profile,

@@ -2,7 +2,7 @@
 //!
 //! A process's descriptors say which sockets it holds (`/proc/PID/fd/N` → `socket:[INODE]`); the tables of
 //! its network namespace (`/proc/PID/net/tcp` and `tcp6`) say which of them listen. The tables are read once
-//! for each namespace. Columns of a line (Documentation/networking/proc_net_tcp.rst): number, local address
+//! for each namespace. Columns of a line (`Documentation/networking/proc_net_tcp.rst`): number, local address
 //! as `HEX:PORT`, remote address, state (`0A` listens), …, inode in the tenth.
 
 use std::collections::{BTreeSet, HashMap};

@@ -46,11 +46,15 @@ pub enum CaptureError {
 }
 
 /// Samples and names them. Ends early, with what there is, when the one process ends. `is_cancelled` is
-/// asked ten times a second.
+/// asked ten times a second; `on_started` is called when sampling begins, after which little can go wrong.
 ///
 /// # Errors
 /// [`CaptureError`].
-pub fn capture(options: CaptureOptions, is_cancelled: &dyn Fn() -> bool) -> Result<Profile, CaptureError> {
+pub fn capture(
+    options: CaptureOptions,
+    is_cancelled: &dyn Fn() -> bool,
+    on_started: impl FnOnce(),
+) -> Result<Profile, CaptureError> {
     let system = |what| move |source| SessionError::System { what, source };
     // First: its thread is not to inherit the priority that the session gives to this one.
     let namer = Namer::start().map_err(system("start the thread that names stacks"))?;
@@ -76,6 +80,7 @@ pub fn capture(options: CaptureOptions, is_cancelled: &dyn Fn() -> bool) -> Resu
     check(is_cancelled)?;
     let began_at = SystemTime::now();
     session.start()?;
+    on_started();
     let began = Instant::now();
     let mut looked = began;
     loop {

@@ -54,6 +54,7 @@ async fn reload(State(app): State<Arc<App>>) -> Result<Json<ReloadAnswer>, ApiEr
             let problems: Vec<String> = errors.problems.iter().map(ToString::to_string).collect();
             ApiError::new(StatusCode::BAD_REQUEST, errors.to_string()).with_detail("errors", problems)
         }
+        ReloadError::Export(_) => ApiError::new(StatusCode::BAD_REQUEST, error.to_string()),
         ReloadError::Store(_) => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     })?;
     let mut message = "Configuration reloaded".to_owned();

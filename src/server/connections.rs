@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -26,8 +27,19 @@ const STALLED_LIMIT: Duration = Duration::from_secs(60);
 /// What the head of a request may have: bytes, and headers. What is more is answered with 431.
 const MAX_HEAD_BYTES: usize = 32 << 10;
 const MAX_HEADERS: usize = 100;
+/// Requests side by side on one connection of HTTP/2.
+const MAX_STREAMS: u32 = 32;
 /// After a failure to accept: descriptors may be there again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What is spoken on a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 without TLS, as gRPC speaks it.
+    Http2,
+}
 
 /// What has become of connections so far.
 #[derive(Debug, Default)]
@@ -55,6 +67,7 @@ impl ConnectionCounts {
 pub async fn serve(
     listener: TcpListener,
     router: Router,
+    protocol: Protocol,
     counts: Arc<ConnectionCounts>,
     mut end: watch::Receiver<bool>,
     finish_limit: Duration,
@@ -72,7 +85,10 @@ pub async fn serve(
         let (router, counts, end) = (router.clone(), Arc::clone(&counts), end.clone());
         tokio::spawn(async move {
             counts.open.fetch_add(1, Ordering::Relaxed);
-            serve_connection(stream, router, end).await;
+            match protocol {
+                Protocol::Http1 => serve_http1(stream, router, end).await,
+                Protocol::Http2 => serve_http2(stream, router, end).await,
+            }
             counts.open.fetch_sub(1, Ordering::Relaxed);
             drop(permit);
         });
@@ -108,11 +124,33 @@ async fn accept(
     }
 }
 
-async fn serve_connection(stream: TcpStream, router: Router, mut end: watch::Receiver<bool>) {
+fn set_options(stream: &TcpStream) {
     // Answers are written whole. Without these two it is slower or less safe, and works.
     let _ = stream.set_nodelay(true);
     let stalled_ms = u32::try_from(STALLED_LIMIT.as_millis()).unwrap_or(u32::MAX);
-    let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, stalled_ms);
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, stalled_ms);
+}
+
+/// Many requests side by side. Who says nothing at first, or does not answer when asked whether it is still
+/// there, is left.
+async fn serve_http2(stream: TcpStream, router: Router, end: watch::Receiver<bool>) {
+    set_options(&stream);
+    if tokio::time::timeout(HEAD_LIMIT, stream.peek(&mut [0])).await.is_err() {
+        return;
+    }
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Some(STALLED_LIMIT / 2))
+        .keep_alive_timeout(STALLED_LIMIT / 2)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEAD_BYTES as u32);
+    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    until_its_end(connection, end).await;
+}
+
+async fn serve_http1(stream: TcpStream, router: Router, end: watch::Receiver<bool>) {
+    set_options(&stream);
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -121,6 +159,16 @@ async fn serve_connection(stream: TcpStream, router: Router, mut end: watch::Rec
         .max_header_size(MAX_HEAD_BYTES)
         .half_close(false);
     let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    until_its_end(connection, end).await;
+}
+
+/// Answers until the other side ends the connection, or until it is time to end; then what is being answered
+/// is answered to its end.
+async fn until_its_end<C>(connection: C, mut end: watch::Receiver<bool>)
+where
+    C: GracefulConnection,
+    C::Error: std::fmt::Display,
+{
     let mut connection = std::pin::pin!(connection);
     let told_to_end = async move {
         // The lock that comes with the answer must not be held any longer.
@@ -133,7 +181,6 @@ async fn serve_connection(stream: TcpStream, router: Router, mut end: watch::Rec
     let result = match result {
         Some(result) => result,
         None => {
-            // What is being answered is answered to its end.
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -72,7 +72,11 @@ mod tests {
         };
         let processes =
             [process(1, "init"), process(2, ""), process(10, "web"), process(11, "web"), process(20, "web")];
-        let parent = |pid| if pid == 11 { Some(10) } else { Some(1) };
+        let parent = |pid| match pid {
+            1 => Some(0),
+            11 => Some(10),
+            _ => Some(1),
+        };
         let ports = |pid| match pid {
             10 => BTreeSet::from([443, 80]),
             20 => BTreeSet::from([80]),

@@ -15,7 +15,8 @@ use axum::routing::get;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::exports::ExportStatus;
+use super::exports::ExporterStatus;
+use super::intake::IntakeStatus;
 use super::status::{commit, ebpf_state};
 use super::{ApiError, App, RecorderStatus, off_the_executor};
 use crate::kernel::EbpfState;
@@ -89,7 +90,9 @@ fn families(app: &App, tasks: u64) -> Vec<Family> {
     let exports = app.export_status();
     collected(&mut page, &recorder, &exports);
     kernel(&mut page, &recorder, &ebpf_state(app));
-    losses(&mut page, &recorder, &exports);
+    let intake = app.intake.status();
+    losses(&mut page, &recorder, &exports, &intake);
+    ingest(&mut page, &intake);
     export(&mut page, &exports);
     store(&mut page, &recorder, &app.store.statistics());
     http(&mut page, app);
@@ -97,12 +100,13 @@ fn families(app: &App, tasks: u64) -> Vec<Family> {
     page.families
 }
 
-fn collected(page: &mut Page, recorder: &RecorderStatus, exports: &ExportStatus) {
+fn collected(page: &mut Page, recorder: &RecorderStatus, exports: &ExporterStatus) {
     page.not_yet("spans_collected", "Spans collected");
     page.not_yet("spans_exported", "Spans exported successfully");
     page.not_yet("spans_dropped", "Spans dropped (queue full, errors)");
-    let metrics = exports.metrics;
-    page.counter("metrics_collected", "Metrics collected", metrics.exported + metrics.dropped + metrics.size);
+    let metrics = &exports.metrics;
+    let collected = metrics.exported + metrics.dropped_in_all() + metrics.size;
+    page.counter("metrics_collected", "Metrics collected", collected);
     page.counter("metrics_exported", "Metrics exported", metrics.exported);
     page.not_yet("logs_collected", "Logs collected");
     page.not_yet("logs_exported", "Logs exported");
@@ -141,9 +145,10 @@ fn kernel(page: &mut Page, recorder: &RecorderStatus, state: &EbpfState) {
     page.gauge("profiling_frequency_hertz", "Samples a second and CPU, 0 while none are taken", hertz);
 }
 
-fn losses(page: &mut Page, recorder: &RecorderStatus, exports: &ExportStatus) {
+fn losses(page: &mut Page, recorder: &RecorderStatus, exports: &ExporterStatus, intake: &IntakeStatus) {
     let help = "What was lost, by stage and reason: events of the ring buffer (ringbuf), records about \
-                processes (perf), samples (profile, store), items of export (export), spans (spans)";
+                processes (perf), samples (profile, store), items of export (export), requests and profiles \
+                that were sent here (ingest), spans (spans)";
     page.add(Kind::Counter, "losses", help, |mut family| {
         let mut lost = |stage, reason: &str, count: u64| {
             let labelled = std::mem::replace(&mut family, Family::new(Kind::Counter, "", ""));
@@ -157,20 +162,22 @@ fn losses(page: &mut Page, recorder: &RecorderStatus, exports: &ExportStatus) {
             lost("profile", reason, *count);
         }
         lost("store", "write_failed", recorder.lost_samples);
-        for (reason, count) in &exports.lost {
-            lost("export", reason, *count);
+        for (reason, count) in exports.lost() {
+            lost("export", reason, count);
+        }
+        for (reason, count) in intake.refused.iter().chain(&intake.rejected) {
+            lost("ingest", reason, *count);
         }
         lost("spans", "queue_full", 0);
         family
     });
 }
 
-fn export(page: &mut Page, exports: &ExportStatus) {
-    let queues = [exports.traces, exports.metrics, exports.profiles];
-    page.counter("export_requests", "Export requests to backend", exports.requests);
-    page.counter("export_errors", "Export errors", exports.errors);
+fn export(page: &mut Page, exports: &ExporterStatus) {
+    page.counter("export_requests", "Export requests to backend", exports.requests());
+    page.counter("export_errors", "Export errors", exports.errors());
     page.add(Kind::Histogram, "export_latency_seconds", "Export latency", |family| {
-        family.value(exports.latency_s.clone())
+        family.value(exports.latency.clone())
     });
     page.add(Kind::Histogram, "export_batch_size", "Batch sizes", |family| {
         family.value(exports.batch_size.clone())
@@ -178,8 +185,14 @@ fn export(page: &mut Page, exports: &ExportStatus) {
     page.gauge(
         "export_queue_size",
         "Current queue depth",
-        queues.iter().map(|queue| queue.size).sum::<u64>(),
+        exports.signals().iter().map(|(_, signal)| signal.size).sum::<u64>(),
     );
+}
+
+fn ingest(page: &mut Page, intake: &IntakeStatus) {
+    page.counter("ingest_requests", "Requests with profiles that others sent here", intake.requests);
+    page.counter("ingest_profiles", "Profiles of others that are in the store", intake.profiles);
+    page.counter("ingest_samples", "Samples in them", intake.samples);
 }
 
 fn store(page: &mut Page, recorder: &RecorderStatus, store: &Statistics) {

@@ -18,15 +18,18 @@ mod discovery;
 mod error;
 pub mod exports;
 mod health;
+pub mod intake;
 mod layers;
 mod metrics_page;
 mod openapi;
+pub mod otlp_in;
 mod recorder;
 mod reload;
 mod router;
 mod state;
 mod status;
 mod ui;
+mod upload;
 
 pub use error::{ApiError, ErrorBody};
 pub use layers::{RequestCounts, RouteSnapshot};

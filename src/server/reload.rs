@@ -4,6 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::App;
 use crate::config::{ChangedKey, Configuration, ConfigurationErrors, Effect, after_reload, changed_keys};
+use crate::export::otlp_client::TargetError;
 use crate::store::{Retention, StoreError};
 
 /// What a reload has done.
@@ -26,6 +27,9 @@ pub enum ReloadError {
     /// The store cannot do as it says.
     #[error("the store cannot keep what storage.max_age and storage.max_bytes want: {0}")]
     Store(#[from] StoreError),
+    /// The endpoint of export cannot be used.
+    #[error(transparent)]
+    Export(#[from] TargetError),
 }
 
 impl App {
@@ -40,13 +44,16 @@ impl App {
         let before = self.configuration();
         let loaded = self.sources.load()?;
         let after = after_reload(&before, &loaded)?;
-        // First what can fail.
+        // First what can fail, and if the second does, the first is as it was.
         self.store.set_retention(retention_of(&after))?;
+        if let Err(error) = self.reconfigure_exports(&after) {
+            self.store.set_retention(retention_of(&before))?;
+            return Err(error.into());
+        }
         if let Some(recorder) = &self.recorder {
             recorder.set_frequency(frequency_of(&after));
         }
         (self.set_log_level)(after.spanflame.log_level);
-        self.reconfigure_exports(&after);
         let keys = |changed: Vec<ChangedKey>, effect: Effect| -> Vec<String> {
             changed.into_iter().filter(|key| key.effect == effect).map(|key| key.key).collect()
         };

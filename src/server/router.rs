@@ -8,7 +8,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     App, admin, api, configuration, debug_pprof, debug_vars, health, layers, metrics_page, openapi, status,
-    ui,
+    ui, upload,
 };
 
 /// What `/openapi.json` says of the whole.
@@ -33,11 +33,13 @@ pub fn router(app: &Arc<App>) -> Result<Router, serde_json::Error> {
         .merge(admin::routes())
         .merge(debug_vars::routes())
         .merge(api::routes())
+        .merge(upload::routes())
         .merge(ui::routes())
         .merge(debug_pprof::routes())
         .split_for_parts();
     description.merge(metrics_page::routes().into_openapi());
-    let description = openapi::complete(description, &metrics_path);
-    let router = router.merge(metrics_page::at(metrics_path.as_str())).merge(openapi::route(&description)?);
+    let router = router
+        .merge(metrics_page::at(metrics_path.as_str()))
+        .merge(openapi::route(description, &metrics_path)?);
     Ok(layers::around(router.with_state(Arc::clone(app)), app))
 }

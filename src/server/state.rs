@@ -8,9 +8,11 @@ use arc_swap::ArcSwap;
 use super::api::QueryGate;
 use super::connections::ConnectionCounts;
 use super::debug_pprof::DebugState;
+use super::intake::Intake;
 use super::layers::RequestCounts;
 use super::{ApiError, Recorder};
 use crate::config::{Configuration, LogLevel, Sources};
+use crate::export::otlp_client::OtlpExporter;
 use crate::store::WindowStore;
 
 /// See the module's description. Handlers have it as `State<Arc<App>>`.
@@ -31,6 +33,10 @@ pub struct App {
     pub store: Arc<dyn WindowStore>,
     /// The profiler and the writer of its windows; `None` with `agent.ebpf.enabled: false`.
     pub recorder: Option<Arc<Recorder>>,
+    /// What leaves by OTLP.
+    pub exporter: Arc<OtlpExporter>,
+    /// What others send here.
+    pub intake: Intake,
     /// What bounds how many queries run at once.
     pub queries: QueryGate,
     /// What bounds captures for `/debug/pprof/`.

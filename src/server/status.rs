@@ -12,7 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::discovery::{FoundService, found_services};
-use super::exports::{ExportHealth, QueueStatus};
+use super::exports::{ExportHealth, SignalStatus};
 use super::{ApiError, App, MODE, off_the_executor};
 use crate::kernel::EbpfState;
 use crate::model::rfc3339;
@@ -253,10 +253,10 @@ struct Queue {
     dropped: u64,
 }
 
-impl From<QueueStatus> for Queue {
-    fn from(queue: QueueStatus) -> Self {
-        let QueueStatus { size, capacity, exported, dropped } = queue;
-        Self { size, capacity, exported, dropped }
+impl From<&SignalStatus> for Queue {
+    fn from(signal: &SignalStatus) -> Self {
+        let (size, capacity, exported) = (signal.size, signal.capacity, signal.exported);
+        Self { size, capacity, exported, dropped: signal.dropped_in_all() }
     }
 }
 
@@ -281,10 +281,10 @@ async fn export(State(app): State<Arc<App>>) -> Result<Json<Export>, ApiError> {
             last_export: exports.last_export.map(rfc3339::to_second),
             last_error: exports.last_error.or(unreachable),
             queues: Queues {
-                traces: exports.traces.into(),
-                metrics: exports.metrics.into(),
-                logs: QueueStatus::default().into(),
-                profiles: exports.profiles.into(),
+                traces: (&exports.traces).into(),
+                metrics: (&exports.metrics).into(),
+                logs: Queue { size: 0, capacity: 0, exported: 0, dropped: 0 },
+                profiles: (&exports.profiles).into(),
             },
         })
     })

@@ -7,10 +7,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::SetAside;
-use super::segment::Extent;
+use super::dictionary::Tables;
+use super::error::StoreError;
+use super::segment::{Extent, KnownTables, SegmentReader};
 
 /// What stands beside a `SQLite` file.
 const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
@@ -22,15 +24,35 @@ pub(super) struct Segment {
     pub(super) number: u64,
     pub(super) path: PathBuf,
     extent: Mutex<Extent>,
+    /// Its dictionary, if a query has read it, and when that was.
+    known: Mutex<Option<(KnownTables, Instant)>>,
 }
 
 impl Segment {
     pub(super) fn new(number: u64, path: PathBuf, extent: Extent) -> Self {
-        Self { number, path, extent: Mutex::new(extent) }
+        Self { number, path, extent: Mutex::new(extent), known: Mutex::new(None) }
     }
 
     pub(super) fn extent(&self) -> Extent {
         *self.extent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its dictionary, for this reader of it. With `keep` the next query reads only what has been added.
+    pub(super) fn tables(&self, reader: &SegmentReader, keep: bool) -> Result<Arc<Tables>, StoreError> {
+        if !keep {
+            return reader.tables(&mut None);
+        }
+        let mut kept = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = kept.take().map(|(known, _)| known);
+        let tables = reader.tables(&mut known);
+        *kept = known.map(|known| (known, Instant::now()));
+        tables
+    }
+
+    /// Lets go of the dictionary unless a query has needed it lately.
+    pub(super) fn forget_tables_unused_for(&self, limit: Duration) {
+        let mut kept = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.take_if(|(_, used)| used.elapsed() > limit);
     }
 
     pub(super) fn set_extent(&self, extent: Extent) {

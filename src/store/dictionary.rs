@@ -10,7 +10,7 @@ use super::varint::Malformed;
 use crate::model::Interner;
 
 /// All tables, in order of index.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Tables {
     pub(super) texts: Vec<String>,
     pub(super) mappings: Vec<FlaggedMapping>,
@@ -200,7 +200,7 @@ impl Nodes {
 
 /// A hash of two indices that we gave ourselves: nobody outside can choose them to collide.
 fn mix(row: NodeRow) -> u64 {
-    super::sums::mix(u64::from(row.parent) << 32 | u64::from(row.location))
+    crate::model::index_hash::mix(u64::from(row.parent) << 32 | u64::from(row.location))
 }
 
 #[cfg(test)]

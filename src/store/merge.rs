@@ -10,8 +10,8 @@ use super::sums::Sums;
 use super::varint::Malformed;
 use super::window_row::{SeenMapping, set_flags};
 use crate::model::{
-    Frame, Function, Interner, Label, LabelValue, Location, Mapping, Profile, Sample, SliceInterner,
-    ValueType,
+    Frame, Function, IndexMap, Interner, Label, LabelValue, Location, Mapping, Profile, Sample,
+    SliceInterner, ValueType,
 };
 
 /// Most samples of an answer.
@@ -90,7 +90,7 @@ pub(super) struct Merger {
     label_sets: Interner<Vec<Label>>,
     samples: Vec<Sample>,
     /// Index in `samples` by stack and labels.
-    index: HashMap<(u32, u32), usize>,
+    index: IndexMap<(u32, u32), usize>,
     comments: Vec<String>,
 }
 
@@ -99,7 +99,8 @@ struct Known {
     functions: Vec<Option<u32>>,
     locations: Vec<Option<u32>>,
     mappings: HashMap<u32, u32>,
-    stacks: HashMap<u32, u32>,
+    /// By the node that is the leaf.
+    stacks: IndexMap<u32, u32>,
 }
 
 impl Merger {
@@ -138,7 +139,7 @@ impl Merger {
             functions: vec![None; part.tables.functions.len()],
             locations: vec![None; part.tables.locations.len()],
             mappings: HashMap::new(),
-            stacks: HashMap::new(),
+            stacks: IndexMap::default(),
         };
         let mut label_sets = Vec::with_capacity(part.groups.len());
         for group in part.groups.iter() {

@@ -30,10 +30,17 @@ impl Source<'_> {
     fn visit(
         &self,
         range: TimeRange,
-        mut each: impl FnMut(&SegmentReader) -> Result<(), StoreError>,
+        mut each: impl FnMut(&SegmentReader, Arc<Tables>) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         for segment in self.segments.iter().filter(|segment| segment.extent().overlaps(range)) {
-            match SegmentReader::open(&segment.path).and_then(|reader| each(&reader)) {
+            // The last one is asked again and again by whoever watches the present. Of the others the
+            // dictionaries would take more memory than reading them takes time.
+            let keep = self.segments.last().is_some_and(|last| last.number == segment.number);
+            let asked = SegmentReader::open(&segment.path).and_then(|reader| {
+                let tables = segment.tables(&reader, keep)?;
+                each(&reader, tables)
+            });
+            match asked {
                 Ok(()) => {}
                 // It has been removed meanwhile.
                 Err(error) if error.is_missing() && !segment.path.exists() => {}
@@ -47,7 +54,7 @@ impl Source<'_> {
 
 /// What there is in a segment, in terms of a selector.
 struct Selected {
-    tables: Tables,
+    tables: Arc<Tables>,
     /// The selected value of each format that has it.
     values: Vec<Option<usize>>,
     /// How many values each format has.
@@ -56,8 +63,11 @@ struct Selected {
 }
 
 impl Selected {
-    fn new(reader: &SegmentReader, selection: &Selection<'_>) -> Result<Self, StoreError> {
-        let tables = reader.tables()?;
+    fn new(
+        reader: &SegmentReader,
+        tables: Arc<Tables>,
+        selection: &Selection<'_>,
+    ) -> Result<Self, StoreError> {
         let failed = |what| broken(reader.path(), "dictionary", what);
         let mut values = Vec::with_capacity(tables.formats.len());
         for format in &tables.formats {
@@ -115,8 +125,8 @@ pub(super) fn profile(source: &Source<'_>, query: &ProfileQuery) -> Result<Answe
     let mut times = Times::default();
     let mut matched = false;
     let mut shown: Option<ValueType> = None;
-    source.visit(query.range, |reader| {
-        let found = SelectedSums::collect(reader, &selection, query)?;
+    source.visit(query.range, |reader, tables| {
+        let found = SelectedSums::collect(reader, tables, &selection, query)?;
         for (format, part) in &found.formats {
             let failed = |problem| match problem {
                 Unmergeable::Broken(what) => broken(reader.path(), "dictionary", what),
@@ -178,10 +188,11 @@ struct FormatSums {
 impl SelectedSums {
     fn collect(
         reader: &SegmentReader,
+        tables: Arc<Tables>,
         selection: &Selection<'_>,
         query: &ProfileQuery,
     ) -> Result<Self, StoreError> {
-        let selected = Selected::new(reader, selection)?;
+        let selected = Selected::new(reader, tables, selection)?;
         let nodes = selected.tables.nodes.len();
         let mut times = Times::default();
         let mut formats: BTreeMap<u32, FormatSums> = BTreeMap::new();
@@ -350,8 +361,8 @@ pub(super) fn timeline(
     let mut times = Times::default();
     let mut matched = false;
     let mut shown: Option<ValueType> = None;
-    source.visit(range, |reader| {
-        let selected = Selected::new(reader, &selection)?;
+    source.visit(range, |reader, tables| {
+        let selected = Selected::new(reader, tables, &selection)?;
         let mut windows = Windows::default();
         let mut window_times = Vec::new();
         reader.windows(range, |window| {
@@ -451,8 +462,7 @@ impl Steps {
 /// See [`WindowStore::services`](super::WindowStore::services).
 pub(super) fn services(source: &Source<'_>, range: TimeRange) -> Result<Vec<ServiceSummary>, StoreError> {
     let mut services: BTreeMap<String, (i64, Vec<ValueType>)> = BTreeMap::new();
-    source.visit(range, |reader| {
-        let tables = reader.tables()?;
+    source.visit(range, |reader, tables| {
         let failed = |what| broken(reader.path(), "dictionary", what);
         let mut counted = Vec::with_capacity(tables.formats.len());
         for format in &tables.formats {
@@ -503,8 +513,7 @@ fn default_value_type(tables: &Tables, format: u32) -> Result<ValueType, Malform
 pub(super) fn types(source: &Source<'_>, range: TimeRange) -> Result<Vec<ProfileType>, StoreError> {
     let mut defaults = Interner::new();
     let mut others = Interner::new();
-    source.visit(range, |reader| {
-        let tables = reader.tables()?;
+    source.visit(range, |reader, tables| {
         let failed = |what| broken(reader.path(), "dictionary", what);
         let mut used = vec![false; tables.formats.len()];
         reader.windows(range, |window| {

@@ -14,6 +14,7 @@
 //! last windows. A segment that is finished has no log any more.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior, params};
@@ -139,18 +140,32 @@ fn read_extent(connection: &Connection, path: &Path) -> Result<Extent, StoreErro
         .ok_or_else(|| StoreError::corrupt(path, "it does not say what time it is of"))
 }
 
-fn read_tables(connection: &Connection, path: &Path) -> Result<Tables, StoreError> {
+/// Appends the pages that come after number `last`; answers the number of the last one now.
+fn read_tables(
+    connection: &Connection,
+    path: &Path,
+    tables: &mut Tables,
+    mut last: i64,
+) -> Result<i64, StoreError> {
     let failed = |source| StoreError::database(path, "its dictionary cannot be read", source);
-    let mut statement =
-        connection.prepare("SELECT kind, rows FROM dictionary ORDER BY id").map_err(failed)?;
-    let mut rows = statement.query([]).map_err(failed)?;
-    let mut tables = Tables::default();
+    let sql = "SELECT id, kind, rows FROM dictionary WHERE id > ?1 ORDER BY id";
+    let mut statement = connection.prepare(sql).map_err(failed)?;
+    let mut rows = statement.query([last]).map_err(failed)?;
     while let Some(row) = rows.next().map_err(failed)? {
-        let kind = row.get(0).map_err(failed)?;
-        let page = blob(row, 1).map_err(failed)?;
+        last = row.get(0).map_err(failed)?;
+        let kind = row.get(1).map_err(failed)?;
+        let page = blob(row, 2).map_err(failed)?;
         tables.read(kind, page).map_err(|what| broken(path, "dictionary", what))?;
     }
-    Ok(tables)
+    Ok(last)
+}
+
+/// A dictionary that has been read. Pages are only ever added, so it stays true, and what has been added since
+/// is all that has to be read.
+#[derive(Debug)]
+pub(super) struct KnownTables {
+    tables: Arc<Tables>,
+    last_page: i64,
 }
 
 fn blob<'a>(row: &'a rusqlite::Row<'_>, column: usize) -> Result<&'a [u8], rusqlite::Error> {
@@ -197,7 +212,8 @@ impl SegmentWriter {
         set_up(&connection, log_bytes)
             .map_err(|source| StoreError::database(path, "cannot be written", source))?;
         let extent = read_extent(&connection, path)?;
-        let tables = read_tables(&connection, path)?;
+        let mut tables = Tables::default();
+        read_tables(&connection, path, &mut tables, i64::MIN)?;
         let dictionary = Dictionary::from_tables(tables).map_err(|what| broken(path, "dictionary", what))?;
         Ok(Self { path: path.to_owned(), connection, dictionary, extent })
     }
@@ -207,7 +223,8 @@ impl SegmentWriter {
     /// need the log.
     pub(super) fn reread(&mut self) -> Result<(), StoreError> {
         self.extent = read_extent(&self.connection, &self.path)?;
-        let tables = read_tables(&self.connection, &self.path)?;
+        let mut tables = Tables::default();
+        read_tables(&self.connection, &self.path, &mut tables, i64::MIN)?;
         self.dictionary =
             Dictionary::from_tables(tables).map_err(|what| broken(&self.path, "dictionary", what))?;
         Ok(())
@@ -356,8 +373,26 @@ impl SegmentReader {
         &self.path
     }
 
-    pub(super) fn tables(&self) -> Result<Tables, StoreError> {
-        read_tables(&self.connection, &self.path)
+    /// The dictionary, which has at least the rows that this reader's windows need. `known` is what of it has
+    /// been read before; it is empty after an error.
+    pub(super) fn tables(&self, known: &mut Option<KnownTables>) -> Result<Arc<Tables>, StoreError> {
+        let nothing = || KnownTables { tables: Arc::default(), last_page: i64::MIN };
+        let mut read = known.take().unwrap_or_else(nothing);
+        // Copied only if another query has it in use and there is more to read.
+        let last = self.last_page()?;
+        if last > read.last_page {
+            let tables = Arc::make_mut(&mut read.tables);
+            read.last_page = read_tables(&self.connection, &self.path, tables, read.last_page)?;
+        }
+        let tables = Arc::clone(&read.tables);
+        *known = Some(read);
+        Ok(tables)
+    }
+
+    fn last_page(&self) -> Result<i64, StoreError> {
+        let failed = |source| StoreError::database(&self.path, "its dictionary cannot be read", source);
+        let sql = "SELECT ifnull(max(id), 0) FROM dictionary";
+        self.connection.query_row(sql, [], |row| row.get(0)).map_err(failed)
     }
 
     /// Calls `each` with every window that overlaps the range, in the order in which they were written.

@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -24,6 +24,8 @@ use crate::model::Profile;
 
 /// A segment whose dictionary takes more memory than this is finished.
 const MAX_DICTIONARY_BYTES: usize = 48 << 20;
+/// How long the dictionary of the last segment is kept in memory for the next query.
+const KEEP_TABLES_FOR: Duration = Duration::from_secs(60);
 /// Locked by the process that uses the folder.
 const LOCK_FILE: &str = "lock";
 
@@ -352,6 +354,9 @@ impl WindowStore for SqliteStore {
             }
         }
         drop(counters);
+        for segment in &self.catalog().segments {
+            segment.forget_tables_unused_for(KEEP_TABLES_FOR);
+        }
         if let Err(error) = self.retain(&mut writer, now_ns, &retention) {
             tracing::warn!("old windows stay: {error}");
         }

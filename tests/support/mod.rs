@@ -5,7 +5,9 @@
 //! that others wrote.
 #![allow(dead_code, reason = "every test binary uses another part of this module")]
 
+pub mod collector;
 pub mod folded;
+pub mod go_pprof;
 pub mod otlp_conformance;
 pub mod pprof_text;
 pub mod program;

@@ -167,6 +167,12 @@ impl OtlpExporter {
         Ok(())
     }
 
+    /// Where its tasks run.
+    #[must_use]
+    pub fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
     /// What has been done so far.
     #[must_use]
     pub fn status(&self) -> ExporterStatus {

@@ -1,5 +1,6 @@
 //! What the exporter tells of itself, for `/status/export` and the metrics.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use super::Shared;
@@ -65,6 +66,18 @@ impl ExporterStatus {
     #[must_use]
     pub fn signals(&self) -> [(&'static str, &SignalStatus); 3] {
         [("traces", &self.traces), ("metrics", &self.metrics), ("profiles", &self.profiles)]
+    }
+
+    /// Items of all signals that were dropped, by reason; every reason there is.
+    #[must_use]
+    pub fn lost(&self) -> BTreeMap<&'static str, u64> {
+        let mut lost = BTreeMap::new();
+        for (_, signal) in self.signals() {
+            for (&reason, &count) in &signal.dropped {
+                *lost.entry(reason).or_default() += count;
+            }
+        }
+        lost
     }
 
     /// Requests of all signals that were sent, repetitions included.

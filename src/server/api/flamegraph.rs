@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::body::{Download, accepts_gzip, complete_share};
+use super::body::{Download, SVG, accepts_gzip, complete_share};
 use super::gate::Cancelled;
 use super::moment::rfc3339;
 use super::parameters::Parameters;
@@ -99,7 +99,7 @@ impl GraphFormat {
         match self {
             Self::Columnar | Self::Pprof => "application/octet-stream",
             Self::Json | Self::Speedscope => "application/json",
-            Self::Svg => "image/svg+xml",
+            Self::Svg => SVG,
             Self::Folded => "text/plain; charset=utf-8",
             Self::Otlp => "application/x-protobuf",
         }

@@ -1,8 +1,9 @@
 //! How many queries run at once: one for each processor, the others wait in line, and beyond that line
 //! they are told to come again. A query whose client has gone stops at its next step.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
@@ -10,6 +11,8 @@ use crate::server::ApiError;
 
 /// Queries that may wait for each one that may run.
 const WAITING_EACH: usize = 16;
+/// An answer about the present may be so old.
+const CAUGHT_UP_FOR: Duration = Duration::from_secs(1);
 /// When one that found no place may come again.
 const RETRY_AFTER_S: u64 = 2;
 
@@ -19,6 +22,7 @@ pub struct QueryGate {
     places: Arc<Semaphore>,
     waiting: AtomicUsize,
     most_waiting: usize,
+    caught_up: Mutex<Option<Instant>>,
 }
 
 impl Default for QueryGate {
@@ -80,7 +84,20 @@ impl QueryGate {
             places: Arc::new(Semaphore::new(places)),
             waiting: AtomicUsize::new(0),
             most_waiting: places * WAITING_EACH,
+            caught_up: Mutex::new(None),
         }
+    }
+
+    /// Calls `catch_up` unless it was called a moment ago. A page asks for several things at once; were the
+    /// open window cut for each of them, windows would be many and small. Those that ask meanwhile wait. Blocks.
+    pub fn catch_up(&self, catch_up: impl FnOnce()) {
+        let mut caught_up = self.caught_up.lock().unwrap_or_else(PoisonError::into_inner);
+        if caught_up.is_some_and(|at| at.elapsed() < CAUGHT_UP_FOR) {
+            return;
+        }
+        let now = Instant::now();
+        catch_up();
+        *caught_up = Some(now);
     }
 
     /// Runs `work` on a thread that may block, once there is a place.
@@ -115,7 +132,19 @@ impl QueryGate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+
+    #[test]
+    fn what_was_caught_up_with_a_moment_ago_is_not_caught_up_with_again() {
+        let gate = QueryGate::new(1);
+        let mut calls = 0;
+        for _ in 0..3 {
+            gate.catch_up(|| calls += 1);
+        }
+        assert_eq!(calls, 1);
+        *gate.caught_up.lock().unwrap() = Instant::now().checked_sub(CAUGHT_UP_FOR);
+        gate.catch_up(|| calls += 1);
+        assert_eq!(calls, 2);
+    }
 
     #[tokio::test]
     async fn queries_wait_in_a_line_of_bounded_length() {

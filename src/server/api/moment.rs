@@ -79,7 +79,7 @@ pub fn parse_duration(text: &str) -> Option<u64> {
         // `m` begins `ms`.
         let (unit, unit_ns) = UNITS.iter().find(|(unit, _)| rest.starts_with(unit))?;
         rest = rest.get(unit.len()..)?;
-        sum_ns = sum_ns.checked_add(number.checked_mul(*unit_ns)?)?;
+        sum_ns = sum_ns.saturating_add(number.saturating_mul(*unit_ns));
     }
     (!text.is_empty()).then_some(sum_ns)
 }

@@ -58,10 +58,12 @@ pub fn catch_up(app: &App, range: TimeRange) {
     if range.to_unix_ns.saturating_add(OPEN_WINDOW_NS) < now_unix_ns() {
         return;
     }
-    if let Err(error) = recorder.catch_up() {
-        // The answer says what it covers.
-        tracing::debug!("a query goes without the open window: {error}");
-    }
+    app.queries.catch_up(|| {
+        if let Err(error) = recorder.catch_up() {
+            // The answer says what it covers.
+            tracing::debug!("a query goes without the open window: {error}");
+        }
+    });
 }
 
 /// What is too much is told with what would be less.

@@ -17,7 +17,6 @@ use crate::server::error::ErrorBody;
 use crate::server::{ApiError, App};
 use crate::store::Detail;
 
-const DEFAULT_ROWS: u64 = 1000;
 const MOST_ROWS: u64 = 1_000_000;
 
 /// How the table is described.
@@ -25,8 +24,8 @@ const MOST_ROWS: u64 = 1_000_000;
 #[into_params(parameter_in = Query)]
 #[allow(dead_code, reason = "the description of an interface")]
 pub struct TopParameters {
-    /// How many functions at most, those of the largest self value first.
-    #[param(minimum = 1, maximum = 1_000_000, default = 1000)]
+    /// How many functions at most, those of the largest self value first; all by default.
+    #[param(minimum = 1, maximum = 1_000_000)]
     limit: Option<u32>,
 }
 
@@ -92,7 +91,7 @@ pub async fn top(
 ) -> Result<Download, ApiError> {
     let parameters = Parameters::parse(query.as_deref(), &[SELECTORS, RANGE, &["limit"]])?;
     let question = Question::new(&parameters)?;
-    let limit = parameters.number("limit", 1, MOST_ROWS)?.unwrap_or(DEFAULT_ROWS);
+    let limit = parameters.number("limit", 1, MOST_ROWS)?.unwrap_or(MOST_ROWS);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let gzip = accepts_gzip(&headers);
     let asked = Arc::clone(&app);

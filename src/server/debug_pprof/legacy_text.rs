@@ -5,7 +5,7 @@
 //! cpu profile: total 12
 //! 7 @ 0x401136 0x401166
 //! # labels: {"comm":"shop", "pid":"42"}
-//! #	0x401135	burn+0x0	/src/shop.c:12
+//! # 0x401135 burn+0x0 /src/shop.c:12
 //! ```
 //!
 //! Values are the samples; addresses are those of the objects' files. Names stand behind `#`, for people:

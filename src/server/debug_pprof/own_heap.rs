@@ -1,4 +1,4 @@
-//! Memory of this process by mapping, as `/proc/self/smaps` tells it (proc_pid_smaps(5)). Who allocated it is
+//! Memory of this process by mapping, as `/proc/self/smaps` tells it (`proc_pid_smaps(5)`). Who allocated it is
 //! not recorded; what is told is what is resident and where.
 
 use std::collections::BTreeMap;

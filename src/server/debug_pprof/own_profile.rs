@@ -19,19 +19,21 @@ pub fn take(
     duration: Duration,
     is_cancelled: &dyn Fn() -> bool,
 ) -> Result<Profile, pprof::Error> {
-    let began_at = SystemTime::now();
-    let began = Instant::now();
     let guard =
         pprof::ProfilerGuardBuilder::default().frequency(frequency_hz).blocklist(&NOT_UNWOUND).build()?;
+    // The first time the crate looks at our own symbols before it begins, which takes as long as it likes.
+    let began_at = SystemTime::now();
+    let began = Instant::now();
     while began.elapsed() < duration && !is_cancelled() {
         std::thread::sleep(TURN.min(duration.saturating_sub(began.elapsed())));
     }
+    let length = began.elapsed();
     let report = guard.report().build()?;
     drop(guard);
     let mut profile = to_profile(&report, frequency_hz);
     let began_at = began_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     profile.start_unix_ns = u64::try_from(began_at.as_nanos()).unwrap_or(u64::MAX);
-    profile.duration_ns = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    profile.duration_ns = u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
     Ok(profile)
 }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{RawQuery, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
 use utoipa::IntoParams;
 
 use super::{DebugIsOn, GoError, capture, legacy_text};
@@ -67,12 +68,12 @@ pub async fn profile(
     State(app): State<Arc<App>>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-) -> Result<Download, GoError> {
+) -> Result<Response, GoError> {
     let own = ["seconds", "frequency", "debug"];
     let parameters = Parameters::parse(query.as_deref(), &[SELECTORS, RANGE, &own])?;
     let sending = Sending { as_text: wants_text(&parameters), gzip: accepts_gzip(&headers) };
     if parameters.get("from").is_some() || parameters.get("to").is_some() {
-        return Ok(stored(app, &parameters, sending).await?);
+        return Ok(stored(app, &parameters, sending).await?.into_response());
     }
     Ok(live(app, &parameters, sending).await?)
 }
@@ -105,21 +106,24 @@ struct Sending {
 }
 
 impl Sending {
-    /// Blocks.
-    fn send(self, profile: &Profile, name: String) -> Result<Download, ApiError> {
-        let share = complete_share(profile, profile.default_value);
-        let mut download = if self.as_text {
-            super::answer::text(legacy_text::write(profile))
-        } else {
-            let mut bytes = Vec::new();
-            export::write(profile, Format::Pprof, &mut bytes, &export::Options::default())
-                .map_err(export_error)?;
-            let mut download = Download::new(bytes, "application/octet-stream");
-            download.file_name = Some(name);
-            download
-        };
-        download.complete_share = share;
-        Ok(download.compress(self.gzip))
+    /// An answer without its bytes.
+    fn head(self, name: String) -> Download {
+        if self.as_text {
+            return super::answer::text(String::new());
+        }
+        let mut download = Download::new(Vec::new(), "application/octet-stream");
+        download.file_name = Some(name);
+        download
+    }
+
+    fn write(self, profile: &Profile) -> Result<Vec<u8>, ApiError> {
+        if self.as_text {
+            return Ok(legacy_text::write(profile).into_bytes());
+        }
+        let mut bytes = Vec::new();
+        export::write(profile, Format::Pprof, &mut bytes, &export::Options::default())
+            .map_err(export_error)?;
+        Ok(bytes)
     }
 }
 
@@ -138,14 +142,15 @@ async fn stored(app: Arc<App>, parameters: &Parameters, sending: Sending) -> Res
             main_first(&mut answer.profile, &question.selector);
             cancelled.check()?;
             let name = file_name(&question.selector, &answer.coverage, "pb.gz");
-            let mut download = sending.send(&answer.profile, name)?;
-            download.coverage = Some(answer.coverage);
-            Ok(download)
+            let mut download = sending.head(name);
+            download.bytes = sending.write(&answer.profile)?;
+            let share = complete_share(&answer.profile, answer.profile.default_value);
+            Ok(download.covering(answer.coverage, share).compress(sending.gzip))
         })
         .await
 }
 
-async fn live(app: Arc<App>, parameters: &Parameters, sending: Sending) -> Result<Download, ApiError> {
+async fn live(app: Arc<App>, parameters: &Parameters, sending: Sending) -> Result<Response, ApiError> {
     let selector = selector(parameters)?;
     let duration = seconds(parameters)?;
     let frequency_hz = parameters.number("frequency", 1, MOST_FREQUENCY_HZ)?.unwrap_or(DEFAULT_FREQUENCY_HZ);
@@ -168,23 +173,19 @@ async fn live(app: Arc<App>, parameters: &Parameters, sending: Sending) -> Resul
 
     let pid = selector.pid.and_then(|pid| u32::try_from(pid).ok());
     let frequency_hz = u32::try_from(frequency_hz).unwrap_or(u32::MAX);
-    let mut profile = capture::run(&app, CaptureOptions { pid, frequency_hz, duration }).await?;
-    app.queries
-        .run(move |_| {
-            if selector.service.is_some() || selector.container.is_some() || selector.thread.is_some() {
-                profile.keep_samples(|labels| is_selected(labels, &selector));
-            }
-            let (start, length) = (profile.start_unix_ns, profile.duration_ns);
-            let coverage = Coverage {
-                windows: 1,
-                from_unix_ns: start,
-                to_unix_ns: start.saturating_add(length),
-                covered_ns: length,
-            };
-            let name = file_name(&selector, &coverage, "pb.gz");
-            sending.send(&profile, name)
-        })
-        .await
+    let name = file_name(&selector, &Coverage::default(), "pb.gz");
+    let write = move |mut profile: Profile| {
+        if selector.service.is_some() || selector.container.is_some() || selector.thread.is_some() {
+            profile.keep_samples(|labels| is_selected(labels, &selector));
+        }
+        let written = sending.write(&profile);
+        written.inspect_err(|error| tracing::error!("a capture is lost: {}", error.message())).ok()
+    };
+    let body = capture::begin(&app, CaptureOptions { pid, frequency_hz, duration }, write).await?;
+    let mut response = sending.head(name).into_response();
+    *response.body_mut() = axum::body::Body::new(body);
+    response.headers_mut().remove(header::CONTENT_LENGTH);
+    Ok(response)
 }
 
 /// Whether what a capture is of is there, or was a moment ago. Blocks.

@@ -33,7 +33,7 @@ pub use request_counts::{RequestCounts, RouteSnapshot};
 use super::App;
 
 /// The one path that is open to all.
-const OPEN_PATH: &str = "/healthz";
+pub const OPEN_PATH: &str = "/healthz";
 /// What a request may carry where its route does not say otherwise.
 const MAX_BODY_BYTES: usize = 1 << 20;
 /// Below this, compression saves nothing.
@@ -55,6 +55,15 @@ pub fn around(router: Router, app: &Arc<App>) -> Router {
         .layer(from_fn(error_body::error_body))
         .layer(from_fn(security_headers::security_headers))
         .layer(from_fn_with_state(Arc::clone(app), request_counts::request_counts))
+}
+
+/// Puts around the receivers of OTLP what decides who may ask, as the server itself does.
+pub fn around_receiver(router: Router, app: &Arc<App>) -> Router {
+    router
+        .layer(from_fn_with_state(Arc::clone(app), authentication::authentication))
+        .layer(from_fn_with_state(Arc::clone(app), origin::origin))
+        .layer(from_fn_with_state(Arc::clone(app), host::host))
+        .layer(CatchPanicLayer::custom(error_body::of_panic))
 }
 
 /// Text of some kind. What handlers have compressed themselves says so and is let be.

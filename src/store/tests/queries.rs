@@ -132,6 +132,26 @@ fn stacks_are_told_apart_by_no_more_than_the_detail_asks_for() {
 }
 
 #[test]
+fn a_store_that_is_asked_after_every_window_answers_as_one_that_is_asked_once() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let (asked, silent) = (open(folders[0].path()), open(folders[1].path()));
+    let query =
+        ProfileQuery { selector: Selector::of_type("cpu"), range: TimeRange::ALL, detail: Detail::Labels };
+    for number in 0..WINDOWS {
+        let window = window(SMALL, number);
+        asked.write_window(&window).unwrap();
+        silent.write_window(&window).unwrap();
+        let answer = asked.profile(&query).unwrap();
+        assert_eq!(answer.coverage.windows, number + 1);
+        assert_eq!(
+            asked.services(TimeRange::ALL).unwrap().len(),
+            silent.services(TimeRange::ALL).unwrap().len()
+        );
+    }
+    assert_eq!(asked.profile(&query).unwrap(), silent.profile(&query).unwrap());
+}
+
+#[test]
 fn chosen_labels_have_the_sums_that_all_labels_have() {
     let folder = tempfile::tempdir().unwrap();
     let (store, _) = filled(folder.path());

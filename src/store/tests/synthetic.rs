@@ -15,7 +15,7 @@ pub(super) struct Numbers(pub(super) u64);
 impl Numbers {
     pub(super) fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        super::super::sums::mix(self.0) % limit
+        crate::model::index_hash::mix(self.0) % limit
     }
 }
 

@@ -124,7 +124,7 @@ fn a_question_that_is_being_answered_outlives_the_file() {
     let path = segments_in(folder.path()).remove(0);
     let reader = crate::store::segment::SegmentReader::open(&path).unwrap();
     crate::store::catalog::remove_files(&path).unwrap();
-    reader.tables().unwrap();
+    reader.tables(&mut None).unwrap();
     let mut windows = 0;
     reader
         .windows(TimeRange::ALL, |_| {

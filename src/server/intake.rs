@@ -1,0 +1,443 @@
+//! What others send into the store: how much of it may be in memory, what became of it.
+//!
+//! Comes in: bodies of requests, by OTLP or as uploads. Goes out: windows into the store, and for the
+//! client what was taken. Never: a body that is larger than one may be, more of all bodies together than
+//! the budget, two being taken apart at a time.
+//!
+//! A body is paid for from the budget as it arrives, so that hundreds of clients that send slowly cannot
+//! fill the memory together; whoever comes when the budget is spent is told to come again. Taking a body
+//! apart may need many times its size, so that one waits for the other.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::export::Format;
+use crate::ingest::{self, IngestError, Limits, Rejected};
+use crate::model::{Label, LabelValue, Profile};
+use crate::store::WindowStore;
+
+/// What a body may come to, before and after decompression (specification of OTLP).
+pub const MAX_BODY_BYTES: usize = 64 << 20;
+/// What all bodies that are being received may come to, in KiB.
+const BUDGET_KIB: usize = 256 << 10;
+/// How long a body may take to arrive.
+const ARRIVAL_LIMIT: Duration = Duration::from_secs(60);
+/// How many bodies may wait to be taken apart; those beyond are told to come again.
+const MAX_WAITING: usize = 64;
+
+/// How much of anything a body may ask for.
+const LIMITS: Limits = Limits {
+    file_bytes: MAX_BODY_BYTES,
+    fields: 6 << 20,
+    text_bytes: 256 << 20,
+    stack_entries: 16 << 20,
+    rows: 4 << 20,
+};
+
+/// Why a request was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RefusedKind {
+    /// It is not what it says it is.
+    Malformed,
+    /// It is, or would become, larger than one may be.
+    TooLarge,
+    /// It did not arrive in time.
+    TooSlow,
+    /// There is no room for it now.
+    Busy,
+    /// The store cannot keep it.
+    StoreFailed,
+}
+
+impl RefusedKind {
+    const ALL: [Self; 5] = [Self::Malformed, Self::TooLarge, Self::TooSlow, Self::Busy, Self::StoreFailed];
+
+    /// Its name in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "ingest_malformed",
+            Self::TooLarge => "ingest_too_large",
+            Self::TooSlow => "ingest_too_slow",
+            Self::Busy => "ingest_busy",
+            Self::StoreFailed => "ingest_store_failed",
+        }
+    }
+}
+
+/// That a request was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Why, for programs.
+    pub kind: RefusedKind,
+    /// Why, for a person.
+    pub message: String,
+}
+
+impl Refused {
+    fn new(kind: RefusedKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    fn malformed(error: &dyn std::fmt::Display) -> Self {
+        Self::new(RefusedKind::Malformed, error.to_string())
+    }
+}
+
+impl From<IngestError> for Refused {
+    fn from(error: IngestError) -> Self {
+        let kind = match error {
+            IngestError::TooLarge { .. } => RefusedKind::TooLarge,
+            _ => RefusedKind::Malformed,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+/// What was taken of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Taken {
+    /// Windows that are in the store.
+    pub windows: u64,
+    /// Profiles that they are made of.
+    pub profiles: u64,
+    /// Samples in them.
+    pub samples: u64,
+    /// Start of the first window, nanoseconds since the Unix epoch.
+    pub from_unix_ns: u64,
+    /// End of the last.
+    pub to_unix_ns: u64,
+    /// Profiles that are not.
+    pub rejected: Vec<Rejected>,
+}
+
+impl Taken {
+    /// Profiles that are not in the store.
+    #[must_use]
+    pub fn rejected_profiles(&self) -> u64 {
+        self.rejected.iter().map(|rejected| rejected.profiles).sum()
+    }
+
+    /// Why, for a person; empty if all were taken.
+    #[must_use]
+    pub fn rejection(&self) -> String {
+        let messages: Vec<&str> = self.rejected.iter().map(|rejected| rejected.message.as_str()).collect();
+        messages.join("; ")
+    }
+}
+
+/// What became of everything that was sent here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IntakeStatus {
+    /// Requests, those that were refused included.
+    pub requests: u64,
+    /// Requests that were refused, by reason; every reason there is.
+    pub refused: BTreeMap<&'static str, u64>,
+    /// Profiles that are in the store.
+    pub profiles: u64,
+    /// Samples in them.
+    pub samples: u64,
+    /// Profiles of requests that were taken that are not, by reason; every reason there is.
+    pub rejected: BTreeMap<&'static str, u64>,
+}
+
+impl Default for IntakeStatus {
+    fn default() -> Self {
+        let rejected = ["ingest_time_out_of_range", "ingest_too_many_windows", "ingest_window_not_stored"];
+        Self {
+            requests: 0,
+            refused: RefusedKind::ALL.iter().map(|kind| (kind.name(), 0)).collect(),
+            profiles: 0,
+            samples: 0,
+            rejected: rejected.iter().map(|&reason| (reason, 0)).collect(),
+        }
+    }
+}
+
+/// How a body of OTLP is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// `application/x-protobuf`, and gRPC.
+    Protobuf,
+    /// `application/json`.
+    Json,
+}
+
+/// A whole body, paid for as long as it is held.
+#[derive(Debug)]
+pub struct HeldBody {
+    bytes: Bytes,
+    paid: OwnedSemaphorePermit,
+}
+
+impl HeldBody {
+    /// What was received.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The same with a part of the bytes.
+    #[must_use]
+    pub fn map(mut self, part: impl FnOnce(&Bytes) -> Bytes) -> Self {
+        self.bytes = part(&self.bytes);
+        self
+    }
+}
+
+/// What an upload may say of itself beyond what its profile does.
+#[derive(Debug, Clone, Default)]
+pub struct UploadFacts {
+    /// Becomes the label `service` of all samples.
+    pub service: Option<String>,
+    /// When it begins and ends, nanoseconds since the Unix epoch.
+    pub range: Option<(u64, u64)>,
+}
+
+/// See the module's description.
+pub struct Intake {
+    store: Arc<dyn WindowStore>,
+    budget_kib: Arc<Semaphore>,
+    taking_apart: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+    status: Mutex<IntakeStatus>,
+}
+
+impl Intake {
+    /// Into this store.
+    #[must_use]
+    pub fn new(store: Arc<dyn WindowStore>) -> Self {
+        Self {
+            store,
+            budget_kib: Arc::new(Semaphore::new(BUDGET_KIB)),
+            taking_apart: Arc::new(Semaphore::new(1)),
+            waiting: Arc::new(Semaphore::new(MAX_WAITING)),
+            status: Mutex::default(),
+        }
+    }
+
+    /// What became of everything so far.
+    #[must_use]
+    pub fn status(&self) -> IntakeStatus {
+        self.with_status(|status| status.clone())
+    }
+
+    fn with_status<T>(&self, ask: impl FnOnce(&mut IntakeStatus) -> T) -> T {
+        ask(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Counts what became of a request.
+    fn counted(&self, result: Result<Taken, Refused>) -> Result<Taken, Refused> {
+        self.with_status(|status| {
+            status.requests += 1;
+            match &result {
+                Ok(taken) => {
+                    status.profiles += taken.profiles;
+                    status.samples += taken.samples;
+                    for rejected in &taken.rejected {
+                        *status.rejected.entry(rejected.reason).or_default() += rejected.profiles;
+                    }
+                }
+                Err(refused) => *status.refused.entry(refused.kind.name()).or_default() += 1,
+            }
+        });
+        result
+    }
+
+    /// Takes a request of OTLP profiles, compressed or not. `body_of` is given the whole body and returns
+    /// what of it is the message.
+    ///
+    /// # Errors
+    /// [`Refused`]; nothing of it is in the store.
+    pub async fn take_otlp(
+        &self,
+        body: Body,
+        encoding: Encoding,
+        message_of: impl FnOnce(&Bytes) -> Result<Bytes, String>,
+    ) -> Result<Taken, Refused> {
+        let result = async {
+            let held = self.receive(body).await?;
+            let message = message_of(held.bytes()).map_err(|error| Refused::malformed(&error))?;
+            self.taken_apart(held.map(|_| message), move |bytes, store| {
+                let plain = ingest::decompressed(bytes, MAX_BODY_BYTES)?;
+                let message = match encoding {
+                    Encoding::Protobuf => plain,
+                    Encoding::Json => {
+                        let schema = &crate::export::otlp_schema::PROFILES_REQUEST;
+                        let converted = ingest::otlp_json::to_protobuf(&plain, schema);
+                        converted.map_err(|error| Refused::malformed(&error))?.into()
+                    }
+                };
+                let received = ingest::read_request(&message, &LIMITS, now_unix_ns())?;
+                drop(message);
+                keep(store, received.windows, received.rejected)
+            })
+            .await
+        };
+        self.counted(result.await)
+    }
+
+    /// Takes a pprof profile, compressed or not.
+    ///
+    /// # Errors
+    /// [`Refused`]; nothing of it is in the store.
+    pub async fn take_pprof(&self, body: Body, facts: UploadFacts) -> Result<Taken, Refused> {
+        let result = async {
+            let held = self.receive(body).await?;
+            if held.bytes().is_empty() {
+                return Err(Refused::new(RefusedKind::Malformed, "the body is empty"));
+            }
+            self.taken_apart(held, move |bytes, store| {
+                let options = ingest::Options { limits: LIMITS, ..ingest::Options::default() };
+                let mut profile = ingest::read(bytes, Format::Pprof, &options)?;
+                apply_facts(&mut profile, &facts)?;
+                keep(store, vec![(profile, 1)], Vec::new())
+            })
+            .await
+        };
+        self.counted(result.await)
+    }
+
+    /// The whole body, if it is small enough, comes in time and there is room for it.
+    async fn receive(&self, body: Body) -> Result<HeldBody, Refused> {
+        let too_large = || {
+            let message =
+                format!("a body has at most {} MiB, before and after decompression", MAX_BODY_BYTES >> 20);
+            Refused::new(RefusedKind::TooLarge, message)
+        };
+        let expected = axum::body::HttpBody::size_hint(&body).lower();
+        if expected > MAX_BODY_BYTES as u64 {
+            return Err(too_large());
+        }
+        let mut paid = self.pay(1)?;
+        let mut received = BytesMut::new();
+        let mut body = body;
+        let arrival = async {
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|error| Refused::malformed(&error))?;
+                let Ok(data) = frame.into_data() else { continue };
+                if received.len() + data.len() > MAX_BODY_BYTES {
+                    return Err(too_large());
+                }
+                received.extend_from_slice(&data);
+                // What was reserved, not what is filled: that is what it takes.
+                let needed_kib = received.capacity().div_ceil(1024);
+                if let Some(missing) =
+                    needed_kib.checked_sub(paid.num_permits()).filter(|&missing| missing > 0)
+                {
+                    paid.merge(self.pay(missing)?);
+                }
+            }
+            Ok(())
+        };
+        tokio::time::timeout(ARRIVAL_LIMIT, arrival).await.unwrap_or_else(|_| {
+            let message = format!("the body did not arrive within {ARRIVAL_LIMIT:?}");
+            Err(Refused::new(RefusedKind::TooSlow, message))
+        })?;
+        Ok(HeldBody { bytes: received.freeze(), paid })
+    }
+
+    fn pay(&self, kib: usize) -> Result<OwnedSemaphorePermit, Refused> {
+        let kib = u32::try_from(kib).unwrap_or(u32::MAX);
+        Arc::clone(&self.budget_kib)
+            .try_acquire_many_owned(kib)
+            .map_err(|_| Refused::new(RefusedKind::Busy, "there is no memory for more at the moment"))
+    }
+
+    /// Does the work on a thread where it may take its time, one at a time.
+    async fn taken_apart(
+        &self,
+        held: HeldBody,
+        work: impl FnOnce(&[u8], &dyn WindowStore) -> Result<Taken, Refused> + Send + 'static,
+    ) -> Result<Taken, Refused> {
+        let busy = || Refused::new(RefusedKind::Busy, "too much is being taken in at the moment");
+        let _waiting = Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| busy())?;
+        let turn = Arc::clone(&self.taking_apart).acquire_owned().await.map_err(|_| busy())?;
+        let store = Arc::clone(&self.store);
+        let done = tokio::task::spawn_blocking(move || {
+            // Held until the work is done, also if the client is gone by then.
+            let (_turn, HeldBody { bytes, paid }) = (turn, held);
+            let result = work(&bytes, store.as_ref());
+            drop(paid);
+            result
+        });
+        done.await.unwrap_or_else(|error| {
+            tracing::error!("a request could not be taken apart: {error}");
+            Err(Refused::new(
+                RefusedKind::Malformed,
+                "spanflame has failed on this request; please report it",
+            ))
+        })
+    }
+}
+
+fn now_unix_ns() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Puts windows into the store. If not even the first can be kept, the client may send all of it again;
+/// after that it must not, and the others are rejected.
+fn keep(
+    store: &dyn WindowStore,
+    windows: Vec<(Profile, u64)>,
+    rejected: Vec<Rejected>,
+) -> Result<Taken, Refused> {
+    let mut taken = Taken { rejected, from_unix_ns: u64::MAX, ..Taken::default() };
+    let mut not_stored = 0;
+    for (profile, profiles) in windows {
+        if let Err(error) = store.write_window(&profile) {
+            tracing::error!("a window that was sent here is lost: {error}");
+            if taken.windows == 0 {
+                return Err(Refused::new(RefusedKind::StoreFailed, "the store cannot keep it at the moment"));
+            }
+            not_stored += profiles;
+            continue;
+        }
+        taken.windows += 1;
+        taken.profiles += profiles;
+        taken.samples += profile.samples.len() as u64;
+        taken.from_unix_ns = taken.from_unix_ns.min(profile.start_unix_ns);
+        taken.to_unix_ns = taken.to_unix_ns.max(profile.start_unix_ns.saturating_add(profile.duration_ns));
+    }
+    if taken.windows == 0 {
+        taken.from_unix_ns = 0;
+    }
+    if not_stored > 0 {
+        taken.rejected.push(Rejected {
+            profiles: not_stored,
+            reason: "ingest_window_not_stored",
+            message: format!("{not_stored} profiles: the store could not keep them"),
+        });
+    }
+    Ok(taken)
+}
+
+/// What the client said goes before what the profile says; a profile without a time is of now.
+fn apply_facts(profile: &mut Profile, facts: &UploadFacts) -> Result<(), Refused> {
+    let now = now_unix_ns();
+    if let Some((from, to)) = facts.range {
+        (profile.start_unix_ns, profile.duration_ns) = (from, to.saturating_sub(from));
+    } else if profile.start_unix_ns == 0 {
+        profile.start_unix_ns = now.saturating_sub(profile.duration_ns);
+    }
+    if !ingest::is_plausible(profile.start_unix_ns, profile.duration_ns, now) {
+        let message = "its time is more than a year ago, in the future, or longer than a day; \
+                       `from` and `to` say when it was";
+        return Err(Refused::new(RefusedKind::Malformed, message));
+    }
+    if let Some(service) = &facts.service {
+        for labels in &mut profile.label_sets {
+            labels.retain(|label| label.key != "service");
+            labels.push(Label { key: "service".to_owned(), value: LabelValue::Text(service.clone()) });
+            labels.sort();
+        }
+    }
+    Ok(())
+}
