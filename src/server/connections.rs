@@ -13,6 +13,7 @@ use std::time::Duration;
 use axum::Router;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -132,7 +133,7 @@ fn set_options(stream: &TcpStream) {
 
 /// Many requests side by side. Who says nothing at first, or does not answer when asked whether it is still
 /// there, is left.
-async fn serve_http2(stream: TcpStream, router: Router, mut end: watch::Receiver<bool>) {
+async fn serve_http2(stream: TcpStream, router: Router, end: watch::Receiver<bool>) {
     set_options(&stream);
     if tokio::time::timeout(HEAD_LIMIT, stream.peek(&mut [0])).await.is_err() {
         return;
@@ -145,28 +146,10 @@ async fn serve_http2(stream: TcpStream, router: Router, mut end: watch::Receiver
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEAD_BYTES as u32);
     let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let mut connection = std::pin::pin!(connection);
-    let told_to_end = async move {
-        // The lock that comes with the answer must not be held any longer.
-        drop(end.wait_for(|ends| *ends).await);
-    };
-    let result = tokio::select! {
-        result = connection.as_mut() => Some(result),
-        () = told_to_end => None,
-    };
-    let result = match result {
-        Some(result) => result,
-        None => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = result {
-        tracing::debug!("A connection has ended: {error}");
-    }
+    until_its_end(connection, end).await;
 }
 
-async fn serve_http1(stream: TcpStream, router: Router, mut end: watch::Receiver<bool>) {
+async fn serve_http1(stream: TcpStream, router: Router, end: watch::Receiver<bool>) {
     set_options(&stream);
     let mut builder = http1::Builder::new();
     builder
@@ -176,6 +159,16 @@ async fn serve_http1(stream: TcpStream, router: Router, mut end: watch::Receiver
         .max_header_size(MAX_HEAD_BYTES)
         .half_close(false);
     let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    until_its_end(connection, end).await;
+}
+
+/// Answers until the other side ends the connection, or until it is time to end; then what is being answered
+/// is answered to its end.
+async fn until_its_end<C>(connection: C, mut end: watch::Receiver<bool>)
+where
+    C: GracefulConnection,
+    C::Error: std::fmt::Display,
+{
     let mut connection = std::pin::pin!(connection);
     let told_to_end = async move {
         // The lock that comes with the answer must not be held any longer.
@@ -188,7 +181,6 @@ async fn serve_http1(stream: TcpStream, router: Router, mut end: watch::Receiver
     let result = match result {
         Some(result) => result,
         None => {
-            // What is being answered is answered to its end.
             connection.as_mut().graceful_shutdown();
             connection.await
         }

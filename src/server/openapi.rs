@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::State;
 use axum::http::header;
-use axum::response::IntoResponse;
 use axum::routing::get;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
@@ -15,6 +15,7 @@ use utoipa::openapi::{Components, Content, Header, OpenApi, Ref, RefOr, Response
 use utoipa::{PartialSchema, ToSchema};
 
 use super::error::ErrorBody;
+use super::layers::OPEN_PATH;
 use super::{App, metrics_page};
 use crate::config::UrlPath;
 
@@ -31,37 +32,59 @@ const OF_LAYERS: [(u16, &str, Option<&str>); 7] = [
     (503, "Not now.", Some("Retry-After")),
 ];
 
-/// Completes the description.
-#[must_use]
-pub fn complete(mut api: OpenApi, metrics_path: &UrlPath) -> OpenApi {
+/// The description as it is served. It says what is needed at present, and authentication can be turned on
+/// and off by a reload, so there are two.
+struct Descriptions {
+    open: String,
+    with_token: String,
+}
+
+/// The route that serves the description, which is completed for that; it is not in it.
+///
+/// # Errors
+/// None that can happen: the description is plain data.
+pub fn route(api: OpenApi, metrics_path: &UrlPath) -> Result<Router<Arc<App>>, serde_json::Error> {
+    let descriptions = Arc::new(Descriptions {
+        open: complete(api.clone(), metrics_path, false).to_pretty_json()?,
+        with_token: complete(api, metrics_path, true).to_pretty_json()?,
+    });
+    let answer = move |State(app): State<Arc<App>>| async move {
+        let text = match app.configuration().self_telemetry.auth.enabled {
+            true => descriptions.with_token.clone(),
+            false => descriptions.open.clone(),
+        };
+        ([(header::CONTENT_TYPE, "application/json")], text)
+    };
+    Ok(Router::new().route(PATH, get(answer)))
+}
+
+fn complete(mut api: OpenApi, metrics_path: &UrlPath, needs_token: bool) -> OpenApi {
     api.info.version = env!("CARGO_PKG_VERSION").to_owned();
     if let Some(metrics) = api.paths.paths.remove(metrics_page::PATH) {
         api.paths.paths.insert(metrics_path.to_string(), metrics);
     }
     let components = api.components.get_or_insert_with(Components::new);
     components.schemas.insert(ErrorBody::name().into_owned(), ErrorBody::schema());
-    let schemes = [("bearer", HttpAuthScheme::Bearer), ("basic", HttpAuthScheme::Basic)];
-    for (name, scheme) in schemes {
-        components.add_security_scheme(name, SecurityScheme::Http(Http::new(scheme)));
+    if needs_token {
+        for (name, scheme) in [("bearer", HttpAuthScheme::Bearer), ("basic", HttpAuthScheme::Basic)] {
+            components.add_security_scheme(name, SecurityScheme::Http(Http::new(scheme)));
+        }
     }
     for (path, item) in &mut api.paths.paths {
         let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.delete, &mut item.head];
         for operation in operations.into_iter().flatten() {
-            complete_operation(operation, path == "/healthz");
+            complete_operation(operation, path == OPEN_PATH, needs_token);
         }
     }
     api
 }
 
-fn complete_operation(operation: &mut Operation, is_open: bool) {
-    let none: [String; 0] = [];
-    // Any of them; nothing at all while `self_telemetry.auth` is off.
-    let mut requirements = vec![SecurityRequirement::default()];
-    if !is_open {
-        requirements.push(SecurityRequirement::new("bearer", none.clone()));
-        requirements.push(SecurityRequirement::new("basic", none));
+fn complete_operation(operation: &mut Operation, is_open: bool, needs_token: bool) {
+    if needs_token && !is_open {
+        let requirement = |name| SecurityRequirement::new::<_, [String; 0], String>(name, []);
+        // Either of them.
+        operation.security = Some(vec![requirement("bearer"), requirement("basic")]);
     }
-    operation.security = Some(requirements);
     for (status, description, header) in OF_LAYERS {
         if is_open && [401, 429].contains(&status) {
             continue;
@@ -76,16 +99,4 @@ fn complete_operation(operation: &mut Operation, is_open: bool) {
         let responses = &mut operation.responses.responses;
         responses.entry(status.to_string()).or_insert_with(|| RefOr::T(response.build()));
     }
-}
-
-/// The route that serves the description; it is not in it.
-///
-/// # Errors
-/// None that can happen: the description is plain data.
-pub fn route(api: &OpenApi) -> Result<Router<Arc<App>>, serde_json::Error> {
-    let text: Arc<str> = Arc::from(api.to_pretty_json()?);
-    let answer = move || async move {
-        ([(header::CONTENT_TYPE, "application/json")], text.to_string()).into_response()
-    };
-    Ok(Router::new().route(PATH, get(answer)))
 }

@@ -38,7 +38,8 @@ pub fn router(app: &Arc<App>) -> Result<Router, serde_json::Error> {
         .merge(debug_pprof::routes())
         .split_for_parts();
     description.merge(metrics_page::routes().into_openapi());
-    let description = openapi::complete(description, &metrics_path);
-    let router = router.merge(metrics_page::at(metrics_path.as_str())).merge(openapi::route(&description)?);
+    let router = router
+        .merge(metrics_page::at(metrics_path.as_str()))
+        .merge(openapi::route(description, &metrics_path)?);
     Ok(layers::around(router.with_state(Arc::clone(app)), app))
 }

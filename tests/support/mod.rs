@@ -5,6 +5,7 @@
 //! that others wrote.
 #![allow(dead_code, reason = "every test binary uses another part of this module")]
 
+pub mod collector;
 pub mod folded;
 pub mod go_pprof;
 pub mod otlp_conformance;

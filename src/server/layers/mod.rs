@@ -33,7 +33,7 @@ pub use request_counts::{RequestCounts, RouteSnapshot};
 use super::App;
 
 /// The one path that is open to all.
-const OPEN_PATH: &str = "/healthz";
+pub const OPEN_PATH: &str = "/healthz";
 /// What a request may carry where its route does not say otherwise.
 const MAX_BODY_BYTES: usize = 1 << 20;
 /// Below this, compression saves nothing.

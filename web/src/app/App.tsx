@@ -19,8 +19,9 @@ import { Message } from './Message';
 import {
   brushOf,
   firstComparison,
-  flamegraphPath,
+  graphPath,
   isLive,
+  rangeFields,
   refreshMs,
   selectors,
   serviceOf,
@@ -30,7 +31,7 @@ import {
 } from './selection';
 import { ServicePicker } from './ServicePicker';
 import { initialTheme, rememberTheme } from './theme';
-import { followsNow, formatBrush, formatMoment, formatRange, parseBrush, rangeOf, type Range } from './time';
+import { followsNow, formatBrush, formatMoment, formatRange, parseBrush, rangeOf, withLocalTimes } from './time';
 import { TimePicker, faceOfRange } from './TimePicker';
 import { TimeStrip } from './TimeStrip';
 import { DEFAULT_STATE, type UrlState } from './urlstate';
@@ -41,6 +42,7 @@ const FIRST_SAMPLES_MS = 2_000;
 
 const TYPE_NAMES: Readonly<Record<string, string>> = {
   cpu: 'CPU',
+  samples: 'Samples',
   offcpu: 'Off CPU',
   wall: 'Wall clock',
   lock: 'Locks',
@@ -71,25 +73,28 @@ export function App(): JSX.Element {
   const [asked, setAsked] = useState(0);
   const tick = ticks + asked;
 
-  const rangeFields = useMemo(() => new URLSearchParams({ from: state.from, ...(state.to === '' ? {} : { to: state.to }) }), [state.from, state.to]);
-  const services = useLoaded(isRaw ? undefined : rangeFields.toString(), tick, (signal) => fetchServices(rangeFields, signal));
-  const types = useLoaded(isRaw ? undefined : rangeFields.toString(), tick, (signal) => fetchTypes(rangeFields, signal));
+  // The graph is asked for first: the server brings itself up to the present for whoever comes first.
+  const graphs = {
+    after: useGraph(isRaw ? state.source : graphPath(state, 'after'), state.brush === '' ? tick : asked),
+    before: useGraph(
+      !compared ? undefined : isRaw ? state.base : graphPath(state, 'before'),
+      state.baseBrush === '' ? tick : asked,
+    ),
+  };
   const timelines = {
     after: useTimeline(state, 'after', !isRaw, tick),
     before: useTimeline(state, 'before', !isRaw && compared, tick),
   };
-  const graphs = {
-    after: useGraph(isRaw ? state.source : flamegraphPath(state, 'after', 'columnar'), state.brush === '' ? tick : asked),
-    before: useGraph(
-      !compared ? undefined : isRaw ? state.base : flamegraphPath(state, 'before', 'columnar'),
-      state.baseBrush === '' ? tick : asked,
-    ),
-  };
+  // Services are looked up anew when somebody looks at them; types, when there are none.
+  const listing = openPart === 'service' || openPart === 'baseService';
+  const range = rangeFields(state);
+  const services = useLoaded(isRaw ? undefined : range.toString(), isWaiting || listing ? tick : asked, (signal) => fetchServices(range, signal));
+  const types = useLoaded(isRaw ? undefined : range.toString(), isWaiting ? tick : asked, (signal) => fetchTypes(range, signal));
   const nothingYet = !isRaw && services.value?.length === 0 && state.service === '' && followsNow(state.from, state.to);
   useEffect(() => setWaiting(nothingYet), [nothingYet]);
 
   const nowMs = useMemo(serverNowMs, [tick, state, services.value]);
-  const range = rangeOf(state.from, state.to, nowMs);
+  const extent = rangeOf(state.from, state.to, nowMs);
   const file = graphs.after.value;
   const type = types.value?.find(({ name }) => name === state.type) ?? types.value?.[0];
   const kind = file?.kind ?? type?.name ?? '';
@@ -112,7 +117,7 @@ export function App(): JSX.Element {
         return setAsked(asked + 1);
       case 'compare':
         if (compared) return change({ compare: 'off', baseBrush: '', baseService: '', base: '' });
-        return isRaw ? undefined : change(firstComparison(state, nowMs));
+        return isRaw ? undefined : change(firstComparison(state, nowMs, firstValueMs(timelines.after.value)));
       case 'shift':
         return change(shifted(state, command.step, nowMs));
       default:
@@ -141,7 +146,7 @@ export function App(): JSX.Element {
       side={side}
       paired={compared}
       timeline={timelines[side].value}
-      range={range}
+      range={extent}
       brush={parseBrush(brushOf(state, side))}
       kind={kind}
       unit={unit}
@@ -228,14 +233,13 @@ export function App(): JSX.Element {
       {!isRaw && (
         <section class="lines" aria-label="Time">
           {compared && (
-            <StripRow side="before" state={state} range={range} nowMs={nowMs} change={change} picker={picker('before')}>
+            <StripRow side="before" state={state} nowMs={nowMs} change={change} picker={picker('before')}>
               {strip('before')}
             </StripRow>
           )}
           <StripRow
             side="after"
             state={state}
-            range={range}
             nowMs={nowMs}
             change={change}
             picker={compared ? picker('after') : undefined}
@@ -248,8 +252,8 @@ export function App(): JSX.Element {
         graphs={graphs}
         compared={compared}
         keys={{
-          after: isRaw ? state.source : flamegraphPath(state, 'after', 'columnar'),
-          before: isRaw ? state.base : flamegraphPath(state, 'before', 'columnar'),
+          after: isRaw ? state.source : graphPath(state, 'after'),
+          before: isRaw ? state.base : graphPath(state, 'before'),
         }}
         nothingYet={nothingYet}
         state={state}
@@ -269,6 +273,11 @@ function useTimeline(state: UrlState, side: Side, wanted: boolean, tick: number)
   return useLoaded(wanted ? fields.toString() : undefined, tick, (signal) => fetchTimeline(fields, signal));
 }
 
+/** Where a time line begins to have something, 0 if that is not known. */
+function firstValueMs(timeline: Timeline | undefined): number {
+  return timeline?.points.find(({ value }) => value > 0)?.ms ?? 0;
+}
+
 function useGraph(path: string | undefined, tick: number): Loaded<ColumnarFile> {
   return useLoaded(path, tick, (signal) => fetchGraph(path!, signal));
 }
@@ -277,7 +286,6 @@ function useGraph(path: string | undefined, tick: number): Loaded<ColumnarFile> 
 function StripRow(props: {
   readonly side: Side;
   readonly state: UrlState;
-  readonly range: Range;
   readonly nowMs: number;
   readonly change: ChangeState;
   readonly picker: JSX.Element | undefined;
@@ -298,17 +306,19 @@ function StripRow(props: {
         </div>
       )}
       <div class="line-strip">{props.children}</div>
-      {brush !== undefined && (
-        <div class="line-tools">
-          {props.picker === undefined && <span class="muted">{formatRange(brush, nowMs)}</span>}
-          {side === 'after' && props.picker === undefined && (
-            <button
-              type="button"
-              title="Make the marked part the whole time line"
-              onClick={() => change({ from: String(brush.fromMs / 1e3), to: String(brush.toMs / 1e3), brush: '' })}
-            >
-              Zoom in
-            </button>
+      {(brush !== undefined || props.picker !== undefined) && (
+        <div class={`line-tools${brush === undefined ? ' unused' : ''}`}>
+          {brush !== undefined && props.picker === undefined && (
+            <>
+              <span class="muted">{formatRange(brush, nowMs)}</span>
+              <button
+                type="button"
+                title="Make the marked part the whole time line"
+                onClick={() => change({ from: String(brush.fromMs / 1e3), to: String(brush.toMs / 1e3), brush: '' })}
+              >
+                Zoom in
+              </button>
+            </>
           )}
           <button type="button" title="The whole time line again" aria-label="Remove the mark" onClick={() => change(clear)}>
             ×
@@ -472,7 +482,7 @@ function Failure(props: {
       );
     case 'missing':
       return (
-        <Message tone="alert" title={`Nothing there${of}`} text={problem.message}>
+        <Message tone="alert" title={`Nothing there${of}`} text={withLocalTimes(problem.message, serverNowMs())}>
           <WaysOut state={props.state} change={change} />
         </Message>
       );

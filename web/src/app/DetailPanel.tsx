@@ -136,10 +136,10 @@ export function DetailPanel(props: {
           ) : (
             <>
               <li>
-                <span class="swatch grew" /> grew
+                <span class="swatch grew" /> more in B
               </li>
               <li>
-                <span class="swatch shrank" /> shrank
+                <span class="swatch shrank" /> less in B
               </li>
             </>
           )}

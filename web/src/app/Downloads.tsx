@@ -81,7 +81,7 @@ export function Copyable(props: { readonly text: string }): JSX.Element {
   };
   return (
     <div class="copyable">
-      <textarea ref={field} readOnly rows={3} spellcheck={false} aria-label="Command" value={props.text} />
+      <textarea ref={field} readOnly rows={5} spellcheck={false} aria-label="Command" value={props.text} />
       <button type="button" onClick={() => void copy()}>
         {said === '' ? 'Copy' : said}
       </button>

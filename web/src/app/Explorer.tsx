@@ -171,8 +171,8 @@ export function Explorer(props: ExplorerProps): JSX.Element {
         />
       </div>
       <div class="summary">
-        <Facts file={file} nowMs={props.nowMs} side={base === undefined ? '' : 'B'} />
         {base !== undefined && <Facts file={base} nowMs={props.nowMs} side="A" />}
+        <Facts file={file} nowMs={props.nowMs} side={base === undefined ? '' : 'B'} />
         {base === undefined && (
           <StackQuality
             graph={file.graph}

@@ -34,8 +34,23 @@ export function selectors(state: UrlState, side: Side, extent: 'brushed' | 'whol
   return fields;
 }
 
+/** The range of the time line. */
+export function rangeFields({ from, to }: UrlState): URLSearchParams {
+  return new URLSearchParams(to === '' ? { from } : { from, to });
+}
+
 export function flamegraphPath(state: UrlState, side: Side, format: string): string {
   return `api/v1/profiles/flamegraph?format=${format}&${selectors(state, side, 'brushed').toString()}`;
+}
+
+/**
+ * The graph that is drawn. Processes stand above the stacks, except where two services are compared: theirs
+ * have different names, and nothing below would be seen to be the same.
+ */
+export function graphPath(state: UrlState, side: Side): string {
+  const path = flamegraphPath(state, side, 'columnar');
+  const differ = state.compare === 'on' && serviceOf(state, 'before') !== serviceOf(state, 'after');
+  return differ ? `${path}&group_by=` : path;
 }
 
 /** Whether the page asks again by itself. */
@@ -51,20 +66,19 @@ export function refreshMs(state: UrlState): number {
 }
 
 /**
- * What is compared at first: the brushed part with the same length before it, or else the second half of
- * the range with its first.
+ * What is compared at first: the brushed part with the same length before it; or, without a mark or where
+ * nothing was kept so early, the second half of it with its first.
  */
-export function firstComparison(state: UrlState, nowMs: number): Partial<UrlState> {
-  const range = rangeOf(state.from, state.to, nowMs);
-  const seconds = (ms: number): number => Math.round(ms / 1e3);
-  const brushed = parseBrush(state.brush);
-  if (brushed !== undefined) {
-    const [from, to] = [seconds(brushed.fromMs), seconds(brushed.toMs)];
+export function firstComparison(state: UrlState, nowMs: number, firstDataMs: number): Partial<UrlState> {
+  const range = parseBrush(state.brush) ?? rangeOf(state.from, state.to, nowMs);
+  const from = Math.round(range.fromMs / 1e3);
+  const to = Math.round(range.toMs / 1e3);
+  if (state.brush !== '' && (from - (to - from)) * 1e3 >= firstDataMs) {
     return { compare: 'on', baseBrush: `${from - (to - from)}-${from}` };
   }
-  const [from, to] = [seconds(range.fromMs), seconds(range.toMs)];
-  const middle = Math.round((from + to) / 2);
-  return { compare: 'on', baseBrush: `${from}-${middle}`, brush: `${middle}-${to}` };
+  const begin = Math.min(to - 2, Math.max(from, Math.floor(firstDataMs / 1e3)));
+  const middle = Math.round((begin + to) / 2);
+  return { compare: 'on', baseBrush: `${begin}-${middle}`, brush: `${middle}-${to}` };
 }
 
 /** The range before this one or after it, by half of its length; fixed, since it has left the present. */

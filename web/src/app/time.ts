@@ -118,3 +118,11 @@ export function ticksOf({ fromMs, toMs }: Range, wanted: number): number[] {
   }
   return ticks;
 }
+
+/** A sentence of the server, with its moments as the visitor's clock has them. */
+export function withLocalTimes(text: string, nowMs: number): string {
+  return text.replace(/\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)/g, (moment) => {
+    const ms = Date.parse(moment);
+    return Number.isNaN(ms) ? moment : formatMoment(ms, nowMs);
+  });
+}

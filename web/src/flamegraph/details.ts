@@ -72,8 +72,8 @@ export function detailsOf(
     const { before, after, absolute, points, percent } = changeOf(comparison, node);
     const value = (size: number): string => formatValue(size, measure.unit, measure.kind);
     change.push(
-      ['before', `${value(before)} (${formatShare(before, comparison.before[0]!)})`],
-      ['after', `${value(after)} (${formatShare(after, comparison.after[0]!)})`],
+      ['A, baseline', `${value(before)} (${formatShare(before, comparison.before[0]!)})`],
+      ['B', `${value(after)} (${formatShare(after, comparison.after[0]!)})`],
       ['change', `${absolute > 0 ? '+' : ''}${value(absolute)}`],
       ['change of share', `${points > 0 ? '+' : ''}${formatShare(points, 100).replace('%', 'points')}`],
       [comparison.mode === 'share' ? 'relative, by share' : 'relative', formatChange(percent)],

@@ -1,7 +1,9 @@
 import { describe, expect, test } from 'vitest';
 
 import { changeOf, diff } from './diff';
-import { foldedOf, graphOf, nodeNamed } from './testgraphs';
+import { FrameClass, type FlameGraph, type Frame } from './graph';
+import { TreeBuilder } from './merge';
+import { foldedOf, frameOf, graphOf, nodeNamed } from './testgraphs';
 
 const before = graphOf('m;a 30', 'm;gone 10', 'm;b 60');
 const after = graphOf('m;a 90', 'm;new 20', 'm;b 90');
@@ -45,4 +47,20 @@ describe('the union of two trees', () => {
     expect(diff(nothing, nothing, 'share').graph.total[0]).toBe(0);
     expect(changeOf(diff(nothing, nothing, 'absolute'), 0)).toMatchObject({ percent: 0, balance: 0, points: 0 });
   });
+});
+
+test('two programs of the same sources are compared function by function, their libraries by name', () => {
+  const of = (program: string, libc: string, value: number): FlameGraph => {
+    const module = (name: string, path: string): Frame => ({ ...frameOf(name), module: path });
+    const frames = [{ ...frameOf('all'), frameClass: FrameClass.Root, module: '' }, module('main', program), module('read', libc), module('read', program)];
+    const builder = new TreeBuilder(frames);
+    const main = builder.child(0, 1);
+    builder.addSelf(builder.child(main, 2), value);
+    builder.addSelf(builder.child(main, 3), 1);
+    return builder.build().graph;
+  };
+  const both = diff(of('/a/orders', '/lib/libc.so.6', 3), of('/b/payments', '/usr/lib/libc.so.6', 5), 'absolute');
+  expect(both.graph.nodeCount).toBe(4);
+  expect([...both.before]).toEqual([4, 4, 3, 1]);
+  expect([...both.after]).toEqual([6, 6, 5, 1]);
 });

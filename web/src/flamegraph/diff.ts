@@ -1,9 +1,9 @@
 // Two graphs as one: the union of their trees, with both values on each node. A box is as wide as both
 // sides together, so that what is gone is seen as well as what is new.
 
-import type { FlameGraph, Frame } from './graph';
-import { functionKey } from './functions';
+import { FrameClass, type FlameGraph, type Frame } from './graph';
 import { TreeBuilder } from './merge';
+import { fileName } from './values';
 
 /**
  * What is compared: `share` compares each side's part of its own total, for ranges of different length or
@@ -20,14 +20,25 @@ export interface DiffGraph {
   readonly after: Float64Array;
 }
 
-/** Frames are the same if their functions are and if both are inlined or both are not. */
-function frameKey(frame: Frame): string {
-  return `${frame.frameClass}\0${functionKey(frame)}`;
+/**
+ * Frames are the same if their functions are and if both are inlined or both are not. Objects are told by
+ * their file's name, and those that only one side has count as one: the two may be versions of a program in
+ * two folders, or two programs that were built from much the same sources.
+ */
+function frameKeys(graphs: readonly FlameGraph[]): (frame: Frame) => string {
+  const modules = graphs.map((graph) => new Set(graph.frames.map((frame) => fileName(frame.module))));
+  return (frame) => {
+    const isCode = frame.frameClass !== FrameClass.Label && frame.frameClass !== FrameClass.Incomplete;
+    const module = isCode ? fileName(frame.module) : frame.module;
+    const shared = !isCode || modules.every((names) => names.has(module));
+    return `${frame.frameClass}\0${frame.name}\0${shared ? module : ''}`;
+  };
 }
 
 export function diff(before: FlameGraph, after: FlameGraph, mode: DiffMode): DiffGraph {
   const frames: Frame[] = [];
   const byKey = new Map<string, number>();
+  const frameKey = frameKeys([before, after]);
   const numbersOf = (graph: FlameGraph): Uint32Array =>
     Uint32Array.from(graph.frames, (frame) => {
       const key = frameKey(frame);

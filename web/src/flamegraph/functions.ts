@@ -42,10 +42,13 @@ export function functionsOf(frames: readonly Frame[]): Functions {
   return functions;
 }
 
-/** The function with this key, or -1. */
+/** The function with this key, else one of its name in another object, else -1. */
 export function findFunction(frames: readonly Frame[], key: string): number {
   const { frameOf } = functionsOf(frames);
-  return frameOf.findIndex((frame) => functionKey(frames[frame]!) === key);
+  const exact = frameOf.findIndex((frame) => functionKey(frames[frame]!) === key);
+  if (exact >= 0) return exact;
+  const name = key.slice(0, key.indexOf('\0'));
+  return frameOf.findIndex((frame) => frames[frame]!.name === name);
 }
 
 export interface FunctionTotals {

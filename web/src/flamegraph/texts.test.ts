@@ -125,8 +125,8 @@ describe('details', () => {
     const both = diff(graphOf('a 10', 'b 10'), graphOf('a 30', 'b 10'), 'share');
     const { change } = detailsOf(both.graph, nodeNamed(both.graph, 'a'), 0, measure, both);
     expect(change).toEqual([
-      ['before', '10 ns (50.0 %)'],
-      ['after', '30 ns (75.0 %)'],
+      ['A, baseline', '10 ns (50.0 %)'],
+      ['B', '30 ns (75.0 %)'],
       ['change', '+20 ns'],
       ['change of share', '+25.0 points'],
       ['relative, by share', '+50.0 %'],

@@ -1,0 +1,141 @@
+//! The page of a running server in a real browser, as a visitor sees it (`web/tests/product.js`), and the
+//! files of the page as HTTP sees them.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use support::program::{Program, fixture};
+use support::server::{Request, Server, WITHOUT_EBPF};
+use support::{await_event, copy_program, is_installed, needs, skip, spanflame, target_directory};
+
+fn web() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("web")
+}
+
+/// Why the page cannot be tried in a browser; nothing if it can.
+fn no_browser() -> Option<String> {
+    if !is_installed("node") {
+        return Some("node is not installed".to_owned());
+    }
+    if !web().join("node_modules/playwright-core").exists() {
+        return Some("the page's tools are not there: `make page` gets them".to_owned());
+    }
+    let names = ["chromium", "chromium-browser", "google-chrome"];
+    if !names.iter().any(|name| is_installed(name)) && std::env::var_os("CHROMIUM").is_none() {
+        return Some("there is no Chromium".to_owned());
+    }
+    None
+}
+
+/// Names of the files that the page loads.
+fn assets_of(page: &str) -> Vec<String> {
+    page.split('"').filter_map(|text| text.strip_prefix("./assets/")).map(ToOwned::to_owned).collect()
+}
+
+#[test]
+fn the_page_and_its_files_are_cached_as_they_may_be() {
+    let server = Server::start_with(WITHOUT_EBPF, &[]);
+    let page = server.get("/").expect(200);
+    assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+    let policy = page.header("content-security-policy").expect("a policy").to_owned();
+    assert!(policy.contains("script-src 'self'") && !policy.contains("unsafe-eval"), "{policy}");
+    server.get("/index.html").expect(404);
+    server.get("/assets/none.js").expect(404);
+    server.get("/assets/..%2findex.html").expect(404);
+
+    let assets = assets_of(&page.text());
+    if assets.is_empty() {
+        assert!(page.text().contains("make page"), "{}", page.text());
+        skip("the binary was compiled before the page was built");
+        return;
+    }
+    assert_eq!(page.header("cache-control"), Some("no-cache"));
+    let tag = page.header("etag").expect("a tag").to_owned();
+    let again = server.ask(&Request::get("/").header("If-None-Match", &tag)).expect(304);
+    assert!(again.text().is_empty());
+    for name in assets {
+        let path = format!("/assets/{name}");
+        let plain = server.get(&path).expect(200);
+        let forever = "public, max-age=31536000, immutable";
+        assert_eq!(plain.header("cache-control"), Some(forever), "{name}");
+        let zipped = server.ask(&Request::get(&path).header("Accept-Encoding", "gzip, br")).expect(200);
+        if plain.text().len() > 1000 {
+            assert_eq!(zipped.header("content-encoding"), Some("gzip"), "{name}");
+        }
+        assert_ne!(plain.header("etag"), None, "{name}");
+    }
+}
+
+#[test]
+fn the_page_says_what_is_the_matter_with_its_server() {
+    if let Some(reason) = no_browser() {
+        return skip(&reason);
+    }
+    if !web().join("dist/index.html").exists() {
+        return skip("the page is not built: `make page`");
+    }
+    let output = Command::new("node").arg("tests/browser.js").current_dir(web()).output();
+    let output = output.expect("node is installed");
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!("{said}");
+    assert!(output.status.success(), "{said}");
+}
+
+#[test]
+fn a_visitor_picks_zooms_searches_compares_and_downloads() {
+    needs!();
+    if let Some(reason) = no_browser() {
+        skip(&reason);
+        return;
+    }
+    let folder = target_directory().join("screenshots");
+    let programs = tempfile::tempdir().expect("a temporary directory");
+    // A service is named after its executable.
+    let services = [("orders", "shares"), ("payments", "shares_rust")].map(|(name, program)| {
+        let path = programs.path().join(name);
+        copy_program(fixture(program), &path);
+        Program::start_ready(Command::new(&path).arg("600"))
+    });
+    let begun = Instant::now();
+    let server = Server::start(&[]);
+    if assets_of(&server.get("/").text()).is_empty() {
+        skip("the binary was compiled before the page was built");
+        return;
+    }
+    await_event("samples of both services", Duration::from_secs(15), || {
+        let text = server.get("/api/v1/services?from=-15m").text();
+        (text.contains("\"orders\"") && text.contains("\"payments\"")).then_some(())
+    });
+    println!("both services were there {:.1} s after the start", begun.elapsed().as_secs_f64());
+
+    let output = Command::new("node")
+        .arg("tests/product.js")
+        .args([server.url.as_str(), "orders", "payments", "burn_sixty"])
+        .arg(&folder)
+        .current_dir(web())
+        .output()
+        .expect("node is installed");
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!("{said}");
+    assert!(output.status.success(), "screenshots are in {}:\n{said}", folder.display());
+    drop(services);
+
+    // What was downloaded is a profile of what was looked at.
+    let folded = folder.join("profile.folded");
+    let converted = spanflame()
+        .arg("convert")
+        .arg(folder.join("profile.pb.gz"))
+        .arg("-o")
+        .arg(&folded)
+        .output()
+        .expect("the binary runs");
+    assert!(converted.status.success(), "{}", String::from_utf8_lossy(&converted.stderr));
+    let stacks = std::fs::read_to_string(&folded).expect("it was written");
+    assert!(stacks.contains("burn_sixty"), "{stacks}");
+    assert!(!stacks.contains("payments"), "only the service that was picked:\n{stacks}");
+}

@@ -1,0 +1,124 @@
+// What a graph of a million nodes costs the page: decoding it in Node.js and in Chromium, and drawing it while
+// zooming. `node bench.js [--runs N]`; `make bench` calls it. Best and middle of so many runs are printed: the
+// best is what the code takes, the middle what a busy machine makes of it.
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { gzipSync } from 'node:zlib';
+import { build } from 'esbuild';
+import { startMock } from './tests/mock-server.js';
+
+const NODES = 1_000_000;
+const at = process.argv.indexOf('--runs');
+const runs = at > 0 ? Number(process.argv[at + 1]) : 15;
+const folder = mkdtempSync(join(tmpdir(), 'spanflame-bench-'));
+const here = import.meta.dirname ?? '.';
+
+function report(what, times, bound) {
+  const sorted = [...times].sort((one, other) => one - other);
+  const figure = (time) => `${time.toFixed(1)} ms`.padStart(10);
+  const middle = sorted[Math.floor(sorted.length / 2)];
+  console.log(`${what.padEnd(52)} ${figure(sorted[0])} ${figure(middle)}   ${bound}`);
+}
+
+/** Runs in Node.js and in the browser: makes the file once, decodes it again and again. */
+const ENTRY = `
+  import { decodeColumnar } from ${JSON.stringify(join(here, 'src/flamegraph/columnar'))};
+  import { buildGraph } from ${JSON.stringify(join(here, 'src/flamegraph/graph'))};
+  import { encodeForTest, randomGraph } from ${JSON.stringify(join(here, 'src/flamegraph/testgraphs'))};
+  export const file = (nodes) => encodeForTest(randomGraph(nodes, 11));
+  export function decodeTimes(bytes, runs) {
+    const times = [];
+    for (let run = 0; run < runs; run++) {
+      const begun = performance.now();
+      const { graph } = decodeColumnar(bytes);
+      times.push(performance.now() - begun);
+      if (graph.nodeCount !== ${NODES}) throw new Error('not what was encoded');
+    }
+    return times;
+  }
+  export function treeTimes(bytes, runs) {
+    const { frames, frame, depth, self } = decodeColumnar(bytes).graph;
+    const times = [];
+    for (let run = 0; run < runs; run++) {
+      const begun = performance.now();
+      buildGraph(frames, frame, depth, self);
+      times.push(performance.now() - begun);
+    }
+    return times;
+  }
+`;
+
+try {
+  const bundle = join(folder, 'decode.mjs');
+  const options = { stdin: { contents: ENTRY, resolveDir: here, loader: 'ts' }, bundle: true, logLevel: 'error' };
+  await build({ ...options, format: 'esm', outfile: bundle });
+  await build({ ...options, format: 'iife', globalName: 'bench', outfile: join(folder, 'decode.js') });
+  const { file, decodeTimes, treeTimes } = await import(pathToFileURL(bundle).href);
+  const bytes = file(NODES);
+  const columnar = join(folder, 'million.columnar');
+  writeFileSync(columnar, bytes);
+  console.log(`\nThe page, ${NODES.toLocaleString('en')} nodes: ${(bytes.length / 1e6).toFixed(2)} MB, ${(gzipSync(bytes).length / 1e6).toFixed(2)} MB after gzip`);
+  console.log(`${''.padEnd(52)} ${'best'.padStart(10)} ${'middle'.padStart(10)}   bound`);
+  report('decode and lay out, Node.js', decodeTimes(bytes, runs), '40 ms');
+  report('  of that the tree', treeTimes(bytes, runs), '');
+
+  const chromes = [process.env.CHROMIUM, '/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'];
+  const executablePath = chromes.find((path) => path !== undefined && existsSync(path));
+  if (executablePath === undefined || !existsSync(join(here, 'dist/index.html'))) {
+    console.log('in a browser: not measured, for want of Chromium or of the built page (make page)');
+  } else {
+    await inBrowser(executablePath, columnar);
+  }
+} finally {
+  rmSync(folder, { recursive: true, force: true });
+}
+
+async function inBrowser(executablePath, columnar) {
+  const { chromium } = await import('playwright-core');
+  const mock = await startMock({ after: columnar });
+  const browser = await chromium.launch({
+    executablePath,
+    args: ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+  });
+  try {
+    const page = await browser.newPage({ viewport: { width: 1600, height: 1000 }, bypassCSP: true });
+    await page.goto(`${mock.origin}/#live=off`);
+    await page.waitForSelector('canvas.flamegraph-canvas[data-boxes]');
+    // Down the widest callees and out again, a step a frame, each a zoom: what the drawing takes, and what
+    // passes between two frames.
+    const zooms = await page.evaluate(async (steps) => {
+      const tree = document.querySelector('.flamegraph-scroller');
+      const canvas = document.querySelector('canvas.flamegraph-canvas');
+      const press = (key) => tree.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true, cancelable: true }));
+      const frame = () => new Promise((resolve) => requestAnimationFrame(resolve));
+      const [paints, frames] = [[], []];
+      await frame();
+      for (let step = 0; step < steps; step++) {
+        const begun = performance.now();
+        if (step % 20 === 19) press('0');
+        else press(step % 2 === 0 ? 'ArrowDown' : 'Enter');
+        await frame();
+        await frame();
+        frames.push((performance.now() - begun) / 2);
+        paints.push(Number(canvas.dataset.paintMs));
+      }
+      return { paints, frames };
+    }, 120);
+    await page.addScriptTag({ path: join(folder, 'decode.js') });
+    const times = await page.evaluate(
+      ([nodes, runs]) => {
+        const bytes = window.bench.file(nodes);
+        return window.bench.decodeTimes(bytes, runs);
+      },
+      [NODES, runs],
+    );
+    report('decode and lay out, Chromium', times, '40 ms');
+    report('draw after a zoom', zooms.paints, '');
+    report('from frame to frame while zooming', zooms.frames, '16.7 ms');
+  } finally {
+    await browser.close();
+    mock.close();
+  }
+}
