@@ -33,6 +33,8 @@ pub(super) struct Facts {
     pub(super) last_error: Option<String>,
     /// Why the last request was refused for good, if none was taken since.
     refused: Option<String>,
+    /// Requests that failed since one was taken.
+    failures: u64,
     last_warning: Option<(Instant, String)>,
 }
 
@@ -69,7 +71,7 @@ impl HealthRecord {
         self.with_facts(|facts| {
             facts.connected = true;
             facts.last_export = Some(SystemTime::now());
-            (facts.last_error, facts.refused) = (None, None);
+            (facts.last_error, facts.refused, facts.failures) = (None, None, 0);
         });
     }
 
@@ -78,6 +80,7 @@ impl HealthRecord {
         self.with_facts(|facts| {
             // A receiver that refuses was there to do so.
             facts.connected = is_permanent;
+            facts.failures += 1;
             facts.last_error = Some(message.to_owned());
             facts.refused = is_permanent.then(|| message.to_owned());
             let known = facts
@@ -112,12 +115,25 @@ impl HealthRecord {
         }
         self.with_facts(|facts| {
             facts.connected |= facts.last_error.is_none();
-            match &facts.refused {
-                Some(reason) => Health::Failed(format!("refused: {reason}")),
-                None => Health::Ok,
+            if let Some(reason) = &facts.refused {
+                return Health::Failed(format!("refused: {reason}"));
+            }
+            // Someone listens there, and yet nothing gets through: a certificate, a proxy. Once may be chance.
+            match &facts.last_error {
+                Some(reason) if facts.failures > 1 && !is_of_connecting(reason) => {
+                    Health::Failed(reason.clone())
+                }
+                _ => Health::Ok,
             }
         })
     }
+}
+
+/// Whether [`connect`] would have failed for this reason too; it is over when that succeeds again.
+fn is_of_connecting(reason: &str) -> bool {
+    ["connection refused", "timed out", "no answer within", "lookup address"]
+        .iter()
+        .any(|of_connecting| reason.contains(of_connecting))
 }
 
 async fn connect(host: &str, port: u16) -> Result<(), String> {

@@ -277,6 +277,23 @@ async fn while_nobody_listens_the_queue_fills_and_the_newest_are_counted_as_drop
 }
 
 #[tokio::test]
+async fn an_endpoint_that_listens_and_lets_nothing_through_is_not_well() {
+    // It speaks no TLS.
+    let receiver = Receiver::answering([]);
+    for protocol in [Protocol::Grpc, Protocol::HttpProtobuf] {
+        let mut otlp = configuration(&receiver.listen().await, protocol);
+        otlp.insecure = false;
+        let exporter = start(&otlp);
+        assert_eq!(exporter.check().await, Health::Ok, "nothing has been tried yet");
+        exporter.offer(window(1));
+        let _ = exporter.flush(Duration::from_millis(3500)).await;
+        let health = exporter.check().await;
+        assert!(matches!(health, Health::Failed(_)), "{protocol:?}: {health:?} {:?}", exporter.status());
+        assert_nothing_is_lost_silently(&exporter, 2);
+    }
+}
+
+#[tokio::test]
 async fn without_an_endpoint_nothing_is_taken_and_what_waits_is_counted_as_dropped() {
     let exporter = start(&Otlp::default());
     exporter.offer(window(1));
