@@ -76,6 +76,7 @@ test: setup-test
 	@.ci/tests
 
 bench: setup-test
+	@$(MAKE) --no-print-directory page
 	benches/run $(BENCH)
 
 lint: setup-test
