@@ -179,15 +179,12 @@ async fn serve(
             tracing::info!(grpc, http, "Receiving OTLP");
         }
     }
-    match listener {
-        Some(listener) => {
-            let address = listener.local_addr().context("cannot tell what was bound")?;
-            let router = router(app).context("the description of the API cannot be written")?;
-            begin(listener, router, Protocol::Http1);
-            println!("http://{address}/");
-            tracing::info!(address = %address, version = env!("CARGO_PKG_VERSION"), "Serving");
-        }
-        None => {}
+    if let Some(listener) = listener {
+        let address = listener.local_addr().context("cannot tell what was bound")?;
+        let router = router(app).context("the description of the API cannot be written")?;
+        begin(listener, router, Protocol::Http1);
+        println!("http://{address}/");
+        tracing::info!(address = %address, version = env!("CARGO_PKG_VERSION"), "Serving");
     }
     signals.until_told_to_end(app).await;
     tracing::info!("Ending");
