@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use support::program::{Program, fixture};
 use support::server::{Request, Server, WITHOUT_EBPF};
-use support::{await_event, copy_program, is_installed, needs, skip, spanflame, target_directory};
+use support::{await_event, copy_program, is_installed, skip, spanflame, target_directory};
 
 fn web() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("web")

@@ -48,6 +48,14 @@ fn flushed_after_a_while(server: &Server) -> u64 {
     answer["flushed"]["profiles"].as_u64().expect("a number")
 }
 
+/// Exported and dropped, once nothing waits: a window may have ended since a flush.
+fn settled_profiles(server: &Server) -> (u64, u64) {
+    support::await_event("an empty queue", Duration::from_secs(20), || {
+        let (size, exported, dropped) = profiles_queue(server);
+        (size == 0).then_some((exported, dropped))
+    })
+}
+
 fn profiles_queue(server: &Server) -> (u64, u64, u64) {
     let status = server.get("/status/export").expect(200).json();
     let of = |key: &str| status["queues"]["profiles"][key].as_u64().expect("a number");
@@ -81,9 +89,8 @@ fn a_collector_accepts_profiles_by_grpc_and_by_http_and_prints_their_functions()
             collector.await_text(text);
         }
         collector.await_text(&format!("process.pid: Int({})", program.pid));
-        let (size, exported, dropped) = profiles_queue(&server);
-        assert_eq!((size, dropped), (0, 0), "{protocol}");
-        assert!(exported > 0);
+        let (exported, dropped) = settled_profiles(&server);
+        assert!(exported > 0 && dropped == 0, "{protocol}: {exported} exported, {dropped} dropped");
         assert_eq!(server.get("/ready").expect(200).json()["checks"]["otlp"], "ok");
         let line = server.await_log("the batch", |line| line.contains("Exported batch"));
         let line: Value = serde_json::from_str(&line).expect("the log is JSON");
@@ -99,10 +106,9 @@ fn a_collector_that_refuses_profiles_makes_us_not_ready_and_every_profile_is_cou
     let _program = Program::start_ready(&mut fixture_command(&["shares", "60"]));
     let collector = Collector::start(&collector_binary, "traces", None);
     let server = Server::start_with(&exporting_to(&format!("127.0.0.1:{}", collector.grpc), "grpc"), &[]);
-    let flushed = flushed_after_a_while(&server);
-    let (size, exported, dropped) = profiles_queue(&server);
-    assert_eq!((size, exported), (0, 0));
-    assert!(dropped >= flushed && dropped > 0, "{flushed} left the queue and {dropped} were dropped");
+    assert_eq!(flushed_after_a_while(&server), 0);
+    let (exported, dropped) = settled_profiles(&server);
+    assert!(exported == 0 && dropped > 0, "{exported} exported, {dropped} dropped");
     let ready = server.get("/ready").expect(503).json();
     assert_eq!(ready["status"], "not_ready");
     let reason = ready["checks"]["otlp"].as_str().expect("text");
@@ -133,8 +139,8 @@ fn an_endpoint_that_is_away_is_waited_for_and_a_reload_leads_elsewhere() {
     server.write_configuration(&exporting_to(&format!("127.0.0.1:{}", receiver.port), "http/protobuf"));
     server.post("/admin/reload", "").expect(200);
     server.post("/admin/flush", "").expect(200);
-    let (waiting, exported, dropped) = profiles_queue(&server);
-    assert!(waiting == 0 && exported >= size && dropped == 0, "{waiting} {exported} {dropped}");
+    let (exported, dropped) = settled_profiles(&server);
+    assert!(exported >= size && dropped == 0, "{exported} {dropped}");
     assert_eq!(server.get("/ready").expect(200).json()["checks"]["otlp"], "ok");
 
     // An endpoint that cannot be one is refused, and the one before stays.
@@ -170,12 +176,11 @@ fn every_request_conforms_to_the_data_model_and_carries_the_secret_headers() {
     }
     let last = ProfilesData::decode(requests[requests.len() - 1].body.as_slice()).expect("a request");
     let dictionary = last.dictionary.expect("there is one");
-    let strings = dictionary.string_table;
-    for expected in
-        ["burn_sixty", "process.executable.build_id.gnu", "profile.frame.type", "native", "kernel"]
-    {
-        assert!(strings.iter().any(|text| text == expected), "{expected}");
+    for expected in ["burn_sixty", "process.executable.build_id.gnu", "profile.frame.type"] {
+        assert!(dictionary.string_table.iter().any(|text| text == expected), "{expected}");
     }
+    let attributes = format!("{:?}", dictionary.attribute_table);
+    assert!(attributes.contains("native") && attributes.contains("kernel"), "{attributes}");
     assert!(!server.log().contains("hunter2"));
     for path in ["/config", "/status/export", "/metrics", "/status", "/ready"] {
         assert!(!server.get(path).text().contains("hunter2"), "{path}");
@@ -446,4 +451,81 @@ fn with_authentication_nobody_sends_without_the_token() {
     assert_eq!(receiving.server.ask(&upload).status, 401);
     assert_eq!(receiving.server.ask(&upload.bearer("hunter2")).status, 200);
     assert!(!receiving.server.log().contains("hunter"), "{}", receiving.server.log());
+}
+
+/// Exports its own metrics, and a span of everything it does.
+fn telling_of_itself(endpoint: &str, protocol: &str) -> String {
+    format!(
+        "{WITHOUT_EBPF}otlp: {{endpoint: '{endpoint}', insecure: true, protocol: {protocol}}}\n\
+         self_telemetry: {{tracing: {{enabled: true, sample_rate: 1.0}}}}\n"
+    )
+}
+
+#[test]
+fn own_metrics_and_spans_leave_as_well() {
+    use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+    let receiver = Receiver::start();
+    let server =
+        Server::start_with(&telling_of_itself(&format!("127.0.0.1:{}", receiver.port), "http/protobuf"), &[]);
+    server.get("/status").expect(200);
+    server.post("/api/v1/profiles?service=uploaded", pprof("work")).expect(200);
+    let flushed = server.post("/admin/flush", "").expect(200).json()["flushed"].clone();
+    assert!(flushed["metrics"].as_u64() > Some(20) && flushed["traces"].as_u64() >= Some(3), "{flushed}");
+    let received = receiver.received();
+    let bodies = |path: &str| -> Vec<Vec<u8>> {
+        received.iter().filter(|request| request.path == path).map(|request| request.body.clone()).collect()
+    };
+    let metrics = bodies("/v1/metrics");
+    let request = ExportMetricsServiceRequest::decode(metrics[0].as_slice()).expect("a request");
+    let names: Vec<&str> = request.resource_metrics[0].scope_metrics[0]
+        .metrics
+        .iter()
+        .map(|metric| metric.name.as_str())
+        .collect();
+    for name in ["spanflame_process_resident_memory_bytes", "spanflame_ingest_profiles", "spanflame_losses"] {
+        assert!(names.contains(&name), "{name}: {names:?}");
+    }
+    assert!(!names.contains(&"spanflame_logs_collected"), "there are none to count");
+    let mut spans = Vec::new();
+    for body in bodies("/v1/traces") {
+        for resource in ExportTraceServiceRequest::decode(body.as_slice()).expect("a request").resource_spans
+        {
+            spans.extend(resource.scope_spans.into_iter().flat_map(|scope| scope.spans));
+        }
+    }
+    let named = |name: &str| {
+        let found = spans.iter().find(|span| span.name == name);
+        found.unwrap_or_else(|| {
+            panic!("{name}: {:?}", spans.iter().map(|span| span.name.as_str()).collect::<Vec<_>>())
+        })
+    };
+    let upload = named("POST /api/v1/profiles");
+    assert_eq!(upload.parent_span_id, b"");
+    let taken_in = named("take in");
+    assert_eq!((&taken_in.parent_span_id, &taken_in.trace_id), (&upload.span_id, &upload.trace_id));
+    let status = named("GET /status");
+    assert!(status.end_time_unix_nano >= status.start_time_unix_nano);
+    assert_ne!(status.trace_id, upload.trace_id);
+    // The export of spans makes no spans: it comes to rest.
+    assert!(spans.iter().all(|span| span.name != "export"), "{spans:?}");
+}
+
+#[test]
+fn a_collector_understands_our_metrics_and_spans() {
+    let collector_binary = needs_collector!();
+    for (signal, protocol, expected) in [
+        ("metrics", "http/json", "-> Name: spanflame_process_resident_memory_bytes"),
+        ("metrics", "grpc", "-> Name: spanflame_export_latency_seconds"),
+        ("traces", "http/json", "Name           : GET /status"),
+        ("traces", "grpc", "-> http.route: Str(/status)"),
+    ] {
+        let collector = Collector::start(&collector_binary, signal, None);
+        let port = if protocol == "grpc" { collector.grpc } else { collector.http };
+        let server = Server::start_with(&telling_of_itself(&format!("127.0.0.1:{port}"), protocol), &[]);
+        server.get("/status").expect(200);
+        server.post("/admin/flush", "").expect(200);
+        collector.await_text(expected);
+        collector.await_text("service.name: Str(spanflame)");
+    }
 }

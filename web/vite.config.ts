@@ -33,5 +33,6 @@ export default defineConfig({
   build: { target: 'es2022', assetsInlineLimit: 0, emptyOutDir: false, modulePreload: { polyfill: false } },
   // `npm run dev` beside a server that runs; SPANFLAME says where.
   server: { proxy: { '/api': process.env.SPANFLAME ?? 'http://127.0.0.1:19090' } },
-  test: { environment: 'node', include: ['src/**/*.test.ts', 'src/**/*.test.tsx'] },
+  // The machine that runs this may have much else to do.
+  test: { testTimeout: 60_000, environment: 'node', include: ['src/**/*.test.ts', 'src/**/*.test.tsx'] },
 });

@@ -20,6 +20,7 @@ use crate::server::api::QueryGate;
 use crate::server::connections::{self, Protocol};
 use crate::server::debug_pprof::DebugState;
 use crate::server::intake::Intake;
+use crate::server::self_telemetry::{self, OwnTraces};
 use crate::server::{App, Recorder, RequestCounts, frequency_of, otlp_in, retention_of, router};
 use crate::store::{Options, SqliteStore, WindowStore};
 
@@ -76,7 +77,9 @@ pub fn run(args: &Args) -> Result<(), CommandError> {
     let loaded = sources.load().map_err(|errors| CommandError::Usage(anyhow::Error::from(errors)))?;
     let configuration = loaded.configuration;
     let log = &configuration.spanflame;
-    let set_log_level = logging::begin(log.log_format, log.log_level, None);
+    let own_traces = OwnTraces::begin(&configuration.self_telemetry.tracing);
+    let more = own_traces.as_ref().map(OwnTraces::layer);
+    let set_log_level = logging::begin(log.log_format, log.log_level, more);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -104,6 +107,9 @@ pub fn run(args: &Args) -> Result<(), CommandError> {
     };
     let exporter = OtlpExporter::start(&configuration.otlp, runtime.handle().clone());
     let exporter = Arc::new(exporter.map_err(|error| CommandError::Usage(error.into()))?);
+    if let Some(own_traces) = &own_traces {
+        own_traces.leave_by(&exporter);
+    }
     let store = open_store(&configuration)?;
     let recorder = match configuration.agent.ebpf.enabled {
         true => Some(Arc::new(start_recorder(&configuration, &store, &exporter)?)),
@@ -120,11 +126,13 @@ pub fn run(args: &Args) -> Result<(), CommandError> {
         store,
         recorder,
         exporter,
+        own_traces,
         queries: QueryGate::default(),
         debug: DebugState::default(),
         requests: RequestCounts::default(),
         connections: Arc::default(),
     });
+    runtime.spawn(self_telemetry::export_metrics(Arc::downgrade(&app)));
     runtime.block_on(serve(&app, listener, receivers))?;
     end(&app);
     Ok(())

@@ -28,8 +28,12 @@ pub mod frame_text;
 pub mod otlp;
 pub mod otlp_attributes;
 pub mod otlp_client;
+#[cfg(test)]
+#[path = "../../tests/support/otlp_conformance.rs"]
+mod otlp_conformance;
 mod otlp_dictionary;
 pub mod otlp_json;
+pub mod otlp_metrics;
 pub mod otlp_schema;
 pub mod pprof;
 pub mod pprof_proto;

@@ -150,7 +150,7 @@ fn write_value(json: &mut Vec<u8>, value: Wire<'_>, field: &Field, depth: u32) -
         (Kind::Double, Wire::Eight(bytes)) => match f64::from_le_bytes(bytes) {
             value if value.is_nan() => write_text(json, "NaN"),
             value if value.is_infinite() => {
-                write_text(json, if value > 0.0 { "Infinity" } else { "-Infinity" })
+                write_text(json, if value > 0.0 { "Infinity" } else { "-Infinity" });
             }
             // The shortest text that is this number, with an exponent where that is shorter: JSON's.
             value => write_display(json, format_args!("{value:?}")),

@@ -6,10 +6,8 @@ use proptest::prelude::*;
 use prost::Message;
 
 use super::*;
+use crate::export::otlp_conformance;
 use crate::model::{Frame, FrameKind, Function, Location, Mapping, ValueType};
-
-#[path = "../../tests/support/otlp_conformance.rs"]
-mod otlp_conformance;
 
 fn message_of(profile: &Profile) -> proto::ProfilesData {
     to_message(profile, &profile.samples, &Naming::of(profile, None))

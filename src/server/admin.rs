@@ -101,13 +101,14 @@ struct FlushedCounts {
 ))]
 async fn flush(State(app): State<Arc<App>>) -> Result<Json<FlushAnswer>, ApiError> {
     off_the_executor(move || {
+        let exported = app.export_status();
         let mut windows = 0;
         if let Some(recorder) = &app.recorder {
             let before = recorder.status().kept_windows;
             recorder.flush().map_err(|error| ApiError::unavailable(error.to_string(), 10))?;
             windows = recorder.status().kept_windows.saturating_sub(before);
         }
-        let flushed = app.flush_exports();
+        let flushed = app.flush_exports(&exported);
         let (traces, metrics, profiles) = (flushed.traces, flushed.metrics, flushed.profiles);
         Ok(Json(FlushAnswer {
             status: "ok",

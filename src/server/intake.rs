@@ -360,7 +360,9 @@ impl Intake {
         let _waiting = Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| busy())?;
         let turn = Arc::clone(&self.taking_apart).acquire_owned().await.map_err(|_| busy())?;
         let store = Arc::clone(&self.store);
+        let span = tracing::info_span!("take in", bytes = held.bytes().len());
         let done = tokio::task::spawn_blocking(move || {
+            let _entered = span.entered();
             // Held until the work is done, also if the client is gone by then.
             let (_turn, HeldBody { bytes, paid }) = (turn, held);
             let result = work(&bytes, store.as_ref());

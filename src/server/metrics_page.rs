@@ -82,6 +82,13 @@ impl Page {
     }
 }
 
+/// The families that are exported: all but the counters of what does not exist yet. Blocks.
+pub fn exported_families(app: &App, tasks: u64) -> Vec<Family> {
+    let mut families = families(app, tasks);
+    families.retain(|family| !family.help.ends_with(NOT_YET));
+    families
+}
+
 /// All families. Blocks: the kernel and the store are asked.
 fn families(app: &App, tasks: u64) -> Vec<Family> {
     let prefix = app.configuration().self_telemetry.prometheus_namespace.to_string();

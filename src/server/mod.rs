@@ -26,6 +26,7 @@ pub mod otlp_in;
 mod recorder;
 mod reload;
 mod router;
+pub mod self_telemetry;
 mod state;
 mod status;
 mod ui;

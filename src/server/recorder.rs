@@ -148,7 +148,8 @@ impl Drop for Recorder {
 fn keep(windows: &Receiver<PendingWindow>, store: &dyn WindowStore, on_window: &OnWindow, counts: &Counts) {
     for window in windows {
         if let Some(profile) = window.profile() {
-            let (windows, samples) = match store.write_window(&profile) {
+            let span = tracing::info_span!("store window", samples = window.samples());
+            let (windows, samples) = match span.in_scope(|| store.write_window(&profile)) {
                 Ok(()) => (&counts.kept_windows, &counts.kept_samples),
                 Err(error) => {
                     tracing::error!("a window of {} samples is lost: {error}", window.samples());

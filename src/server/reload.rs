@@ -74,7 +74,7 @@ impl App {
     /// # Errors
     /// As [`App::reload`].
     pub fn reload_and_log(&self) -> Result<Reloaded, ReloadError> {
-        let result = self.reload();
+        let result = tracing::info_span!("reload").in_scope(|| self.reload());
         match &result {
             Ok(reloaded) => tracing::info!(
                 changed = reloaded.changed.join(" "),

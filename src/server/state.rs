@@ -10,6 +10,7 @@ use super::connections::ConnectionCounts;
 use super::debug_pprof::DebugState;
 use super::intake::Intake;
 use super::layers::RequestCounts;
+use super::self_telemetry::OwnTraces;
 use super::{ApiError, Recorder};
 use crate::config::{Configuration, LogLevel, Sources};
 use crate::export::otlp_client::OtlpExporter;
@@ -35,6 +36,8 @@ pub struct App {
     pub recorder: Option<Arc<Recorder>>,
     /// What leaves by OTLP.
     pub exporter: Arc<OtlpExporter>,
+    /// Spans of what spanflame itself does.
+    pub own_traces: Option<OwnTraces>,
     /// What others send here.
     pub intake: Intake,
     /// What bounds how many queries run at once.

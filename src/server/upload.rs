@@ -54,6 +54,7 @@ struct Uploaded {
         (status = 200, description = "It can be queried.", body = Uploaded),
         (status = 400, description = "It is no pprof profile, or a parameter is malformed.",
             body = super::ErrorBody),
+        (status = 408, description = "It did not arrive in time.", body = super::ErrorBody),
         (status = 413, description = "It is larger than 64 MiB, or becomes so.", body = super::ErrorBody),
         (status = 415, description = "The content type or encoding is another.", body = super::ErrorBody),
     ))]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use flate2::write::GzEncoder;
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, USER_AGENT as USER_AGENT_HEADER};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Collected, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -114,13 +114,13 @@ impl Client {
         let body = Limited::new(body, ANSWER_LIMIT_BYTES).collect().await;
         if head.status.is_success() {
             // Whatever an answer that cannot be read says, the request was taken.
-            let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+            let body = body.map(Collected::to_bytes).unwrap_or_default();
             return Ok(match is_json(&head.headers) {
                 true => Answer::from_json(&body),
                 false => Answer::from_protobuf(&body),
             });
         }
-        let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+        let body = body.map(Collected::to_bytes).unwrap_or_default();
         Err(failure(head.status, &head.headers, &body))
     }
 }

@@ -84,19 +84,6 @@ impl Shared {
     }
 }
 
-/// What became of the queues in [`OtlpExporter::flush`], in items.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Flushed {
-    /// Profiles that left the queue: sent, or dropped for a reason that is counted.
-    pub profiles: u64,
-    /// Data points likewise.
-    pub metrics: u64,
-    /// Spans likewise.
-    pub traces: u64,
-    /// What still waits, of all signals.
-    pub left: u64,
-}
-
 impl OtlpExporter {
     /// Starts the tasks on `runtime`. Without an endpoint they wait for one.
     ///
@@ -179,19 +166,15 @@ impl OtlpExporter {
         ExporterStatus::of(&self.shared)
     }
 
-    /// Waits until all queues are empty, at most `limit`; a pause before a repetition is cut short.
-    pub async fn flush(&self, limit: Duration) -> Flushed {
-        let waiting = |signal| self.shared.queue(signal).waiting();
-        let before = Signal::ALL.map(waiting);
+    /// Waits until all queues are empty, at most `limit`; a pause before a repetition is cut short. Returns
+    /// how many items still wait.
+    pub async fn flush(&self, limit: Duration) -> u64 {
         let deadline = tokio::time::Instant::now() + limit;
         self.shared.hurry.notify_waiters();
         for signal in Signal::ALL {
             let _ = tokio::time::timeout_at(deadline, self.shared.queue(signal).emptied()).await;
         }
-        let left = Signal::ALL.map(waiting);
-        let [profiles, metrics, traces] =
-            std::array::from_fn(|signal| before[signal].saturating_sub(left[signal]));
-        Flushed { profiles, metrics, traces, left: left.iter().sum() }
+        Signal::ALL.iter().map(|&signal| self.shared.queue(signal).waiting()).sum()
     }
 
     /// Whether the endpoint can be reached and has not refused what was last sent; asked anew at most every

@@ -48,7 +48,7 @@ pub(super) struct Target {
 
 enum Transport {
     Grpc(grpc::Client),
-    Http(over_http::Client),
+    Http(Box<over_http::Client>),
 }
 
 /// What both transports are told.
@@ -91,9 +91,11 @@ impl Target {
         let transport = match configuration.protocol {
             Protocol::Grpc => Transport::Grpc(grpc::Client::new(&manner)?),
             Protocol::HttpProtobuf => {
-                Transport::Http(over_http::Client::new(manner, over_http::Encoding::Protobuf)?)
+                Transport::Http(Box::new(over_http::Client::new(manner, over_http::Encoding::Protobuf)?))
             }
-            Protocol::HttpJson => Transport::Http(over_http::Client::new(manner, over_http::Encoding::Json)?),
+            Protocol::HttpJson => {
+                Transport::Http(Box::new(over_http::Client::new(manner, over_http::Encoding::Json)?))
+            }
         };
         Ok(Some(Self {
             configuration: configuration.clone(),

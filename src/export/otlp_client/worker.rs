@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tracing::Instrument;
 
 use super::Shared;
 use super::answer::FailureKind;
@@ -76,7 +77,8 @@ async fn deliver(shared: &Shared, signal: Signal, request: Encoded) {
         hurry.as_mut().enable();
 
         let sent = Instant::now();
-        let result = target.send(signal, request.message.clone()).await;
+        let result =
+            target.send(signal, request.message.clone()).instrument(span_of(signal, request.items)).await;
         let latency = sent.elapsed();
         queue.request_was_sent(result.is_err());
         shared.latency.observe(latency.as_secs_f64());
@@ -118,6 +120,16 @@ async fn deliver(shared: &Shared, signal: Signal, request: Encoded) {
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = hurry => {}
+        }
+    }
+}
+
+/// A span of a request; the export of spans makes none, or there would be no end of it.
+fn span_of(signal: Signal, items: u64) -> tracing::Span {
+    match signal {
+        Signal::Traces => tracing::Span::none(),
+        Signal::Profiles | Signal::Metrics => {
+            tracing::info_span!("export", otel.kind = "client", signal = signal.name(), items)
         }
     }
 }

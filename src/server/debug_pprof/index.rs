@@ -6,7 +6,7 @@ use axum::extract::{Path, State};
 use axum::response::{Html, Redirect};
 
 use super::{DebugIsOn, GoError};
-use crate::server::{ApiError, App};
+use crate::server::{ApiError, App, ErrorBody};
 
 /// What there is: path, and what it is.
 const PROFILES: [(&str, &str); 8] = [
@@ -41,7 +41,7 @@ const NOT_HERE: [(&str, &str); 7] = [
 /// To the index
 #[utoipa::path(
     get, path = "/debug/pprof", tag = "debug",
-    responses((status = 308, description = "To /debug/pprof/"), (status = 404, description = "It is off"))
+    responses((status = 308, description = "To /debug/pprof/"), (status = 404, description = "It is off", body = ErrorBody))
 )]
 pub async fn without_slash(_: DebugIsOn) -> Redirect {
     Redirect::permanent("/debug/pprof/")
@@ -52,7 +52,7 @@ pub async fn without_slash(_: DebugIsOn) -> Redirect {
     get, path = "/debug/pprof/", tag = "debug",
     responses(
         (status = 200, description = "A page", body = String, content_type = "text/html"),
-        (status = 404, description = "self_telemetry.debug is off"),
+        (status = 404, description = "self_telemetry.debug is off", body = ErrorBody),
     )
 )]
 pub async fn index(_: DebugIsOn, State(_app): State<Arc<App>>) -> Html<String> {
@@ -75,7 +75,7 @@ pub async fn index(_: DebugIsOn, State(_app): State<Arc<App>>) -> Html<String> {
 #[utoipa::path(
     get, path = "/debug/pprof/{name}", tag = "debug",
     params(("name" = String, Path, description = "What Go has: heap, block, mutex, goroutine, threadcreate, allocs, trace")),
-    responses((status = 404, description = "Why not, and what there is", body = String, content_type = "text/plain"))
+    responses((status = 404, description = "Why not, and what there is", content((String = "text/plain"), (ErrorBody = "application/json"))))
 )]
 pub async fn others(_: DebugIsOn, Path(name): Path<String>) -> GoError {
     let why = NOT_HERE.iter().find(|(known, _)| *known == name).map(|(_, why)| *why);

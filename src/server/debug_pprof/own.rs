@@ -15,7 +15,7 @@ use crate::server::api::flamegraph::export_error;
 use crate::server::api::gate::Cancelled;
 use crate::server::api::parameters::Parameters;
 use crate::server::api::{Download, accepts_gzip};
-use crate::server::{ApiError, App};
+use crate::server::{ApiError, App, ErrorBody};
 
 /// How profiles of this process are described.
 #[derive(Debug, IntoParams)]
@@ -45,7 +45,7 @@ pub struct OwnCaptureParameters {
     get, path = "/debug/pprof/cmdline", tag = "debug",
     responses(
         (status = 200, description = "Arguments, separated by NUL", body = String, content_type = "text/plain"),
-        (status = 404, description = "self_telemetry.debug is off"),
+        (status = 404, description = "self_telemetry.debug is off", body = ErrorBody),
     )
 )]
 pub async fn cmdline(_: DebugIsOn, State(_app): State<Arc<App>>) -> Download {
@@ -57,7 +57,7 @@ pub async fn cmdline(_: DebugIsOn, State(_app): State<Arc<App>>) -> Download {
     get, path = "/debug/pprof/self/cmdline", tag = "debug",
     responses(
         (status = 200, description = "Arguments, separated by NUL", body = String, content_type = "text/plain"),
-        (status = 404, description = "self_telemetry.debug is off"),
+        (status = 404, description = "self_telemetry.debug is off", body = ErrorBody),
     )
 )]
 pub async fn own_cmdline(_: DebugIsOn, State(_app): State<Arc<App>>) -> Download {
@@ -76,9 +76,9 @@ fn command_line() -> Download {
     responses(
         (status = 200, description = "A profile", content(
             (String = "application/octet-stream"), (String = "text/plain"))),
-        (status = 400, description = "A parameter is malformed", body = String, content_type = "text/plain"),
-        (status = 404, description = "self_telemetry.debug is off", body = String, content_type = "text/plain"),
-        (status = 429, description = "One is being taken already", body = String, content_type = "text/plain"),
+        (status = 400, description = "A parameter is malformed", content((String = "text/plain"), (ErrorBody = "application/json"))),
+        (status = 404, description = "self_telemetry.debug is off", content((String = "text/plain"), (ErrorBody = "application/json"))),
+        (status = 429, description = "One is being taken already", content((String = "text/plain"), (ErrorBody = "application/json"))),
     )
 )]
 pub async fn own_profile(
@@ -115,9 +115,9 @@ pub async fn own_profile(
     responses(
         (status = 200, description = "A profile", content(
             (String = "application/octet-stream"), (String = "text/plain"))),
-        (status = 400, description = "A parameter is malformed", body = String, content_type = "text/plain"),
-        (status = 404, description = "self_telemetry.debug is off", body = String, content_type = "text/plain"),
-        (status = 503, description = "Too many queries at once", body = String, content_type = "text/plain"),
+        (status = 400, description = "A parameter is malformed", content((String = "text/plain"), (ErrorBody = "application/json"))),
+        (status = 404, description = "self_telemetry.debug is off", content((String = "text/plain"), (ErrorBody = "application/json"))),
+        (status = 503, description = "Too many queries at once", content((String = "text/plain"), (ErrorBody = "application/json"))),
     )
 )]
 pub async fn own_heap(
@@ -145,9 +145,9 @@ pub async fn own_heap(
     responses(
         (status = 200, description = "A profile", content(
             (String = "application/octet-stream"), (String = "text/plain"))),
-        (status = 400, description = "A parameter is malformed", body = String, content_type = "text/plain"),
-        (status = 404, description = "self_telemetry.debug is off", body = String, content_type = "text/plain"),
-        (status = 503, description = "Too many queries at once", body = String, content_type = "text/plain"),
+        (status = 400, description = "A parameter is malformed", content((String = "text/plain"), (ErrorBody = "application/json"))),
+        (status = 404, description = "self_telemetry.debug is off", content((String = "text/plain"), (ErrorBody = "application/json"))),
+        (status = 503, description = "Too many queries at once", content((String = "text/plain"), (ErrorBody = "application/json"))),
     )
 )]
 pub async fn own_threads(
@@ -169,7 +169,7 @@ pub async fn own_threads(
 #[utoipa::path(
     get, path = "/debug/pprof/self/{name}", tag = "debug",
     params(("name" = String, Path, description = "What Go has besides")),
-    responses((status = 404, description = "What there is", body = String, content_type = "text/plain"))
+    responses((status = 404, description = "What there is", content((String = "text/plain"), (ErrorBody = "application/json"))))
 )]
 pub async fn own_others(_: DebugIsOn, Path(name): Path<String>) -> GoError {
     let there = "profile, heap, threads, cmdline, symbol";

@@ -19,7 +19,7 @@ use crate::server::api::parameters::Parameters;
 use crate::server::api::question::Question;
 use crate::server::api::selector::{RANGE, RangeParameters, SELECTORS, SelectorParameters, selector};
 use crate::server::api::{Download, accepts_gzip, complete_share, presence};
-use crate::server::{ApiError, App};
+use crate::server::{ApiError, App, ErrorBody};
 use crate::store::{Coverage, Detail, Selector, TimeRange};
 
 /// What Go takes for `seconds` when there is none, or none that makes sense.
@@ -55,12 +55,12 @@ pub struct CaptureParameters {
     responses(
         (status = 200, description = "A profile", content(
             (String = "application/octet-stream"), (String = "text/plain"))),
-        (status = 400, description = "A parameter is malformed", body = String, content_type = "text/plain"),
-        (status = 403, description = "The kernel does not permit it", body = String, content_type = "text/plain"),
-        (status = 404, description = "There is no such process", body = String, content_type = "text/plain"),
-        (status = 413, description = "More than can be sent at once", body = String, content_type = "text/plain"),
-        (status = 429, description = "Too many captures at once", body = String, content_type = "text/plain"),
-        (status = 503, description = "Too many queries at once", body = String, content_type = "text/plain"),
+        (status = 400, description = "A parameter is malformed", content((String = "text/plain"), (ErrorBody = "application/json"))),
+        (status = 403, description = "The kernel does not permit it", content((String = "text/plain"), (ErrorBody = "application/json"))),
+        (status = 404, description = "There is no such process", content((String = "text/plain"), (ErrorBody = "application/json"))),
+        (status = 413, description = "More than can be sent at once", content((String = "text/plain"), (ErrorBody = "application/json"))),
+        (status = 429, description = "Too many captures at once", content((String = "text/plain"), (ErrorBody = "application/json"))),
+        (status = 503, description = "Too many queries at once", content((String = "text/plain"), (ErrorBody = "application/json"))),
     )
 )]
 pub async fn profile(

@@ -13,7 +13,7 @@ use super::{DebugIsOn, GoError};
 use crate::process::LivingProcess;
 use crate::profile::address_names::address_names;
 use crate::server::api::Download;
-use crate::server::{ApiError, App};
+use crate::server::{ApiError, App, ErrorBody};
 
 /// Addresses of one request.
 const MOST_ADDRESSES: usize = 10_000;
@@ -55,10 +55,10 @@ impl Asked {
     params(("pid" = Option<u32>, Query, description = "Whose addresses", minimum = 1)),
     responses(
         (status = 200, description = "A line for each address, `0xADDR NAME`", body = String, content_type = "text/plain"),
-        (status = 400, description = "The pid is none", body = String, content_type = "text/plain"),
-        (status = 404, description = "There is no such process", body = String, content_type = "text/plain"),
-        (status = 413, description = "Too many addresses", body = String, content_type = "text/plain"),
-        (status = 503, description = "Too many queries at once", body = String, content_type = "text/plain"),
+        (status = 400, description = "The pid is none", content((String = "text/plain"), (ErrorBody = "application/json"))),
+        (status = 404, description = "There is no such process", content((String = "text/plain"), (ErrorBody = "application/json"))),
+        (status = 413, description = "Too many addresses", content((String = "text/plain"), (ErrorBody = "application/json"))),
+        (status = 503, description = "Too many queries at once", content((String = "text/plain"), (ErrorBody = "application/json"))),
     )
 )]
 pub async fn symbol(
@@ -77,10 +77,10 @@ pub async fn symbol(
     request_body(content = Option<String>, content_type = "text/plain", description = "`0xADDR+0xADDR`"),
     responses(
         (status = 200, description = "A line for each address, `0xADDR NAME`", body = String, content_type = "text/plain"),
-        (status = 400, description = "The pid is none", body = String, content_type = "text/plain"),
-        (status = 404, description = "There is no such process", body = String, content_type = "text/plain"),
-        (status = 413, description = "Too many addresses", body = String, content_type = "text/plain"),
-        (status = 503, description = "Too many queries at once", body = String, content_type = "text/plain"),
+        (status = 400, description = "The pid is none", content((String = "text/plain"), (ErrorBody = "application/json"))),
+        (status = 404, description = "There is no such process", content((String = "text/plain"), (ErrorBody = "application/json"))),
+        (status = 413, description = "Too many addresses", content((String = "text/plain"), (ErrorBody = "application/json"))),
+        (status = 503, description = "Too many queries at once", content((String = "text/plain"), (ErrorBody = "application/json"))),
     )
 )]
 pub async fn post_symbol(
@@ -98,10 +98,10 @@ pub async fn post_symbol(
     get, path = "/debug/pprof/self/symbol", tag = "debug",
     responses(
         (status = 200, description = "A line for each address, `0xADDR NAME`", body = String, content_type = "text/plain"),
-        (status = 400, description = "It is of another process", body = String, content_type = "text/plain"),
-        (status = 404, description = "self_telemetry.debug is off", body = String, content_type = "text/plain"),
-        (status = 413, description = "Too many addresses", body = String, content_type = "text/plain"),
-        (status = 503, description = "Too many queries at once", body = String, content_type = "text/plain"),
+        (status = 400, description = "It is of another process", content((String = "text/plain"), (ErrorBody = "application/json"))),
+        (status = 404, description = "self_telemetry.debug is off", content((String = "text/plain"), (ErrorBody = "application/json"))),
+        (status = 413, description = "Too many addresses", content((String = "text/plain"), (ErrorBody = "application/json"))),
+        (status = 503, description = "Too many queries at once", content((String = "text/plain"), (ErrorBody = "application/json"))),
     )
 )]
 pub async fn own_symbol(
@@ -118,10 +118,10 @@ pub async fn own_symbol(
     request_body(content = Option<String>, content_type = "text/plain", description = "`0xADDR+0xADDR`"),
     responses(
         (status = 200, description = "A line for each address, `0xADDR NAME`", body = String, content_type = "text/plain"),
-        (status = 400, description = "It is of another process", body = String, content_type = "text/plain"),
-        (status = 404, description = "self_telemetry.debug is off", body = String, content_type = "text/plain"),
-        (status = 413, description = "Too many addresses", body = String, content_type = "text/plain"),
-        (status = 503, description = "Too many queries at once", body = String, content_type = "text/plain"),
+        (status = 400, description = "It is of another process", content((String = "text/plain"), (ErrorBody = "application/json"))),
+        (status = 404, description = "self_telemetry.debug is off", content((String = "text/plain"), (ErrorBody = "application/json"))),
+        (status = 413, description = "Too many addresses", content((String = "text/plain"), (ErrorBody = "application/json"))),
+        (status = 503, description = "Too many queries at once", content((String = "text/plain"), (ErrorBody = "application/json"))),
     )
 )]
 pub async fn post_own_symbol(

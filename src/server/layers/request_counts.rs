@@ -9,6 +9,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::Response;
+use tracing::Instrument;
 
 use crate::metrics::{Histogram, HistogramSnapshot};
 use crate::server::App;
@@ -110,7 +111,16 @@ pub async fn request_counts(State(app): State<Arc<App>>, request: Request, next:
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let response = next.run(request).await;
+    let span = tracing::info_span!(
+        "request",
+        otel.name = format!("{} {}", name_of(&method), route.as_deref().unwrap_or_default()).trim_end(),
+        otel.kind = "server",
+        http.request.method = name_of(&method),
+        http.route = route,
+        http.response.status_code = tracing::field::Empty,
+    );
+    let response = next.run(request).instrument(span.clone()).await;
+    span.record("http.response.status_code", response.status().as_u16());
     let took = began.elapsed();
     let status = response.status().as_u16();
     app.requests.count(route.as_deref().unwrap_or_default(), &method, status, took.as_secs_f64());

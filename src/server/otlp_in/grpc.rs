@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::Bytes;
@@ -97,6 +97,28 @@ fn answer(taken: &Taken) -> Response {
     let headers =
         [(header::CONTENT_TYPE, GRPC), (ACCEPTED_ENCODINGS, HeaderValue::from_static("identity,gzip"))];
     (headers, Body::new(body)).into_response()
+}
+
+/// What the layers around the routes have answered, in the form of gRPC.
+pub(super) async fn as_status(response: Response) -> Response {
+    if response.headers().get(header::CONTENT_TYPE) == Some(&GRPC) {
+        return response;
+    }
+    let refused = match response.status() {
+        StatusCode::UNAUTHORIZED => {
+            Status::unauthenticated("authentication is needed: the token as `authorization: Bearer TOKEN`")
+        }
+        StatusCode::FORBIDDEN => {
+            Status::permission_denied("the host or the origin of this request is not one that may ask")
+        }
+        // There are only methods that are called by POST.
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
+            Status::unimplemented("there is no such method")
+        }
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Status::unavailable("not now"),
+        other => Status::unknown(other.to_string()),
+    };
+    failed(&refused)
 }
 
 /// An answer that is only a status. HTTP's own is 200, whatever it says.

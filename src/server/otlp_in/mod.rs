@@ -10,12 +10,14 @@ mod http;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::middleware::map_response;
 
 use super::{App, layers};
 
 /// What is answered by gRPC.
 pub fn grpc_router(app: &Arc<App>) -> Router {
-    layers::around_receiver(grpc::router().with_state(Arc::clone(app)), app)
+    let router = layers::around_receiver(grpc::router().with_state(Arc::clone(app)), app);
+    router.layer(map_response(grpc::as_status))
 }
 
 /// What is answered by HTTP.

@@ -105,37 +105,36 @@ export function buildGraph(
   const total = new Float64Array(nodeCount);
   const start = new Float64Array(nodeCount);
   const rows = new Uint32Array(nodeCount);
-  // One walk does all the rest. Of the open node at each depth: its number, what has come together of its
-  // total, and where its next child begins.
-  const openAt = new Uint32Array(maxDepth + 2);
+  // Two walks without a loop inside, whose turns no processor could foresee. Backwards, what is below a node
+  // has been met before it: `sum[d]` and `size[d]` gather the nodes of depth d until their caller comes.
   const sum = new Float64Array(maxDepth + 2);
-  const edge = new Float64Array(maxDepth + 2);
+  const size = new Uint32Array(maxDepth + 2);
+  for (let node = nodeCount - 1; node >= 0; node--) {
+    const d = depth[node]!;
+    const whole = self[node]! + sum[d + 1]!;
+    const nodes = 1 + size[d + 1]!;
+    sum[d + 1] = 0;
+    size[d + 1] = 0;
+    sum[d]! += whole;
+    size[d]! += nodes;
+    total[node] = whole;
+    end[node] = node + nodes;
+  }
+  // Forwards, a node follows its caller: `openAt[d]` is the one at depth d, and `edge[d]` where its next
+  // callee begins.
+  const openAt = new Uint32Array(maxDepth + 1);
+  const edge = new Float64Array(maxDepth + 1);
   const next = rowStart.slice();
-  let open = -1;
   for (let node = 0; node < nodeCount; node++) {
     const d = depth[node]!;
-    // Every open node that is not above this one ends here. The root never does.
-    for (; open >= d; open--) {
-      const whole = sum[open]!;
-      end[openAt[open]!] = node;
-      total[openAt[open]!] = whole;
-      sum[open - 1]! += whole;
-      edge[open - 1]! += whole;
-    }
-    open = d;
     const above = d === 0 ? 0 : d - 1;
     const left = edge[above]!;
     parent[node] = openAt[above]!;
     start[node] = left;
     rows[next[d]!++] = node;
-    openAt[d] = node;
-    sum[d] = self[node]!;
+    edge[above] = left + total[node]!;
     edge[d] = left;
-  }
-  for (; open >= 0; open--) {
-    end[openAt[open]!] = nodeCount;
-    total[openAt[open]!] = sum[open]!;
-    if (open > 0) sum[open - 1]! += sum[open]!;
+    openAt[d] = node;
   }
 
   return {
