@@ -1,7 +1,7 @@
 //! Schemathesis against `/openapi.json`: it sends what the description permits, and what it does not, and
 //! compares every answer with what the description says of it.
 //!
-//! It comes from PyPI into a virtual environment in `target/`, once; where it cannot be had, the test is
+//! It comes from the Python package index into a virtual environment in `target/`, once; where it cannot be had, the test is
 //! skipped and says so.
 
 mod support;
