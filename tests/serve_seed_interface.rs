@@ -418,6 +418,28 @@ fn open_metrics_is_written_when_it_is_asked_for() {
 }
 
 #[test]
+fn traced_requests_are_exemplars_of_their_histogram_in_open_metrics_only() {
+    // Traces want an endpoint; nobody has to be there.
+    let port = support::servers::free_port();
+    let text = format!(
+        "{WITHOUT_EBPF}otlp: {{endpoint: 'http://127.0.0.1:{port}'}}\n\
+         self_telemetry: {{tracing: {{enabled: true, sample_rate: 1}}}}\n"
+    );
+    let server = Server::start_with(&text, &[]);
+    server.get("/status").expect(200);
+    let accept = "application/openmetrics-text; version=1.0.0";
+    let page = server.ask(&Request::get("/metrics").header("Accept", accept)).expect(200).text();
+    let bucket = "spanflame_http_request_duration_seconds_bucket{route=\"/status\",";
+    let exemplar =
+        page.lines().filter(|line| line.starts_with(bucket)).find_map(|line| line.split_once(" # "));
+    let (_, exemplar) = exemplar.unwrap_or_else(|| panic!("no exemplar: {page}"));
+    let trace =
+        exemplar.strip_prefix("{trace_id=\"").and_then(|rest| rest.split_once('"')).expect("a trace").0;
+    assert!(trace.len() == 32 && trace.bytes().all(|byte| byte.is_ascii_hexdigit()), "{exemplar}");
+    assert!(!server.get("/metrics").expect(200).text().contains(" # {"));
+}
+
+#[test]
 fn path_and_prefix_of_the_metrics_are_as_configured() {
     let text = format!("{WITHOUT_EBPF}self_telemetry: {{path: /prom/own, prometheus_namespace: sf}}\n");
     let server = Server::start_with(&text, &[]);

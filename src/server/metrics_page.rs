@@ -240,9 +240,10 @@ fn http(page: &mut Page, app: &App) {
         family
     });
     page.add(Kind::Histogram, "http_request_duration_seconds", "Time until an answer began", |family| {
-        routes
-            .iter()
-            .fold(family, |family, route| family.labelled(&[("route", &route.route)], route.seconds.clone()))
+        routes.iter().fold(family, |family, route| {
+            let (counts, exemplars) = (route.seconds.clone(), route.exemplars.clone());
+            family.labelled(&[("route", &route.route)], Value::Histogram { counts, exemplars })
+        })
     });
     page.gauge("http_requests_open", "Requests that are being answered", app.requests.open());
     page.gauge("http_connections_open", "Open connections", app.connections.open());

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::Response;
+use opentelemetry::trace::TraceContextExt as _;
 use tracing::Instrument;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use crate::metrics::{Histogram, HistogramSnapshot};
+use crate::metrics::{Exemplar, Histogram, HistogramSnapshot};
 use crate::server::App;
 
 /// From what a health check takes to what a whole host over a day takes, in seconds.
@@ -29,6 +31,8 @@ pub struct RequestCounts {
 struct OfRoute {
     answers: BTreeMap<(&'static str, u16), u64>,
     seconds: Histogram,
+    /// For each bucket the last request that was traced.
+    exemplars: Vec<Option<Exemplar>>,
 }
 
 /// The counts of one route.
@@ -40,6 +44,8 @@ pub struct RouteSnapshot {
     pub answers: BTreeMap<(&'static str, u16), u64>,
     /// How long they took to begin.
     pub seconds: HistogramSnapshot,
+    /// For each bucket the last request that was traced, by its trace.
+    pub exemplars: Vec<Option<Exemplar>>,
 }
 
 impl RequestCounts {
@@ -57,19 +63,26 @@ impl RequestCounts {
             route: route.clone(),
             answers: counts.answers.clone(),
             seconds: counts.seconds.snapshot(),
+            exemplars: counts.exemplars.clone(),
         };
         routes.iter().map(snapshot).collect()
     }
 
-    fn count(&self, route: &str, method: &Method, status: u16, seconds: f64) {
+    fn count(&self, route: &str, method: &Method, status: u16, seconds: f64, trace_id: Option<String>) {
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
         if !routes.contains_key(route) {
-            let counts = OfRoute { answers: BTreeMap::new(), seconds: Histogram::new(BOUNDS_S) };
+            let exemplars = vec![None; BOUNDS_S.len() + 1];
+            let counts = OfRoute { answers: BTreeMap::new(), seconds: Histogram::new(BOUNDS_S), exemplars };
             routes.insert(route.to_owned(), counts);
         }
         if let Some(counts) = routes.get_mut(route) {
             *counts.answers.entry((name_of(method), status)).or_default() += 1;
             counts.seconds.observe(seconds);
+            let bucket = BOUNDS_S.partition_point(|&bound| bound < seconds);
+            if let (Some(trace_id), Some(exemplar)) = (trace_id, counts.exemplars.get_mut(bucket)) {
+                let labels = vec![("trace_id", trace_id)];
+                *exemplar = Some(Exemplar { labels, value: seconds, time: SystemTime::now() });
+            }
         }
     }
 }
@@ -104,6 +117,14 @@ impl Drop for Open<'_> {
     }
 }
 
+/// The trace that a span is in, if it is one that leaves.
+fn sampled_trace(span: &tracing::Span) -> Option<String> {
+    let context = span.context();
+    let span = context.span();
+    let context = span.span_context();
+    (context.is_valid() && context.is_sampled()).then(|| context.trace_id().to_string())
+}
+
 /// Counts them.
 pub async fn request_counts(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let began = Instant::now();
@@ -123,7 +144,8 @@ pub async fn request_counts(State(app): State<Arc<App>>, request: Request, next:
     span.record("http.response.status_code", response.status().as_u16());
     let took = began.elapsed();
     let status = response.status().as_u16();
-    app.requests.count(route.as_deref().unwrap_or_default(), &method, status, took.as_secs_f64());
+    let (route, seconds) = (route.as_deref().unwrap_or_default(), took.as_secs_f64());
+    app.requests.count(route, &method, status, seconds, sampled_trace(&span));
     tracing::debug!(%method, path, status, duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX), "Answered");
     response
 }
@@ -137,11 +159,28 @@ mod tests {
         let counts = RequestCounts::default();
         for method in ["BREW", "WHEN"] {
             let method = Method::from_bytes(method.as_bytes()).expect("a token");
-            counts.count("/status", &method, 405, 0.002);
+            counts.count("/status", &method, 405, 0.002, None);
         }
         let snapshot = counts.snapshot();
         assert_eq!(snapshot.len(), 1);
         assert_eq!(snapshot[0].answers, BTreeMap::from([(("other", 405), 2)]));
         assert_eq!(snapshot[0].seconds.count(), 2);
+    }
+
+    #[test]
+    fn the_last_traced_request_of_a_bucket_is_kept() {
+        let counts = RequestCounts::default();
+        for (seconds, trace) in [(0.002, Some("a")), (0.002, Some("b")), (0.002, None), (100.0, Some("c"))] {
+            counts.count("/status", &Method::GET, 200, seconds, trace.map(ToOwned::to_owned));
+        }
+        let snapshot = counts.snapshot().remove(0);
+        let traces: Vec<(usize, &str)> = snapshot
+            .exemplars
+            .iter()
+            .enumerate()
+            .filter_map(|(bucket, exemplar)| Some((bucket, exemplar.as_ref()?.labels.first()?.1.as_str())))
+            .collect();
+        assert_eq!(traces, [(1, "b"), (BOUNDS_S.len(), "c")]);
+        assert_eq!(snapshot.exemplars.len(), snapshot.seconds.counts.len());
     }
 }
