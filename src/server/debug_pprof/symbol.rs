@@ -74,7 +74,7 @@ pub async fn symbol(
 #[utoipa::path(
     post, path = "/debug/pprof/symbol", tag = "debug",
     params(("pid" = Option<u32>, Query, description = "Whose addresses", minimum = 1)),
-    request_body(content = String, content_type = "text/plain", description = "`0xADDR+0xADDR`"),
+    request_body(content = Option<String>, content_type = "text/plain", description = "`0xADDR+0xADDR`"),
     responses(
         (status = 200, description = "A line for each address, `0xADDR NAME`", body = String, content_type = "text/plain"),
         (status = 400, description = "The pid is none", content((String = "text/plain"), (ErrorBody = "application/json"))),
@@ -115,7 +115,7 @@ pub async fn own_symbol(
 /// The same for addresses in the body
 #[utoipa::path(
     post, path = "/debug/pprof/self/symbol", tag = "debug",
-    request_body(content = String, content_type = "text/plain", description = "`0xADDR+0xADDR`"),
+    request_body(content = Option<String>, content_type = "text/plain", description = "`0xADDR+0xADDR`"),
     responses(
         (status = 200, description = "A line for each address, `0xADDR NAME`", body = String, content_type = "text/plain"),
         (status = 400, description = "It is of another process", content((String = "text/plain"), (ErrorBody = "application/json"))),
