@@ -153,11 +153,12 @@ pub fn range(parameters: &Parameters, now_unix_ns: u64) -> Result<TimeRange, Api
     let from = moment("from")?;
     let to_unix_ns = moment("to")?.unwrap_or(now_unix_ns);
     let from_unix_ns = from.unwrap_or(to_unix_ns.saturating_sub(DEFAULT_RANGE_NS));
-    if from_unix_ns >= to_unix_ns {
+    if from_unix_ns > to_unix_ns {
         let (from, to) = (moment::rfc3339(from_unix_ns), moment::rfc3339(to_unix_ns));
-        return Err(ApiError::invalid("from", format!("from: {from} is not before the end, {to}")));
+        return Err(ApiError::invalid("from", format!("from: {from} is after the end, {to}")));
     }
-    Ok(TimeRange { from_unix_ns, to_unix_ns })
+    // A moment asks for the window that it lies in.
+    Ok(TimeRange { from_unix_ns, to_unix_ns: to_unix_ns.max(from_unix_ns.saturating_add(1)) })
 }
 
 #[cfg(test)]
@@ -197,6 +198,8 @@ mod tests {
         assert_eq!(selector, expected);
         assert_eq!(range.to_unix_ns - range.from_unix_ns, 1_800_000_000_000);
         assert_eq!(selected("service=").unwrap().0.service, some(""));
+        let (_, moment) = selected("from=5&to=5").unwrap();
+        assert_eq!(moment, TimeRange { from_unix_ns: 5_000_000_000, to_unix_ns: 5_000_000_001 });
     }
 
     #[test]
@@ -237,7 +240,6 @@ mod tests {
             ("from=soon", "from"),
             ("to=", "to"),
             ("from=-1m&to=-2m", "from"),
-            ("from=now", "from"),
             ("pidd=1", "pidd"),
         ] {
             let error = selected(query).unwrap_err();
