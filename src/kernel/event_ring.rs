@@ -59,12 +59,14 @@ impl EventRing {
         self.map.as_fd()
     }
 
-    /// Bytes that wait to be read, headers included.
-    pub(super) fn waiting_bytes(&self) -> u64 {
-        let (Some(consumed), Some(produced)) = (self.consumer.atomic(0), self.producer.atomic(0)) else {
-            return 0;
-        };
-        produced.load(Ordering::Acquire).saturating_sub(consumed.load(Ordering::Acquire))
+    /// Up to where records are written or being written, bytes since the beginning.
+    pub(super) fn written_position(&self) -> u64 {
+        self.producer.atomic(0).map_or(0, |produced| produced.load(Ordering::Acquire))
+    }
+
+    /// Up to where they were read.
+    pub(super) fn read_position(&self) -> u64 {
+        self.consumer.atomic(0).map_or(0, |consumed| consumed.load(Ordering::Acquire))
     }
 
     /// Hands every finished record to `on_record` and frees its place. Returns how many there were.

@@ -236,6 +236,18 @@ impl Sampler {
         self.ring.poll_fd()
     }
 
+    /// Up to where samples are written or being written into the ring buffer, bytes since the beginning.
+    #[must_use]
+    pub fn written_position(&self) -> u64 {
+        self.ring.written_position()
+    }
+
+    /// Up to where they were read.
+    #[must_use]
+    pub fn read_position(&self) -> u64 {
+        self.ring.read_position()
+    }
+
     /// Hands every sample that waits to `on_sample`. Returns how many there were.
     ///
     /// # Errors
@@ -325,7 +337,7 @@ impl Sampler {
         let is_shared = |map: &Map<'_>| self.sample.maps().any(|shared| shared.name() == map.name());
         let lifecycle = self.lifecycle.maps().filter(|map| is_created(map) && !is_shared(map));
         let maps = self.sample.maps().filter(is_created).chain(lifecycle);
-        let waiting_bytes = self.ring.waiting_bytes();
+        let waiting_bytes = self.ring.written_position().saturating_sub(self.ring.read_position());
         EbpfState {
             programs: programs.collect(),
             maps: maps.map(|map| introspection::map(&map, waiting_bytes)).collect(),

@@ -38,6 +38,24 @@ pub fn heap() -> Heap {
     Heap { allocated_bytes, system_bytes: allocated_bytes }
 }
 
+/// Memory that is allocated and free again is kept by the allocator up to here.
+#[cfg(target_env = "gnu")]
+const KEPT_FREE_BYTES: u64 = 32 << 20;
+
+/// Gives free memory back to the system, if there is much of it: after the answer to a great query, glibc keeps
+/// what it took, and a server that is left running would for ever take what its greatest moment took. Some
+/// milliseconds if there is something to give back.
+pub fn give_back() {
+    #[cfg(target_env = "gnu")]
+    {
+        let Heap { allocated_bytes, system_bytes } = heap();
+        if system_bytes.saturating_sub(allocated_bytes) > KEPT_FREE_BYTES {
+            // SAFETY: it takes a number, and may be called at any time from any thread.
+            unsafe { libc::malloc_trim(0) };
+        }
+    }
+}
+
 /// Bytes that were ever allocated by Rust code of this process; 0 where [`CountingAllocator`] is not in use.
 #[must_use]
 pub fn ever_allocated_bytes() -> u64 {

@@ -14,6 +14,7 @@ mod worker;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -36,11 +37,26 @@ pub struct PendingWindow {
     cut_by: Vec<Sender<()>>,
 }
 
+/// What came of naming a window.
+#[derive(Debug)]
+pub enum Named {
+    /// There was nothing to name: the window at hand was not to be cut, or there is none.
+    Nothing,
+    /// The window.
+    Profile(Box<Profile>),
+    /// Its names could not be had, and it is gone: a mistake of ours.
+    Failed,
+}
+
 impl PendingWindow {
-    /// Waits for the names. `None` if there was nothing to name, or if the naming thread is gone.
+    /// Waits for the names.
     #[must_use]
-    pub fn profile(&self) -> Option<Profile> {
-        self.named.as_ref()?.recv().ok().map(|(_, profile)| profile)
+    pub fn profile(&self) -> Named {
+        match self.named.as_ref().map(Receiver::recv) {
+            None => Named::Nothing,
+            Some(Ok((_, profile))) => Named::Profile(Box::new(profile)),
+            Some(Err(_)) => Named::Failed,
+        }
     }
 
     /// How many samples it has.
@@ -49,7 +65,8 @@ impl PendingWindow {
         self.samples
     }
 
-    /// Tells those who cut this window that it is kept, and everything before it.
+    /// Tells those who cut this window that it is kept, and everything before it. Those of a window that is
+    /// dropped instead learn that it is not.
     pub fn is_kept(self) {
         for waiting in self.cut_by {
             // Whoever gave up waiting does not want to know.
@@ -100,6 +117,9 @@ pub enum CutError {
     /// The thread is gone.
     #[error("the profiler has ended")]
     Ended,
+    /// What was sampled up to now could not be kept; the log says why.
+    #[error("the open window could not be kept; the log says why")]
+    NotKept,
     /// It has not been kept in time.
     #[error("the open window has not been kept in time")]
     TimedOut,
@@ -128,14 +148,16 @@ impl ContinuousProfiler {
         let (commands, received) = unbounded();
         let (opened, answer) = bounded(1);
         let status = Arc::new(Mutex::new(ProfilerStatus::default()));
-        let shared = Arc::clone(&status);
+        let (shared, of_worker) = (Arc::clone(&status), Arc::clone(&status));
         let run = move || {
-            let mut worker = Worker::new(frequency_hz, windows, shared, woken);
+            let mut worker = Worker::new(frequency_hz, windows, of_worker, woken);
             let began = worker.begin();
             let goes_on = began.is_ok();
             let _ = opened.send(began);
-            if goes_on {
-                worker.run(&received);
+            let run = AssertUnwindSafe(|| worker.run(&received));
+            if goes_on && std::panic::catch_unwind(run).is_err() {
+                let said = "its thread has failed, which is a mistake of spanflame; restart it".to_owned();
+                shared.lock().unwrap_or_else(PoisonError::into_inner).state = ProfilerState::Failed(said);
             }
         };
         let thread = std::thread::Builder::new()
@@ -164,7 +186,7 @@ impl ContinuousProfiler {
         self.send(Command::Cut { if_older_than, done });
         kept.recv_timeout(limit).map_err(|error| match error {
             crossbeam_channel::RecvTimeoutError::Timeout => CutError::TimedOut,
-            crossbeam_channel::RecvTimeoutError::Disconnected => CutError::Ended,
+            crossbeam_channel::RecvTimeoutError::Disconnected => CutError::NotKept,
         })
     }
 

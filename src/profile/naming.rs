@@ -4,6 +4,7 @@
 //! as well: perf maps have tens of megabytes.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,10 @@ use crate::model::Profile;
 const GENERATED_CODE_INTERVAL: Duration = Duration::from_secs(1);
 /// What may wait for the thread. A window that finds no room is the caller's loss to count.
 const QUEUE: usize = 64;
+/// Names of generated code may take no more of it: they are asked for again, windows are not.
+const QUEUE_OF_GENERATED_CODE: usize = QUEUE / 2;
+/// Processes of which it is known when they were read last; those of long ago are forgotten beyond this.
+const MANY_PROCESSES: usize = 4096;
 
 enum Request {
     GeneratedCode(u32),
@@ -51,8 +56,13 @@ impl Namer {
             return;
         }
         // Where there is no room now, the process's next sample asks again.
-        let asked = self.requests.as_ref().is_some_and(|to| to.try_send(Request::GeneratedCode(pid)).is_ok());
+        let asked = self.requests.as_ref().is_some_and(|to| {
+            to.len() < QUEUE_OF_GENERATED_CODE && to.try_send(Request::GeneratedCode(pid)).is_ok()
+        });
         if asked {
+            if self.generated_code_read.len() > MANY_PROCESSES {
+                self.generated_code_read.retain(|_, &mut last| now - last < GENERATED_CODE_INTERVAL);
+            }
             self.generated_code_read.insert(pid, now);
         }
     }
@@ -84,10 +94,10 @@ impl Namer {
 
 impl Drop for Namer {
     fn drop(&mut self) {
+        // It answers what it was asked for and ends. Nobody waits for it here: sampling at another rate is
+        // not to begin only when all names of the past are found.
         self.requests = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        drop(self.thread.take());
     }
 }
 
@@ -95,12 +105,28 @@ fn work(requests: &Receiver<Request>) {
     let mut symbolizer = Symbolizer::new();
     for request in requests {
         match request {
-            Request::GeneratedCode(pid) => symbolizer.remember_process(pid),
+            Request::GeneratedCode(pid) => {
+                survive(&mut symbolizer, |symbolizer| symbolizer.remember_process(pid));
+            }
             Request::Window(window, taken, answer) => {
-                let profile = resolve::profile(&window, &mut symbolizer, taken);
-                // Whoever gave up waiting does not want it any more.
-                let _ = answer.send((window, profile));
+                let named =
+                    survive(&mut symbolizer, |symbolizer| resolve::profile(&window, symbolizer, taken));
+                if let Some(profile) = named {
+                    // Whoever gave up waiting does not want it any more.
+                    let _ = answer.send((window, profile));
+                }
             }
         }
     }
+}
+
+/// Files of processes are read here, and those may hold anything. Should one of them bring a mistake of ours to
+/// light, one window is lost, whoever waits for it learns that, and naming goes on with an empty cache.
+fn survive<T>(symbolizer: &mut Symbolizer, work: impl FnOnce(&mut Symbolizer) -> T) -> Option<T> {
+    let done = catch_unwind(AssertUnwindSafe(|| work(&mut *symbolizer)));
+    if done.is_err() {
+        tracing::error!("names could not be found, which is a mistake of spanflame; please report it");
+        *symbolizer = Symbolizer::new();
+    }
+    done.ok()
 }

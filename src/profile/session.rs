@@ -353,6 +353,18 @@ impl Session {
         Ok(self.sampler.counters()?)
     }
 
+    /// Up to where samples are written: see [`Sampler::written_position`].
+    #[must_use]
+    pub fn written_position(&self) -> u64 {
+        self.sampler.written_position()
+    }
+
+    /// Up to where they were read.
+    #[must_use]
+    pub fn read_position(&self) -> u64 {
+        self.sampler.read_position()
+    }
+
     /// The programs and maps as the kernel has them: see [`Sampler::ebpf`].
     #[must_use]
     pub fn ebpf(&self) -> EbpfState {

@@ -22,6 +22,8 @@ use tokio::sync::{Semaphore, watch};
 const MAX_CONNECTIONS: u32 = 2048;
 /// How long the head of a request may take, and how long a connection may wait for one.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
+/// How often is looked whether the rest of a preface has come.
+const PREFACE_PAUSE: Duration = Duration::from_millis(20);
 /// How long sent data may wait to be acknowledged, or to be taken.
 const STALLED_LIMIT: Duration = Duration::from_secs(60);
 /// What the head of a request may have: bytes, and headers. What is more is answered with 431.
@@ -135,7 +137,8 @@ fn set_options(stream: &TcpStream) {
 /// there, is left.
 async fn serve_http2(stream: TcpStream, router: Router, end: watch::Receiver<bool>) {
     set_options(&stream);
-    if tokio::time::timeout(HEAD_LIMIT, stream.peek(&mut [0])).await.is_err() {
+    // hyper waits for ever for the rest of one that has begun.
+    if !matches!(tokio::time::timeout(HEAD_LIMIT, has_preface(&stream)).await, Ok(true)) {
         return;
     }
     let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -147,6 +150,19 @@ async fn serve_http2(stream: TcpStream, router: Router, end: watch::Receiver<boo
         .max_header_list_size(MAX_HEAD_BYTES as u32);
     let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     until_its_end(connection, end).await;
+}
+
+/// Waits for the 24 bytes that a connection of HTTP/2 begins with (RFC 9113, section 3.4); false if it has ended.
+async fn has_preface(stream: &TcpStream) -> bool {
+    let mut seen = [0; 24];
+    loop {
+        match stream.peek(&mut seen).await {
+            Ok(0) | Err(_) => return false,
+            Ok(bytes) if bytes == seen.len() => return true,
+            // What is there already makes the next look answer at once.
+            Ok(_) => tokio::time::sleep(PREFACE_PAUSE).await,
+        }
+    }
 }
 
 async fn serve_http1(stream: TcpStream, router: Router, end: watch::Receiver<bool>) {

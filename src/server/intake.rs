@@ -206,7 +206,7 @@ pub struct Intake {
     budget_kib: Arc<Semaphore>,
     taking_apart: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
-    status: Mutex<IntakeStatus>,
+    status: Arc<Mutex<IntakeStatus>>,
 }
 
 impl Intake {
@@ -218,35 +218,21 @@ impl Intake {
             budget_kib: Arc::new(Semaphore::new(BUDGET_KIB)),
             taking_apart: Arc::new(Semaphore::new(1)),
             waiting: Arc::new(Semaphore::new(MAX_WAITING)),
-            status: Mutex::default(),
+            status: Arc::default(),
         }
     }
 
     /// What became of everything so far.
     #[must_use]
     pub fn status(&self) -> IntakeStatus {
-        self.with_status(|status| status.clone())
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn with_status<T>(&self, ask: impl FnOnce(&mut IntakeStatus) -> T) -> T {
-        ask(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Counts what became of a request.
-    fn counted(&self, result: Result<Taken, Refused>) -> Result<Taken, Refused> {
-        self.with_status(|status| {
-            status.requests += 1;
-            match &result {
-                Ok(taken) => {
-                    status.profiles += taken.profiles;
-                    status.samples += taken.samples;
-                    for rejected in &taken.rejected {
-                        *status.rejected.entry(rejected.reason).or_default() += rejected.profiles;
-                    }
-                }
-                Err(refused) => *status.refused.entry(refused.kind.name()).or_default() += 1,
-            }
-        });
+    /// Counts a request that is refused before it is taken apart.
+    fn counted<T>(&self, result: Result<T, Refused>) -> Result<T, Refused> {
+        if let Err(refused) = &result {
+            count_refused(&self.status, refused);
+        }
         result
     }
 
@@ -261,26 +247,24 @@ impl Intake {
         encoding: Encoding,
         message_of: impl FnOnce(&Bytes) -> Result<Bytes, String>,
     ) -> Result<Taken, Refused> {
-        let result = async {
-            let held = self.receive(body).await?;
-            let message = message_of(held.bytes()).map_err(|error| Refused::malformed(&error))?;
-            self.taken_apart(held.map(|_| message), move |bytes, store| {
-                let plain = ingest::decompressed(bytes, MAX_BODY_BYTES)?;
-                let message = match encoding {
-                    Encoding::Protobuf => plain,
-                    Encoding::Json => {
-                        let schema = &crate::export::otlp_schema::PROFILES_REQUEST;
-                        let converted = ingest::otlp_json::to_protobuf(&plain, schema);
-                        converted.map_err(|error| Refused::malformed(&error))?.into()
-                    }
-                };
-                let received = ingest::read_request(&message, &LIMITS, now_unix_ns())?;
-                drop(message);
-                keep(store, received.windows, received.rejected)
-            })
-            .await
-        };
-        self.counted(result.await)
+        let held = self.counted(self.receive(body).await)?;
+        let message = message_of(held.bytes()).map_err(|error| Refused::malformed(&error));
+        let message = self.counted(message)?;
+        self.taken_apart(held.map(|_| message), move |bytes, store| {
+            let plain = ingest::decompressed(bytes, MAX_BODY_BYTES)?;
+            let message = match encoding {
+                Encoding::Protobuf => plain,
+                Encoding::Json => {
+                    let schema = &crate::export::otlp_schema::PROFILES_REQUEST;
+                    let converted = ingest::otlp_json::to_protobuf(&plain, schema);
+                    converted.map_err(|error| Refused::malformed(&error))?.into()
+                }
+            };
+            let received = ingest::read_request(&message, &LIMITS, now_unix_ns())?;
+            drop(message);
+            keep(store, received.windows, received.rejected)
+        })
+        .await
     }
 
     /// Takes a pprof profile, compressed or not.
@@ -288,20 +272,17 @@ impl Intake {
     /// # Errors
     /// [`Refused`]; nothing of it is in the store.
     pub async fn take_pprof(&self, body: Body, facts: UploadFacts) -> Result<Taken, Refused> {
-        let result = async {
-            let held = self.receive(body).await?;
-            if held.bytes().is_empty() {
-                return Err(Refused::new(RefusedKind::Malformed, "the body is empty"));
-            }
-            self.taken_apart(held, move |bytes, store| {
-                let options = ingest::Options { limits: LIMITS, ..ingest::Options::default() };
-                let mut profile = ingest::read(bytes, Format::Pprof, &options)?;
-                apply_facts(&mut profile, &facts)?;
-                keep(store, vec![(profile, 1)], Vec::new())
-            })
-            .await
-        };
-        self.counted(result.await)
+        let held = self.counted(self.receive(body).await)?;
+        if held.bytes().is_empty() {
+            return self.counted(Err(Refused::new(RefusedKind::Malformed, "the body is empty")));
+        }
+        self.taken_apart(held, move |bytes, store| {
+            let options = ingest::Options { limits: LIMITS, ..ingest::Options::default() };
+            let mut profile = ingest::read(bytes, Format::Pprof, &options)?;
+            apply_facts(&mut profile, &facts)?;
+            keep(store, vec![(profile, 1)], Vec::new())
+        })
+        .await
     }
 
     /// The whole body, if it is small enough, comes in time and there is room for it.
@@ -350,16 +331,19 @@ impl Intake {
             .map_err(|_| Refused::new(RefusedKind::Busy, "there is no memory for more at the moment"))
     }
 
-    /// Does the work on a thread where it may take its time, one at a time.
+    /// Does the work on a thread where it may take its time, one at a time, and counts what became of it. Of a
+    /// client that is gone before its turn comes nothing is kept, since the wait ends with it.
     async fn taken_apart(
         &self,
         held: HeldBody,
         work: impl FnOnce(&[u8], &dyn WindowStore) -> Result<Taken, Refused> + Send + 'static,
     ) -> Result<Taken, Refused> {
         let busy = || Refused::new(RefusedKind::Busy, "too much is being taken in at the moment");
-        let _waiting = Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| busy())?;
-        let turn = Arc::clone(&self.taking_apart).acquire_owned().await.map_err(|_| busy())?;
-        let store = Arc::clone(&self.store);
+        let waiting = Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| busy());
+        let _waiting = self.counted(waiting)?;
+        let turn = Arc::clone(&self.taking_apart).acquire_owned().await.map_err(|_| busy());
+        let turn = self.counted(turn)?;
+        let (store, status) = (Arc::clone(&self.store), Arc::clone(&self.status));
         let span = tracing::info_span!("take in", bytes = held.bytes().len());
         let done = tokio::task::spawn_blocking(move || {
             let _entered = span.entered();
@@ -367,16 +351,36 @@ impl Intake {
             let (_turn, HeldBody { bytes, paid }) = (turn, held);
             let result = work(&bytes, store.as_ref());
             drop(paid);
+            // Here, where it is done, since the client may be gone and nobody waits for the answer.
+            count(&status, &result);
             result
         });
         done.await.unwrap_or_else(|error| {
             tracing::error!("a request could not be taken apart: {error}");
-            Err(Refused::new(
-                RefusedKind::Malformed,
-                "spanflame has failed on this request; please report it",
-            ))
+            let message = "spanflame has failed on this request; please report it";
+            self.counted(Err(Refused::new(RefusedKind::Malformed, message)))
         })
     }
+}
+
+fn count(status: &Mutex<IntakeStatus>, result: &Result<Taken, Refused>) {
+    let taken = match result {
+        Ok(taken) => taken,
+        Err(refused) => return count_refused(status, refused),
+    };
+    let mut status = status.lock().unwrap_or_else(PoisonError::into_inner);
+    status.requests += 1;
+    status.profiles += taken.profiles;
+    status.samples += taken.samples;
+    for rejected in &taken.rejected {
+        *status.rejected.entry(rejected.reason).or_default() += rejected.profiles;
+    }
+}
+
+fn count_refused(status: &Mutex<IntakeStatus>, refused: &Refused) {
+    let mut status = status.lock().unwrap_or_else(PoisonError::into_inner);
+    status.requests += 1;
+    *status.refused.entry(refused.kind.name()).or_default() += 1;
 }
 
 fn now_unix_ns() -> u64 {

@@ -3,6 +3,7 @@
 //! A window goes into the store first and to the exporter then; a window that the store cannot keep (a full
 //! disk) is counted, and the next one is tried as if nothing had been.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -11,7 +12,9 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, bounded};
 
 use crate::kernel::EbpfState;
+use crate::metrics::memory;
 use crate::model::Profile;
+use crate::profile::continuous::Named;
 use crate::profile::{ContinuousProfiler, CutError, PendingWindow, ProfilerStatus, SessionError};
 use crate::store::WindowStore;
 
@@ -31,7 +34,7 @@ pub struct Recorder {
     /// Taken out by whoever asks: a cut takes its time, and others want to know the status meanwhile.
     profiler: Mutex<Option<Arc<ContinuousProfiler>>>,
     counts: Arc<Counts>,
-    writer: Option<JoinHandle<()>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +43,18 @@ struct Counts {
     kept_samples: AtomicU64,
     lost_windows: AtomicU64,
     lost_samples: AtomicU64,
+}
+
+impl Counts {
+    fn kept(&self, samples: u64) {
+        self.kept_windows.fetch_add(1, Ordering::Relaxed);
+        self.kept_samples.fetch_add(samples, Ordering::Relaxed);
+    }
+
+    fn lost(&self, samples: u64) {
+        self.lost_windows.fetch_add(1, Ordering::Relaxed);
+        self.lost_samples.fetch_add(samples, Ordering::Relaxed);
+    }
 }
 
 /// What became of the windows, and what the profiler does.
@@ -76,7 +91,7 @@ impl Recorder {
             .map_err(|source| SessionError::System { what: "start the thread that keeps windows", source })?;
         // If this fails, the channel closes and the writer ends.
         let profiler = ContinuousProfiler::start(frequency_hz, windows)?;
-        Ok(Self { profiler: Mutex::new(Some(Arc::new(profiler))), counts, writer: Some(writer) })
+        Ok(Self { profiler: Mutex::new(Some(Arc::new(profiler))), counts, writer: Mutex::new(Some(writer)) })
     }
 
     /// Makes sure that what was sampled up to now is in the store. For a query of the present; a window
@@ -126,9 +141,13 @@ impl Recorder {
         }
     }
 
-    /// Ends profiling and waits until the last window is kept. Blocks.
+    /// Ends profiling and waits until the last window is kept and handed on. Blocks.
     pub fn stop(&self) {
         drop(self.profiler.lock().unwrap_or_else(PoisonError::into_inner).take());
+        // It ends when the profiler's end of the channel is gone.
+        if let Some(writer) = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = writer.join();
+        }
     }
 
     fn profiler(&self) -> Option<Arc<ContinuousProfiler>> {
@@ -139,27 +158,46 @@ impl Recorder {
 impl Drop for Recorder {
     fn drop(&mut self) {
         self.stop();
-        if let Some(writer) = self.writer.take() {
-            let _ = writer.join();
-        }
     }
 }
 
 fn keep(windows: &Receiver<PendingWindow>, store: &dyn WindowStore, on_window: &OnWindow, counts: &Counts) {
     for window in windows {
-        if let Some(profile) = window.profile() {
-            let span = tracing::info_span!("store window", samples = window.samples());
-            let (windows, samples) = match span.in_scope(|| store.write_window(&profile)) {
-                Ok(()) => (&counts.kept_windows, &counts.kept_samples),
-                Err(error) => {
-                    tracing::error!("a window of {} samples is lost: {error}", window.samples());
-                    (&counts.lost_windows, &counts.lost_samples)
+        let samples = window.samples();
+        let is_kept = match window.profile() {
+            Named::Nothing => true,
+            Named::Failed => {
+                tracing::error!("a window of {samples} samples is lost: it could not be named");
+                counts.lost(samples);
+                false
+            }
+            Named::Profile(profile) => {
+                let span = tracing::info_span!("store window", samples);
+                // A mistake of ours in one window must not be the end of all others.
+                let write = || span.in_scope(|| store.write_window(&profile));
+                let is_kept = match std::panic::catch_unwind(AssertUnwindSafe(write)) {
+                    Ok(Ok(())) => true,
+                    Ok(Err(error)) => {
+                        tracing::error!("a window of {samples} samples is lost: {error}");
+                        false
+                    }
+                    Err(_) => {
+                        tracing::error!("a window of {samples} samples is lost; please report it");
+                        false
+                    }
+                };
+                if is_kept {
+                    counts.kept(samples)
+                } else {
+                    counts.lost(samples)
                 }
-            };
-            windows.fetch_add(1, Ordering::Relaxed);
-            samples.fetch_add(window.samples(), Ordering::Relaxed);
-            on_window(Arc::new(profile));
+                on_window(Arc::new(*profile));
+                is_kept
+            }
+        };
+        if is_kept {
+            window.is_kept();
         }
-        window.is_kept();
+        memory::give_back();
     }
 }

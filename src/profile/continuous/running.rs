@@ -10,11 +10,16 @@ use crate::profile::{Collector, Namer, RawWindow, Session, SessionError, Session
 
 /// A window that would be shorter than this runs into the next one.
 const SHORTEST_ALIGNED_WINDOW: Duration = Duration::from_secs(1);
+/// A sample is written within microseconds; a CPU of a virtual machine may stand still for longer.
+const WRITING_LIMIT: Duration = Duration::from_millis(20);
+
 /// See the module.
 pub(super) struct Running {
     pub(super) session: Session,
     pub(super) collector: Collector,
     frequency_hz: u32,
+    /// Those that were online when the session began.
+    pub(super) cpus: Vec<u32>,
     pub(super) ring_buffer_bytes: u32,
     pub(super) window_began: Instant,
     window_began_unix_ns: u64,
@@ -29,7 +34,8 @@ impl Running {
         // First: its thread is not to inherit the priority that the session gives to this one.
         let namer = Namer::start()
             .map_err(|source| SessionError::System { what: "start the thread that names stacks", source })?;
-        let ring_buffer_bytes = resources::ring_buffer_bytes(frequency_hz, online_cpus()?.len());
+        let cpus = online_cpus()?;
+        let ring_buffer_bytes = resources::ring_buffer_bytes(frequency_hz, cpus.len());
         let mut session = Session::open(&SessionOptions {
             frequency_hz,
             interest: Interest::All,
@@ -43,6 +49,7 @@ impl Running {
             session,
             collector: Collector::new(namer),
             frequency_hz,
+            cpus,
             ring_buffer_bytes,
             window_began: now,
             window_began_unix_ns: 0,
@@ -64,6 +71,19 @@ impl Running {
     pub(super) fn turn(&mut self, timeout: Duration, wake: &OwnedFd) -> Result<(), SessionError> {
         let collector = &mut self.collector;
         self.session.turn(timeout, &[wake.as_fd()], &mut |sample| collector.add(sample))
+    }
+
+    /// Takes all samples that were taken up to now, also those that stand behind one which is still being
+    /// written.
+    pub(super) fn take_what_was_sampled(&mut self, wake: &OwnedFd) -> Result<(), SessionError> {
+        let (written, give_up) = (self.session.written_position(), Instant::now() + WRITING_LIMIT);
+        loop {
+            self.turn(Duration::ZERO, wake)?;
+            if self.session.read_position() >= written || Instant::now() >= give_up {
+                return Ok(());
+            }
+            std::thread::yield_now();
+        }
     }
 
     pub(super) fn stop(&mut self) -> Result<(), SessionError> {

@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::running::Running;
 use super::{PendingWindow, ProfilerState, ProfilerStatus};
-use crate::kernel::{Counters, EbpfState};
+use crate::kernel::{Counters, EbpfState, online_cpus};
 use crate::profile::SessionError;
 
 /// How often the ring buffer is looked at when nothing wakes us.
@@ -132,8 +132,21 @@ impl Worker {
         }
         if now >= due {
             self.publish();
+            self.follow_cpus();
         }
         Ok(())
+    }
+
+    /// A CPU that came or went since the session began has no timer, or had one: another session is begun.
+    fn follow_cpus(&mut self) {
+        let Some(running) = &self.running else { return };
+        if online_cpus().is_ok_and(|cpus| cpus != running.cpus) {
+            tracing::info!("other CPUs are online now; sampling begins anew on all of them");
+            self.end_session(Vec::new());
+            if let Err(error) = self.begin() {
+                self.fail(&error);
+            }
+        }
     }
 
     fn clear_wake(&self) {
@@ -161,7 +174,7 @@ impl Worker {
             return self.hand_on(PendingWindow { named: None, samples: 0, cut_by: vec![done] });
         }
         // What was sampled before the request is in the ring buffer at most.
-        match running.turn(Duration::ZERO, &self.wake) {
+        match running.take_what_was_sampled(&self.wake) {
             Ok(()) => self.end_window(vec![done]),
             Err(error) => self.fail(&error),
         }
@@ -203,8 +216,9 @@ impl Worker {
     }
 
     fn hand_on(&mut self, window: PendingWindow) {
+        let is_window = window.named.is_some();
         match self.windows.try_send(window) {
-            Ok(()) => self.with_status(|status| status.windows += 1),
+            Ok(()) => self.with_status(|status| status.windows += u64::from(is_window)),
             Err(TrySendError::Full(window) | TrySendError::Disconnected(window)) => {
                 self.drop_samples(reason::WINDOW_QUEUE_FULL, window.samples());
             }

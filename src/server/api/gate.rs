@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
+use crate::metrics::memory;
 use crate::server::ApiError;
 
 /// Queries that may wait for each one that may run.
@@ -91,8 +92,10 @@ impl QueryGate {
     /// Calls `catch_up` unless it was called a moment ago. A page asks for several things at once; were the
     /// open window cut for each of them, windows would be many and small. Those that ask meanwhile wait. Blocks.
     pub fn catch_up(&self, catch_up: impl FnOnce()) {
+        let asked = Instant::now();
         let mut caught_up = self.caught_up.lock().unwrap_or_else(PoisonError::into_inner);
-        if caught_up.is_some_and(|at| at.elapsed() < CAUGHT_UP_FOR) {
+        // Also one that began while this one waited: with a slow disk they would else go one after the other.
+        if caught_up.is_some_and(|at| at + CAUGHT_UP_FOR > asked) {
             return;
         }
         let now = Instant::now();
@@ -122,6 +125,7 @@ impl QueryGate {
         let _on_drop = cancelled.on_drop();
         let worked = tokio::task::spawn_blocking(move || {
             let result = cancelled.check().and_then(|()| work(&cancelled));
+            memory::give_back();
             drop(place);
             result
         });
