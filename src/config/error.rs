@@ -132,9 +132,15 @@ impl Problems {
     }
 }
 
-/// Text of a user inside a message: short, on one line, in backquotes.
+/// Text of a user inside a message: short, on one line, in backquotes, without what may be a name and a password
+/// in a URL (`https://user:password@host`).
 pub(super) fn quoted(text: &str) -> String {
     const LONGEST: usize = 60;
+    let without_user = text.rsplit_once('@').map(|(before, after)| match before.split_once("://") {
+        Some((scheme, _)) => format!("{scheme}://[redacted]@{after}"),
+        None => format!("[redacted]@{after}"),
+    });
+    let text = without_user.as_deref().unwrap_or(text);
     let mut shown: String = text.chars().take(LONGEST).flat_map(char::escape_debug).collect();
     // In backquotes there is nothing to escape about quotes.
     shown = shown.replace("\\\"", "\"").replace("\\'", "'");
@@ -166,6 +172,14 @@ mod tests {
             key: "otlp.endpoint".to_owned(),
             message: "wrong".to_owned(),
         }
+    }
+
+    #[test]
+    fn credentials_in_urls_are_not_quoted() {
+        assert_eq!(quoted("https://user:hunter2@host:1"), "`https://[redacted]@host:1`");
+        assert_eq!(quoted("user:hunter2@host:1"), "`[redacted]@host:1`");
+        assert_eq!(quoted("https://a:b@c:d@host"), "`https://[redacted]@host`");
+        assert_eq!(quoted("host:1"), "`host:1`");
     }
 
     #[test]

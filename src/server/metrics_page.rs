@@ -119,7 +119,7 @@ fn collected(page: &mut Page, recorder: &RecorderStatus, exports: &ExporterStatu
     page.not_yet("logs_exported", "Logs exported");
     page.counter(
         "profiles_collected",
-        "Profiles collected: windows of ten seconds",
+        "Profiles collected: windows of ten seconds, or shorter where a query or a flush has cut them",
         recorder.profiler.windows,
     );
     page.counter("profiles_exported", "Profiles exported", exports.profiles.exported);

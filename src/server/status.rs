@@ -16,7 +16,7 @@ use super::exports::{ExportHealth, SignalStatus};
 use super::{ApiError, App, MODE, off_the_executor};
 use crate::kernel::EbpfState;
 use crate::model::rfc3339;
-use crate::profile::ProfilerStatus;
+use crate::profile::{ProfilerState, ProfilerStatus};
 
 /// The routes of this module.
 pub fn routes() -> OpenApiRouter<Arc<App>> {
@@ -72,7 +72,7 @@ struct Profiling {
     enabled: bool,
     /// Samples a second and CPU.
     sample_rate: u64,
-    /// Windows of ten seconds.
+    /// Windows of ten seconds, or shorter where a query or a flush has cut them.
     profiles_collected: u64,
 }
 
@@ -118,7 +118,7 @@ async fn status(State(app): State<Arc<App>>) -> Result<Json<Status>, ApiError> {
                 kernel: text(system.release()),
             },
             ebpf: EbpfSummary {
-                enabled: app.recorder.is_some(),
+                enabled: is_sampling(&app, &profiler),
                 programs_loaded: state.programs.len() as u64,
                 maps_created: state.maps.len() as u64,
                 ringbuf_size: profiler.ring_buffer_bytes,
@@ -206,7 +206,7 @@ async fn ebpf(State(app): State<Arc<App>>) -> Result<Json<Ebpf>, ApiError> {
             max_entries: map.max_entries,
         });
         Json(Ebpf {
-            enabled: app.recorder.is_some(),
+            enabled: is_sampling(&app, &profiler),
             programs: programs.collect(),
             maps: maps.collect(),
             ringbuf: RingBuffer {
@@ -225,10 +225,10 @@ struct Export {
     /// Null where nothing is exported.
     endpoint: Option<String>,
     /// `grpc`, `http/protobuf` or `http/json`.
-    protocol: &'static str,
+    protocol: Option<&'static str>,
     tls: bool,
     /// `gzip` or `none`.
-    compression: &'static str,
+    compression: Option<&'static str>,
     connected: bool,
     last_export: Option<String>,
     last_error: Option<String>,
@@ -260,6 +260,11 @@ impl From<&SignalStatus> for Queue {
     }
 }
 
+/// Whether programs are wanted in the kernel, as `/ready` says it: while sampling is paused there are none.
+fn is_sampling(app: &App, profiler: &ProfilerStatus) -> bool {
+    app.recorder.is_some() && profiler.state != ProfilerState::Paused
+}
+
 /// What leaves this host
 #[utoipa::path(get, path = "/status/export", tag = "status", responses((status = 200, body = Export)))]
 async fn export(State(app): State<Arc<App>>) -> Result<Json<Export>, ApiError> {
@@ -274,9 +279,9 @@ async fn export(State(app): State<Arc<App>>) -> Result<Json<Export>, ApiError> {
         };
         Json(Export {
             endpoint: otlp.endpoint.as_ref().map(ToString::to_string),
-            protocol: otlp.protocol.as_str(),
+            protocol: otlp.endpoint.as_ref().map(|_| otlp.protocol.as_str()),
             tls: otlp.endpoint.is_some() && otlp.uses_tls(),
-            compression: otlp.compression.as_str(),
+            compression: otlp.endpoint.as_ref().map(|_| otlp.compression.as_str()),
             connected,
             last_export: exports.last_export.map(rfc3339::to_second),
             last_error: exports.last_error.or(unreachable),

@@ -378,7 +378,14 @@ pub fn file_name(selector: &Selector, coverage: &Coverage, ending: &str) -> Stri
 /// Readers take the first mapping for the program. Of one process that is its executable: what
 /// `/proc/PID/exe` is while it lives, else the mapping that its name is the name of.
 pub fn main_first(profile: &mut Profile, selector: &Selector) {
-    let Some(pid) = selector.pid else { return };
+    let Some(pid) = selector.pid else {
+        // Readers take the first one for the program: of several there is none, but `[vdso]` surely is not it.
+        let file = profile.mappings.iter().position(|mapping| mapping.path.starts_with('/'));
+        if let Some(index) = file.and_then(|index| u32::try_from(index).ok()) {
+            profile.put_mapping_first(index);
+        }
+        return;
+    };
     let executable = std::fs::read_link(format!("/proc/{pid}/exe")).ok();
     let by_path = executable.and_then(|path| {
         let path = path.to_string_lossy().into_owned();

@@ -81,6 +81,9 @@ pub async fn services(
         .run(move |_| {
             catch_up(&asked, range);
             let kept = asked.store.services(range)?;
+            let mut kept = kept;
+            // What has no name, the kernel's threads mostly, comes last.
+            kept.sort_by_key(|service| service.name.is_empty());
             let services = kept.into_iter().map(|service| Service {
                 name: service.name,
                 samples: service.samples,

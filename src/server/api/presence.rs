@@ -6,6 +6,7 @@ use crate::server::{ApiError, App};
 use crate::store::{Selector, TimeRange};
 
 use super::moment::{now_unix_ns, rfc3339};
+use super::selector::is_type;
 
 /// The types that this host's own profiler keeps, under all their names.
 const OWN_TYPES: [&str; 4] = ["cpu", "cpu/nanoseconds", "samples", "samples/count"];
@@ -57,11 +58,18 @@ fn what_there_is(app: &App, selector: &Selector, range: TimeRange) -> Result<Str
         });
     }
     let names: Vec<&str> = types.iter().map(|kept| kept.value_type.kind.as_str()).collect();
-    Ok(format!(
-        "nothing of type {} is kept of this range; there is: {}",
-        selector.profile_type,
-        names.join(", ")
-    ))
+    let (asked, there) = (&selector.profile_type, names.join(", "));
+    // Types that were uploaded have names of their own; what is neither one of those nor one of ours is a mistake.
+    let is_known = is_type(asked)
+        || app.store.types(TimeRange::ALL)?.iter().any(|kept| {
+            let (kind, unit) = (&kept.value_type.kind, &kept.value_type.unit);
+            asked == kind || asked.split_once('/').is_some_and(|(one, other)| one == kind && other == unit)
+        });
+    if !is_known {
+        let message = format!("type: there is no type {asked:?}; there is: {there}");
+        return Err(ApiError::invalid("type", message));
+    }
+    Ok(format!("nothing of type {asked} is kept of this range; there is: {there}"))
 }
 
 fn is_everything(selector: &Selector) -> bool {

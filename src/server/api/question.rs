@@ -77,7 +77,7 @@ fn narrower(error: crate::store::StoreError) -> ApiError {
 }
 
 /// The profile of a time in which nothing was recorded.
-fn nothing(selector: &Selector, range: TimeRange) -> Profile {
+pub fn nothing(selector: &Selector, range: TimeRange) -> Profile {
     let (start_unix_ns, duration_ns) = (range.from_unix_ns, range.to_unix_ns - range.from_unix_ns);
     let (kind, unit) = match selector.profile_type.split_once('/') {
         Some((kind, unit)) => (kind, unit),

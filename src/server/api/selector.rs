@@ -32,6 +32,12 @@ const TYPES: [(&str, &str); 8] = [
     ("gpu", "gpu"),
 ];
 
+/// Whether this is the stored name of a type that is spanflame's own, with or without profiles of it.
+pub fn is_type(name: &str) -> bool {
+    let kind = name.split_once('/').map_or(name, |(kind, _)| kind);
+    kind == "samples" || TYPES.iter().any(|(_, stored)| *stored == kind)
+}
+
 /// How the selectors are described; [`selector`] and [`range`] read them.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]

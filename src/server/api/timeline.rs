@@ -11,7 +11,7 @@ use super::body::{Download, accepts_gzip};
 use super::moment::{parse_duration, rfc3339};
 use super::parameters::Parameters;
 use super::presence;
-use super::question::{Question, catch_up};
+use super::question::{Question, catch_up, nothing};
 use super::selector::{RANGE, RangeParameters, SELECTORS, SelectorParameters};
 use crate::server::error::ErrorBody;
 use crate::server::{ApiError, App};
@@ -93,7 +93,10 @@ pub async fn timeline(
             if !timeline.matched {
                 presence::check(&asked, &selector, range, timeline.coverage.windows)?;
             }
-            let value_type = timeline.value_type;
+            let value_type = timeline.value_type.or_else(|| {
+                let empty = nothing(&selector, range);
+                empty.value_types.get(empty.default_value).cloned()
+            });
             let starts = (0..).map(|step: u64| timeline.from_unix_ns.saturating_add(step * step_ns));
             let body = TimelineBody {
                 r#type: value_type.as_ref().map_or(selector.profile_type, |it| it.kind.clone()),

@@ -31,8 +31,9 @@ pub struct OwnParameters {
 #[into_params(parameter_in = Query)]
 #[allow(dead_code, reason = "the description of an interface")]
 pub struct OwnCaptureParameters {
-    /// How long, at most 300; 30 if it is missing or no positive number, as in Go.
-    seconds: Option<String>,
+    /// How long.
+    #[param(minimum = 1, maximum = 300, default = 30)]
+    seconds: Option<u32>,
     /// Samples a second of CPU time.
     #[param(minimum = 1, maximum = 999, default = 99)]
     frequency: Option<u32>,

@@ -22,7 +22,8 @@ use crate::server::api::{Download, accepts_gzip, complete_share, presence};
 use crate::server::{ApiError, App, ErrorBody};
 use crate::store::{Coverage, Detail, Selector, TimeRange};
 
-/// What Go takes for `seconds` when there is none, or none that makes sense.
+/// What Go takes for `seconds` when there is none. Go also does when it makes no sense; here that is malformed like
+/// any other parameter (INTERFACE.md), rather than thirty seconds in which somebody waits for a message.
 const DEFAULT_SECONDS: u64 = 30;
 /// The longest capture. What is longer is better taken from the store.
 const MOST_SECONDS: u64 = 300;
@@ -36,8 +37,9 @@ const RECENT_NS: u64 = 15 * 60 * 1_000_000_000;
 #[into_params(parameter_in = Query)]
 #[allow(dead_code, reason = "the description of an interface")]
 pub struct CaptureParameters {
-    /// How long to look on, at most 300; 30 if it is missing or no positive number, as in Go.
-    seconds: Option<String>,
+    /// How long to look on.
+    #[param(minimum = 1, maximum = 300, default = 30)]
+    seconds: Option<u32>,
     /// Samples a second and CPU.
     #[param(minimum = 1, maximum = 999, default = 99)]
     frequency: Option<u32>,
@@ -84,11 +86,9 @@ pub fn wants_text(parameters: &Parameters) -> bool {
     parameters.get("debug").and_then(|text| text.parse::<i64>().ok()).is_some_and(|level| level > 0)
 }
 
-/// How long to look on, after Go's rule.
+/// How long to look on.
 pub fn seconds(parameters: &Parameters) -> Result<Duration, ApiError> {
-    let asked = parameters.get("seconds").and_then(|text| text.parse::<i64>().ok());
-    let seconds = asked.and_then(|seconds| u64::try_from(seconds).ok()).filter(|&seconds| seconds > 0);
-    let seconds = seconds.unwrap_or(DEFAULT_SECONDS);
+    let seconds = parameters.number("seconds", 1, u64::MAX)?.unwrap_or(DEFAULT_SECONDS);
     if seconds > MOST_SECONDS {
         let message = format!(
             "seconds: {seconds} is too long; {MOST_SECONDS} is the most, and from= and to= reach further back"
@@ -244,21 +244,14 @@ mod tests {
     }
 
     #[test]
-    fn seconds_follow_the_rule_of_go() {
-        for (query, expected) in [
-            ("", 30),
-            ("seconds=", 30),
-            ("seconds=0", 30),
-            ("seconds=-5", 30),
-            ("seconds=1.5", 30),
-            ("seconds=x", 30),
-            ("seconds=99999999999999999999", 30),
-            ("seconds=1", 1),
-            ("seconds=300", 300),
-        ] {
+    fn seconds_are_thirty_unless_they_are_said_and_never_guessed() {
+        for (query, expected) in [("", 30), ("seconds=1", 1), ("seconds=300", 300)] {
             assert_eq!(seconds(&parsed(query)).unwrap().as_secs(), expected, "{query}");
         }
-        assert_eq!(seconds(&parsed("seconds=301")).unwrap_err().status(), 400);
+        for query in ["=", "=0", "=-5", "=1.5", "=x", "=99999999999999999999", "=301"] {
+            let query = format!("seconds{query}");
+            assert_eq!(seconds(&parsed(&query)).unwrap_err().status(), 400, "{query}");
+        }
     }
 
     #[test]

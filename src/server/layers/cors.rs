@@ -38,6 +38,11 @@ pub async fn cors(State(app): State<Arc<App>>, request: Request, next: Next) -> 
             header::RETRY_AFTER,
             header::CONTENT_DISPOSITION,
             HeaderName::from_static("x-go-pprof"),
+            HeaderName::from_static("x-spanflame-covered-from"),
+            HeaderName::from_static("x-spanflame-covered-to"),
+            HeaderName::from_static("x-spanflame-covered-seconds"),
+            HeaderName::from_static("x-spanflame-windows"),
+            HeaderName::from_static("x-spanflame-complete-share"),
         ])
         .max_age(REMEMBERED);
     match layer.layer(next).oneshot(request).await {
