@@ -187,7 +187,10 @@ fn this_process_is_profiled_too() {
 
     let output = go_pprof::fetch(&["-top", "-sample_index=inuse_space"], &format!("{url}/heap"));
     let table = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success() && table.contains("[heap]") && table.contains("spanflame"), "{table}");
+    assert!(
+        output.status.success() && table.contains("[anonymous]") && table.contains("spanflame"),
+        "{table}"
+    );
     let output = go_pprof::fetch(&["-raw"], &format!("{url}/threads"));
     let table = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(

@@ -283,7 +283,6 @@ fn who_slept_is_empty_who_never_was_is_unknown_and_what_is_malformed_is_named() 
             "trace_id=0123456789abcdef0123456789abcdef",
             "span_id=0123456789abcdef",
             "type=lock",
-            "type=nonsense",
             &format!("pid={pid}&service=another"),
         ] {
             let answer = server.get(&format!("{path}?{range}&{selector}")).expect(404);

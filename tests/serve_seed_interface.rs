@@ -100,8 +100,8 @@ fn endpoints() -> Vec<(&'static str, &'static str, u16, Value)> {
             "/status/export",
             200,
             json!({
-                "endpoint": "text|null", "protocol": "=grpc|=http/protobuf|=http/json", "tls": "boolean",
-                "compression": "=gzip|=none", "connected": "boolean", "last_export": "time|null",
+                "endpoint": "text|null", "protocol": "=grpc|=http/protobuf|=http/json|null", "tls": "boolean",
+                "compression": "=gzip|=none|null", "connected": "boolean", "last_export": "time|null",
                 "last_error": "text|null",
                 "queues": {"traces": queue, "metrics": queue, "logs": queue},
             }),
