@@ -21,22 +21,29 @@ pub struct Identity {
     pub service: String,
     /// Container id, 64 hex digits, or empty.
     pub container_id: String,
+    /// It was read while `execve` was still loading the program, whose arguments and environment are not there
+    /// before the end of that: it is to be read again.
+    pub is_early: bool,
 }
 
 impl Identity {
     /// Reads what `/proc` says of process `pid` now. What cannot be read stays empty.
     #[must_use]
     pub fn read(pid: u32) -> Self {
+        let executable = std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+        // Threads of the kernel have neither.
+        let command_line = executable.as_ref().map(|_| read_bounded(pid, "cmdline"));
         let program = || {
-            let executable = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
-            service_name::program_of_interpreter(&executable, &read_bounded(pid, "cmdline"))
+            let (executable, command_line) = (executable.as_ref()?, command_line.as_ref()?);
+            service_name::program_of_interpreter(executable, command_line)
         };
         let cgroup = read_bounded(pid, "cgroup");
         let service = service_of_environment(&read_bounded(pid, "environ"))
             .or_else(|| service_name::unit_of_cgroup(&cgroup))
             .or_else(program);
         let container_id = container_of_cgroup(&cgroup).unwrap_or_default();
-        Self { service: service.unwrap_or_default(), container_id }
+        let is_early = command_line.as_ref().is_some_and(Vec::is_empty);
+        Self { service: service.unwrap_or_default(), container_id, is_early }
     }
 }
 

@@ -80,6 +80,9 @@ const MANY_MAPPINGS: usize = 256;
 /// … are told the kernel side at most this often.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(20);
 
+/// How long `execve` may take to load a program on a machine that has much else to do.
+const LOADING_LIMIT_NS: u64 = 2_000_000_000;
+
 /// The table of processes.
 #[derive(Debug)]
 pub struct ProcessTable {
@@ -366,11 +369,17 @@ impl ProcessTable {
                 };
             }
         }
-        let (pid, exited) = (sample.pid, process.exited);
+        let (pid, exited, image_since_ns) = (sample.pid, process.exited, process.image_since_ns);
         if let Some(image) = self.images.get_mut(image) {
-            // Of what is over, /proc says nothing any more, or something else.
-            let read = || if is_current && !exited { Identity::read(pid) } else { Identity::default() };
-            image.identity.get_or_insert_with(read);
+            // What has no arguments after this time has none.
+            let is_new = sample.time_ns.saturating_sub(image_since_ns) < LOADING_LIMIT_NS;
+            let is_wanted = image.identity.as_ref().is_none_or(|known| known.is_early && is_new);
+            if is_wanted {
+                // Of what is over, /proc says nothing any more, or something else.
+                let is_there = is_current && !exited;
+                let read = if is_there { Identity::read(pid) } else { Identity::default() };
+                image.identity = Some(read);
+            }
         }
     }
 

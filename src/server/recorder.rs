@@ -187,9 +187,9 @@ fn keep(windows: &Receiver<PendingWindow>, store: &dyn WindowStore, on_window: &
                     }
                 };
                 if is_kept {
-                    counts.kept(samples)
+                    counts.kept(samples);
                 } else {
-                    counts.lost(samples)
+                    counts.lost(samples);
                 }
                 on_window(Arc::new(*profile));
                 is_kept
