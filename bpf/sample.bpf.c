@@ -246,7 +246,8 @@ int sample(struct bpf_perf_event_data *ctx)
 	sample->pid = tgid;
 	sample->tid = (__u32)pid_tgid;
 	sample->flags = 0;
-	sample->reserved = 0;
+	sample->ticks = 1;
+	sample->request = 0;
 	/* What may stand behind a name's NUL does not matter; a copy as a string takes several times as long. */
 	leader = task->group_leader;
 	bpf_probe_read_kernel(sample->thread_name, sizeof(sample->thread_name), task->comm);

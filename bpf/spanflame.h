@@ -246,9 +246,10 @@ struct sf_sample {
 	unsigned int tid;
 	unsigned short kernel_frames;
 	unsigned short user_frames;
-	unsigned char outcome; /* enum sf_outcome */
-	unsigned char flags;   /* enum sf_sample_flag */
-	unsigned short reserved;
+	unsigned char outcome;           /* enum sf_outcome */
+	unsigned char flags;             /* enum sf_sample_flag */
+	unsigned short ticks;            /* ticks of its CPU's timer that it stands for, at least 1 */
+	unsigned long long request;      /* key of the open request of its goroutine or thread, else 0 */
 	unsigned long long stopped_at;   /* process address at which an incomplete walk ended, else 0 */
 	char comm[SF_COMM_BYTES];        /* of the process (thread group leader) */
 	char thread_name[SF_COMM_BYTES]; /* of the thread */
@@ -277,6 +278,139 @@ struct sf_config {
 	unsigned int exclude_agent;    /* 1: ticks in the agent itself count as not selected */
 	unsigned int wake_at_bytes;    /* wake the reader when this much lies in the ring */
 	unsigned int wake_interval_ns; /* … or for news about a process, at most this often a CPU */
+};
+
+/* ---- sockets (written by socket.bpf.c, read by user space) ------------------------------------- */
+
+/*
+ * Which end of which connection: TCP sockets by their cookie, UNIX sockets by their inode number with
+ * the highest bit set. Ids are not used twice while the host is up (inode numbers: not soon).
+ *
+ * A request's key is minted by the kernel side, because a sample needs it at the first byte: the CPU's
+ * number in the upper 16 bits and a count in the lower 48, never 0. With it come the ids that its span
+ * will have. User space confirms them, replaces them or drops them; a sample carries the key alone.
+ *
+ * Who is at a request is kept in two places. `threads` (task storage) has what each thread does;
+ * `goroutines` (hash by tgid and goroutine id) what each goroutine does, for processes that
+ * `go_processes` describes. The sampler looks there and writes nothing.
+ */
+#define SF_CONNECTION_UNIX (1ULL << 63)
+#define SF_REQUEST_CPU_SHIFT 48
+
+#define SF_MAX_CONNECTIONS 65536 /* followed at a time; those beyond are counted */
+#define SF_MAX_GOROUTINES 65536  /* with an open request at a time; the oldest are forgotten */
+#define SF_HEAD_BYTES 2048       /* captured of each call with SF_CAPTURE_HEADS, less the tail */
+#define SF_TAIL_BYTES 64         /* the last bytes of a longer call */
+#define SF_WHOLE_BYTES 16384     /* captured of each call with SF_CAPTURE_WHOLE */
+
+/* Map `captures`, key = connection, written by user space: how much of it user space wants to see. */
+enum sf_capture {
+	SF_CAPTURE_HEADS = 0, /* no entry means the same */
+	SF_CAPTURE_WHOLE = 1,
+	SF_CAPTURE_NOTHING = 2, /* no event at all until it ends */
+};
+
+enum sf_direction {
+	SF_IN = 0,
+	SF_OUT = 1,
+};
+
+enum sf_role {
+	SF_ROLE_UNKNOWN = 0,
+	SF_ROLE_ACCEPTED = 1,
+	SF_ROLE_CONNECTED = 2,
+};
+
+/* An end of a connection. */
+struct sf_endpoint {
+	unsigned char
+		address[16];   /* IPv6, or IPv4 mapped into it; UNIX: the inode number in the first 8 bytes */
+	unsigned short port;   /* host byte order */
+	unsigned short family; /* AF_INET, AF_INET6, AF_UNIX */
+	unsigned int reserved;
+};
+
+enum sf_socket_event_type {
+	SF_SOCKET_OPENED = 1,
+	SF_SOCKET_DATA = 2,
+	SF_SOCKET_AMENDED = 3,
+	SF_SOCKET_SHUT_DOWN = 4,
+	SF_SOCKET_ENDED = 5,
+};
+
+/* Ring buffer `socket_events`: each event begins so. */
+struct sf_socket_event {
+	unsigned int type; /* enum sf_socket_event_type */
+	unsigned int cpu;
+	unsigned long long time_ns; /* CLOCK_MONOTONIC: reads when they return, writes when they begin */
+	unsigned long long connection;
+	unsigned int pid; /* tgid, initial pid namespace; 0: nobody's doing */
+	unsigned int tid;
+	unsigned long long goroutine; /* goroutine id, 0: none */
+};
+
+/* A connection's first event, before its first bytes or its failure. */
+struct sf_socket_opened {
+	struct sf_socket_event event;
+	struct sf_endpoint local;
+	struct sf_endpoint peer;
+	unsigned long long opened_by; /* request that was open where it was connected, else 0 */
+	unsigned long long opener_goroutine;
+	unsigned int opener_pid;
+	unsigned int opener_tid;
+	unsigned int role; /* enum sf_role */
+	unsigned int reserved;
+};
+
+enum sf_data_flag {
+	SF_DATA_DECRYPTED = 1,  /* from a TLS library; its positions count plain bytes */
+	SF_DATA_MINTED = 2,     /* `minted` is set: a request begins here */
+	SF_DATA_UNREADABLE = 4, /* the memory could not be read: nothing is captured */
+};
+
+/* What a call moved. Only head_bytes + tail_bytes of `bytes` are sent. */
+struct sf_socket_data {
+	struct sf_socket_event event;
+	unsigned long long position; /* of the first byte in its stream */
+	unsigned long long length;   /* bytes moved; for a write: to be moved, see SF_SOCKET_AMENDED */
+	unsigned long long within;   /* request that was open where this was done, else 0 */
+	unsigned long long minted;   /* key of the request that begins here, else 0 */
+	unsigned char trace_id[16];  /* of `minted` */
+	unsigned char span_id[8];    /* of `minted` */
+	unsigned int head_bytes;
+	unsigned int tail_bytes;
+	unsigned int direction; /* enum sf_direction */
+	unsigned int flags;     /* enum sf_data_flag */
+	unsigned char bytes[SF_WHOLE_BYTES];
+};
+
+/* The write at `position` moved only `length` bytes. */
+struct sf_socket_amended {
+	struct sf_socket_event event;
+	unsigned long long position;
+	unsigned long long length;
+	unsigned int flags; /* enum sf_data_flag: DECRYPTED */
+	unsigned int reserved;
+};
+
+struct sf_socket_shut_down {
+	struct sf_socket_event event;
+	unsigned int direction; /* enum sf_direction */
+	unsigned int reserved;
+};
+
+enum sf_ending {
+	SF_ENDING_CLOSED = 0,
+	SF_ENDING_RESET = 1,
+	SF_ENDING_TIMED_OUT = 2,
+	SF_ENDING_NOT_CONNECTED = 3,
+	SF_ENDING_FAILED = 4,
+};
+
+struct sf_socket_ended {
+	struct sf_socket_event event;
+	unsigned int ending; /* enum sf_ending */
+	int error;           /* errno of the socket, 0: none */
 };
 
 #endif /* SPANFLAME_H */

@@ -14,3 +14,4 @@ pub mod process;
 pub mod profile;
 pub mod server;
 pub mod store;
+pub mod trace;

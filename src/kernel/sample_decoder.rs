@@ -3,7 +3,7 @@
 use std::mem::offset_of;
 
 use super::abi::{sf_event_type, sf_sample, sf_sample_flag};
-use crate::model::{ImageId, ObjectId, Outcome, RawFrame, RawSample};
+use crate::model::{ImageId, ObjectId, Outcome, RawFrame, RawSample, RequestKey};
 
 const OBJECT_SHIFT: u32 = 48;
 const ADDRESS_MASK: u64 = (1 << OBJECT_SHIFT) - 1;
@@ -55,9 +55,10 @@ pub(super) fn decode(record: &[u8], weight_ns: u64) -> Option<RawSample> {
     let [outcome] = bytes_at::<1>(record, offset_of!(sf_sample, outcome))?;
     Some(RawSample {
         time_ns: u64_at(record, offset_of!(sf_sample, time_ns))?,
-        weight_ns,
+        weight_ns: weight_ns * u64::from(u16_at(record, offset_of!(sf_sample, ticks))?.max(1)),
         pid: u32_at(record, offset_of!(sf_sample, pid))?,
         tid: u32_at(record, offset_of!(sf_sample, tid))?,
+        request: RequestKey::of(u64_at(record, offset_of!(sf_sample, request))?),
         image: ImageId::default(),
         comm: task_name(&bytes_at::<16>(record, offset_of!(sf_sample, comm))?),
         thread_name: task_name(&bytes_at::<16>(record, offset_of!(sf_sample, thread_name))?),

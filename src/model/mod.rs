@@ -10,6 +10,8 @@ pub mod profile;
 pub mod raw;
 pub mod rfc3339;
 pub mod slice_interner;
+pub mod socket;
+pub mod span;
 
 pub use index_hash::IndexMap;
 pub use outcome::Outcome;
@@ -19,3 +21,5 @@ pub use profile::{
 };
 pub use raw::{ImageId, ObjectId, RawFrame, RawSample};
 pub use slice_interner::SliceInterner;
+pub use socket::{Actor, ConnectionId, Direction, RequestKey, SocketEvent};
+pub use span::{Span, SpanId, SpanKind, SpanResource, SpanStatus, TraceId};

@@ -167,6 +167,7 @@ mod tests {
             weight_ns: 10,
             pid: 1,
             tid,
+            request: None,
             image: ImageId(1),
             comm: "server".to_owned(),
             thread_name: format!("worker-{tid}"),

@@ -42,6 +42,7 @@ fn sample(pid: u32, time_ns: u64) -> RawSample {
         weight_ns: 1,
         pid,
         tid: pid,
+        request: None,
         image: ImageId::default(),
         comm: String::new(),
         thread_name: String::new(),
