@@ -16,7 +16,8 @@ fn compile(name: &str, out: &Path) -> SkeletonBuilder {
         .source(format!("bpf/{name}.bpf.c"))
         .obj(out.join(format!("{name}.bpf.o")))
         .clang(clang)
-        .clang_args(["-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"])
+        // Version 3 of the instruction set (Linux 5.12) has atomics that return the old value.
+        .clang_args(["-mcpu=v3", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"])
         .reference_obj(true);
     if let Err(error) = builder.build() {
         panic!("bpf/{name}.bpf.c does not compile: {error:#}");
@@ -54,12 +55,18 @@ fn main() {
         .generate(out.join("sample.skel.rs"))
         .expect("the sampler's types can be described in Rust");
     compile("lifecycle", &out);
+    compile("socket", &out)
+        .generate(out.join("socket.skel.rs"))
+        .expect("the socket programs' types can be described in Rust");
     println!("cargo:rerun-if-changed=bpf/spanflame.h");
     println!("cargo:rerun-if-changed=bpf/vmlinux.h");
     println!("cargo:rerun-if-changed=bpf/process_maps.h");
     println!("cargo:rerun-if-changed=bpf/table_maps.h");
     println!("cargo:rerun-if-changed=bpf/sample.bpf.c");
     println!("cargo:rerun-if-changed=bpf/lifecycle.bpf.c");
+    println!("cargo:rerun-if-changed=bpf/request_maps.h");
+    println!("cargo:rerun-if-changed=bpf/socket.bpf.c");
+    println!("cargo:rerun-if-changed=bpf/socket");
     println!("cargo:rerun-if-changed=bpf/unwind");
     println!("cargo:rerun-if-env-changed=CLANG");
     // The page is embedded, with the files that are there when this crate is compiled.

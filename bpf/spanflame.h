@@ -413,4 +413,51 @@ struct sf_socket_ended {
 	int error;           /* errno of the socket, 0: none */
 };
 
+/* Read-only data of socket.bpf.c (section .rodata.config), set before loading. */
+struct sf_socket_config {
+	unsigned int wake_at_bytes; /* wake the reader when this much lies in the ring */
+	unsigned int exclude_agent; /* 1: nothing that the agent itself does is looked at */
+};
+
+/*
+ * Map `excluded_ports`, one bit a port: word port / 64, bit port % 64. Connections with such a port at
+ * either end are not followed.
+ */
+#define SF_PORT_WORDS 1024
+
+/* Per-CPU array `socket_counters`, never reset. */
+enum sf_socket_counter {
+	SF_SOCKET_COUNTER_EVENTS = 0,          /* sent */
+	SF_SOCKET_COUNTER_BYTES = 1,           /* moved by calls that were looked at, both directions */
+	SF_SOCKET_COUNTER_CONNECTIONS = 2,     /* followed, from then to now */
+	SF_SOCKET_COUNTER_MINTED = 3,          /* requests that seemed to begin */
+	SF_SOCKET_COUNTER_AMENDED = 4,         /* writes that moved less than asked for */
+	SF_SOCKET_COUNTER_READ_LATE = 5,       /* writes whose memory could be read only when they returned */
+	SF_SOCKET_COUNTER_LOST_RING_FULL = 6,  /* events for which there was no room */
+	SF_SOCKET_COUNTER_LOST_NO_SCRATCH = 7, /* calls: the per-CPU scratch was in use or could not be had */
+	SF_SOCKET_COUNTER_LOST_NO_THREAD = 8,  /* calls: no memory for the thread's state */
+	SF_SOCKET_COUNTER_LOST_CONNECTION = 9, /* calls: SF_MAX_CONNECTIONS are followed already */
+	SF_SOCKET_COUNTER_LOST_NO_COOKIE = 10, /* calls on TCP sockets that have no cookie */
+	SF_SOCKET_COUNTER_LOST_UNREADABLE = 11, /* events without bytes: the memory could not be read */
+	SF_SOCKET_COUNTER_LOST_32_BIT = 12,     /* calls of 32-bit programs, which are not read */
+	SF_SOCKET_COUNTER_LOST_PROTOCOL = 13,   /* calls on stream sockets of MPTCP, SCTP, … */
+	SF_SOCKET_COUNTER_LOST_REQUEST = 14,    /* requests that could not be noted for who reads them */
+	SF_SOCKET_COUNTER_UNEXPLAINED_IN = 15,  /* bytes received that no system call explains: io_uring */
+	SF_SOCKET_COUNTER_UNEXPLAINED_OUT = 16, /* … and sent */
+	SF_SOCKET_COUNTERS = 17,
+};
+
+/*
+ * Map `go_processes`, key = tgid, written by user space: how to get from a thread of a Go program to its
+ * goroutine. g = *(fsbase + tls_offset); the goroutine is *(*(*(g + g_m) + m_curg) + g_goid). Bytes.
+ */
+struct sf_go_process {
+	int tls_offset;
+	unsigned int g_m;
+	unsigned int m_curg;
+	unsigned int g_goid;
+	unsigned int g_parent_goid; /* 0: this version does not have it */
+	unsigned int reserved;
+};
+
 #endif /* SPANFLAME_H */

@@ -1,8 +1,8 @@
 //! The only code that talks to libbpf and to perf events: loads the BPF programs, fills their tables,
 //! decodes what they send.
 //!
-//! Comes in: unwind tables, mappings of processes, process ids. Goes out: [`RawSample`]s,
-//! [`ProcessEvent`]s, counters.
+//! Comes in: unwind tables, mappings of processes, process ids, which connections matter. Goes out:
+//! [`RawSample`]s, [`ProcessEvent`]s, [`SocketEvent`](crate::model::SocketEvent)s, counters.
 //! Never: reads of /proc/PID or of objects, names for addresses, decisions about which process
 //! matters.
 //!
@@ -11,6 +11,7 @@
 pub mod ability;
 
 mod abi;
+mod bpf_object;
 mod clock;
 mod cpus;
 mod error;
@@ -28,6 +29,11 @@ mod run_statistics;
 mod sample_decoder;
 mod sampler;
 mod shared_memory;
+mod socket_abi;
+mod socket_decoder;
+#[cfg(test)]
+mod socket_live_tests;
+mod socket_tracer;
 mod tables;
 
 pub use clock::monotonic_ns;
@@ -38,6 +44,7 @@ pub use priority::PreferredThread;
 pub use process_events::{ProcessEvent, ProcessEvents};
 pub use run_statistics::{ProgramRuns, RunStatistics};
 pub use sampler::{Counters, Sampler, SamplerOptions};
+pub use socket_tracer::{SocketCounters, SocketTracer, SocketTracerOptions};
 pub use tables::{MappingKind, ProcessMapping, TableStatistics, Tables};
 
 pub use crate::model::{ObjectId, RawFrame, RawSample};

@@ -8,19 +8,19 @@ use crate::model::{ImageId, ObjectId, Outcome, RawFrame, RawSample, RequestKey};
 const OBJECT_SHIFT: u32 = 48;
 const ADDRESS_MASK: u64 = (1 << OBJECT_SHIFT) - 1;
 
-fn bytes_at<const N: usize>(record: &[u8], offset: usize) -> Option<[u8; N]> {
+pub(super) fn bytes_at<const N: usize>(record: &[u8], offset: usize) -> Option<[u8; N]> {
     record.get(offset..offset.checked_add(N)?)?.try_into().ok()
 }
 
-fn u64_at(record: &[u8], offset: usize) -> Option<u64> {
+pub(super) fn u64_at(record: &[u8], offset: usize) -> Option<u64> {
     bytes_at(record, offset).map(u64::from_ne_bytes)
 }
 
-fn u32_at(record: &[u8], offset: usize) -> Option<u32> {
+pub(super) fn u32_at(record: &[u8], offset: usize) -> Option<u32> {
     bytes_at(record, offset).map(u32::from_ne_bytes)
 }
 
-fn u16_at(record: &[u8], offset: usize) -> Option<u16> {
+pub(super) fn u16_at(record: &[u8], offset: usize) -> Option<u16> {
     bytes_at(record, offset).map(u16::from_ne_bytes)
 }
 

@@ -5,11 +5,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use libbpf_rs::{
-    Link, Map, MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject, PrintLevel, ProgramInput,
-};
+use libbpf_rs::{Link, Map, MapCore, MapFlags, MapHandle, Object, ProgramInput};
 
 use super::abi::{self, LIFECYCLE_OBJECT, SAMPLE_OBJECT, sf_config, sf_counter, sf_target};
+use super::bpf_object::{
+    find_map, find_program, forward_libbpf_messages, is_created, map_handle, open_object,
+};
 use super::event_ring::EventRing;
 use super::introspection::{self, EbpfState};
 use super::run_statistics::{self, RunStatistics, map_memory_bytes};
@@ -351,7 +352,6 @@ impl Sampler {
 }
 
 fn check_options(options: &SamplerOptions) -> Result<(), KernelError> {
-    let page_bytes = rustix::param::page_size() as u32;
     if !(1..=MAX_FREQUENCY_HZ).contains(&options.frequency_hz) {
         return Err(KernelError::Option {
             option: "frequency",
@@ -360,7 +360,12 @@ fn check_options(options: &SamplerOptions) -> Result<(), KernelError> {
         });
     }
     perf_event::check_frequency(options.frequency_hz)?;
-    let bytes = options.ring_buffer_bytes;
+    check_ring_buffer(options.ring_buffer_bytes)
+}
+
+/// Whether a ring buffer can have that size.
+pub(super) fn check_ring_buffer(bytes: u32) -> Result<(), KernelError> {
+    let page_bytes = rustix::param::page_size() as u32;
     if !bytes.is_power_of_two() || !(page_bytes..=MAX_RING_BUFFER_BYTES).contains(&bytes) {
         return Err(KernelError::Option {
             option: "ring buffer size",
@@ -369,44 +374,4 @@ fn check_options(options: &SamplerOptions) -> Result<(), KernelError> {
         });
     }
     Ok(())
-}
-
-/// libbpf writes to standard error unless told otherwise.
-fn forward_libbpf_messages() {
-    // libbpf-rs hands the message over by value.
-    #[allow(clippy::needless_pass_by_value)]
-    fn forward(level: PrintLevel, message: String) {
-        let message = message.trim_end();
-        match level {
-            PrintLevel::Warn => tracing::warn!(target: "libbpf", "{message}"),
-            PrintLevel::Info => tracing::debug!(target: "libbpf", "{message}"),
-            PrintLevel::Debug => tracing::trace!(target: "libbpf", "{message}"),
-        }
-    }
-    libbpf_rs::set_print(Some((PrintLevel::Info, forward)));
-}
-
-fn open_object(what: &str, elf: &[u8]) -> Result<OpenObject, KernelError> {
-    ObjectBuilder::default().open_memory(elf).map_err(|error| KernelError::bpf(format!("open {what}"), error))
-}
-
-/// Whether a map exists in the kernel: the one that only carries the contract's types does not.
-fn is_created(map: &Map<'_>) -> bool {
-    map.name() != ".data.contract"
-}
-
-fn find_map<'a>(object: &'a Object, name: &'static str) -> Result<Map<'a>, KernelError> {
-    object.maps().filter(is_created).find(|map| map.name() == name).ok_or(KernelError::Missing(name))
-}
-
-fn map_handle(object: &Object, name: &'static str) -> Result<MapHandle, KernelError> {
-    MapHandle::try_from(&find_map(object, name)?)
-        .map_err(|error| KernelError::bpf(format!("duplicate the descriptor of map {name}"), error))
-}
-
-fn find_program<'a>(
-    object: &'a Object,
-    name: &'static str,
-) -> Result<libbpf_rs::ProgramMut<'a>, KernelError> {
-    object.progs_mut().find(|program| program.name() == name).ok_or(KernelError::Missing(name))
 }

@@ -152,6 +152,18 @@ pub enum SocketEventKind {
     Ended(Ending),
 }
 
+/// How much of a connection's fragments is to be captured. Every connection begins with `Heads`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Capture {
+    /// The first kilobytes of each call, and the last bytes.
+    #[default]
+    Heads,
+    /// All of it, as far as one event carries: HTTP/2 has heads anywhere.
+    Whole,
+    /// Nothing, not even lengths: what is spoken there is none of our protocols. Only its end is told.
+    Nothing,
+}
+
 /// An event of a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SocketEvent {

@@ -1,19 +1,8 @@
 //! One connection's two streams, and which protocol they speak.
 
 use super::exchange::ExchangeEvent;
+pub use crate::model::socket::Capture;
 use crate::model::socket::{Actor, Ending, Fragment, Role};
-
-/// How much of a connection's fragments the kernel side is to capture. It begins with `Heads`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Capture {
-    /// The first kilobytes of each call, and the last bytes.
-    #[default]
-    Heads,
-    /// All of it, as far as one event carries: HTTP/2 has heads anywhere.
-    Whole,
-    /// Nothing but lengths: what is spoken there is none of our protocols.
-    Nothing,
-}
 
 /// See the module's description.
 #[derive(Debug, Default)]

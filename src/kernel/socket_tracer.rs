@@ -1,0 +1,344 @@
+//! Loads the socket programs, starts and stops them, hands on what they send.
+
+use std::collections::HashSet;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use libbpf_rs::{Iter, Link, MapCore, MapFlags, MapHandle, Object, ProgramInput};
+
+use super::bpf_object::{
+    find_map, find_program, forward_libbpf_messages, is_created, map_handle, open_object,
+};
+use super::event_ring::EventRing;
+use super::introspection::{self, EbpfState};
+use super::run_statistics::{self, RunStatistics, map_memory_bytes};
+use super::socket_abi::{self, SOCKET_OBJECT, sf_capture, sf_socket_config, sf_socket_counter};
+use super::{KernelError, abi, cpus, monotonic_ns, sampler, socket_decoder};
+use crate::model::socket::{Actor, Capture, ConnectionId, Ending, SocketEvent, SocketEventKind};
+
+/// What to follow, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SocketTracerOptions {
+    /// Size of the ring buffer: a power of two, at least a page.
+    pub ring_buffer_bytes: u32,
+    /// TCP connections with such a port at either end are not followed.
+    pub excluded_ports: Vec<u16>,
+    /// Nothing that this process itself does is looked at.
+    pub exclude_agent: bool,
+}
+
+/// The counters of the socket programs, summed over CPUs; see `enum sf_socket_counter`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct SocketCounters {
+    pub events: u64,
+    pub bytes: u64,
+    pub connections: u64,
+    pub minted: u64,
+    pub amended: u64,
+    pub read_late: u64,
+    pub lost_ring_full: u64,
+    pub lost_no_scratch: u64,
+    pub lost_no_thread: u64,
+    pub lost_connection: u64,
+    pub lost_no_cookie: u64,
+    pub lost_unreadable: u64,
+    pub lost_32_bit: u64,
+    pub lost_protocol: u64,
+    pub lost_request: u64,
+    pub unexplained_in_bytes: u64,
+    pub unexplained_out_bytes: u64,
+    /// Of the events sent: records that could not be decoded. Counted on this side.
+    pub malformed: u64,
+    /// Connections whose end was not seen and that a sweep has found gone. Counted on this side.
+    pub swept: u64,
+}
+
+/// The loaded programs and maps. Nothing fires before [`SocketTracer::start`].
+#[derive(Debug)]
+pub struct SocketTracer {
+    // Links go before the object whose programs they run.
+    links: Vec<Link>,
+    socket: Object,
+    ring: EventRing,
+    captures: MapHandle,
+    connections: MapHandle,
+    statistics: Option<OwnedFd>,
+    malformed: u64,
+    swept: u64,
+}
+
+impl SocketTracer {
+    /// Loads programs and maps.
+    ///
+    /// # Errors
+    /// [`KernelError::NotPermitted`] names the missing capability; [`KernelError::Option`] an option
+    /// that cannot be; else what the kernel refused.
+    pub fn load(options: &SocketTracerOptions) -> Result<Self, KernelError> {
+        sampler::check_ring_buffer(options.ring_buffer_bytes)?;
+        forward_libbpf_messages();
+
+        let config = sf_socket_config {
+            wake_at_bytes: options.ring_buffer_bytes / 4,
+            exclude_agent: u32::from(options.exclude_agent),
+        };
+        // CPUs that come later are not looked at, and that is counted.
+        let scratches = cpus::online()?.last().map_or(1, |last| last + 1);
+        let mut socket = open_object("the socket programs", SOCKET_OBJECT)?;
+        let cannot = |error| KernelError::bpf("prepare the socket programs", error);
+        for mut map in socket.maps_mut() {
+            if map.name() == "socket_events" {
+                map.set_max_entries(options.ring_buffer_bytes).map_err(cannot)?;
+            } else if map.name() == "socket_scratch" {
+                map.set_max_entries(scratches).map_err(cannot)?;
+            } else if map.name() == ".rodata.config" {
+                map.set_initial_value(abi::bytes_of(&config)).map_err(cannot)?;
+            } else if map.name() == ".data.contract" {
+                map.set_autocreate(false).map_err(cannot)?;
+            }
+        }
+        let socket = socket.load().map_err(|error| KernelError::bpf("load the socket programs", error))?;
+        exclude_ports(&map_handle(&socket, "excluded_ports")?, &options.excluded_ports)?;
+        let events = find_map(&socket, "socket_events")?.as_fd().try_clone_to_owned().map_err(|source| {
+            KernelError::System { what: "duplicate the ring buffer's descriptor".to_owned(), source }
+        })?;
+        let tracer = Self {
+            links: Vec::new(),
+            ring: EventRing::new(events, options.ring_buffer_bytes)?,
+            captures: map_handle(&socket, "captures")?,
+            connections: map_handle(&socket, "connections")?,
+            statistics: None,
+            malformed: 0,
+            swept: 0,
+            socket,
+        };
+        find_program(&tracer.socket, "learn_agent")?
+            .test_run(ProgramInput::default())
+            .map_err(|error| KernelError::bpf("learn this process's pid in the initial namespace", error))?;
+        Ok(tracer)
+    }
+
+    /// Begins to follow. Does nothing if it has begun already.
+    ///
+    /// # Errors
+    /// What the kernel refused; nothing is left running then.
+    pub fn start(&mut self) -> Result<(), KernelError> {
+        if !self.links.is_empty() {
+            return Ok(());
+        }
+        // The cookies of old connections come after those of new ones are cared for, so that none has none.
+        let mut links = vec![self.attach("on_tcp_state")?];
+        self.list("list_tcp")?;
+        links.push(self.attach("on_sys_enter")?);
+        links.push(self.attach("on_sys_exit")?);
+        self.links = links;
+        Ok(())
+    }
+
+    fn attach(&self, name: &'static str) -> Result<Link, KernelError> {
+        find_program(&self.socket, name)?
+            .attach()
+            .map_err(|error| KernelError::bpf(format!("attach {name}"), error))
+    }
+
+    /// Runs an iterator to its end: the connections that exist, by their numbers.
+    fn list(&self, name: &'static str) -> Result<HashSet<u64>, KernelError> {
+        let cannot = |error| KernelError::bpf(format!("run {name}"), error);
+        let link = find_program(&self.socket, name)?.attach().map_err(cannot)?;
+        let mut bytes = Vec::new();
+        Iter::new(&link).map_err(cannot)?.read_to_end(&mut bytes).map_err(|source| KernelError::System {
+            what: format!("read the sockets that {name} lists"),
+            source,
+        })?;
+        Ok(bytes.chunks_exact(8).filter_map(|id| id.try_into().ok().map(u64::from_ne_bytes)).collect())
+    }
+
+    /// Stops following. Afterwards the counters are final and no event is added to the ring.
+    pub fn stop(&mut self) {
+        self.links.clear();
+    }
+
+    /// Becomes readable when events should be fetched before the reader's own timer says so.
+    #[must_use]
+    pub fn poll_fd(&self) -> BorrowedFd<'_> {
+        self.ring.poll_fd()
+    }
+
+    /// Up to where events are written or being written into the ring buffer, bytes since the beginning.
+    #[must_use]
+    pub fn written_position(&self) -> u64 {
+        self.ring.written_position()
+    }
+
+    /// Up to where they were read.
+    #[must_use]
+    pub fn read_position(&self) -> u64 {
+        self.ring.read_position()
+    }
+
+    /// Hands every event that waits to `on_event`. Returns how many there were. Records that cannot be
+    /// decoded are counted in [`SocketCounters::malformed`].
+    pub fn drain(&mut self, on_event: &mut dyn FnMut(SocketEvent)) -> usize {
+        let malformed = &mut self.malformed;
+        let mut events = 0;
+        self.ring.drain(&mut |record| match socket_decoder::decode(record) {
+            Some(event) => {
+                events += 1;
+                on_event(event);
+            }
+            None => *malformed += 1,
+        });
+        events
+    }
+
+    /// Takes connections out whose end the kernel did not tell: UNIX sockets, whose closing no hook sees, and
+    /// what slipped through. Drains, then hands an ending for each to `on_event`, also for connections that
+    /// were never told of. O(connections followed), each a system call: to be done every few seconds.
+    ///
+    /// # Errors
+    /// If the sockets that exist cannot be listed.
+    pub fn sweep(&mut self, on_event: &mut dyn FnMut(SocketEvent)) -> Result<usize, KernelError> {
+        // First what is followed, then what exists: whoever comes in between is not taken for gone.
+        let followed: Vec<u64> = self
+            .connections
+            .keys()
+            .filter_map(|key| key.as_slice().try_into().ok().map(u64::from_ne_bytes))
+            .collect();
+        let mut existing = self.list("list_unix")?;
+        if followed.iter().any(|id| id & socket_abi::CONNECTION_UNIX == 0) {
+            existing.extend(self.list("list_tcp")?);
+        }
+        self.drain(on_event);
+        let mut gone = 0;
+        for id in followed {
+            if existing.contains(&id) || self.connections.delete(&id.to_ne_bytes()).is_err() {
+                continue;
+            }
+            // Most have no entry there.
+            let _ = self.captures.delete(&id.to_ne_bytes());
+            gone += 1;
+            on_event(SocketEvent {
+                connection: ConnectionId(id),
+                time_ns: monotonic_ns(),
+                actor: Actor::default(),
+                kind: SocketEventKind::Ended(Ending::Closed),
+            });
+        }
+        self.swept += gone as u64;
+        Ok(gone)
+    }
+
+    /// Says how much of a connection's fragments is to be captured from now on.
+    ///
+    /// # Errors
+    /// If the kernel has no room for another connection that is not as all begin.
+    pub fn set_capture(&self, connection: ConnectionId, capture: Capture) -> Result<(), KernelError> {
+        let key = connection.0.to_ne_bytes();
+        let code = match capture {
+            Capture::Heads => {
+                // Not there is fine: it means the same.
+                let _ = self.captures.delete(&key);
+                return Ok(());
+            }
+            Capture::Whole => sf_capture::SF_CAPTURE_WHOLE,
+            Capture::Nothing => sf_capture::SF_CAPTURE_NOTHING,
+        };
+        self.captures
+            .update(&key, &code.0.to_ne_bytes(), MapFlags::ANY)
+            .map_err(|error| KernelError::bpf("say what to capture of a connection", error))
+    }
+
+    /// The counters so far.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub fn counters(&self) -> Result<SocketCounters, KernelError> {
+        let map = find_map(&self.socket, "socket_counters")?;
+        let sum = |counter: sf_socket_counter| -> Result<u64, KernelError> {
+            let per_cpu = map
+                .lookup_percpu(&counter.0.to_ne_bytes(), MapFlags::ANY)
+                .map_err(|error| KernelError::bpf("read the socket programs' counters", error))?;
+            let values = per_cpu.unwrap_or_default();
+            let numbers =
+                values.iter().filter_map(|value| value.as_slice().try_into().ok().map(u64::from_ne_bytes));
+            Ok(numbers.sum())
+        };
+        Ok(SocketCounters {
+            events: sum(sf_socket_counter::SF_SOCKET_COUNTER_EVENTS)?,
+            bytes: sum(sf_socket_counter::SF_SOCKET_COUNTER_BYTES)?,
+            connections: sum(sf_socket_counter::SF_SOCKET_COUNTER_CONNECTIONS)?,
+            minted: sum(sf_socket_counter::SF_SOCKET_COUNTER_MINTED)?,
+            amended: sum(sf_socket_counter::SF_SOCKET_COUNTER_AMENDED)?,
+            read_late: sum(sf_socket_counter::SF_SOCKET_COUNTER_READ_LATE)?,
+            lost_ring_full: sum(sf_socket_counter::SF_SOCKET_COUNTER_LOST_RING_FULL)?,
+            lost_no_scratch: sum(sf_socket_counter::SF_SOCKET_COUNTER_LOST_NO_SCRATCH)?,
+            lost_no_thread: sum(sf_socket_counter::SF_SOCKET_COUNTER_LOST_NO_THREAD)?,
+            lost_connection: sum(sf_socket_counter::SF_SOCKET_COUNTER_LOST_CONNECTION)?,
+            lost_no_cookie: sum(sf_socket_counter::SF_SOCKET_COUNTER_LOST_NO_COOKIE)?,
+            lost_unreadable: sum(sf_socket_counter::SF_SOCKET_COUNTER_LOST_UNREADABLE)?,
+            lost_32_bit: sum(sf_socket_counter::SF_SOCKET_COUNTER_LOST_32_BIT)?,
+            lost_protocol: sum(sf_socket_counter::SF_SOCKET_COUNTER_LOST_PROTOCOL)?,
+            lost_request: sum(sf_socket_counter::SF_SOCKET_COUNTER_LOST_REQUEST)?,
+            unexplained_in_bytes: sum(sf_socket_counter::SF_SOCKET_COUNTER_UNEXPLAINED_IN)?,
+            unexplained_out_bytes: sum(sf_socket_counter::SF_SOCKET_COUNTER_UNEXPLAINED_OUT)?,
+            malformed: self.malformed,
+            swept: self.swept,
+        })
+    }
+
+    /// Makes the kernel measure its BPF programs, as long as this lives. Costs some 20 ns a run.
+    ///
+    /// # Errors
+    /// Takes `CAP_SYS_ADMIN`.
+    pub fn enable_run_statistics(&mut self) -> Result<(), KernelError> {
+        if self.statistics.is_none() {
+            self.statistics = Some(run_statistics::enable()?);
+        }
+        Ok(())
+    }
+
+    /// What the programs cost since they are measured; `None` if they are not.
+    #[must_use]
+    pub fn run_statistics(&self) -> Option<RunStatistics> {
+        self.statistics.as_ref()?;
+        let mut statistics = RunStatistics::default();
+        run_statistics::add(&self.socket, &mut statistics);
+        Some(statistics)
+    }
+
+    /// Kernel memory that all maps take.
+    #[must_use]
+    pub fn map_bytes(&self) -> u64 {
+        self.socket.maps().filter(is_created).map(|map| map_memory_bytes(map.as_fd())).sum()
+    }
+
+    /// The programs and maps as the kernel has them. A system call for each entry of a map that is a hash.
+    #[must_use]
+    pub fn ebpf(&self) -> EbpfState {
+        let is_following = |name: &str| name.starts_with("on_") && !self.links.is_empty();
+        let waiting_bytes = self.ring.written_position().saturating_sub(self.ring.read_position());
+        EbpfState {
+            programs: introspection::programs(&self.socket, &is_following).collect(),
+            maps: self
+                .socket
+                .maps()
+                .filter(is_created)
+                .map(|map| introspection::map(&map, waiting_bytes))
+                .collect(),
+        }
+    }
+}
+
+fn exclude_ports(map: &MapHandle, ports: &[u16]) -> Result<(), KernelError> {
+    let mut words = vec![0_u64; socket_abi::PORT_WORDS];
+    for &port in ports {
+        if let Some(word) = words.get_mut(usize::from(port) / 64) {
+            *word |= 1 << (port % 64);
+        }
+    }
+    for (index, word) in (0_u32..).zip(&words).filter(|(_, word)| **word != 0) {
+        map.update(&index.to_ne_bytes(), &word.to_ne_bytes(), MapFlags::ANY)
+            .map_err(|error| KernelError::bpf("exclude ports", error))?;
+    }
+    Ok(())
+}
