@@ -1,46 +1,398 @@
 //! One connection's two streams, and which protocol they speak.
+//!
+//! Until that is known, fragments are kept, a few; then the protocol is given them in their order. HTTP/1
+//! shows itself by a request line or a status line at the beginning of a fragment. What shows nothing in a
+//! few fragments is none of our protocols and costs nothing from then on.
+//!
+//! `Began` comes with a request's complete head, since samples and requests that hang need it at once. That
+//! the other end speaks the same is known only when it answers: [`Conversation::is_confirmed`]; if it
+//! answers something else, `Discarded(NotConfirmed)` takes the exchange back.
+//!
+//! An exchange whose last byte was written ends when that write has settled: with the next write, or, on a
+//! connection where one request waits for its answer before the next, with the next thing read; at the
+//! latest a twentieth of a second later ([`Conversation::settle`]). So `Ended` of one exchange can come after
+//! `Began` of the next, which does not make them overlap.
+//!
+//! Bytes from inside of TLS have streams of their own, and once some were seen, those outside mean nothing.
 
 use super::exchange::ExchangeEvent;
+use super::protocols::http1::head::{Likeness, may_be_request, may_be_response};
+use super::protocols::http1::{Http1, Over};
+use super::protocols::{Held, Output, failure, opposite};
+use super::stream::{Moment, Stream};
 pub use crate::model::socket::Capture;
-use crate::model::socket::{Actor, Ending, Fragment, Role};
+use crate::model::socket::{Actor, Direction, Ending, Fragment, Role};
+
+/// Fragments in which a connection that was seen from its beginning must show what it speaks.
+const TRIES_FROM_BEGINNING: u32 = 8;
+/// Likewise of one that is older, which may be within a long body; or in which TLS began, for its plain
+/// bytes to come.
+const TRIES_IN_THE_MIDDLE: u32 = 64;
+/// Bytes of fragments that are kept until the protocol is known.
+const MAX_KEPT_BYTES: usize = 16384;
+/// Such fragments.
+const MAX_KEPT: usize = 256;
+/// For how long a write may turn out to have moved less than it announced.
+const SETTLING_NS: u64 = 50_000_000;
 
 /// See the module's description.
+#[derive(Debug)]
+pub struct Conversation {
+    role: Role,
+    /// Whether the streams are those inside of TLS.
+    is_decrypted: bool,
+    /// Whether TLS was seen to begin.
+    is_tls: bool,
+    read: Stream,
+    written: Stream,
+    protocol: Protocol,
+    /// Exchanges whose last byte was written, perhaps.
+    held: Vec<Held>,
+    exchanges: u64,
+    /// When something was last written.
+    written_ns: u64,
+    was_confirmed: bool,
+}
+
+#[derive(Debug)]
+enum Protocol {
+    Unknown(Box<Unknown>),
+    Http1(Box<Http1>),
+    /// None of ours, or no more.
+    Nothing,
+}
+
+/// What is known of a connection before its protocol is.
 #[derive(Debug, Default)]
-pub struct Conversation {}
+struct Unknown {
+    tries: u32,
+    kept_bytes: usize,
+    kept: Vec<(u64, Actor, Fragment)>,
+}
+
+/// What a fragment shows of the protocol.
+enum Shows {
+    Http1 {
+        requests: Direction,
+    },
+    /// It goes on, or it is the other end's turn.
+    Nothing,
+}
 
 impl Conversation {
     /// A connection whose first bytes may or may not have been seen.
     #[must_use]
-    pub fn new(_role: Role) -> Self {
-        Self {}
+    pub fn new(role: Role) -> Self {
+        Self {
+            role,
+            is_decrypted: false,
+            is_tls: false,
+            read: Stream::default(),
+            written: Stream::default(),
+            protocol: Protocol::Unknown(Box::default()),
+            held: Vec::new(),
+            exchanges: 0,
+            written_ns: 0,
+            was_confirmed: false,
+        }
     }
 
     /// Takes what was moved; says what that means. Fragments of both directions come in the order in which
     /// they happened, those of one direction in order of position.
-    pub fn take(
-        &mut self,
-        _time_ns: u64,
-        _actor: Actor,
-        _fragment: &Fragment,
-        _out: &mut Vec<ExchangeEvent>,
-    ) {
+    pub fn take(&mut self, time_ns: u64, actor: Actor, fragment: &Fragment, out: &mut Vec<ExchangeEvent>) {
+        if fragment.is_decrypted != self.is_decrypted {
+            if !fragment.is_decrypted {
+                return;
+            }
+            self.begin_decrypted(time_ns, out);
+        }
+        self.settle_before(time_ns, fragment, out);
+        if fragment.direction == Direction::Out {
+            self.written_ns = time_ns;
+        }
+        if let Protocol::Unknown(_) = self.protocol {
+            self.take_unknown(time_ns, actor, fragment, out);
+        } else {
+            self.take_known(time_ns, actor, fragment, out);
+        }
     }
 
-    /// The fragment sent at `position` moved only `length` bytes.
-    pub fn amend(&mut self, _position: u64, _length: u64) {}
+    /// The fragment written at `position` moved only `length` bytes.
+    pub fn amend(&mut self, is_decrypted: bool, position: u64, length: u64) {
+        if is_decrypted != self.is_decrypted {
+            return;
+        }
+        if let Protocol::Unknown(unknown) = &mut self.protocol
+            && let Some((.., latest)) = unknown.kept.iter_mut().rfind(|(.., f)| f.direction == Direction::Out)
+            && latest.position == position
+            && latest.length > length
+        {
+            latest.length = length;
+            latest.tail.clear();
+            latest.head.truncate(usize::try_from(length).unwrap_or(usize::MAX));
+        }
+        self.written.amend(position, length);
+    }
+
+    /// One direction was shut down.
+    pub fn shut_down(&mut self, direction: Direction, out: &mut Vec<ExchangeEvent>) {
+        self.settle_writes(out);
+        if let Protocol::Http1(http1) = &mut self.protocol {
+            let (held, exchanges) = (&mut self.held, &mut self.exchanges);
+            http1.shut_down(direction, &mut Output { events: out, held, exchanges });
+        }
+        release(&mut self.held, self.written.moved_to(), out);
+    }
 
     /// The connection is no more: every exchange that is not complete ends now.
-    pub fn end(&mut self, _time_ns: u64, _ending: Ending, _out: &mut Vec<ExchangeEvent>) {}
+    pub fn end(&mut self, time_ns: u64, ending: Ending, out: &mut Vec<ExchangeEvent>) {
+        self.settle_writes(out);
+        let written = self.written.moved_to();
+        if let Protocol::Http1(http1) = &mut self.protocol {
+            let (held, exchanges) = (&mut self.held, &mut self.exchanges);
+            http1.close(time_ns, ending, written, &mut Output { events: out, held, exchanges });
+        }
+        for Held { position, mut ended } in self.held.drain(..) {
+            if position > written {
+                // Its last bytes were to be written, and never were.
+                ended.failure = Some(failure(ending));
+                ended.last_byte_ns = time_ns;
+                ended.response_body_bytes = None;
+            }
+            out.push(ExchangeEvent::Ended(ended));
+        }
+        self.give_up();
+    }
+
+    /// When [`Self::settle`] is to be called at the latest, if nothing else happens before.
+    #[must_use]
+    pub fn settles_at(&self) -> Option<u64> {
+        let writes = (!self.held.is_empty() || self.written.is_unsettled())
+            .then(|| self.written_ns.saturating_add(SETTLING_NS));
+        let quiet = match &self.protocol {
+            Protocol::Http1(http1) => http1.settles_at(),
+            Protocol::Unknown(_) | Protocol::Nothing => None,
+        };
+        writes.into_iter().chain(quiet).min()
+    }
+
+    /// It is that late now.
+    pub fn settle(&mut self, now_ns: u64, out: &mut Vec<ExchangeEvent>) {
+        if now_ns >= self.written_ns.saturating_add(SETTLING_NS) {
+            self.settle_writes(out);
+            release(&mut self.held, self.written.moved_to(), out);
+        }
+        if let Protocol::Http1(http1) = &mut self.protocol {
+            let (held, exchanges) = (&mut self.held, &mut self.exchanges);
+            http1.settle(now_ns, &mut Output { events: out, held, exchanges });
+        }
+    }
 
     /// What it wants to see from now on.
     #[must_use]
     pub fn capture(&self) -> Capture {
-        Capture::Heads
+        match &self.protocol {
+            Protocol::Unknown(_) | Protocol::Http1(_) => Capture::Heads,
+            Protocol::Nothing => Capture::Nothing,
+        }
     }
 
     /// Whether a protocol is confirmed: a request and its response have both been understood.
     #[must_use]
     pub fn is_confirmed(&self) -> bool {
-        false
+        self.was_confirmed
+            || match &self.protocol {
+                Protocol::Http1(http1) => http1.is_confirmed(),
+                Protocol::Unknown(_) | Protocol::Nothing => false,
+            }
+    }
+
+    /// Whether it is TLS, and nobody can read what is inside.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        self.is_tls && !self.is_decrypted
+    }
+
+    /// The first bytes from inside of TLS: what was outside has meant nothing.
+    fn begin_decrypted(&mut self, time_ns: u64, out: &mut Vec<ExchangeEvent>) {
+        self.end(time_ns, Ending::Closed, out);
+        let exchanges = self.exchanges;
+        *self = Self { is_decrypted: true, is_tls: true, exchanges, ..Self::new(self.role) };
+    }
+
+    fn give_up(&mut self) {
+        self.was_confirmed |= self.is_confirmed();
+        self.protocol = Protocol::Nothing;
+    }
+
+    /// The write before this fragment has moved what it announced, if this fragment shows that.
+    fn settle_before(&mut self, time_ns: u64, fragment: &Fragment, out: &mut Vec<ExchangeEvent>) {
+        let is_late = time_ns >= self.written_ns.saturating_add(SETTLING_NS);
+        match fragment.direction {
+            Direction::Out => {
+                self.settle_writes(out);
+                release(&mut self.held, fragment.position, out);
+                let end = fragment.position.saturating_add(fragment.length);
+                for held in self.held.iter_mut().filter(|held| held.position <= end) {
+                    held.ended.last_byte_ns = time_ns;
+                }
+            }
+            Direction::In => {
+                let alternates = match &self.protocol {
+                    Protocol::Http1(http1) => http1.alternates(),
+                    Protocol::Unknown(_) | Protocol::Nothing => false,
+                };
+                if is_late || alternates {
+                    self.settle_writes(out);
+                    release(&mut self.held, self.written.moved_to(), out);
+                }
+            }
+        }
+    }
+
+    fn settle_writes(&mut self, out: &mut Vec<ExchangeEvent>) {
+        if !self.written.is_unsettled() {
+            return;
+        }
+        let (held, exchanges) = (&mut self.held, &mut self.exchanges);
+        let mut output = Output { events: out, held, exchanges };
+        match &mut self.protocol {
+            Protocol::Http1(http1) => self.written.settle(|position, piece, moment| {
+                http1.take(Direction::Out, position, piece, moment, &mut output);
+            }),
+            Protocol::Unknown(_) | Protocol::Nothing => self.written.settle(|_, _, _| {}),
+        }
+    }
+
+    fn take_known(&mut self, time_ns: u64, actor: Actor, fragment: &Fragment, out: &mut Vec<ExchangeEvent>) {
+        let moment = Moment { time_ns, actor, minted: fragment.minted, within: fragment.within };
+        let stream = match fragment.direction {
+            Direction::In => &mut self.read,
+            Direction::Out => &mut self.written,
+        };
+        let (held, exchanges) = (&mut self.held, &mut self.exchanges);
+        let mut output = Output { events: out, held, exchanges };
+        let over = match &mut self.protocol {
+            Protocol::Http1(http1) => {
+                stream.take(moment, fragment, |position, piece, moment| {
+                    http1.take(fragment.direction, position, piece, moment, &mut output);
+                });
+                http1.over()
+            }
+            Protocol::Unknown(_) | Protocol::Nothing => None,
+        };
+        match over {
+            None => {}
+            Some(Over::Tunnel) if !self.is_decrypted => {
+                // What comes now may be TLS that can be seen from inside.
+                self.give_up();
+                self.protocol = Protocol::Unknown(Box::default());
+            }
+            Some(_) => self.give_up(),
+        }
+    }
+
+    fn take_unknown(
+        &mut self,
+        time_ns: u64,
+        actor: Actor,
+        fragment: &Fragment,
+        out: &mut Vec<ExchangeEvent>,
+    ) {
+        let Protocol::Unknown(unknown) = &mut self.protocol else { return };
+        self.is_tls |= !fragment.is_decrypted && begins_tls(&fragment.head);
+        if self.is_tls && !self.is_decrypted {
+            // Only the plain bytes can tell anything, which come if somebody shows them.
+            unknown.kept.clear();
+            unknown.tries += 1;
+            if unknown.tries >= TRIES_IN_THE_MIDDLE {
+                self.give_up();
+            }
+            return;
+        }
+        let (shows, likeness) = unknown.shows(fragment);
+        if let Shows::Http1 { requests } = shows {
+            let kept = std::mem::take(&mut unknown.kept);
+            let is_aligned = self.role != Role::Unknown
+                && fragment.position
+                    == kept
+                        .iter()
+                        .filter(|(.., f)| f.direction == fragment.direction)
+                        .map(|(.., f)| f.length)
+                        .sum::<u64>();
+            self.protocol = Protocol::Http1(Box::new(Http1::new(requests, is_aligned)));
+            for (time_ns, actor, fragment) in &kept {
+                self.take_known(*time_ns, *actor, fragment, out);
+            }
+            self.take_known(time_ns, actor, fragment, out);
+            return;
+        }
+        let is_beginning = self.role != Role::Unknown;
+        unknown.tries += u32::from(!fragment.head.is_empty() && likeness == Likeness::No);
+        unknown.kept_bytes += fragment.head.len() + fragment.tail.len();
+        let tries = if is_beginning { TRIES_FROM_BEGINNING } else { TRIES_IN_THE_MIDDLE };
+        if unknown.tries >= tries || unknown.kept.len() >= MAX_KEPT {
+            self.give_up();
+        } else if unknown.kept_bytes <= MAX_KEPT_BYTES {
+            unknown.kept.push((time_ns, actor, fragment.clone()));
+        }
+    }
+}
+
+impl Unknown {
+    fn shows(&self, fragment: &Fragment) -> (Shows, Likeness) {
+        let direction = fragment.direction;
+        let mut joined = Vec::new();
+        let mut end = None;
+        for (.., before) in self.kept.iter().filter(|(.., before)| before.direction == direction) {
+            if end != Some(before.position) {
+                joined.clear();
+            }
+            joined.extend_from_slice(&before.head);
+            end = Some(before.position.saturating_add(before.head.len() as u64));
+        }
+        if end != Some(fragment.position) || may_be(&joined) == Likeness::No {
+            joined.clear();
+        }
+        let bytes = if joined.is_empty() {
+            fragment.head.as_slice()
+        } else {
+            joined.extend_from_slice(&fragment.head);
+            joined.as_slice()
+        };
+        let shows = if may_be_request(bytes) == Likeness::Yes {
+            Shows::Http1 { requests: direction }
+        } else if may_be_response(bytes) == Likeness::Yes {
+            Shows::Http1 { requests: opposite(direction) }
+        } else {
+            Shows::Nothing
+        };
+        (shows, may_be(bytes))
+    }
+}
+
+/// Whether a message may begin so.
+fn may_be(bytes: &[u8]) -> Likeness {
+    match may_be_request(bytes) {
+        Likeness::No => may_be_response(bytes),
+        likeness => likeness,
+    }
+}
+
+/// Lets go of what has ended before `moved_to`.
+fn release(held: &mut Vec<Held>, moved_to: u64, out: &mut Vec<ExchangeEvent>) {
+    for held in held.extract_if(.., |held| held.position <= moved_to) {
+        out.push(ExchangeEvent::Ended(held.ended));
+    }
+}
+
+/// Whether a fragment begins with a record of TLS that begins a handshake (RFC 8446 section 5.1): readers
+/// often take the record's head alone.
+fn begins_tls(bytes: &[u8]) -> bool {
+    const CLIENT_HELLO: u8 = 1;
+    match bytes {
+        [0x16, 3, minor, _, _, kind, ..] => *minor <= 4 && *kind == CLIENT_HELLO,
+        [0x16, 3, minor, high, _] => *minor <= 4 && *high <= 0x40,
+        _ => false,
     }
 }

@@ -148,21 +148,25 @@ pub enum Discarded {
     HeadTooLong,
     /// What stands there cannot be.
     Malformed,
+    /// It was written to a connection that did not take it: the program asks again elsewhere, or gives up.
+    NotSent,
 }
 
 impl Discarded {
     /// Every reason there is, with its name in metrics.
-    pub const ALL: [(Self, &'static str); 5] = [
+    pub const ALL: [(Self, &'static str); 6] = [
         (Self::Gap, "gap"),
         (Self::TooMany, "too_many"),
         (Self::NotConfirmed, "not_confirmed"),
         (Self::HeadTooLong, "head_too_long"),
         (Self::Malformed, "malformed"),
+        (Self::NotSent, "not_sent"),
     ];
 }
 
-/// What a conversation says.
+/// What a conversation says. An exchange ends once, or is discarded once, or neither while it is open.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "they are few, and gone as soon as they are read")]
 pub enum ExchangeEvent {
     /// A request's head is there.
     Began(Began),

@@ -13,5 +13,12 @@
 //!          ──▶ (spans)               exchange → span: ids, parent and its evidence, name, attributes
 //! ```
 
+pub mod context;
 pub mod conversation;
 pub mod exchange;
+mod protocols;
+pub mod route;
+mod stream;
+
+#[cfg(test)]
+mod wire;
