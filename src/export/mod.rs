@@ -35,6 +35,7 @@ mod otlp_dictionary;
 pub mod otlp_json;
 pub mod otlp_metrics;
 pub mod otlp_schema;
+pub mod otlp_spans;
 pub mod pprof;
 pub mod pprof_proto;
 pub mod speedscope;

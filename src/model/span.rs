@@ -116,6 +116,14 @@ pub enum AttributeValue {
     Map(Vec<(String, AttributeValue)>),
 }
 
+/// Attributes that count what was left out of a span, here or by whoever made it (OpenTelemetry
+/// specification, "Mapping to non-OTLP formats").
+pub const DROPPED_ATTRIBUTES: &str = "otel.dropped_attributes_count";
+/// See [`DROPPED_ATTRIBUTES`].
+pub const DROPPED_EVENTS: &str = "otel.dropped_events_count";
+/// See [`DROPPED_ATTRIBUTES`].
+pub const DROPPED_LINKS: &str = "otel.dropped_links_count";
+
 /// An attribute: most names are the conventions' own and need no memory.
 pub type Attribute = (Cow<'static, str>, AttributeValue);
 

@@ -1,13 +1,13 @@
-//! The window store: recent profiles of this host, kept by time and found again by what they are of.
+//! The window store: recent profiles and spans, kept by time and found again by what they are of.
 //!
 //! Comes in: a [`Profile`] for each window (about ten seconds), whoever made it: the collector, an OTLP
-//! request, an upload. Goes out: merged profiles, time lines, the services and types there are, and what
-//! all that takes. Never: samples of a process, symbolization, HTTP, formats of export; never a `kernel`,
+//! request, an upload; spans in batches, whoever made them. Goes out: merged profiles, time lines, the
+//! services and types there are, traces, and what all that takes. Never: samples of a process, symbolization, HTTP, formats of export; never a `kernel`,
 //! `process` or `profile` import.
 //!
 //! [`WindowStore`] is what the rest of spanflame sees; [`SqliteStore`] is the one that stands behind it.
-//! How its files are laid out is told in `segment.rs` (the file), `rows.rs` (its dictionary) and
-//! `block.rs` (its samples).
+//! How its files are laid out is told in `segment.rs` (the file), `rows.rs` (its dictionary), `block.rs`
+//! (its samples) and `spans/` (its spans).
 
 mod block;
 mod catalog;
@@ -20,6 +20,7 @@ mod retention;
 mod rows;
 mod segment;
 mod selection;
+pub mod spans;
 mod sqlite;
 mod sums;
 mod varint;
@@ -30,13 +31,18 @@ mod tests;
 
 pub use error::StoreError;
 pub use retention::Retention;
+pub use spans::{
+    SpanCuts, SpanFilter, SpanList, SpanPosition, SpanQuery, SpanSummary, StatusFilter, TraceCursor,
+    TracePage, TraceQuery, TraceSummary,
+};
 pub use sqlite::{Options, SqliteStore};
 
 use std::path::PathBuf;
 
-use crate::model::{Profile, ValueType};
+use crate::model::{Profile, Span, SpanId, TraceId, ValueType};
 
-/// A store of windows. All methods block on the disk: asynchronous callers hand them to a thread.
+/// A store of windows, and of the spans that ran in them: both lie in the same files and go together, so that
+/// what a span ran is kept as long as the span. All methods block on the disk: asynchronous callers hand them to a thread.
 pub trait WindowStore: Send + Sync {
     /// Keeps a window. When this returns, queries see it, and it survives the end of this process.
     /// Windows may overlap and come in any order.
@@ -70,6 +76,46 @@ pub trait WindowStore: Send + Sync {
     /// # Errors
     /// [`StoreError`]; [`StoreError::TooMuch`] if the answer would not fit into memory.
     fn profile(&self, query: &ProfileQuery) -> Result<Answer, StoreError>;
+
+    /// Keeps spans. When this returns, queries see them, and they survive the end of this process. A span with
+    /// the trace id, span id and library's name (`scope`) of an earlier one replaces it: one that is open is
+    /// written without an end first. What is larger than a span may be is cut, and counted
+    /// ([`Statistics::span_cuts`]).
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing of a batch of up to a 64th of the store's bytes is kept then, the beginning of a
+    /// larger one may be. To write it again does no harm.
+    fn write_spans(&self, spans: &[Span]) -> Result<(), StoreError>;
+
+    /// A page of the traces that have a span which is asked for, the most lately written first.
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`StoreError::TooMuch`] if they have too many spans for one page.
+    fn traces(&self, query: &TraceQuery) -> Result<TracePage, StoreError>;
+
+    /// The most lately written spans that are asked for.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn spans(&self, query: &SpanQuery) -> Result<SpanList, StoreError>;
+
+    /// All spans of a trace, by start; none if it is unknown.
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`StoreError::TooMuch`] beyond [`spans::MAX_SPANS_OF_TRACE`].
+    fn trace(&self, trace_id: TraceId) -> Result<Vec<Span>, StoreError>;
+
+    /// A span; of several traces or libraries that have one of this id, the most lately written.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn span(&self, span_id: SpanId, trace_id: Option<TraceId>) -> Result<Option<Span>, StoreError>;
+
+    /// These spans in short, in the same order; nothing for those that are unknown.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn span_summaries(&self, spans: &[(TraceId, SpanId)]) -> Result<Vec<Option<SpanSummary>>, StoreError>;
 
     /// What the store holds and what has happened to it.
     fn statistics(&self) -> Statistics;
@@ -132,6 +178,8 @@ pub struct Selector {
     pub trace_id: Option<String>,
     /// Label `span_id`, 16 lower-case hexadecimal digits.
     pub span_id: Option<String>,
+    /// Label `span_id`, any of these.
+    pub spans: Option<Vec<SpanId>>,
 }
 
 impl Selector {
@@ -253,6 +301,14 @@ pub struct Statistics {
     pub windows_failed: u64,
     /// Why the last of them could not, if the one after it has not been written yet.
     pub last_write_error: Option<String>,
+    /// Spans in the files; those that were replaced are in them, too.
+    pub spans: u64,
+    /// Spans that were written.
+    pub spans_written: u64,
+    /// Spans that could not be written.
+    pub spans_failed: u64,
+    /// What was cut off spans that were larger than they may be.
+    pub span_cuts: SpanCuts,
     /// Segments that were removed because of their age.
     pub segments_removed_by_age: u64,
     /// Segments that were removed because there were too many bytes.

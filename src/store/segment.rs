@@ -5,6 +5,7 @@
 //! dictionary  pages of rows (rows.rs), to be read in order of id
 //! windows     a row for each window: time, format, totals by series, mappings, comments
 //! blocks      the samples of a series in a window (block.rs); id = window × 2^24 + series
+//! span_…      spans: segment/spans.rs
 //! ```
 //!
 //! A window, its blocks and the rows that it adds to the dictionary are one transaction. Ids only grow, so
@@ -12,6 +13,8 @@
 //! an order by series would rewrite a page for each series. The log (`-wal`) is synced when it is
 //! written back, not at each window (`synchronous=NORMAL`): the end of the process costs nothing, a loss of power the
 //! last windows. A segment that is finished has no log any more.
+
+mod spans;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,14 +26,16 @@ use super::TimeRange;
 use super::dictionary::{Dictionary, Tables};
 use super::encode::{EncodedWindow, encode};
 use super::error::StoreError;
+use super::spans::dictionary::SpanDictionary;
 use super::varint::Malformed;
 use crate::model::Profile;
 
 /// `SPFL`: says that a `SQLite` file is one of ours.
 const APPLICATION_ID: i64 = 0x5350_464c;
-/// Version of the tables and of everything that is encoded in them. Readers of version 2 will read
-/// version 1, too; there has been no version before it.
-pub(super) const SCHEMA_VERSION: i64 = 1;
+/// Version of the tables and of everything that is encoded in them. Version 1 has no spans: it is read as it
+/// is, and gets their tables when it is written on. There has been no version before it.
+pub(super) const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_WITHOUT_SPANS: i64 = 1;
 /// Bits of a block's id for the series.
 const SERIES_BITS: u32 = 24;
 const MAX_SERIES: u32 = (1 << SERIES_BITS) - 1;
@@ -67,6 +72,11 @@ pub(super) struct Extent {
     pub(super) last_end_ns: u64,
     /// The longest window: none that overlaps a moment begins longer than this before it.
     pub(super) longest_ns: u64,
+    /// How many spans were written to it; some may have replaced others.
+    pub(super) spans: u64,
+    pub(super) first_span_ns: u64,
+    /// When the last span begins.
+    pub(super) last_span_ns: u64,
 }
 
 impl Extent {
@@ -75,12 +85,12 @@ impl Extent {
         let end_ns = start_ns.saturating_add(window.duration_ns.cast_unsigned());
         let first_start_ns = if self.windows == 0 { start_ns } else { self.first_start_ns.min(start_ns) };
         Self {
-            created_ns: self.created_ns,
             written_ns: now_ns,
             windows: self.windows + 1,
             first_start_ns,
             last_end_ns: self.last_end_ns.max(end_ns),
             longest_ns: self.longest_ns.max(window.duration_ns.cast_unsigned()),
+            ..self
         }
     }
 
@@ -104,8 +114,8 @@ fn open(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// Refuses files of a later version, and files that are no segments.
-fn check_version(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+/// The version of a file. Refuses those of a later one, and files that are no segments.
+fn check_version(connection: &Connection, path: &Path) -> Result<i64, StoreError> {
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let failed = |source| StoreError::database(path, "its version cannot be read", source);
     let application = pragma("application_id").map_err(failed)?;
@@ -116,13 +126,13 @@ fn check_version(connection: &Connection, path: &Path) -> Result<(), StoreError>
     if found > SCHEMA_VERSION {
         return Err(StoreError::NewerSchema { path: path.to_owned(), found, known: SCHEMA_VERSION });
     }
-    if found < SCHEMA_VERSION {
+    if found < SCHEMA_WITHOUT_SPANS {
         return Err(StoreError::corrupt(path, format!("schema version {found}, which there never was")));
     }
-    Ok(())
+    Ok(found)
 }
 
-fn read_extent(connection: &Connection, path: &Path) -> Result<Extent, StoreError> {
+fn read_extent(connection: &Connection, path: &Path, version: i64) -> Result<Extent, StoreError> {
     let sql = "SELECT created_ns, written_ns, windows, first_start_ns, last_end_ns, longest_ns FROM segment";
     let row = connection.query_row(sql, [], |row| {
         let number = |column| row.get::<_, i64>(column).map(|number| u64::try_from(number).unwrap_or(0));
@@ -133,11 +143,17 @@ fn read_extent(connection: &Connection, path: &Path) -> Result<Extent, StoreErro
             first_start_ns: number(3)?,
             last_end_ns: number(4)?,
             longest_ns: number(5)?,
+            ..Extent::default()
         })
     });
-    row.optional()
+    let extent = row
+        .optional()
         .map_err(|source| StoreError::database(path, "its extent cannot be read", source))?
-        .ok_or_else(|| StoreError::corrupt(path, "it does not say what time it is of"))
+        .ok_or_else(|| StoreError::corrupt(path, "it does not say what time it is of"))?;
+    match version {
+        SCHEMA_WITHOUT_SPANS => Ok(extent),
+        _ => spans::read_extent(connection, path, extent),
+    }
 }
 
 /// Appends the pages that come after number `last`; answers the number of the last one now.
@@ -182,6 +198,7 @@ pub(super) struct SegmentWriter {
     path: PathBuf,
     connection: Connection,
     pub(super) dictionary: Dictionary,
+    span_dictionary: SpanDictionary,
     pub(super) extent: Extent,
 }
 
@@ -197,36 +214,52 @@ impl SegmentWriter {
         let transaction =
             connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         transaction.execute_batch(SCHEMA).map_err(failed)?;
+        transaction.execute_batch(spans::SCHEMA).map_err(failed)?;
         let sql = "INSERT INTO segment VALUES (1, ?1, ?1, 0, 0, 0, 0)";
         transaction.execute(sql, [as_signed(now_ns)]).map_err(failed)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
         transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(failed)?;
         transaction.commit().map_err(failed)?;
-        Ok(Self { path: path.to_owned(), connection, dictionary: Dictionary::default(), extent })
+        let (dictionary, span_dictionary) = (Dictionary::default(), SpanDictionary::default());
+        Ok(Self { path: path.to_owned(), connection, dictionary, span_dictionary, extent })
     }
 
-    /// A segment that was written before, to go on with.
+    /// A segment that was written before, to go on with. One of version 1 gets the tables of spans.
     pub(super) fn open(path: &Path, log_bytes: u64) -> Result<Self, StoreError> {
-        let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        check_version(&connection, path)?;
-        set_up(&connection, log_bytes)
-            .map_err(|source| StoreError::database(path, "cannot be written", source))?;
-        let extent = read_extent(&connection, path)?;
-        let mut tables = Tables::default();
-        read_tables(&connection, path, &mut tables, i64::MIN)?;
-        let dictionary = Dictionary::from_tables(tables).map_err(|what| broken(path, "dictionary", what))?;
-        Ok(Self { path: path.to_owned(), connection, dictionary, extent })
+        let mut connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let failed = |source| StoreError::database(path, "cannot be written", source);
+        let version = check_version(&connection, path)?;
+        set_up(&connection, log_bytes).map_err(failed)?;
+        if version == SCHEMA_WITHOUT_SPANS {
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+            transaction.execute_batch(spans::SCHEMA).map_err(failed)?;
+            transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(failed)?;
+            transaction.commit().map_err(failed)?;
+        }
+        let mut writer = Self {
+            path: path.to_owned(),
+            connection,
+            dictionary: Dictionary::default(),
+            span_dictionary: SpanDictionary::default(),
+            extent: Extent::default(),
+        };
+        writer.reread()?;
+        Ok(writer)
     }
 
-    /// Forgets what is in memory and not in the file, after a window could not be written. The
+    /// Forgets what is in memory and not in the file, after something could not be written. The
     /// connection stays: to open the log anew takes room, which a full disk does not have, and readers
     /// need the log.
     pub(super) fn reread(&mut self) -> Result<(), StoreError> {
-        self.extent = read_extent(&self.connection, &self.path)?;
+        self.extent = read_extent(&self.connection, &self.path, SCHEMA_VERSION)?;
         let mut tables = Tables::default();
         read_tables(&self.connection, &self.path, &mut tables, i64::MIN)?;
         self.dictionary =
             Dictionary::from_tables(tables).map_err(|what| broken(&self.path, "dictionary", what))?;
+        let texts = spans::read_texts(&self.connection, &self.path)?;
+        self.span_dictionary =
+            SpanDictionary::from_texts(&texts).map_err(|what| broken(&self.path, "texts of spans", what))?;
         Ok(())
     }
 
@@ -360,8 +393,8 @@ impl SegmentReader {
         connection
             .execute_batch("BEGIN")
             .map_err(|source| StoreError::database(path, "cannot be read", source))?;
-        check_version(&connection, path)?;
-        let extent = read_extent(&connection, path)?;
+        let version = check_version(&connection, path)?;
+        let extent = read_extent(&connection, path, version)?;
         Ok(Self { path: path.to_owned(), connection, extent })
     }
 

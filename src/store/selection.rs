@@ -1,5 +1,7 @@
 //! Which series and threads of a segment a [`Selector`] selects.
 
+use std::collections::HashSet;
+
 use super::Selector;
 use super::block::Thread;
 use super::dictionary::Tables;
@@ -19,6 +21,8 @@ pub(super) struct Selection<'a> {
     tid: Option<u64>,
     trace_id: Option<[u8; 16]>,
     span_id: Option<[u8; 8]>,
+    /// [`Selector::spans`].
+    spans: Option<HashSet<[u8; 8]>>,
 }
 
 impl<'a> Selection<'a> {
@@ -38,7 +42,8 @@ impl<'a> Selection<'a> {
             None => None,
         };
         let tid = selector.thread.as_ref().and_then(|thread| thread.parse().ok());
-        Ok(Self { selector, tid, trace_id, span_id })
+        let spans = selector.spans.as_ref().map(|spans| spans.iter().map(|span| span.bytes()).collect());
+        Ok(Self { selector, tid, trace_id, span_id, spans })
     }
 
     /// The index of the selected value in profiles of this format, if they have it.
@@ -85,8 +90,8 @@ impl<'a> Selection<'a> {
 
     /// Whether threads have to be looked at.
     pub(super) fn is_by_thread(&self) -> bool {
-        let Selector { pid, thread, trace_id, span_id, .. } = self.selector;
-        pid.is_some() || thread.is_some() || trace_id.is_some() || span_id.is_some()
+        let Selector { pid, thread, trace_id, span_id, spans, .. } = self.selector;
+        pid.is_some() || thread.is_some() || trace_id.is_some() || span_id.is_some() || spans.is_some()
     }
 
     /// Whether samples of this thread are selected, their series being so.
@@ -98,6 +103,11 @@ impl<'a> Selection<'a> {
         }
         if self.trace_id.is_some() && thread.trace_id != self.trace_id
             || self.span_id.is_some() && thread.span_id != self.span_id
+        {
+            return Ok(false);
+        }
+        if let Some(spans) = &self.spans
+            && !thread.span_id.is_some_and(|span_id| spans.contains(&span_id))
         {
             return Ok(false);
         }

@@ -16,11 +16,13 @@ use super::error::StoreError;
 use super::query::{self, Source};
 use super::retention::{KeptFile, Retention, Why};
 use super::segment::{self, SegmentReader, SegmentWriter};
+use super::spans::find::SpanSource;
+use super::spans::traces;
 use super::{
-    Answer, ProfileQuery, ProfileType, Selector, ServiceSummary, SetAside, Statistics, TimeRange, Timeline,
-    WindowStore,
+    Answer, ProfileQuery, ProfileType, Selector, ServiceSummary, SetAside, SpanCuts, SpanList, SpanQuery,
+    SpanSummary, Statistics, TimeRange, Timeline, TracePage, TraceQuery, WindowStore,
 };
-use crate::model::Profile;
+use crate::model::{Profile, Span, SpanId, TraceId};
 
 /// A segment whose dictionary takes more memory than this is finished.
 const MAX_DICTIONARY_BYTES: usize = 48 << 20;
@@ -97,6 +99,9 @@ struct Counters {
     windows_written: u64,
     windows_failed: u64,
     last_write_error: Option<String>,
+    spans_written: u64,
+    spans_failed: u64,
+    span_cuts: SpanCuts,
     removed_by_age: u64,
     removed_by_size: u64,
     open_series: u64,
@@ -166,6 +171,16 @@ impl SqliteStore {
         question(&Source { segments: &segments, on_broken: &on_broken })
     }
 
+    /// Asks all segments about spans.
+    fn ask_spans<T>(
+        &self,
+        question: impl FnOnce(&SpanSource<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let segments = self.catalog().segments.clone();
+        let on_broken = |segment: &Segment, error: &StoreError| self.drop_broken(segment, error);
+        question(&SpanSource { segments: &segments, on_broken: &on_broken })
+    }
+
     /// Does without a segment from now on.
     fn drop_broken(&self, segment: &Segment, error: &StoreError) {
         let mut writer = locked(&self.writer);
@@ -192,6 +207,24 @@ impl SqliteStore {
         counters.open_series = open.dictionary.series.len() as u64;
         counters.open_stack_nodes = open.dictionary.nodes.len() as u64;
         Ok(())
+    }
+
+    /// Writes spans from the front, as many as one transaction takes; returns how many.
+    fn write_some_spans(
+        &self,
+        writer: &mut Writer,
+        spans: &[Span],
+        now_ns: u64,
+        retention: &Retention,
+    ) -> Result<usize, StoreError> {
+        let (segment, open) = self.segment_to_write(writer, now_ns, retention)?;
+        let (taken, cuts) = open.append_spans(spans, now_ns, retention.window_bytes())?;
+        segment.set_extent(open.extent);
+        let mut counters = locked(&self.counters);
+        counters.spans_written += taken as u64;
+        counters.span_cuts.add(&cuts);
+        counters.last_write_error = None;
+        Ok(taken)
     }
 
     /// The segment that the next window goes to: the last one, or a new one if that is finished.
@@ -379,6 +412,52 @@ impl WindowStore for SqliteStore {
         self.ask(|source| query::profile(source, query))
     }
 
+    fn write_spans(&self, spans: &[Span]) -> Result<(), StoreError> {
+        let now_ns = (self.clock)();
+        let retention = *locked(&self.retention);
+        let mut writer = locked(&self.writer);
+        let mut left = spans;
+        while !left.is_empty() {
+            let written = self.write_some_spans(&mut writer, left, now_ns, &retention);
+            if let Err(error) = self.retain(&mut writer, now_ns, &retention) {
+                tracing::warn!("old windows stay: {error}");
+            }
+            match written {
+                Ok(taken) => left = left.get(taken..).unwrap_or_default(),
+                Err(error) => {
+                    let mut counters = locked(&self.counters);
+                    counters.spans_failed += left.len() as u64;
+                    counters.last_write_error = Some(error.to_string());
+                    drop(counters);
+                    // The dictionary in memory has texts that are not in the file.
+                    writer.open.take_if(|(_, open)| open.reread().is_err());
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn traces(&self, query: &TraceQuery) -> Result<TracePage, StoreError> {
+        self.ask_spans(|source| traces::traces(source, query))
+    }
+
+    fn spans(&self, query: &SpanQuery) -> Result<SpanList, StoreError> {
+        self.ask_spans(|source| traces::spans(source, query))
+    }
+
+    fn trace(&self, trace_id: TraceId) -> Result<Vec<Span>, StoreError> {
+        self.ask_spans(|source| traces::trace(source, trace_id))
+    }
+
+    fn span(&self, span_id: SpanId, trace_id: Option<TraceId>) -> Result<Option<Span>, StoreError> {
+        self.ask_spans(|source| traces::span(source, span_id, trace_id))
+    }
+
+    fn span_summaries(&self, spans: &[(TraceId, SpanId)]) -> Result<Vec<Option<SpanSummary>>, StoreError> {
+        self.ask_spans(|source| traces::span_summaries(source, spans))
+    }
+
     fn statistics(&self) -> Statistics {
         let max_bytes = locked(&self.retention).max_bytes;
         let catalog = self.catalog();
@@ -400,6 +479,10 @@ impl WindowStore for SqliteStore {
             windows_written: counters.windows_written,
             windows_failed: counters.windows_failed,
             last_write_error: counters.last_write_error.clone(),
+            spans: extents.iter().map(|extent| extent.spans).sum(),
+            spans_written: counters.spans_written,
+            spans_failed: counters.spans_failed,
+            span_cuts: counters.span_cuts,
             segments_removed_by_age: counters.removed_by_age,
             segments_removed_by_size: counters.removed_by_size,
             set_aside: catalog.set_aside.clone(),

@@ -37,13 +37,23 @@ pub struct Download {
     pub coverage: Option<Coverage>,
     /// The share of the value whose stacks are complete.
     pub complete_share: Option<f64>,
+    /// Further headers.
+    pub facts: Vec<(&'static str, String)>,
 }
 
 impl Download {
     /// An answer without a name.
     #[must_use]
     pub fn new(bytes: Vec<u8>, content_type: &'static str) -> Self {
-        Self { bytes, content_type, file_name: None, compressed: false, coverage: None, complete_share: None }
+        Self {
+            bytes,
+            content_type,
+            file_name: None,
+            compressed: false,
+            coverage: None,
+            complete_share: None,
+            facts: Vec::new(),
+        }
     }
 
     /// Of a value that is written as JSON.
@@ -105,6 +115,9 @@ impl IntoResponse for Download {
         }
         if let Some(share) = self.complete_share {
             insert(headers, "x-spanflame-complete-share", &format!("{share:.6}"));
+        }
+        for (name, value) in &self.facts {
+            insert(headers, name, value);
         }
         response
     }

@@ -189,8 +189,7 @@ pub async fn flamegraph(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Download, ApiError> {
-    let own = ["format", "group_by", "hide_incomplete"];
-    let parameters = Parameters::parse(query.as_deref(), &[SELECTORS, RANGE, &own])?;
+    let parameters = Parameters::parse(query.as_deref(), &[SELECTORS, RANGE, DRAWING])?;
     let question = Question::new(&parameters)?;
     let drawing = Drawing::new(&parameters)?;
     let gzip = accepts_gzip(&headers);
@@ -199,26 +198,30 @@ pub async fn flamegraph(
         .run(move |cancelled| {
             let mut answer = question.ask(&asked, drawing.detail(), cancelled)?;
             main_first(&mut answer.profile, &question.selector);
-            let bytes = drawing.write(&answer, &question, cancelled)?;
-            let share = drawing.told_share(&answer.profile);
-            let mut download = Download::new(bytes, drawing.format.content_type());
-            download.file_name =
-                drawing.format.ending().map(|ending| file_name(&question.selector, &answer.coverage, ending));
-            Ok(download.covering(answer.coverage, share).compress(gzip))
+            Ok(drawing.draw(&answer, &question, cancelled)?.compress(gzip))
         })
         .await
 }
 
+/// The parameters of [`Drawing::new`].
+pub const DRAWING: &[&str] = &["format", "group_by", "hide_incomplete"];
+
 /// In which form, and how merged.
 #[derive(Debug)]
-struct Drawing {
+pub struct Drawing {
     format: GraphFormat,
     group_by: Vec<String>,
     hide_incomplete: bool,
+    /// Further keys of the root in JSON.
+    pub about: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Drawing {
-    fn new(parameters: &Parameters) -> Result<Self, ApiError> {
+    /// Reads it from the parameters of a request.
+    ///
+    /// # Errors
+    /// 400, naming the parameter.
+    pub fn new(parameters: &Parameters) -> Result<Self, ApiError> {
         let format = GraphFormat::from_name(parameters.get("format").unwrap_or("json"))?;
         let is_tree = matches!(format, GraphFormat::Columnar | GraphFormat::Json);
         for name in ["group_by", "hide_incomplete"] {
@@ -237,11 +240,30 @@ impl Drawing {
             };
             group_by.push((*key).to_owned());
         }
-        Ok(Self { format, group_by, hide_incomplete: parameters.flag("hide_incomplete")? })
+        let about = serde_json::Map::new();
+        Ok(Self { format, group_by, hide_incomplete: parameters.flag("hide_incomplete")?, about })
+    }
+
+    /// The answer as it is sent, not compressed yet.
+    ///
+    /// # Errors
+    /// 413, or that the client has gone.
+    pub fn draw(
+        &self,
+        answer: &Answer,
+        question: &Question,
+        cancelled: &Cancelled,
+    ) -> Result<Download, ApiError> {
+        let bytes = self.write(answer, question, cancelled)?;
+        let share = self.told_share(&answer.profile);
+        let mut download = Download::new(bytes, self.format.content_type());
+        download.file_name =
+            self.format.ending().map(|ending| file_name(&question.selector, &answer.coverage, ending));
+        Ok(download.covering(answer.coverage, share))
     }
 
     /// The labels that it shows, and the one that tells of incomplete stacks.
-    fn detail(&self) -> Detail {
+    pub fn detail(&self) -> Detail {
         let mut keys = vec!["unwind".to_owned()];
         match self.format {
             GraphFormat::Pprof | GraphFormat::Otlp => return Detail::Labels,
@@ -301,7 +323,7 @@ impl Drawing {
             0 => (question.range.from_unix_ns, question.range.to_unix_ns),
             _ => (answer.coverage.from_unix_ns, answer.coverage.to_unix_ns),
         };
-        let about = serde_json::json!({
+        let mut about = serde_json::json!({
             "type": value_type.map_or("", |value_type| value_type.kind.as_str()),
             "unit": value_type.map_or("", |value_type| value_type.unit.as_str()),
             "from": rfc3339(from),
@@ -309,8 +331,10 @@ impl Drawing {
             "windows": answer.coverage.windows,
             "complete_share": self.told_share(profile),
         });
-        let empty = serde_json::Map::new();
-        flame_json::write_tree(&tree, about.as_object().unwrap_or(&empty), writer)
+        let mut empty = serde_json::Map::new();
+        let about = about.as_object_mut().unwrap_or(&mut empty);
+        about.extend(self.about.clone());
+        flame_json::write_tree(&tree, about, writer)
     }
 
     fn write_as(

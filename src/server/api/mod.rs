@@ -12,10 +12,14 @@ mod lists;
 pub mod moment;
 pub mod parameters;
 pub mod presence;
+mod profile_spans;
 pub mod question;
 pub mod selector;
+mod span_filter;
+mod span_flamegraph;
 mod timeline;
 mod top;
+pub mod traces;
 
 use std::sync::Arc;
 
@@ -34,4 +38,9 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(top::top))
         .routes(routes!(timeline::timeline))
         .routes(routes!(flamegraph::flamegraph))
+        .routes(routes!(traces::traces))
+        .routes(routes!(traces::trace))
+        .routes(routes!(traces::spans))
+        .routes(routes!(span_flamegraph::span_flamegraph))
+        .routes(routes!(profile_spans::profile_spans))
 }

@@ -80,7 +80,7 @@ fn is_everything(selector: &Selector) -> bool {
 #[must_use]
 pub fn is_alive(selector: &Selector, before_unix_ns: u64) -> bool {
     // Whether it is of a trace cannot be seen from outside.
-    if selector.trace_id.is_some() || selector.span_id.is_some() {
+    if selector.trace_id.is_some() || selector.span_id.is_some() || selector.spans.is_some() {
         return false;
     }
     let is_it = |process: &LivingProcess| {

@@ -5,6 +5,7 @@ mod crash;
 mod full_disk;
 mod queries;
 mod round_trip;
+pub(in crate::store) mod spans;
 mod synthetic;
 mod upkeep;
 
