@@ -21,8 +21,11 @@ use crate::server::connections::{self, Protocol};
 use crate::server::debug_pprof::DebugState;
 use crate::server::intake::Intake;
 use crate::server::self_telemetry::{self, OwnTraces};
-use crate::server::{App, Recorder, RequestCounts, frequency_of, otlp_in, retention_of, router};
+use crate::server::{
+    App, Recorder, RequestCounts, SpanRecorder, frequency_of, otlp_in, retention_of, router,
+};
 use crate::store::{Options, SqliteStore, WindowStore};
+use crate::trace::SpanBatch;
 
 /// How long requests may take that are being answered when it is time to end.
 const FINISH_LIMIT: Duration = Duration::from_secs(10);
@@ -111,6 +114,7 @@ pub fn run(args: &Args) -> Result<(), CommandError> {
         own_traces.leave_by(&exporter);
     }
     let store = open_store(&configuration)?;
+    let spans = start_span_recorder(&configuration, &store);
     let recorder = match configuration.agent.ebpf.enabled {
         true => Some(Arc::new(start_recorder(&configuration, &store, &exporter)?)),
         false => None,
@@ -125,6 +129,7 @@ pub fn run(args: &Args) -> Result<(), CommandError> {
         intake: Intake::new(Arc::clone(&store)),
         store,
         recorder,
+        spans,
         exporter,
         own_traces,
         queries: QueryGate::default(),
@@ -140,8 +145,12 @@ pub fn run(args: &Args) -> Result<(), CommandError> {
 
 /// After the last request: the open window is kept, then what waits is sent.
 fn end(app: &App) {
+    // Samples of the last window are in requests that the tracer knows: it ends after that.
     if let Some(recorder) = &app.recorder {
         recorder.stop();
+    }
+    if let Some(spans) = &app.spans {
+        spans.stop();
     }
     app.end_exports();
     tracing::info!("Ended");
@@ -241,6 +250,25 @@ fn open_store(configuration: &Configuration) -> Result<Arc<dyn WindowStore>, Com
     options.retention = retention_of(configuration);
     let store = SqliteStore::open(options).context("cannot open the store")?;
     Ok(Arc::new(store))
+}
+
+/// Requests are followed as far as the kernel lets us; without, everything else goes on.
+fn start_span_recorder(
+    configuration: &Configuration,
+    store: &Arc<dyn WindowStore>,
+) -> Option<Arc<SpanRecorder>> {
+    let ebpf = &configuration.agent.ebpf;
+    if !ebpf.enabled || !ebpf.network.enabled {
+        return None;
+    }
+    let on_spans = Box::new(|_: &SpanBatch| {});
+    match SpanRecorder::start(configuration, Arc::clone(store), on_spans) {
+        Ok(spans) => Some(Arc::new(spans)),
+        Err(error) => {
+            tracing::warn!("requests are not followed: {error}");
+            None
+        }
+    }
 }
 
 fn start_recorder(

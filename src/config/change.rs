@@ -88,7 +88,7 @@ mod tests {
             shown,
             [
                 ("agent.profiling.sample_rate", Effect::Reload),
-                ("agent.ebpf.network.http", Effect::NotYet),
+                ("agent.ebpf.network.http", Effect::Reload),
                 ("self_telemetry.listen", Effect::Restart),
             ]
         );

@@ -73,7 +73,7 @@ section! {
             /// Samples a second on each CPU.
             sample_rate: Hertz = Hertz::of::<19>(), Reload;
             /// Samples a second of threads and goroutines that have an open request.
-            span_sample_rate: Hertz = Hertz::of::<499>(), NotYet;
+            span_sample_rate: Hertz = Hertz::of::<499>(), Restart;
         }
         sections {}
     }
@@ -97,19 +97,19 @@ section! {
     pub struct Network {
         keys {
             /// Whether requests are followed.
-            enabled: bool = true, NotYet;
+            enabled: bool = true, Restart;
             /// Whether those of HTTP are.
-            http: bool = true, NotYet;
+            http: bool = true, Reload;
             /// Whether those of gRPC are.
-            grpc: bool = true, NotYet;
+            grpc: bool = true, Reload;
             /// Requests that are left out, by path: the whole path, or its beginning before a final `*`.
-            exclude_paths: Vec<PathPattern> = Vec::new(), NotYet, example r#"["/healthz", "/static/*"]"#;
+            exclude_paths: Vec<PathPattern> = Vec::new(), Reload, example r#"["/healthz", "/static/*"]"#;
             /// Ports whose connections are left alone.
-            exclude_ports: Vec<u16> = Vec::new(), NotYet, example "[22, 2379]";
+            exclude_ports: Vec<u16> = Vec::new(), Restart, example "[22, 2379]";
             /// Whether the query string stands in the attributes of a span. It often holds secrets.
-            capture_query: bool = false, NotYet;
+            capture_query: bool = false, Reload;
             /// Names of attributes: OpenTelemetry's `stable` ones, those before them (`seed`), or `both`.
-            semconv: SemanticConventions = SemanticConventions::Stable, NotYet;
+            semconv: SemanticConventions = SemanticConventions::Stable, Reload;
             /// Spans of processes that export their own: `auto` exports none of ours, `always`, `never`.
             spans: SpanExport = SpanExport::Auto, NotYet;
         }
@@ -162,11 +162,11 @@ section! {
     pub struct TracesSignal {
         keys {
             /// Whether they are exported.
-            enabled: bool = true, NotYet;
+            enabled: bool = true, Reload;
             /// The share of traces that is sampled where no parent has decided: 1 is all.
-            sample_rate: Ratio = Ratio::ALL, NotYet;
+            sample_rate: Ratio = Ratio::ALL, Reload;
             /// `parent_based_traceidratio`: as the parent was, else by the trace id.
-            sampler: Sampler = Sampler::ParentBasedTraceIdRatio, NotYet;
+            sampler: Sampler = Sampler::ParentBasedTraceIdRatio, Reload;
         }
         sections {}
     }

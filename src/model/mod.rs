@@ -12,6 +12,7 @@ pub mod rfc3339;
 pub mod slice_interner;
 pub mod socket;
 pub mod span;
+pub mod stamp;
 
 pub use index_hash::IndexMap;
 pub use outcome::Outcome;
@@ -23,3 +24,4 @@ pub use raw::{ImageId, ObjectId, RawFrame, RawSample};
 pub use slice_interner::SliceInterner;
 pub use socket::{Actor, ConnectionId, Direction, RequestKey, SocketEvent};
 pub use span::{Span, SpanId, SpanKind, SpanResource, SpanStatus, TraceId};
+pub use stamp::{RequestSpans, Stamp, Unstamped};

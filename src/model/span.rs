@@ -25,6 +25,15 @@ macro_rules! identifier {
                 (bytes != [0; $bytes]).then_some(Self(bytes))
             }
 
+            /// The id of these bytes, of which the last bit is set if all are zero.
+            #[must_use]
+            pub fn nonzero(mut bytes: [u8; $bytes]) -> Self {
+                if bytes == [0; $bytes] {
+                    bytes[$bytes - 1] = 1;
+                }
+                Self(bytes)
+            }
+
             /// The id that is written so: lower-case hexadecimal digits, as W3C Trace Context has them.
             #[must_use]
             pub fn from_hex(text: &[u8]) -> Option<Self> {

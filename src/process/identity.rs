@@ -12,6 +12,8 @@ use super::service_name;
 
 /// Environments and cgroup files beyond this are cut: nothing that we look for stands that far back.
 const MAX_PROC_FILE_BYTES: u64 = 1 << 20;
+/// As many as an SDK takes (OpenTelemetry specification, attribute limits).
+const MAX_RESOURCE_ATTRIBUTES: usize = 128;
 
 /// What is known of a process beyond its number.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -54,6 +56,41 @@ fn read_bounded(pid: u32, file: &str) -> Vec<u8> {
         let _ = opened.take(MAX_PROC_FILE_BYTES).read_to_end(&mut contents);
     }
     contents
+}
+
+/// What a process says of itself in `OTEL_RESOURCE_ATTRIBUTES`, percent-decoded; pairs that are none are left
+/// out.
+pub(super) fn resource_attributes(pid: u32) -> Vec<(String, String)> {
+    let environment = read_bounded(pid, "environ");
+    let said = environment
+        .split(|&byte| byte == 0)
+        .find_map(|entry| entry.strip_prefix(b"OTEL_RESOURCE_ATTRIBUTES="))
+        .unwrap_or_default();
+    let pairs = said.split(|&byte| byte == b',').filter_map(|pair| {
+        let equals = pair.iter().position(|&byte| byte == b'=')?;
+        let (key, value) = (pair.get(..equals)?, pair.get(equals + 1..)?);
+        let key = std::str::from_utf8(key).ok()?.trim();
+        (!key.is_empty()).then(|| (key.to_owned(), percent_decoded(value.trim_ascii())))
+    });
+    pairs.take(MAX_RESOURCE_ATTRIBUTES).collect()
+}
+
+fn percent_decoded(text: &[u8]) -> String {
+    let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let [byte, behind @ ..] = rest {
+        rest = behind;
+        let escaped = match (byte, behind) {
+            (b'%', [high, low, ..]) => digit(high).zip(digit(low)).map(|(high, low)| high << 4 | low),
+            _ => None,
+        };
+        decoded.push(escaped.unwrap_or(*byte));
+        if escaped.is_some() {
+            rest = behind.get(2..).unwrap_or_default();
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
 }
 
 /// The service name that the process's own environment gives (OpenTelemetry environment variables).

@@ -15,6 +15,7 @@ pub mod mapping_list;
 pub mod objects;
 pub mod proc_maps;
 mod service_name;
+mod span_resource;
 pub mod table;
 mod task_state;
 
@@ -24,4 +25,5 @@ pub use living::{LivingProcess, LivingThread, living};
 pub use mapped_file::FileNumbers;
 pub use mapping_list::{ExecutableMapping, MappingContent, MappingList};
 pub use objects::{ObjectRegistry, RegisteredObject};
+pub use span_resource::SpanResources;
 pub use table::{Interest, ProcessTable};

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use crate::model::{ImageId, Interner, ObjectId, Outcome, RawFrame, RawSample, SliceInterner};
+use crate::model::{
+    ImageId, Interner, ObjectId, Outcome, RawFrame, RawSample, RequestKey, RequestSpans, SliceInterner, Stamp,
+};
 
 /// An address of the program, wherever it lies: what is to be named, once however often it was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,6 +36,8 @@ pub struct Key {
     pub stack: u32,
     /// How unwinding ended.
     pub outcome: Outcome,
+    /// The span that was being worked on, if that is known.
+    pub span: Option<Stamp>,
 }
 
 /// How many samples, and the time they stand for.
@@ -62,6 +66,17 @@ struct CompactKey {
     thread: u32,
     stack: u32,
     outcome: Outcome,
+    /// Index in [`Aggregate::spans`].
+    span: Option<u32>,
+}
+
+/// A sample taken in a request: which span that is, and whether the sample lies in it, may be known only later.
+#[derive(Debug, Clone, Copy)]
+struct InRequest {
+    key: CompactKey,
+    request: RequestKey,
+    time_ns: u64,
+    weight_ns: u64,
 }
 
 /// Samples counted by process, thread and stack. A stack that is like no other takes four bytes a frame
@@ -73,7 +88,9 @@ pub struct Aggregate {
     stacks: SliceInterner<u32>,
     names: Interner<String>,
     threads: Interner<Thread>,
+    spans: Interner<Stamp>,
     weights: HashMap<CompactKey, Weight>,
+    in_requests: Vec<InRequest>,
     samples: u64,
     /// The stack of the sample at hand.
     stack: Vec<u32>,
@@ -105,11 +122,38 @@ impl Aggregate {
             thread: self.threads.intern(thread),
             stack: self.stacks.intern(&self.stack),
             outcome: sample.outcome,
+            span: None,
         };
+        self.samples += 1;
+        match sample.request {
+            Some(request) => {
+                let RawSample { time_ns, weight_ns, .. } = sample;
+                self.in_requests.push(InRequest { key, request, time_ns, weight_ns });
+            }
+            None => self.count(key, sample.weight_ns),
+        }
+    }
+
+    fn count(&mut self, key: CompactKey, weight_ns: u64) {
         let weight = self.weights.entry(key).or_default();
         weight.samples += 1;
-        weight.time_ns += sample.weight_ns;
-        self.samples += 1;
+        weight.time_ns += weight_ns;
+    }
+
+    /// Decides for samples that were taken in requests in which spans they lie. Without anybody who knows, in
+    /// none. To be called once all samples are there: those of requests are not counted before.
+    pub fn settle(&mut self, spans: Option<&dyn RequestSpans>) {
+        for InRequest { key, request, time_ns, weight_ns } in std::mem::take(&mut self.in_requests) {
+            let stamp = spans.and_then(|spans| spans.span_at(request, time_ns).ok());
+            let span = stamp.map(|stamp| self.spans.intern(stamp));
+            self.count(CompactKey { span, ..key }, weight_ns);
+        }
+    }
+
+    /// Whether samples wait for [`Aggregate::settle`] to be counted.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.in_requests.is_empty()
     }
 
     /// Samples counted so far.
@@ -141,13 +185,14 @@ impl Aggregate {
         self.threads.iter().map(|thread| thread.image)
     }
 
-    /// Every key with its weight, in a fixed order.
+    /// Every key with its weight, in a fixed order, once it is settled.
     #[must_use]
     pub fn sorted(&self) -> Vec<(Key, Weight)> {
         let with_thread = |(key, weight): (&CompactKey, &Weight)| {
             let &Thread { pid, tid, image, comm, thread_name } = self.threads.get(key.thread)?;
-            let &CompactKey { stack, outcome, .. } = key;
-            Some((Key { pid, tid, image, comm, thread_name, stack, outcome }, *weight))
+            let &CompactKey { stack, outcome, span, .. } = key;
+            let span = span.and_then(|span| self.spans.get(span)).copied();
+            Some((Key { pid, tid, image, comm, thread_name, stack, outcome, span }, *weight))
         };
         let mut sorted = Vec::with_capacity(self.weights.len());
         sorted.extend(self.weights.iter().filter_map(with_thread));

@@ -57,7 +57,7 @@ pub fn capture(
 ) -> Result<Profile, CaptureError> {
     let system = |what| move |source| SessionError::System { what, source };
     // First: its thread is not to inherit the priority that the session gives to this one.
-    let namer = Namer::start().map_err(system("start the thread that names stacks"))?;
+    let namer = Namer::start(None).map_err(system("start the thread that names stacks"))?;
     let mut collector = Collector::new(namer);
     let cpus = online_cpus().map_err(SessionError::from)?.len();
     let interest = match options.pid {

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,8 @@ use spanflame_symbols::symbolize::Symbolizer;
 
 use super::raw_window::{RawWindow, Taken};
 use super::resolve;
-use crate::model::Profile;
+use crate::kernel::monotonic_ns;
+use crate::model::{Profile, RequestSpans};
 
 /// How often the names of a process's generated code are read on: a runtime reuses addresses.
 const GENERATED_CODE_INTERVAL: Duration = Duration::from_secs(1);
@@ -38,13 +40,14 @@ pub struct Namer {
 }
 
 impl Namer {
-    /// Starts the thread.
+    /// Starts the thread. `spans` knows what the requests of samples came to.
     ///
     /// # Errors
     /// The system's, if there can be no more threads.
-    pub fn start() -> std::io::Result<Self> {
+    pub fn start(spans: Option<Arc<dyn RequestSpans>>) -> std::io::Result<Self> {
         let (requests, received) = crossbeam_channel::bounded(QUEUE);
-        let thread = std::thread::Builder::new().name("naming".to_owned()).spawn(move || work(&received))?;
+        let work = move || work(&received, spans.as_deref());
+        let thread = std::thread::Builder::new().name("naming".to_owned()).spawn(work)?;
         Ok(Self { requests: Some(requests), generated_code_read: HashMap::new(), thread: Some(thread) })
     }
 
@@ -101,14 +104,20 @@ impl Drop for Namer {
     }
 }
 
-fn work(requests: &Receiver<Request>) {
+fn work(requests: &Receiver<Request>, spans: Option<&dyn RequestSpans>) {
     let mut symbolizer = Symbolizer::new();
     for request in requests {
         match request {
             Request::GeneratedCode(pid) => {
                 survive(&mut symbolizer, |symbolizer| symbolizer.remember_process(pid));
             }
-            Request::Window(window, taken, answer) => {
+            Request::Window(mut window, taken, answer) => {
+                if let Some(spans) = spans
+                    && !window.aggregate.is_settled()
+                {
+                    spans.catch_up(monotonic_ns());
+                }
+                window.aggregate.settle(spans);
                 let named =
                     survive(&mut symbolizer, |symbolizer| resolve::profile(&window, symbolizer, taken));
                 if let Some(profile) = named {

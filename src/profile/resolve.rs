@@ -13,7 +13,7 @@ use super::aggregate::{Aggregate, Key, Place};
 use super::raw_window::{RawWindow, Taken};
 use crate::model::{
     Frame, FrameKind, Function, Interner, Label, Location, Mapping, ObjectId, Outcome, Profile, Sample,
-    ValueType,
+    Stamp, ValueType,
 };
 
 /// Gives names to everything in a window.
@@ -77,6 +77,10 @@ fn labels_of(key: &Key, window: &RawWindow) -> Vec<Label> {
     }
     if !matches!(key.outcome, Outcome::Complete | Outcome::NoUser) {
         labels.push(Label::text("unwind", key.outcome.name()));
+    }
+    if let Some(Stamp { trace_id, span_id }) = key.span {
+        labels.push(Label::text("trace_id", &trace_id.to_string()));
+        labels.push(Label::text("span_id", &span_id.to_string()));
     }
     labels.sort();
     labels

@@ -103,6 +103,9 @@ async fn flush(State(app): State<Arc<App>>) -> Result<Json<FlushAnswer>, ApiErro
     off_the_executor(move || {
         let exported = app.export_status();
         let mut windows = 0;
+        if app.spans.as_ref().is_some_and(|spans| !spans.flush()) {
+            return Err(ApiError::unavailable("spans could not be kept in time".to_owned(), 10));
+        }
         if let Some(recorder) = &app.recorder {
             let before = recorder.status().kept_windows;
             recorder.flush().map_err(|error| ApiError::unavailable(error.to_string(), 10))?;

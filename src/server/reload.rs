@@ -53,6 +53,9 @@ impl App {
         if let Some(recorder) = &self.recorder {
             recorder.set_frequency(frequency_of(&after));
         }
+        if let Some(spans) = &self.spans {
+            spans.reconfigure(&after);
+        }
         (self.set_log_level)(after.spanflame.log_level);
         let keys = |changed: Vec<ChangedKey>, effect: Effect| -> Vec<String> {
             changed.into_iter().filter(|key| key.effect == effect).map(|key| key.key).collect()

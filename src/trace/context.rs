@@ -14,3 +14,13 @@ pub struct TraceContext {
     /// `tracestate` as it is to be kept; empty if there is none.
     pub trace_state: String,
 }
+/// stub
+pub fn of_request(head: &super::exchange::RequestHead) -> Option<TraceContext> {
+    let text = head.traceparent.value()?;
+    Some(TraceContext {
+        trace_id: TraceId::from_hex(text.get(3..35)?.as_bytes())?,
+        parent_span_id: SpanId::from_hex(text.get(36..52)?.as_bytes())?,
+        sampled: Some(text.ends_with("01")),
+        trace_state: String::new(),
+    })
+}

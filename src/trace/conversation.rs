@@ -207,6 +207,12 @@ impl Conversation {
             }
     }
 
+    /// Whether what is understood was read inside of a TLS library.
+    #[must_use]
+    pub fn is_decrypted(&self) -> bool {
+        self.is_decrypted
+    }
+
     /// Whether it is TLS, and nobody can read what is inside.
     #[must_use]
     pub fn is_encrypted(&self) -> bool {

@@ -5,20 +5,37 @@
 //! [`RequestKey`](crate::model::RequestKey) of a sample came to, and numbers for metrics. Never: libbpf, the
 //! store, HTTP of our own; never a guess: what cannot be known is said to be unknown, with the reason.
 //!
-//! Three stages, each in its own file and each with its own tests:
+//! Three stages, each in its own files and each with its own tests; `tracer.rs` is the thread that turns them:
 //!
 //! ```text
-//! fragments ──▶ conversation.rs      one for each connection: which protocol is it, then
-//!               protocols/*.rs       bytes → requests and responses, paired: Exchange events
-//!          ──▶ (spans)               exchange → span: ids, parent and its evidence, name, attributes
+//! events ──▶ connections.rs     the connections that are heard of
+//!            conversation.rs    one for each: which protocol is it, then
+//!            protocols/*.rs     bytes → requests and responses, paired: Exchange events
+//!        ──▶ spans.rs           exchange → span: name, status, times
+//!            parents.rs         … ids, parent, and the evidence for it; context.rs reads headers
+//!            attributes.rs      … attributes; route.rs finds the template of a path
+//!        ──▶ requests.rs        what the keys of samples came to
 //! ```
 
+mod attributes;
+mod connections;
 pub mod context;
 pub mod conversation;
 pub mod exchange;
+mod parents;
 mod protocols;
+mod requests;
 pub mod route;
+mod sampling;
+mod spans;
+#[cfg(test)]
+mod spans_tests;
 mod stream;
-
+mod tracer;
 #[cfg(test)]
 mod wire;
+
+pub use attributes::Conventions;
+pub use sampling::Sampler;
+pub use spans::{EndedRequest, SpanCounts, SpanOptions};
+pub use tracer::{SpanBatch, Tracer, TracerStatus};

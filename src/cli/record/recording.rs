@@ -56,7 +56,7 @@ impl Recording {
             None => Interest::Only { pids: args.pids.iter().copied().collect(), follow_children: false },
         };
         // First: its thread is not to inherit the priority that the session gives to this one.
-        let namer = Namer::start().context("cannot start the thread that names stacks")?;
+        let namer = Namer::start(None).context("cannot start the thread that names stacks")?;
         let cpus = online_cpus().context("cannot size the ring buffer")?.len();
         let mut session = Session::open(&SessionOptions {
             frequency_hz: args.frequency,

@@ -32,7 +32,7 @@ pub(super) struct Running {
 impl Running {
     pub(super) fn begin(frequency_hz: u32) -> Result<Self, SessionError> {
         // First: its thread is not to inherit the priority that the session gives to this one.
-        let namer = Namer::start()
+        let namer = Namer::start(None)
             .map_err(|source| SessionError::System { what: "start the thread that names stacks", source })?;
         let cpus = online_cpus()?;
         let ring_buffer_bytes = resources::ring_buffer_bytes(frequency_hz, cpus.len());

@@ -1,0 +1,465 @@
+//! Names and attributes of spans: OpenTelemetry's stable conventions for HTTP and RPC (semantic conventions
+//! 1.38, `http/http-spans.md`, `rpc/grpc.md`), those of the seed documents that came before them, or both.
+//!
+//! What is unknown is left out; where a reader would expect it, `spanflame.unknown` says that it was sent and
+//! could not be read.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use super::exchange::{Ended, Failure, Known, ProtocolVersion, RequestHead};
+use crate::model::SpanStatus;
+use crate::model::socket::{Direction, Endpoint, Opened};
+use crate::model::span::{Attribute, AttributeValue};
+
+/// Names of attributes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Conventions {
+    /// OpenTelemetry's stable ones.
+    #[default]
+    Stable,
+    /// Those before them: `http.method`, `net.peer.ip`.
+    Seed,
+    /// Both beside each other.
+    Both,
+}
+
+impl Conventions {
+    fn has_stable(self) -> bool {
+        self != Self::Seed
+    }
+
+    fn has_seed(self) -> bool {
+        self != Self::Stable
+    }
+}
+
+/// The methods that may stand in a span's name; any other is `_OTHER`, so that nobody who sends nonsense
+/// makes names without end (http-spans.md, `http.request.method`).
+const METHODS: [&str; 10] =
+    ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"];
+/// A gRPC status that is the server's own fault (rpc/grpc.md): unknown, deadline exceeded, unimplemented,
+/// internal, unavailable, data loss.
+const GRPC_SERVER_ERRORS: [u16; 6] = [2, 4, 12, 13, 14, 15];
+
+/// What a request asks for, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Asked {
+    /// One of [`METHODS`] or `_OTHER`; `None` if unknown.
+    pub(super) method: Option<Cow<'static, str>>,
+    /// Path without query and fragment; `None` if unknown.
+    pub(super) path: Option<String>,
+    /// Without its question mark.
+    pub(super) query: Option<String>,
+    /// The path's template.
+    pub(super) route: Option<String>,
+    /// Service and method, if it is gRPC.
+    pub(super) rpc: Option<(String, String)>,
+}
+
+impl Asked {
+    /// The method in a span's name and its attributes.
+    pub(super) fn method_of(head: &RequestHead) -> Option<Cow<'static, str>> {
+        let sent = head.method.value()?;
+        let known = METHODS.iter().find(|&&method| method == sent);
+        Some(Cow::Borrowed(known.copied().unwrap_or("_OTHER")))
+    }
+
+    /// Service and method of a gRPC request: `/package.Service/Method`.
+    pub(super) fn rpc_of(head: &RequestHead, path: Option<&str>) -> Option<(String, String)> {
+        let content_type = head.content_type.value()?;
+        let is_grpc = content_type
+            .strip_prefix("application/grpc")
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']));
+        let (service, method) = path?.strip_prefix('/')?.rsplit_once('/')?;
+        (is_grpc && !service.is_empty() && !method.is_empty())
+            .then(|| (service.to_owned(), method.to_owned()))
+    }
+
+    /// The span's name.
+    pub(super) fn name(&self) -> String {
+        if let Some((service, method)) = &self.rpc {
+            return format!("{service}/{method}");
+        }
+        let method = match self.method.as_deref() {
+            None | Some("_OTHER") => "HTTP",
+            Some(method) => method,
+        };
+        match &self.route {
+            Some(route) => format!("{method} {route}"),
+            None => method.to_owned(),
+        }
+    }
+}
+
+/// Collects attributes under the names that are asked for.
+struct Writer {
+    conventions: Conventions,
+    attributes: Vec<Attribute>,
+}
+
+impl Writer {
+    fn put(&mut self, stable: &'static str, seed: &'static str, value: Option<AttributeValue>) {
+        let Some(value) = value else { return };
+        let is_wanted = |name: &str, wanted: bool| wanted && !name.is_empty();
+        if is_wanted(seed, self.conventions.has_seed()) && seed != stable {
+            self.attributes.push((Cow::Borrowed(seed), value.clone()));
+        }
+        let wanted = self.conventions.has_stable() || seed == stable;
+        if is_wanted(stable, wanted) {
+            self.attributes.push((Cow::Borrowed(stable), value));
+        }
+    }
+
+    fn text(&mut self, stable: &'static str, seed: &'static str, value: Option<&str>) {
+        self.put(stable, seed, value.map(|text| AttributeValue::Text(text.to_owned())));
+    }
+
+    fn number(&mut self, stable: &'static str, seed: &'static str, value: Option<i64>) {
+        self.put(stable, seed, value.map(AttributeValue::Integer));
+    }
+}
+
+/// Everything that is known when a request begins.
+pub(super) struct Request<'a> {
+    pub(super) conventions: Conventions,
+    pub(super) direction: Direction,
+    pub(super) head: &'a RequestHead,
+    pub(super) asked: &'a Asked,
+    pub(super) opened: Option<&'a Opened>,
+    pub(super) is_encrypted: bool,
+    pub(super) capture_query: bool,
+}
+
+impl Request<'_> {
+    pub(super) fn attributes(&self) -> Vec<Attribute> {
+        let mut writer = Writer { conventions: self.conventions, attributes: Vec::with_capacity(16) };
+        match &self.asked.rpc {
+            Some((service, method)) => {
+                writer.text("rpc.system", "rpc.system", Some("grpc"));
+                writer.text("rpc.service", "rpc.service", Some(service));
+                writer.text("rpc.method", "rpc.method", Some(method));
+            }
+            None => self.http(&mut writer),
+        }
+        self.network(&mut writer);
+        let unknown: Vec<AttributeValue> = [
+            ("method", &self.head.method),
+            ("path", &self.head.target),
+            ("traceparent", &self.head.traceparent),
+        ]
+        .into_iter()
+        .filter(|(_, value)| **value == Known::Unknown)
+        .map(|(name, _)| AttributeValue::Text(name.to_owned()))
+        .collect();
+        if !unknown.is_empty() {
+            writer.attributes.push((Cow::Borrowed("spanflame.unknown"), AttributeValue::List(unknown)));
+        }
+        writer.attributes
+    }
+
+    fn scheme(&self) -> &str {
+        let said = self.head.scheme.value();
+        said.unwrap_or(if self.is_encrypted { "https" } else { "http" })
+    }
+
+    fn http(&self, writer: &mut Writer) {
+        let asked = self.asked;
+        writer.text("http.request.method", "http.method", asked.method.as_deref());
+        if asked.method.as_deref() == Some("_OTHER") {
+            writer.text("http.request.method_original", "", self.head.method.value());
+        }
+        let query = if self.capture_query { asked.query.as_deref() } else { None };
+        let url = self.url(query);
+        if self.direction == Direction::In {
+            writer.text("url.scheme", "http.scheme", Some(self.scheme()));
+            writer.text("url.path", "", asked.path.as_deref());
+            writer.text("url.query", "", query);
+            writer.text("http.route", "http.route", asked.route.as_deref());
+            if asked.route.is_some() {
+                writer.text("spanflame.route.source", "spanflame.route.source", Some("inferred"));
+            }
+            writer.text("", "http.url", url.as_deref());
+        } else {
+            writer.text("url.full", "http.url", url.as_deref());
+            writer.text("url.template", "", asked.route.as_deref());
+        }
+        writer.text("user_agent.original", "http.user_agent", self.head.user_agent.value());
+        writer.text("network.protocol.version", "", Some(version(self.head.version)));
+    }
+
+    /// The whole URL, as far as it is known, without credentials.
+    fn url(&self, query: Option<&str>) -> Option<String> {
+        let path = self.asked.path.as_deref()?;
+        let authority = match self.head.authority.value() {
+            Some(authority) => authority.rsplit('@').next().unwrap_or(authority).to_owned(),
+            None => endpoint_text(self.server()?)?,
+        };
+        let question_mark = if query.is_some() { "?" } else { "" };
+        Some(format!("{}://{authority}{path}{question_mark}{}", self.scheme(), query.unwrap_or_default()))
+    }
+
+    fn server(&self) -> Option<Endpoint> {
+        let opened = self.opened?;
+        Some(if self.direction == Direction::In { opened.local } else { opened.peer })
+    }
+
+    fn network(&self, writer: &mut Writer) {
+        let Some(opened) = self.opened else { return };
+        let said = self.head.authority.value().map(host_and_port);
+        let server = self.server().and_then(internet);
+        let host = said.map(|(host, _)| host.to_owned()).filter(|host| !host.is_empty());
+        writer.text(
+            "server.address",
+            "",
+            host.or_else(|| server.map(|(address, _)| address.to_string())).as_deref(),
+        );
+        let port = match said {
+            Some((_, Some(port))) => Some(port),
+            // The scheme's own port goes without saying.
+            Some((_, None)) => None,
+            None => server.map(|(_, port)| port),
+        };
+        writer.number("server.port", "", port.map(i64::from));
+        match (internet(opened.local), internet(opened.peer)) {
+            (Some((local, local_port)), Some((peer, peer_port))) => {
+                writer.text("network.peer.address", "net.peer.ip", Some(&peer.to_string()));
+                writer.number("network.peer.port", "net.peer.port", Some(peer_port.into()));
+                if self.direction == Direction::In {
+                    writer.text("client.address", "", Some(&peer.to_string()));
+                    writer.text("", "net.host.ip", Some(&local.to_string()));
+                    writer.number("", "net.host.port", Some(local_port.into()));
+                }
+            }
+            _ => writer.text("network.transport", "net.transport", Some("unix")),
+        }
+    }
+}
+
+fn version(version: ProtocolVersion) -> &'static str {
+    match version {
+        ProtocolVersion::Http10 => "1.0",
+        ProtocolVersion::Http11 => "1.1",
+        ProtocolVersion::Http2 => "2",
+    }
+}
+
+fn internet(endpoint: Endpoint) -> Option<(IpAddr, u16)> {
+    match endpoint {
+        Endpoint::Internet { address, port } => Some((address, port)),
+        Endpoint::Unix { .. } => None,
+    }
+}
+
+fn endpoint_text(endpoint: Endpoint) -> Option<String> {
+    internet(endpoint).map(|(address, port)| std::net::SocketAddr::new(address, port).to_string())
+}
+
+/// `host:port`, `host`, `[v6]:port`; credentials in front are dropped.
+fn host_and_port(authority: &str) -> (&str, Option<u16>) {
+    let authority = authority.rsplit('@').next().unwrap_or(authority);
+    if let Some((host, rest)) = authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return (host, rest.strip_prefix(':').and_then(|port| port.parse().ok()));
+    }
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') => (host, port.parse().ok()),
+        _ => (authority, None),
+    }
+}
+
+/// How a request went: status and the attributes that say so.
+pub(super) fn outcome(
+    conventions: Conventions,
+    direction: Direction,
+    is_rpc: bool,
+    ended: &Ended,
+) -> (SpanStatus, Option<String>, Vec<Attribute>) {
+    let mut writer = Writer { conventions, attributes: Vec::with_capacity(4) };
+    let status = ended.response.and_then(|response| response.status);
+    let sizes = [
+        ("http.request.body.size", "http.request_content_length", ended.request_body_bytes),
+        ("http.response.body.size", "http.response_content_length", ended.response_body_bytes),
+    ];
+    let mut error = ended.failure.map(failure_name).map(str::to_owned);
+    if is_rpc {
+        let code = ended.grpc_status.value().and_then(|code| code.parse::<u16>().ok());
+        writer.number("rpc.grpc.status_code", "rpc.grpc.status_code", code.map(i64::from));
+        let failed = code.is_some_and(|code| match direction {
+            Direction::In => GRPC_SERVER_ERRORS.contains(&code),
+            Direction::Out => code != 0,
+        });
+        error = error.or_else(|| code.filter(|_| failed).map(|code| code.to_string()));
+    } else {
+        writer.number("http.response.status_code", "http.status_code", status.map(i64::from));
+        for (stable, seed, bytes) in sizes {
+            writer.number(stable, seed, bytes.and_then(|bytes| i64::try_from(bytes).ok()));
+        }
+        let first_error = if direction == Direction::In { 500 } else { 400 };
+        let failed = status.filter(|&status| status >= first_error);
+        error = error.or_else(|| failed.map(|status| status.to_string()));
+    }
+    if !ended.end_is_certain {
+        let reason = AttributeValue::Text("lost_events".to_owned());
+        writer.attributes.push((Cow::Borrowed("spanflame.end.uncertain"), reason));
+    }
+    writer.text("error.type", "error.type", error.as_deref());
+    (if error.is_some() { SpanStatus::Error } else { SpanStatus::Unset }, error, writer.attributes)
+}
+
+fn failure_name(failure: Failure) -> &'static str {
+    match failure {
+        Failure::Reset => "reset",
+        Failure::TimedOut => "timeout",
+        Failure::EndOfStream => "eof",
+        Failure::Cancelled => "cancelled",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::socket::Role;
+    use crate::model::span::{integer_of, text_of};
+    use crate::trace::exchange::{ExchangeId, ResponseHead};
+
+    fn head() -> RequestHead {
+        let value = |text: &str| Known::Value(text.to_owned());
+        RequestHead {
+            version: ProtocolVersion::Http11,
+            method: value("GET"),
+            target: value("/users/7?token=x"),
+            scheme: Known::Absent,
+            authority: value("shop.example:8080"),
+            user_agent: value("curl/8"),
+            content_type: Known::Absent,
+            traceparent: Known::Absent,
+            tracestate: Known::Absent,
+            b3: Known::Absent,
+        }
+    }
+
+    fn asked() -> Asked {
+        Asked {
+            method: Some(Cow::Borrowed("GET")),
+            path: Some("/users/7".to_owned()),
+            query: Some("token=x".to_owned()),
+            route: Some("/users/{id}".to_owned()),
+            rpc: None,
+        }
+    }
+
+    fn attributes(conventions: Conventions, direction: Direction, capture_query: bool) -> Vec<Attribute> {
+        let at = |last: u8, port| Endpoint::Internet { address: IpAddr::from([10, 0, 0, last]), port };
+        let opened = Opened {
+            role: Role::Accepted,
+            local: at(1, 8080),
+            peer: at(2, 45678),
+            opened_by: None,
+            opener: Default::default(),
+        };
+        let (head, asked) = (head(), asked());
+        let opened = Some(&opened);
+        Request {
+            conventions,
+            direction,
+            head: &head,
+            asked: &asked,
+            opened,
+            is_encrypted: false,
+            capture_query,
+        }
+        .attributes()
+    }
+
+    #[test]
+    fn a_server_span_has_the_names_of_the_conventions_that_were_asked_for() {
+        let stable = attributes(Conventions::Stable, Direction::In, false);
+        assert_eq!(text_of(&stable, "http.request.method"), Some("GET"));
+        assert_eq!(text_of(&stable, "url.path"), Some("/users/7"));
+        assert_eq!(text_of(&stable, "http.route"), Some("/users/{id}"));
+        assert_eq!(text_of(&stable, "server.address"), Some("shop.example"));
+        assert_eq!(integer_of(&stable, "server.port"), Some(8080));
+        assert_eq!(text_of(&stable, "http.method"), None);
+        let seed = attributes(Conventions::Seed, Direction::In, false);
+        assert_eq!(text_of(&seed, "http.method"), Some("GET"));
+        assert_eq!(text_of(&seed, "http.url"), Some("http://shop.example:8080/users/7"));
+        assert_eq!(text_of(&seed, "net.host.ip"), Some("10.0.0.1"));
+        assert_eq!(text_of(&seed, "http.route"), Some("/users/{id}"));
+        assert_eq!(text_of(&seed, "http.request.method"), None);
+        let both = attributes(Conventions::Both, Direction::In, false);
+        assert!(text_of(&both, "http.method").is_some() && text_of(&both, "http.request.method").is_some());
+        let routes = both.iter().filter(|(name, _)| name == "http.route").count();
+        assert_eq!(routes, 1, "what both call the same stands there once");
+    }
+
+    #[test]
+    fn a_query_stands_nowhere_unless_it_is_wanted() {
+        for direction in [Direction::In, Direction::Out] {
+            let text = format!("{:?}", attributes(Conventions::Both, direction, false));
+            assert!(!text.contains("token"), "{text}");
+            let text = format!("{:?}", attributes(Conventions::Both, direction, true));
+            assert!(text.contains("token=x"), "{text}");
+        }
+    }
+
+    #[test]
+    fn credentials_and_brackets_are_no_part_of_a_host() {
+        assert_eq!(host_and_port("a:b@shop:80"), ("shop", Some(80)));
+        assert_eq!(host_and_port("[::1]:8080"), ("::1", Some(8080)));
+        assert_eq!(host_and_port("::1"), ("::1", None));
+        assert_eq!(host_and_port("shop"), ("shop", None));
+        assert_eq!(host_and_port("shop:http"), ("shop", None));
+    }
+
+    #[test]
+    fn a_path_of_grpc_is_service_and_method_only_with_its_content_type() {
+        let mut head = head();
+        let path = Some("/shop.v1.Cart/Add");
+        assert_eq!(Asked::rpc_of(&head, path), None);
+        head.content_type = Known::Value("application/grpc+proto".to_owned());
+        let rpc = Asked::rpc_of(&head, path);
+        assert_eq!(rpc, Some(("shop.v1.Cart".to_owned(), "Add".to_owned())));
+        assert_eq!(Asked { rpc, ..asked() }.name(), "shop.v1.Cart/Add");
+        head.content_type = Known::Value("application/grpc-web".to_owned());
+        assert_eq!(Asked::rpc_of(&head, path), None);
+    }
+
+    fn ended(status: Option<u16>, grpc: Known, failure: Option<Failure>) -> Ended {
+        Ended {
+            exchange: ExchangeId(1),
+            response: Some(ResponseHead { status }),
+            first_response_byte_ns: Some(1),
+            last_byte_ns: 2,
+            end_is_certain: true,
+            failure,
+            request_body_bytes: Some(0),
+            response_body_bytes: None,
+            grpc_status: grpc,
+            upgraded: false,
+        }
+    }
+
+    #[test]
+    fn a_404_is_the_clients_error_and_a_503_everybodys() {
+        let status = |direction, code| {
+            outcome(Conventions::Stable, direction, false, &ended(Some(code), Known::Absent, None)).1
+        };
+        assert_eq!(status(Direction::In, 404), None);
+        assert_eq!(status(Direction::Out, 404).as_deref(), Some("404"));
+        assert_eq!(status(Direction::In, 503).as_deref(), Some("503"));
+    }
+
+    #[test]
+    fn grpc_codes_are_errors_by_side_and_failures_win() {
+        let code = |direction, code: &str, failure| {
+            let ended = ended(Some(200), Known::Value(code.to_owned()), failure);
+            outcome(Conventions::Stable, direction, true, &ended)
+        };
+        assert_eq!(code(Direction::In, "5", None).1, None, "not found is no fault of the server");
+        assert_eq!(code(Direction::Out, "5", None).1.as_deref(), Some("5"));
+        assert_eq!(code(Direction::In, "13", None).1.as_deref(), Some("13"));
+        let (status, error, attributes) = code(Direction::In, "0", Some(Failure::Reset));
+        assert_eq!((status, error.as_deref()), (SpanStatus::Error, Some("reset")));
+        assert_eq!(integer_of(&attributes, "rpc.grpc.status_code"), Some(0));
+    }
+}

@@ -1,0 +1,160 @@
+//! The connections of this host that are heard of, each with its conversation.
+//!
+//! Bounded: a connection that has not said anything for long, whose end was lost, goes when there are too
+//! many.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+
+use super::conversation::{Capture, Conversation};
+use super::exchange::ExchangeEvent;
+use crate::model::socket::{Ending, Opened, Role, SocketEvent, SocketEventKind};
+use crate::model::{Actor, ConnectionId};
+
+/// As many as the kernel side follows at a time, and those whose end is still on its way.
+const MAX_CONNECTIONS: usize = 80_000;
+/// How many are looked at for the one that has been silent for longest: an approximation of that.
+const LOOKED_AT: usize = 32;
+
+/// What an event means for a connection.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    /// It was heard of for the first time.
+    pub(super) opened: Option<Opened>,
+    /// What was understood.
+    pub(super) events: Vec<ExchangeEvent>,
+    /// What its protocol wants to see from now on, if that has changed.
+    pub(super) capture: Option<Capture>,
+    /// What was understood was read inside of a TLS library.
+    pub(super) is_decrypted: bool,
+    /// It is no more.
+    pub(super) is_over: bool,
+}
+
+#[derive(Debug)]
+struct Connection {
+    conversation: Conversation,
+    capture: Capture,
+    actor: Actor,
+    last_heard_ns: u64,
+    /// When it is to be looked at again although nothing happens.
+    settles_at_ns: Option<u64>,
+}
+
+/// See the module's description.
+#[derive(Debug, Default)]
+pub(super) struct Connections {
+    connections: HashMap<ConnectionId, Connection>,
+    /// Earliest first; an entry counts only if its connection still has that time.
+    to_settle: BinaryHeap<Reverse<(u64, ConnectionId)>>,
+    forgotten: u64,
+}
+
+impl Connections {
+    /// Takes an event; `news` is emptied first.
+    pub(super) fn take(&mut self, event: &SocketEvent, news: &mut News) {
+        news.opened = None;
+        news.events.clear();
+        news.capture = None;
+        news.is_over = false;
+        let known = self.connections.get(&event.connection);
+        news.is_decrypted = known.is_some_and(|known| known.conversation.is_decrypted());
+        match &event.kind {
+            SocketEventKind::Opened(opened) => {
+                news.opened = Some(*opened);
+                self.begin(event, opened.role);
+            }
+            SocketEventKind::Data(fragment) => {
+                let connection = self.begin(event, Role::Unknown);
+                connection.conversation.take(event.time_ns, event.actor, fragment, &mut news.events);
+                news.is_decrypted = fragment.is_decrypted;
+                let capture = connection.conversation.capture();
+                if capture != connection.capture {
+                    connection.capture = capture;
+                    news.capture = Some(capture);
+                }
+            }
+            &SocketEventKind::Amended { is_decrypted, position, length } => {
+                if let Some(connection) = self.connections.get_mut(&event.connection) {
+                    connection.conversation.amend(is_decrypted, position, length);
+                }
+            }
+            &SocketEventKind::ShutDown(direction) => {
+                if let Some(connection) = self.connections.get_mut(&event.connection) {
+                    connection.conversation.shut_down(direction, &mut news.events);
+                }
+            }
+            &SocketEventKind::Ended(ending) => {
+                news.is_over = true;
+                if let Some(mut connection) = self.connections.remove(&event.connection) {
+                    connection.conversation.end(event.time_ns, ending, &mut news.events);
+                }
+            }
+        }
+        self.note_settling(event.connection);
+    }
+
+    fn note_settling(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let settles_at_ns = connection.conversation.settles_at();
+        if settles_at_ns == connection.settles_at_ns {
+            return;
+        }
+        connection.settles_at_ns = settles_at_ns;
+        self.to_settle.extend(settles_at_ns.map(|at| Reverse((at, id))));
+    }
+
+    /// Looks at those again whose time has come.
+    pub(super) fn settle(&mut self, now_ns: u64, mut on_news: impl FnMut(ConnectionId, Actor, News)) {
+        while let Some(&Reverse((at, id))) = self.to_settle.peek()
+            && at <= now_ns
+        {
+            self.to_settle.pop();
+            let Some(connection) = self.connections.get_mut(&id) else { continue };
+            if connection.settles_at_ns != Some(at) {
+                continue;
+            }
+            connection.settles_at_ns = None;
+            let is_decrypted = connection.conversation.is_decrypted();
+            let mut news = News { is_decrypted, ..News::default() };
+            connection.conversation.settle(now_ns, &mut news.events);
+            on_news(id, connection.actor, news);
+            self.note_settling(id);
+        }
+    }
+
+    fn begin(&mut self, event: &SocketEvent, role: Role) -> &mut Connection {
+        let connection = self.connections.entry(event.connection).or_insert_with(|| Connection {
+            conversation: Conversation::new(role),
+            capture: Capture::default(),
+            actor: event.actor,
+            last_heard_ns: event.time_ns,
+            settles_at_ns: None,
+        });
+        connection.last_heard_ns = event.time_ns;
+        connection.actor = event.actor;
+        connection
+    }
+
+    /// Lets go of the most silent ones while there are too many; each is to be ended as its news say.
+    pub(super) fn forget_silent(&mut self, now_ns: u64, mut on_end: impl FnMut(ConnectionId, Actor, News)) {
+        while self.connections.len() > MAX_CONNECTIONS {
+            let some = self.connections.iter().take(LOOKED_AT);
+            let Some(id) = some.min_by_key(|(_, of)| of.last_heard_ns).map(|(&id, _)| id) else { return };
+            let Some(mut connection) = self.connections.remove(&id) else { return };
+            self.forgotten += 1;
+            let mut news = News { is_over: true, ..News::default() };
+            connection.conversation.end(now_ns, Ending::Closed, &mut news.events);
+            on_end(id, connection.actor, news);
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Connections that were let go of because there were too many.
+    pub(super) fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+}

@@ -1,0 +1,246 @@
+//! Whose child is a request's span?
+//!
+//! Answered by evidence, and the span says by which (`spanflame.parent.source`):
+//!
+//! ```text
+//! server  local_peer  the client's end of this connection is on this host, and we follow it
+//!         header      traceparent or b3, as it was sent
+//! client  goroutine   the request that was open on the goroutine that wrote it
+//!         thread      … on the thread that wrote it
+//!         sdk         its own traceparent names a span that nobody sent here: an SDK has made it
+//! ```
+//!
+//! A request that carries a context and whose sender is followed too has both. If the sender only passed on
+//! what it had received (a proxy), its own span stands between; if the sender made the context up, an SDK in
+//! it has a span for this very request, and ours takes that span's id. Both ways nobody's parent is
+//! missing and no span is there twice.
+//!
+//! Where nothing is certain there is no parent, and the span says why (`spanflame.parent.absent_reason`).
+
+use std::borrow::Cow;
+use std::collections::{HashSet, VecDeque};
+
+use super::context::TraceContext;
+use super::exchange::{Began, ExchangeId};
+use super::spans::Spans;
+use crate::model::socket::{Direction, Opened};
+use crate::model::span::{Attribute, AttributeValue};
+use crate::model::{ConnectionId, SpanId, TraceId};
+
+/// Ids of SDKs' spans that ours took, and ids that were sent here: one of each is remembered for so many
+/// requests.
+const REMEMBERED_IDS: usize = 1 << 16;
+
+/// Evidence for a parent, or why there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Parent {
+    Known { span_id: SpanId, source: &'static str },
+    Absent { reason: &'static str },
+}
+
+/// Where a span stands in its trace.
+pub(super) struct Place {
+    pub(super) trace_id: TraceId,
+    pub(super) span_id: SpanId,
+    pub(super) parent: Parent,
+    /// Whether the trace is kept, as far as somebody has decided that.
+    pub(super) decision: Option<bool>,
+    pub(super) trace_state: String,
+}
+
+/// The span that has sent a request.
+struct Caller {
+    trace_id: TraceId,
+    span_id: SpanId,
+    source: &'static str,
+    is_sampled: bool,
+}
+
+pub(super) fn attribute_of(parent: Parent) -> Attribute {
+    let (name, text) = match parent {
+        Parent::Known { source, .. } => ("spanflame.parent.source", source),
+        Parent::Absent { reason } => ("spanflame.parent.absent_reason", reason),
+    };
+    (Cow::Borrowed(name), AttributeValue::Text(text.to_owned()))
+}
+
+/// Ids of which the newest are remembered.
+#[derive(Debug, Default)]
+pub(super) struct RecentIds {
+    known: HashSet<SpanId>,
+    order: VecDeque<SpanId>,
+}
+
+impl RecentIds {
+    /// Whether it is new.
+    fn insert(&mut self, id: SpanId) -> bool {
+        if !self.known.insert(id) {
+            return false;
+        }
+        self.order.push_back(id);
+        if self.order.len() > REMEMBERED_IDS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        true
+    }
+
+    fn contains(&self, id: SpanId) -> bool {
+        self.known.contains(&id)
+    }
+}
+
+impl Spans {
+    /// Where a server's span stands.
+    pub(super) fn place_server(
+        &mut self,
+        connection: ConnectionId,
+        opened: Option<Opened>,
+        context: Option<&TraceContext>,
+        own_trace: TraceId,
+        own_span: SpanId,
+    ) -> Place {
+        if let Some(context) = context {
+            self.received.insert(context.parent_span_id);
+        }
+        let peer = opened.and_then(|opened| self.client_of(connection, opened));
+        let sent = peer.and_then(|(client, exchange)| {
+            let open = self.connections.get_mut(&client)?.open.get_mut(&exchange)?;
+            open.is_answered_for = true;
+            Some(&*open)
+        });
+        // Two requests that crossed would carry different contexts.
+        let (said, is_ambiguous) = match sent {
+            Some(sent) if sent.context.as_ref() != context => (None, true),
+            Some(sent) if sent.is_excluded => (None, false),
+            Some(sent) => (Some((sent.span.trace_id, sent.span.span_id, sent.is_sampled)), false),
+            None => (None, false),
+        };
+        match (said, context) {
+            (Some((trace_id, span_id, is_sampled)), context) => {
+                let is_named = context.is_some_and(|context| context.parent_span_id == span_id);
+                Place {
+                    trace_id,
+                    span_id: own_span,
+                    parent: Parent::Known { span_id, source: if is_named { "header" } else { "local_peer" } },
+                    decision: context.and_then(|context| context.sampled).or(Some(is_sampled)),
+                    trace_state: context.map(|context| context.trace_state.clone()).unwrap_or_default(),
+                }
+            }
+            (None, Some(context)) => Place {
+                trace_id: context.trace_id,
+                span_id: own_span,
+                parent: Parent::Known { span_id: context.parent_span_id, source: "header" },
+                decision: context.sampled,
+                trace_state: context.trace_state.clone(),
+            },
+            (None, None) => Place {
+                trace_id: own_trace,
+                span_id: own_span,
+                parent: Parent::Absent {
+                    reason: match opened {
+                        _ if is_ambiguous => "ambiguous",
+                        Some(_) => "no_context_sent",
+                        None => "connection_unknown",
+                    },
+                },
+                decision: None,
+                trace_state: String::new(),
+            },
+        }
+    }
+
+    /// The request at the other end of this connection that has not been answered for: with one at a time
+    /// there is no doubt, with several the order is that of their beginning.
+    fn client_of(&self, connection: ConnectionId, opened: Opened) -> Option<(ConnectionId, ExchangeId)> {
+        let client = *self.clients.get(&(opened.peer, opened.local))?;
+        if client == connection {
+            return None;
+        }
+        let open = &self.connections.get(&client)?.open;
+        let waiting =
+            open.iter().filter(|(_, open)| open.direction == Direction::Out && !open.is_answered_for);
+        waiting.map(|(&exchange, _)| (client, exchange)).min_by_key(|&(_, exchange)| exchange)
+    }
+
+    /// Where a client's span stands.
+    pub(super) fn place_client(
+        &mut self,
+        began: &Began,
+        opened: Option<Opened>,
+        context: Option<&TraceContext>,
+        own_trace: TraceId,
+        own_span: SpanId,
+    ) -> Place {
+        let caller = self.caller_of(began, opened);
+        let (caller, absent) = match caller {
+            Ok(caller) => (Some(caller), ""),
+            Err(reason) => (None, reason),
+        };
+        let Some(context) = context else {
+            return match caller {
+                Some(caller) => Place {
+                    trace_id: caller.trace_id,
+                    span_id: own_span,
+                    parent: Parent::Known { span_id: caller.span_id, source: caller.source },
+                    decision: Some(caller.is_sampled),
+                    trace_state: String::new(),
+                },
+                None => Place {
+                    trace_id: own_trace,
+                    span_id: own_span,
+                    parent: Parent::Absent { reason: absent },
+                    decision: None,
+                    trace_state: String::new(),
+                },
+            };
+        };
+        let caller = caller.filter(|caller| caller.trace_id == context.trace_id);
+        // An id that was sent here is of somebody else; any other one was made by an SDK in this process, for
+        // this request, unless it says so of several requests.
+        let is_of_sdk = self.adopted.contains(context.parent_span_id);
+        let is_passed_on = !is_of_sdk && self.received.contains(context.parent_span_id);
+        let takes_over = !is_of_sdk && !is_passed_on;
+        if takes_over {
+            self.adopted.insert(context.parent_span_id);
+        }
+        let span_id = if takes_over { context.parent_span_id } else { own_span };
+        let said = context.parent_span_id;
+        let parent = match caller {
+            _ if is_of_sdk => Parent::Known { span_id: said, source: "sdk" },
+            Some(caller) => Parent::Known { span_id: caller.span_id, source: caller.source },
+            None if is_passed_on => Parent::Known { span_id: said, source: "header" },
+            None => Parent::Absent { reason: "known_to_the_sdk_alone" },
+        };
+        Place {
+            trace_id: context.trace_id,
+            span_id,
+            parent,
+            decision: context.sampled,
+            trace_state: context.trace_state.clone(),
+        }
+    }
+
+    /// The server's span within which a request was sent.
+    fn caller_of(&self, began: &Began, opened: Option<Opened>) -> Result<Caller, &'static str> {
+        let (key, actor) = match (began.within, opened) {
+            (Some(key), _) => (key, began.actor),
+            // Another thread writes (or several do), but the connection was made for one request.
+            (None, Some(Opened { opened_by: Some(key), opener, .. })) => (key, opener),
+            _ => return Err("no_open_request"),
+        };
+        let &(connection, exchange) = self.by_key.get(&key).ok_or("request_ended_or_unconfirmed")?;
+        let open = self.connections.get(&connection).and_then(|of| of.open.get(&exchange));
+        let open = open.ok_or("request_ended_or_unconfirmed")?;
+        if open.is_excluded {
+            return Err("request_excluded");
+        }
+        if open.actor.pid != actor.pid || began.first_byte_ns < open.first_byte_ns {
+            return Err("request_of_another_process");
+        }
+        let source = if actor.goroutine != 0 { "goroutine" } else { "thread" };
+        let (trace_id, span_id) = (open.span.trace_id, open.span.span_id);
+        Ok(Caller { trace_id, span_id, source, is_sampled: open.is_sampled })
+    }
+}

@@ -1,0 +1,129 @@
+//! What the kernel side's request keys came to: samples carry keys, spans have ids.
+//!
+//! A request is known from when its head is complete until a while after its last byte, so that samples of
+//! a window that is cut later still find it. Bounded: the requests that ended first are forgotten first.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::model::{RequestKey, Stamp, Unstamped};
+
+/// How long a request is known after its end: longer than a window, and than it takes to name one.
+const KEEP_NS: u64 = 60_000_000_000;
+/// Requests that may be known at a time, ended ones included: 100 bytes each.
+const MAX_REQUESTS: usize = 1 << 20;
+
+/// A request that the kernel side has seen begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Request {
+    /// Its span, if it has one that is kept.
+    pub(super) stamp: Option<Stamp>,
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub(super) first_byte_ns: u64,
+    /// Of the response; `None` while there is more to come.
+    pub(super) last_byte_ns: Option<u64>,
+}
+
+/// See the module's description.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    known: HashMap<RequestKey, Request>,
+    /// Those that have ended, the earliest first.
+    ended: VecDeque<(u64, RequestKey)>,
+    newest_forgotten_ns: u64,
+}
+
+impl Requests {
+    pub(super) fn begin(&mut self, key: RequestKey, request: Request) {
+        if self.known.len() >= MAX_REQUESTS {
+            self.forget_one();
+        }
+        self.known.insert(key, request);
+    }
+
+    pub(super) fn end(&mut self, key: RequestKey, last_byte_ns: u64) {
+        if let Some(request) = self.known.get_mut(&key) {
+            request.last_byte_ns = Some(last_byte_ns);
+            self.ended.push_back((last_byte_ns, key));
+        }
+        while self.ended.front().is_some_and(|&(ended, _)| ended.saturating_add(KEEP_NS) < last_byte_ns) {
+            self.forget_one();
+        }
+    }
+
+    /// It was no request.
+    pub(super) fn discard(&mut self, key: RequestKey) {
+        self.known.remove(&key);
+    }
+
+    fn forget_one(&mut self) {
+        if let Some((ended_ns, key)) = self.ended.pop_front() {
+            self.known.remove(&key);
+            self.newest_forgotten_ns = self.newest_forgotten_ns.max(ended_ns);
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    pub(super) fn span_at(&self, key: RequestKey, time_ns: u64) -> Result<Stamp, Unstamped> {
+        let Some(request) = self.known.get(&key) else {
+            let may_be_forgotten = time_ns <= self.newest_forgotten_ns;
+            return Err(if may_be_forgotten { Unstamped::Forgotten } else { Unstamped::Unconfirmed });
+        };
+        if time_ns < request.first_byte_ns || request.last_byte_ns.is_some_and(|last| time_ns > last) {
+            return Err(Unstamped::Outside);
+        }
+        request.stamp.ok_or(Unstamped::NotTraced)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{SpanId, TraceId};
+
+    fn request(first_byte_ns: u64) -> Request {
+        let stamp = Stamp {
+            trace_id: TraceId::new([1; 16]).expect("not zero"),
+            span_id: SpanId::new([2; 8]).expect("not zero"),
+        };
+        Request { stamp: Some(stamp), first_byte_ns, last_byte_ns: None }
+    }
+
+    #[test]
+    fn a_sample_counts_between_the_first_and_the_last_byte_both_included() {
+        let mut requests = Requests::default();
+        let key = RequestKey(7);
+        assert_eq!(requests.span_at(key, 10), Err(Unstamped::Unconfirmed));
+        requests.begin(key, request(10));
+        assert_eq!(requests.span_at(key, 9), Err(Unstamped::Outside));
+        assert!(requests.span_at(key, 10).is_ok());
+        assert!(requests.span_at(key, u64::MAX).is_ok(), "while it is open there is no end");
+        requests.end(key, 20);
+        assert!(requests.span_at(key, 20).is_ok());
+        assert_eq!(requests.span_at(key, 21), Err(Unstamped::Outside));
+    }
+
+    #[test]
+    fn a_request_that_turned_out_to_be_none_is_unconfirmed() {
+        let mut requests = Requests::default();
+        requests.begin(RequestKey(1), request(10));
+        requests.discard(RequestKey(1));
+        requests.end(RequestKey(1), 20);
+        assert_eq!(requests.span_at(RequestKey(1), 15), Err(Unstamped::Unconfirmed));
+    }
+
+    #[test]
+    fn what_ended_a_minute_ago_is_forgotten_and_said_to_be() {
+        let mut requests = Requests::default();
+        for (key, end) in [(1, 20), (2, 30), (3, 21 + KEEP_NS)] {
+            requests.begin(RequestKey(key), request(end - 5));
+            requests.end(RequestKey(key), end);
+        }
+        assert_eq!(requests.span_at(RequestKey(1), 18), Err(Unstamped::Forgotten));
+        assert!(requests.span_at(RequestKey(2), 28).is_ok());
+        assert_eq!(requests.span_at(RequestKey(9), KEEP_NS), Err(Unstamped::Unconfirmed));
+        assert_eq!(requests.len(), 2);
+    }
+}

@@ -1,0 +1,445 @@
+//! Exchanges → spans: which trace, whose child, what it is called, how it went.
+//!
+//! Whose child a span is, is found out by `parents.rs`.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+
+use super::attributes::{self, Asked, Conventions};
+use super::context::{self, TraceContext};
+use super::exchange::{Began, Discarded, Ended, ExchangeEvent, ExchangeId};
+use super::parents::{Parent, Place, RecentIds, attribute_of};
+use super::requests::{Request, Requests};
+use super::route::{self, Routes};
+use super::sampling::Sampler;
+use crate::model::socket::{Actor, Direction, Endpoint, Opened};
+use crate::model::{
+    ConnectionId, RequestKey, Span, SpanId, SpanKind, SpanResource, SpanStatus, Stamp, TraceId,
+};
+
+/// A request that has been open for so long is shown while it hangs.
+const SHOWN_WHILE_OPEN_NS: u64 = 1_000_000_000;
+/// What is asked of spans.
+#[derive(Clone)]
+pub struct SpanOptions {
+    /// Names of attributes.
+    pub conventions: Conventions,
+    /// Whether queries stand in attributes.
+    pub capture_query: bool,
+    /// Which traces are kept.
+    pub sampler: Sampler,
+    /// Whether HTTP that is no gRPC is followed.
+    pub http: bool,
+    /// Whether gRPC is.
+    pub grpc: bool,
+    /// Whether a request to this path is left out.
+    pub is_excluded: Arc<dyn Fn(&str) -> bool + Send + Sync>,
+}
+
+impl std::fmt::Debug for SpanOptions {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { conventions, capture_query, sampler, http, grpc, is_excluded: _ } = self;
+        formatter
+            .debug_struct("SpanOptions")
+            .field("conventions", conventions)
+            .field("capture_query", capture_query)
+            .field("sampler", sampler)
+            .field("http", http)
+            .field("grpc", grpc)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A request that has ended, whether its trace is kept or not: what rates, errors and durations are
+/// counted from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EndedRequest {
+    /// Server or client.
+    pub kind: SpanKind,
+    /// Whose.
+    pub resource: Arc<SpanResource>,
+    /// The method, if known.
+    pub method: Option<Cow<'static, str>>,
+    /// The path's template, if there is one.
+    pub route: Option<String>,
+    /// gRPC service and method.
+    pub rpc: Option<(String, String)>,
+    /// HTTP status.
+    pub status: Option<u16>,
+    /// gRPC status.
+    pub grpc_status: Option<u16>,
+    /// `error.type`.
+    pub error: Option<String>,
+    /// First to last byte.
+    pub duration_ns: u64,
+    /// When it ended, nanoseconds since the Unix epoch.
+    pub end_unix_ns: u64,
+    /// Its span, if that is kept.
+    pub span: Option<Stamp>,
+}
+
+/// What came of a batch of events.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Spans that have ended, and those that have been open for a second and are shown for the first time.
+    pub spans: Vec<Span>,
+    /// Every request that has ended.
+    pub requests: Vec<EndedRequest>,
+}
+
+/// Counts of what could not be told, by reason. Only ever grow.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SpanCounts {
+    /// Server spans that ended, kept or not.
+    pub server_requests: u64,
+    /// Client spans that ended, kept or not.
+    pub client_requests: u64,
+    /// Spans by the evidence for their parent; those without one under `absent:REASON`.
+    pub parents: HashMap<&'static str, u64>,
+    /// Requests that were given up, by reason.
+    pub discarded: HashMap<Discarded, u64>,
+    /// Requests that were left out by path or protocol.
+    pub excluded: u64,
+    /// Requests whose trace is not kept.
+    pub not_sampled: u64,
+}
+
+/// A request that is not over.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) span: Span,
+    pub(super) first_byte_ns: u64,
+    pub(super) key: Option<RequestKey>,
+    pub(super) actor: Actor,
+    pub(super) asked: Asked,
+    pub(super) direction: Direction,
+    /// The context its head carried.
+    pub(super) context: Option<TraceContext>,
+    pub(super) is_sampled: bool,
+    pub(super) is_excluded: bool,
+    /// A server's end of the same request has been found.
+    pub(super) is_answered_for: bool,
+    pub(super) is_shown: bool,
+}
+
+impl Open {
+    fn is_kept(&self) -> bool {
+        self.is_sampled && !self.is_excluded
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Connection {
+    pub(super) opened: Option<Opened>,
+    pub(super) open: HashMap<ExchangeId, Open>,
+}
+
+/// The spans that are open, and what is needed to make them.
+#[derive(Debug)]
+pub(super) struct Spans {
+    options: SpanOptions,
+    scope: Arc<(String, String)>,
+    pub(super) connections: HashMap<ConnectionId, Connection>,
+    /// The ends that send requests, by their own and their peer's endpoint.
+    pub(super) clients: HashMap<(Endpoint, Endpoint), ConnectionId>,
+    /// Spans by the key of their request, while they are open.
+    pub(super) by_key: HashMap<RequestKey, (ConnectionId, ExchangeId)>,
+    /// In order of their beginning: to be shown when they have been open for long.
+    beginnings: VecDeque<(u64, ConnectionId, ExchangeId)>,
+    routes: Routes,
+    /// Parents that requests from elsewhere named.
+    pub(super) received: RecentIds,
+    /// Ids that our client spans took over from the headers they sent.
+    pub(super) adopted: RecentIds,
+    ids: IdSource,
+    counts: SpanCounts,
+}
+
+/// When things happened on the wall clock.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WallClock {
+    /// Unix time less `CLOCK_MONOTONIC`, nanoseconds.
+    pub(super) offset_ns: i128,
+}
+
+impl WallClock {
+    pub(super) fn unix_ns(self, monotonic_ns: u64) -> u64 {
+        u64::try_from(i128::from(monotonic_ns) + self.offset_ns).unwrap_or(0)
+    }
+}
+
+impl Spans {
+    pub(super) fn new(options: SpanOptions) -> Self {
+        Self {
+            options,
+            scope: Arc::new(("spanflame".to_owned(), env!("CARGO_PKG_VERSION").to_owned())),
+            connections: HashMap::new(),
+            clients: HashMap::new(),
+            by_key: HashMap::new(),
+            beginnings: VecDeque::new(),
+            routes: Routes::default(),
+            received: RecentIds::default(),
+            adopted: RecentIds::default(),
+            ids: IdSource::default(),
+            counts: SpanCounts::default(),
+        }
+    }
+
+    pub(super) fn set_options(&mut self, options: SpanOptions) {
+        self.options = options;
+    }
+
+    pub(super) fn counts(&self) -> &SpanCounts {
+        &self.counts
+    }
+
+    /// A connection has been heard of.
+    pub(super) fn connection_opened(&mut self, connection: ConnectionId, opened: Opened) {
+        self.connections.entry(connection).or_default().opened = Some(opened);
+    }
+
+    /// A connection is no more; its exchanges have ended before.
+    pub(super) fn connection_ended(&mut self, connection: ConnectionId) {
+        let Some(ended) = self.connections.remove(&connection) else { return };
+        for open in ended.open.into_values() {
+            if let Some(key) = open.key {
+                self.by_key.remove(&key);
+            }
+        }
+        if let Some(Opened { local, peer, .. }) = ended.opened
+            && self.clients.get(&(local, peer)) == Some(&connection)
+        {
+            self.clients.remove(&(local, peer));
+        }
+    }
+
+    /// Takes what a conversation said.
+    pub(super) fn take(
+        &mut self,
+        connection: ConnectionId,
+        is_encrypted: bool,
+        event: ExchangeEvent,
+        resource: &Arc<SpanResource>,
+        clock: WallClock,
+        requests: &mut Requests,
+        outcome: &mut Outcome,
+    ) {
+        match event {
+            ExchangeEvent::Began(began) => {
+                self.begin(connection, is_encrypted, &began, resource, clock, requests);
+            }
+            ExchangeEvent::Ended(ended) => self.end(connection, &ended, clock, requests, outcome),
+            ExchangeEvent::Discarded(exchange, reason) => {
+                *self.counts.discarded.entry(reason).or_default() += 1;
+                let open = exchange
+                    .and_then(|exchange| self.connections.get_mut(&connection)?.open.remove(&exchange));
+                if let Some(key) = open.and_then(|open| open.key) {
+                    self.by_key.remove(&key);
+                    requests.discard(key);
+                }
+            }
+        }
+    }
+
+    fn begin(
+        &mut self,
+        connection: ConnectionId,
+        is_encrypted: bool,
+        began: &Began,
+        resource: &Arc<SpanResource>,
+        clock: WallClock,
+        requests: &mut Requests,
+    ) {
+        let opened = self.connections.entry(connection).or_default().opened;
+        if began.direction == Direction::Out
+            && let Some(Opened { local, peer, .. }) = opened
+        {
+            self.clients.insert((local, peer), connection);
+        }
+        let asked = self.ask(began, resource);
+        let is_excluded = !(if asked.rpc.is_some() { self.options.grpc } else { self.options.http })
+            || asked.path.as_deref().is_some_and(|path| (self.options.is_excluded)(path));
+        let context = context::of_request(&began.head);
+        let own = began
+            .minted
+            .and_then(|minted| Some((TraceId::new(minted.trace_id)?, SpanId::new(minted.span_id)?)));
+        let (own_trace, own_span) = own.unwrap_or_else(|| self.ids.next());
+        let place = match began.direction {
+            Direction::In => self.place_server(connection, opened, context.as_ref(), own_trace, own_span),
+            Direction::Out => self.place_client(began, opened, context.as_ref(), own_trace, own_span),
+        };
+        let Place { trace_id, span_id, parent, decision, trace_state } = place;
+        let is_sampled = self.options.sampler.keeps(trace_id, decision);
+        let mut attributes = attributes::Request {
+            conventions: self.options.conventions,
+            direction: began.direction,
+            head: &began.head,
+            asked: &asked,
+            opened: opened.as_ref(),
+            is_encrypted,
+            capture_query: self.options.capture_query,
+        }
+        .attributes();
+        attributes.push(attribute_of(parent));
+        let span = Span {
+            trace_id,
+            span_id,
+            parent_span_id: match parent {
+                Parent::Known { span_id, .. } => Some(span_id),
+                Parent::Absent { .. } => None,
+            },
+            trace_state,
+            name: asked.name(),
+            kind: if began.direction == Direction::In { SpanKind::Server } else { SpanKind::Client },
+            start_unix_ns: clock.unix_ns(began.first_byte_ns),
+            end_unix_ns: None,
+            status: SpanStatus::Unset,
+            status_message: String::new(),
+            attributes,
+            events: Vec::new(),
+            links: Vec::new(),
+            resource: Arc::clone(resource),
+            scope: Arc::clone(&self.scope),
+        };
+        let key = began.minted.map(|minted| minted.key);
+        let open = Open {
+            span,
+            first_byte_ns: began.first_byte_ns,
+            key,
+            actor: began.actor,
+            asked,
+            direction: began.direction,
+            context,
+            is_sampled,
+            is_excluded,
+            is_answered_for: false,
+            is_shown: false,
+        };
+        if let Some(key) = key {
+            let stamp = open.is_kept().then_some(Stamp { trace_id, span_id });
+            let first_byte_ns = began.first_byte_ns;
+            requests.begin(key, Request { stamp, first_byte_ns, last_byte_ns: None });
+            self.by_key.insert(key, (connection, began.exchange));
+        }
+        if open.is_kept() {
+            self.beginnings.push_back((began.first_byte_ns, connection, began.exchange));
+        }
+        let source = match parent {
+            Parent::Known { source, .. } => source,
+            Parent::Absent { reason } => reason,
+        };
+        *self.counts.parents.entry(source).or_default() += 1;
+        self.connections.entry(connection).or_default().open.insert(began.exchange, open);
+    }
+
+    fn ask(&mut self, began: &Began, resource: &SpanResource) -> Asked {
+        let (path, query) = match began.head.target.value() {
+            Some(target) => {
+                let (path, query) = route::split_target(target);
+                (Some(path.to_owned()), query.map(str::to_owned))
+            }
+            None => (None, None),
+        };
+        let rpc = Asked::rpc_of(&began.head, path.as_deref());
+        let route = match (&rpc, &path) {
+            (None, Some(path)) => self.routes.template(resource.service(), path),
+            _ => None,
+        };
+        Asked { method: Asked::method_of(&began.head), path, query, route, rpc }
+    }
+
+    fn end(
+        &mut self,
+        connection: ConnectionId,
+        ended: &Ended,
+        clock: WallClock,
+        requests: &mut Requests,
+        outcome: &mut Outcome,
+    ) {
+        let of = self.connections.get_mut(&connection);
+        let Some(mut open) = of.and_then(|of| of.open.remove(&ended.exchange)) else { return };
+        if let Some(key) = open.key {
+            self.by_key.remove(&key);
+            requests.end(key, ended.last_byte_ns);
+        }
+        if open.is_excluded {
+            self.counts.excluded += 1;
+            return;
+        }
+        match open.direction {
+            Direction::In => self.counts.server_requests += 1,
+            Direction::Out => self.counts.client_requests += 1,
+        }
+        let is_rpc = open.asked.rpc.is_some();
+        let (status, error, attributes) =
+            attributes::outcome(self.options.conventions, open.direction, is_rpc, ended);
+        let end_unix_ns = clock.unix_ns(ended.last_byte_ns);
+        let Stamp { trace_id, span_id } = Stamp { trace_id: open.span.trace_id, span_id: open.span.span_id };
+        outcome.requests.push(EndedRequest {
+            kind: open.span.kind,
+            resource: Arc::clone(&open.span.resource),
+            method: open.asked.method.take(),
+            route: open.asked.route.take(),
+            rpc: open.asked.rpc.take(),
+            status: ended.response.and_then(|response| response.status),
+            grpc_status: ended.grpc_status.value().and_then(|code| code.parse().ok()),
+            error,
+            duration_ns: ended.last_byte_ns.saturating_sub(open.first_byte_ns),
+            end_unix_ns,
+            span: open.is_sampled.then_some(Stamp { trace_id, span_id }),
+        });
+        if !open.is_sampled {
+            self.counts.not_sampled += 1;
+            return;
+        }
+        let mut span = open.span;
+        span.attributes.extend(attributes);
+        span.status = status;
+        span.end_unix_ns = Some(end_unix_ns);
+        outcome.spans.push(span);
+    }
+
+    /// Hands on those that have been open for a second, once.
+    pub(super) fn show_open(&mut self, now_ns: u64, outcome: &mut Outcome) {
+        while let Some(&(began_ns, connection, exchange)) = self.beginnings.front() {
+            if began_ns.saturating_add(SHOWN_WHILE_OPEN_NS) > now_ns {
+                return;
+            }
+            self.beginnings.pop_front();
+            let of = self.connections.get_mut(&connection);
+            // A later exchange of the same number began later.
+            let open = of.and_then(|of| of.open.get_mut(&exchange));
+            if let Some(open) = open
+                && open.first_byte_ns == began_ns
+                && !open.is_shown
+            {
+                open.is_shown = true;
+                outcome.spans.push(open.span.clone());
+            }
+        }
+    }
+}
+
+/// Makes ids for requests that the kernel side has not seen begin: not all of HTTP/2 stands where it looks.
+/// `SipHash` of a count under keys that the system chose at random: nobody can tell the next one.
+#[derive(Debug, Default)]
+struct IdSource {
+    keys: RandomState,
+    made: u64,
+}
+
+impl IdSource {
+    fn next(&mut self) -> (TraceId, SpanId) {
+        let mut word = || {
+            self.made += 1;
+            self.keys.hash_one(self.made).to_be_bytes()
+        };
+        let (high, low, span) = (word(), word(), word());
+        let mut trace = [0; 16];
+        trace[..8].copy_from_slice(&high);
+        trace[8..].copy_from_slice(&low);
+        (TraceId::nonzero(trace), SpanId::nonzero(span))
+    }
+}

@@ -1,0 +1,367 @@
+//! The story of each link: who sent it, who answered it, and what the evidence is.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::attributes::Conventions;
+use super::exchange::{
+    Began, Discarded, Ended, ExchangeEvent, ExchangeId, Failure, Known, ProtocolVersion, RequestHead,
+    ResponseHead,
+};
+use super::requests::Requests;
+use super::sampling::Sampler;
+use super::spans::{Outcome, SpanOptions, Spans, WallClock};
+use crate::model::socket::{Actor, Direction, Endpoint, Minted, Opened, Role};
+use crate::model::span::{AttributeValue, integer_of, text_of};
+use crate::model::{ConnectionId, RequestKey, Span, SpanKind, SpanResource, SpanStatus, Unstamped};
+
+const CLOCK: WallClock = WallClock { offset_ns: 1_000_000_000_000 };
+const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+struct Host {
+    spans: Spans,
+    requests: Requests,
+    outcome: Outcome,
+    options: SpanOptions,
+    last_id: u8,
+}
+
+struct Request {
+    connection: u64,
+    exchange: u64,
+    direction: Direction,
+    actor: Actor,
+    traceparent: Option<String>,
+    within: Option<u64>,
+    path: &'static str,
+    at_ns: u64,
+}
+
+impl Request {
+    fn server(connection: u64, pid: u32) -> Self {
+        Self {
+            connection,
+            exchange: 1,
+            direction: Direction::In,
+            actor: Actor { pid, tid: pid, goroutine: 0 },
+            traceparent: None,
+            within: None,
+            path: "/users/7",
+            at_ns: 100,
+        }
+    }
+
+    fn client(connection: u64, pid: u32) -> Self {
+        Self { direction: Direction::Out, ..Self::server(connection, pid) }
+    }
+
+    fn within(self, key: u64) -> Self {
+        Self { within: Some(key), ..self }
+    }
+
+    fn with(self, traceparent: &str) -> Self {
+        Self { traceparent: Some(traceparent.to_owned()), ..self }
+    }
+}
+
+fn endpoint(last: u8, port: u16) -> Endpoint {
+    Endpoint::Internet { address: IpAddr::from([10, 0, 0, last]), port }
+}
+
+impl Host {
+    fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut SpanOptions)) -> Self {
+        let mut options = SpanOptions {
+            conventions: Conventions::Stable,
+            capture_query: false,
+            sampler: Sampler::new(1.0),
+            http: true,
+            grpc: true,
+            is_excluded: Arc::new(|path| path == "/healthz"),
+        };
+        change(&mut options);
+        let spans = Spans::new(options.clone());
+        Self { spans, requests: Requests::default(), outcome: Outcome::default(), options, last_id: 0 }
+    }
+
+    /// Both ends of a connection, `client` the one that connected.
+    fn connect(&mut self, client: u64, server: u64) {
+        let (here, there) = (endpoint(1, 40_000 + client as u16), endpoint(2, 80));
+        self.open(client, Role::Connected, here, there, None);
+        self.open(server, Role::Accepted, there, here, None);
+    }
+
+    fn open(&mut self, id: u64, role: Role, local: Endpoint, peer: Endpoint, opened_by: Option<u64>) {
+        let opened = Opened {
+            role,
+            local,
+            peer,
+            opened_by: opened_by.map(RequestKey),
+            opener: Actor { pid: 7, tid: 7, goroutine: 0 },
+        };
+        self.spans.connection_opened(ConnectionId(id), opened);
+    }
+
+    /// A request begins; its key is that of its connection times a hundred and its exchange.
+    fn begin(&mut self, request: Request) -> u64 {
+        self.last_id += 1;
+        let key = request.connection * 100 + request.exchange;
+        let head = RequestHead {
+            version: ProtocolVersion::Http11,
+            method: Known::Value("GET".to_owned()),
+            target: Known::Value(request.path.to_owned()),
+            scheme: Known::Absent,
+            authority: Known::Absent,
+            user_agent: Known::Absent,
+            content_type: Known::Absent,
+            traceparent: request.traceparent.map_or(Known::Absent, Known::Value),
+            tracestate: Known::Absent,
+            b3: Known::Absent,
+        };
+        let began = Began {
+            exchange: ExchangeId(request.exchange),
+            direction: request.direction,
+            first_byte_ns: request.at_ns,
+            actor: request.actor,
+            minted: Some(Minted {
+                key: RequestKey(key),
+                trace_id: [self.last_id; 16],
+                span_id: [self.last_id; 8],
+            }),
+            within: request.within.map(RequestKey),
+            overlaps: false,
+            head,
+        };
+        self.tell(request.connection, ExchangeEvent::Began(began));
+        key
+    }
+
+    fn tell(&mut self, connection: u64, event: ExchangeEvent) {
+        let resource = Arc::new(SpanResource::default());
+        let Self { spans, requests, outcome, .. } = self;
+        spans.take(ConnectionId(connection), false, event, &resource, CLOCK, requests, outcome);
+    }
+
+    fn end(&mut self, connection: u64, exchange: u64, status: u16, at_ns: u64) -> Option<Span> {
+        self.end_with(connection, exchange, Some(status), None, at_ns)
+    }
+
+    fn end_with(
+        &mut self,
+        connection: u64,
+        exchange: u64,
+        status: Option<u16>,
+        failure: Option<Failure>,
+        at_ns: u64,
+    ) -> Option<Span> {
+        let ended = Ended {
+            exchange: ExchangeId(exchange),
+            response: status.map(|status| ResponseHead { status: Some(status) }),
+            first_response_byte_ns: None,
+            last_byte_ns: at_ns,
+            end_is_certain: true,
+            failure,
+            request_body_bytes: Some(0),
+            response_body_bytes: Some(5),
+            grpc_status: Known::Absent,
+            upgraded: false,
+        };
+        self.outcome.spans.clear();
+        self.tell(connection, ExchangeEvent::Ended(ended));
+        self.outcome.spans.pop()
+    }
+}
+
+fn source(span: &Span) -> Option<&str> {
+    text_of(&span.attributes, "spanflame.parent.source")
+}
+
+fn absent(span: &Span) -> Option<&str> {
+    text_of(&span.attributes, "spanflame.parent.absent_reason")
+}
+
+#[test]
+fn a_request_becomes_a_span_with_the_ids_that_the_kernel_gave_it() {
+    let mut host = Host::new();
+    host.connect(1, 2);
+    let key = host.begin(Request::server(2, 9));
+    assert!(host.requests.span_at(RequestKey(key), 150).is_ok(), "samples know it while it is open");
+    let span = host.end(2, 1, 200, 400).expect("a span");
+    assert_eq!((span.name.as_str(), span.kind), ("GET /users/{id}", SpanKind::Server));
+    assert_eq!((span.trace_id.bytes(), span.span_id.bytes()), ([1; 16], [1; 8]));
+    assert_eq!((span.start_unix_ns, span.duration_ns()), (1_000_000_000_100, Some(300)));
+    assert_eq!(integer_of(&span.attributes, "http.response.status_code"), Some(200));
+    assert_eq!(integer_of(&span.attributes, "http.response.body.size"), Some(5));
+    assert_eq!(span.status, SpanStatus::Unset);
+    assert_eq!(host.requests.span_at(RequestKey(key), 401), Err(Unstamped::Outside));
+}
+
+#[test]
+fn a_call_made_while_a_request_is_open_is_its_child_and_the_other_end_is_the_calls() {
+    let mut host = Host::new();
+    host.connect(1, 2);
+    host.connect(3, 4);
+    let key = host.begin(Request::server(2, 9));
+    host.begin(Request::client(3, 9).within(key));
+    host.begin(Request::server(4, 10));
+    let callee = host.end(4, 1, 200, 300).expect("a span");
+    let call = host.end(3, 1, 200, 310).expect("a span");
+    let request = host.end(2, 1, 200, 320).expect("a span");
+    assert_eq!((call.parent_span_id, source(&call)), (Some(request.span_id), Some("thread")));
+    assert_eq!((callee.parent_span_id, source(&callee)), (Some(call.span_id), Some("local_peer")));
+    assert!(call.trace_id == request.trace_id && callee.trace_id == request.trace_id);
+    assert_eq!(absent(&request), Some("no_context_sent"));
+}
+
+#[test]
+fn a_call_after_the_response_is_nobodys_child() {
+    let mut host = Host::new();
+    host.connect(1, 2);
+    host.connect(3, 4);
+    let key = host.begin(Request::server(2, 9));
+    host.end(2, 1, 200, 200);
+    host.begin(Request { at_ns: 250, ..Request::client(3, 9).within(key) });
+    let call = host.end(3, 1, 200, 310).expect("a span");
+    assert_eq!((call.parent_span_id, absent(&call)), (None, Some("request_ended_or_unconfirmed")));
+    host.begin(Request { at_ns: 400, exchange: 2, ..Request::client(3, 9) });
+    assert_eq!(absent(&host.end(3, 2, 200, 410).expect("a span")), Some("no_open_request"));
+}
+
+#[test]
+fn a_connection_made_for_a_request_belongs_to_it_whoever_writes() {
+    let mut host = Host::new();
+    host.connect(1, 2);
+    let key = host.begin(Request::server(2, 7));
+    host.open(3, Role::Connected, endpoint(1, 50_000), endpoint(9, 80), Some(key));
+    host.begin(Request { actor: Actor { pid: 7, tid: 8, goroutine: 0 }, ..Request::client(3, 7) });
+    let call = host.end(3, 1, 200, 310).expect("a span");
+    assert_eq!(source(&call), Some("thread"));
+}
+
+#[test]
+fn the_header_names_the_parent_of_what_comes_from_elsewhere() {
+    let mut host = Host::new();
+    host.open(2, Role::Accepted, endpoint(2, 80), endpoint(99, 5), None);
+    host.begin(Request::server(2, 9).with(TRACEPARENT));
+    let span = host.end(2, 1, 200, 300).expect("a span");
+    assert_eq!(span.trace_id.to_string(), "0af7651916cd43dd8448eb211c80319c");
+    assert_eq!(span.parent_span_id.expect("a parent").to_string(), "b7ad6b7169203331");
+    assert_eq!(source(&span), Some("header"));
+}
+
+#[test]
+fn a_proxy_that_passes_a_context_on_stands_between() {
+    let mut host = Host::new();
+    host.open(2, Role::Accepted, endpoint(2, 80), endpoint(99, 5), None);
+    host.connect(3, 4);
+    let key = host.begin(Request::server(2, 9).with(TRACEPARENT));
+    host.begin(Request::client(3, 9).within(key).with(TRACEPARENT));
+    host.begin(Request::server(4, 10).with(TRACEPARENT));
+    let callee = host.end(4, 1, 200, 300).expect("a span");
+    let call = host.end(3, 1, 200, 310).expect("a span");
+    let request = host.end(2, 1, 200, 320).expect("a span");
+    assert_eq!((call.parent_span_id, source(&call)), (Some(request.span_id), Some("thread")));
+    assert_eq!((callee.parent_span_id, source(&callee)), (Some(call.span_id), Some("local_peer")));
+    assert_eq!(callee.trace_id, request.trace_id);
+}
+
+#[test]
+fn the_span_of_an_sdk_that_sends_a_context_of_its_own_is_ours_too() {
+    let mut host = Host::new();
+    host.connect(3, 4);
+    host.begin(Request::client(3, 9).with(TRACEPARENT));
+    host.begin(Request::server(4, 10).with(TRACEPARENT));
+    let callee = host.end(4, 1, 200, 300).expect("a span");
+    let call = host.end(3, 1, 200, 310).expect("a span");
+    assert_eq!(call.span_id.to_string(), "b7ad6b7169203331");
+    assert_eq!(absent(&call), Some("known_to_the_sdk_alone"));
+    assert_eq!((callee.parent_span_id, source(&callee)), (Some(call.span_id), Some("header")));
+    // A second request of the same context is another span: a retry below the SDK.
+    host.begin(Request { exchange: 2, ..Request::client(3, 9).with(TRACEPARENT) });
+    let again = host.end(3, 2, 200, 410).expect("a span");
+    assert_ne!(again.span_id, call.span_id);
+    assert_eq!((again.parent_span_id, source(&again)), (Some(call.span_id), Some("sdk")));
+}
+
+#[test]
+fn an_unsampled_parent_is_obeyed_and_the_request_still_counts() {
+    let mut host = Host::new();
+    host.open(2, Role::Accepted, endpoint(2, 80), endpoint(99, 5), None);
+    let key = host.begin(Request::server(2, 9).with(&TRACEPARENT.replace("-01", "-00")));
+    assert_eq!(host.requests.span_at(RequestKey(key), 150), Err(Unstamped::NotTraced));
+    assert_eq!(host.end(2, 1, 500, 300), None);
+    assert_eq!(host.outcome.requests.len(), 1);
+    assert_eq!(host.outcome.requests[0].error.as_deref(), Some("500"));
+    assert_eq!(host.outcome.requests[0].span, None, "an exemplar of it would lead nowhere");
+}
+
+#[test]
+fn an_excluded_path_leaves_no_trace() {
+    let mut host = Host::new();
+    host.connect(1, 2);
+    host.connect(3, 4);
+    let key = host.begin(Request { path: "/healthz?x=1", ..Request::server(2, 9) });
+    host.begin(Request::client(3, 9).within(key));
+    let call = host.end(3, 1, 200, 310).expect("a span");
+    assert_eq!(absent(&call), Some("request_excluded"));
+    host.outcome.requests.clear();
+    assert_eq!(host.end(2, 1, 200, 320), None);
+    assert!(host.outcome.requests.is_empty());
+    assert_eq!(host.spans.counts().excluded, 1);
+}
+
+#[test]
+fn a_hanging_request_is_shown_once_and_ends_with_its_connection() {
+    let mut host = Host::new();
+    host.connect(1, 2);
+    host.begin(Request::server(2, 9));
+    host.spans.show_open(1_000_000_099, &mut host.outcome);
+    assert!(host.outcome.spans.is_empty(), "a second is not over yet");
+    host.spans.show_open(1_000_000_100, &mut host.outcome);
+    host.spans.show_open(9_000_000_000, &mut host.outcome);
+    assert_eq!(host.outcome.spans.len(), 1);
+    assert_eq!(host.outcome.spans[0].end_unix_ns, None);
+    let span = host.end_with(2, 1, None, Some(Failure::Reset), 5_000_000_000).expect("a span");
+    assert_eq!((span.status, text_of(&span.attributes, "error.type")), (SpanStatus::Error, Some("reset")));
+}
+
+#[test]
+fn what_turned_out_to_be_no_request_has_no_span_and_no_child() {
+    let mut host = Host::new();
+    host.connect(1, 2);
+    host.connect(3, 4);
+    let key = host.begin(Request::server(2, 9));
+    host.tell(2, ExchangeEvent::Discarded(Some(ExchangeId(1)), Discarded::NotConfirmed));
+    assert_eq!(host.requests.span_at(RequestKey(key), 150), Err(Unstamped::Unconfirmed));
+    host.begin(Request::client(3, 9).within(key));
+    assert_eq!(host.end(3, 1, 200, 310).expect("a span").parent_span_id, None);
+    assert_eq!(host.end(2, 1, 200, 320), None);
+    assert_eq!(host.spans.counts().discarded.get(&Discarded::NotConfirmed), Some(&1));
+}
+
+#[test]
+fn requests_that_crossed_are_not_tied_together() {
+    let mut host = Host::new();
+    host.connect(3, 4);
+    host.begin(Request::client(3, 9).with(TRACEPARENT));
+    // The server's end carries no context: it is another request, whose sender's bytes were lost.
+    host.begin(Request::server(4, 10));
+    let callee = host.end(4, 1, 200, 300).expect("a span");
+    assert_eq!((callee.parent_span_id, absent(&callee)), (None, Some("ambiguous")));
+}
+
+#[test]
+fn attributes_follow_the_options_of_the_moment() {
+    let mut host = Host::with(|options| options.conventions = Conventions::Seed);
+    host.connect(1, 2);
+    host.begin(Request::server(2, 9));
+    let span = host.end(2, 1, 200, 300).expect("a span");
+    assert!(span.attributes.contains(&("http.status_code".into(), AttributeValue::Integer(200))));
+    host.options.http = false;
+    host.spans.set_options(host.options.clone());
+    host.begin(Request { exchange: 2, ..Request::server(2, 9) });
+    assert_eq!(host.end(2, 2, 200, 300), None);
+}

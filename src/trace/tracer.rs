@@ -1,0 +1,446 @@
+//! Follows the requests of this host for as long as it is left running.
+//!
+//! A thread of its own reads what the kernel side saw, makes spans of it and hands those on through a bounded
+//! channel; a batch that finds no room is dropped and counted. It waits for nobody. Others ask it two
+//! things: what a sample's request came to ([`RequestSpans`]), and that everything up to now be handed on
+//! ([`Tracer::flush`]).
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+use super::connections::{Connections, News};
+use super::requests::Requests;
+use super::spans::{EndedRequest, Outcome, SpanCounts, SpanOptions, Spans, WallClock};
+use crate::kernel::{EbpfState, KernelError, SocketCounters, SocketTracer, monotonic_ns};
+use crate::model::socket::Capture;
+use crate::model::{Actor, ConnectionId, RequestKey, RequestSpans, SocketEvent, Span, Stamp, Unstamped};
+use crate::process::SpanResources;
+
+/// How often the ring buffer is looked at when nothing wakes us: what a request's span is late at most.
+const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
+/// Spans are handed on at least so often while there are any.
+const HAND_ON_INTERVAL: Duration = Duration::from_millis(500);
+/// Spans of a batch, give or take those of one look at the ring.
+const BATCH: usize = 512;
+/// How often connections are looked for whose end no event tells.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+/// How often the status is brought up to date.
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// A write is known to have moved what it announced so long after it began.
+const SETTLED_AFTER_NS: u64 = 60_000_000;
+/// How long anybody waits for the thread.
+const WAIT_LIMIT: Duration = Duration::from_secs(2);
+
+/// Spans and ended requests on their way to whoever keeps and counts them.
+#[derive(Debug, Default)]
+pub struct SpanBatch {
+    /// Spans that have ended, and open ones.
+    pub spans: Vec<Span>,
+    /// Requests that have ended, kept or not.
+    pub requests: Vec<EndedRequest>,
+    flushed: Vec<Sender<()>>,
+}
+
+impl SpanBatch {
+    /// Tells those who wait for it that this batch is kept, and everything before it.
+    pub fn is_kept(self) {
+        for waiting in self.flushed {
+            // Whoever gave up waiting does not want to know.
+            let _ = waiting.send(());
+        }
+    }
+}
+
+/// What the tracer has done so far.
+#[derive(Debug, Clone, Default)]
+pub struct TracerStatus {
+    /// What the kernel side counted.
+    pub socket: SocketCounters,
+    /// Events that were read.
+    pub events: u64,
+    /// Spans and what could not be told of them.
+    pub spans: SpanCounts,
+    /// Spans of batches that found no room.
+    pub dropped_spans: u64,
+    /// Connections that are followed.
+    pub connections: usize,
+    /// Connections that were let go of because there were too many.
+    pub forgotten_connections: u64,
+    /// Requests that samples can be in.
+    pub known_requests: usize,
+    /// Samples that were stamped.
+    pub stamped_samples: u64,
+    /// Samples in a request that were not, by reason.
+    pub unstamped_samples: HashMap<Unstamped, u64>,
+    /// Kernel memory of all maps, bytes.
+    pub map_bytes: u64,
+}
+
+enum Command {
+    SetOptions(SpanOptions),
+    Flush(Sender<()>),
+    Inspect(Sender<EbpfState>),
+    Stop,
+}
+
+/// What the thread shares with those who ask.
+#[derive(Debug, Default)]
+struct Shared {
+    requests: Mutex<Requests>,
+    /// Everything that happened before this moment is known.
+    known_until_ns: Mutex<u64>,
+    known: Condvar,
+    wanted_ns: AtomicU64,
+    stamped: AtomicU64,
+    unstamped: Mutex<HashMap<Unstamped, u64>>,
+    status: Mutex<TracerStatus>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// See the module's description. Dropping it ends the thread, after the last batch is handed on.
+#[derive(Debug)]
+pub struct Tracer {
+    commands: Sender<Command>,
+    wake: Arc<OwnedFd>,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Tracer {
+    /// Begins to follow requests with a loaded tracer of sockets. Spans go to `batches`.
+    ///
+    /// # Errors
+    /// What the kernel or the system refused.
+    pub fn start(
+        mut socket: SocketTracer,
+        options: SpanOptions,
+        batches: Sender<SpanBatch>,
+    ) -> Result<Self, KernelError> {
+        let system = |what: &str| {
+            let what = what.to_owned();
+            move |source| KernelError::System { what, source }
+        };
+        socket.start()?;
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|error| system("make an eventfd")(error.into()))?;
+        let wake = Arc::new(wake);
+        let (commands, received) = unbounded();
+        let shared = Arc::new(Shared::default());
+        let engine = Engine {
+            connections: Connections::default(),
+            spans: Spans::new(options),
+            resources: SpanResources::new(),
+            outcome: Outcome::default(),
+            captures: Vec::new(),
+            news: News::default(),
+            events: 0,
+        };
+        let now = Instant::now();
+        let mut worker = Worker {
+            socket,
+            engine,
+            batches,
+            last_handed_on: now,
+            last_sweep: now,
+            last_published: now,
+            shared: Arc::clone(&shared),
+            wake: Arc::clone(&wake),
+            flushes: Vec::new(),
+            flush_at_ns: 0,
+            dropped_spans: 0,
+        };
+        let thread = std::thread::Builder::new()
+            .name("tracer".to_owned())
+            .spawn(move || worker.run(&received))
+            .map_err(system("start the thread that follows requests"))?;
+        Ok(Self { commands, wake, shared, thread: Some(thread) })
+    }
+
+    /// What is asked of spans from now on.
+    pub fn set_options(&self, options: SpanOptions) {
+        self.command(Command::SetOptions(options));
+    }
+
+    /// Waits until the spans of everything that has ended up to now were handed on and kept. False if that
+    /// took too long, or the thread is gone.
+    #[must_use]
+    pub fn flush(&self) -> bool {
+        let (done, waits) = bounded(1);
+        self.command(Command::Flush(done));
+        waits.recv_timeout(WAIT_LIMIT).is_ok()
+    }
+
+    /// The programs and maps in the kernel. Blocks, for milliseconds.
+    #[must_use]
+    pub fn inspect(&self) -> Option<EbpfState> {
+        let (answer, answered) = bounded(1);
+        self.command(Command::Inspect(answer));
+        answered.recv_timeout(WAIT_LIMIT).ok()
+    }
+
+    /// What it has done so far.
+    #[must_use]
+    pub fn status(&self) -> TracerStatus {
+        let mut status = lock(&self.shared.status).clone();
+        status.stamped_samples = self.shared.stamped.load(Ordering::Relaxed);
+        status.unstamped_samples.clone_from(&lock(&self.shared.unstamped));
+        status.known_requests = lock(&self.shared.requests).len();
+        status
+    }
+
+    /// Who knows what the requests of samples came to.
+    #[must_use]
+    pub fn request_spans(&self) -> Arc<dyn RequestSpans> {
+        Arc::new(Asked { shared: Arc::clone(&self.shared), wake: Arc::clone(&self.wake) })
+    }
+
+    fn command(&self, command: Command) {
+        // A thread that is gone answers nothing, which the caller sees.
+        let _ = self.commands.send(command);
+        wake_up(&self.wake);
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        self.command(Command::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn wake_up(wake: &OwnedFd) {
+    // It can only be full of wake-ups already.
+    let _ = rustix::io::write(wake, &1_u64.to_ne_bytes());
+}
+
+/// Answers those who sample.
+struct Asked {
+    shared: Arc<Shared>,
+    wake: Arc<OwnedFd>,
+}
+
+impl RequestSpans for Asked {
+    fn catch_up(&self, time_ns: u64) {
+        self.shared.wanted_ns.fetch_max(time_ns, Ordering::Relaxed);
+        wake_up(&self.wake);
+        let known = lock(&self.shared.known_until_ns);
+        // Whoever comes too late finds requests unconfirmed, which is counted.
+        let _ = self.shared.known.wait_timeout_while(known, WAIT_LIMIT, |known| *known < time_ns);
+    }
+
+    fn span_at(&self, request: RequestKey, time_ns: u64) -> Result<Stamp, Unstamped> {
+        let stamp = lock(&self.shared.requests).span_at(request, time_ns);
+        match stamp {
+            Ok(_) => drop(self.shared.stamped.fetch_add(1, Ordering::Relaxed)),
+            Err(reason) => *lock(&self.shared.unstamped).entry(reason).or_default() += 1,
+        }
+        stamp
+    }
+}
+
+/// What turns events into spans.
+struct Engine {
+    connections: Connections,
+    spans: Spans,
+    resources: SpanResources,
+    outcome: Outcome,
+    /// What protocols want to see of their connections from now on.
+    captures: Vec<(ConnectionId, Capture)>,
+    news: News,
+    events: u64,
+}
+
+/// One look at what has happened.
+struct Turn<'a> {
+    now_ns: u64,
+    clock: WallClock,
+    requests: MutexGuard<'a, Requests>,
+}
+
+impl Engine {
+    fn take(&mut self, event: &SocketEvent, turn: &mut Turn<'_>) {
+        self.events += 1;
+        // A mistake of ours in one event must not be the end of all others.
+        if std::panic::catch_unwind(AssertUnwindSafe(|| self.understand(event, turn))).is_err() {
+            tracing::error!("an event of a socket could not be understood; please report it");
+        }
+    }
+
+    fn understand(&mut self, event: &SocketEvent, turn: &mut Turn<'_>) {
+        let mut news = std::mem::take(&mut self.news);
+        self.connections.take(event, &mut news);
+        if let Some(opened) = news.opened {
+            self.spans.connection_opened(event.connection, opened);
+        }
+        self.hear(event.connection, event.actor, &mut news, turn);
+        if let Some(capture) = news.capture {
+            self.captures.push((event.connection, capture));
+        }
+        self.news = news;
+    }
+
+    fn hear(&mut self, connection: ConnectionId, actor: Actor, news: &mut News, turn: &mut Turn<'_>) {
+        let Self { spans, resources, outcome, .. } = self;
+        for exchange in news.events.drain(..) {
+            let resource = resources.of(actor.pid, turn.now_ns);
+            let (clock, requests) = (turn.clock, &mut *turn.requests);
+            spans.take(connection, news.is_decrypted, exchange, &resource, clock, requests, outcome);
+        }
+        if news.is_over {
+            spans.connection_ended(connection);
+        }
+    }
+
+    /// What is due although nothing has happened.
+    fn settle(&mut self, turn: &mut Turn<'_>) {
+        let mut due = Vec::new();
+        let (now_ns, news) = (turn.now_ns, &mut due);
+        self.connections.settle(now_ns, |id, actor, told| news.push((id, actor, told)));
+        self.connections.forget_silent(now_ns, |id, actor, told| news.push((id, actor, told)));
+        for (connection, actor, mut news) in due {
+            self.hear(connection, actor, &mut news, turn);
+        }
+        self.spans.show_open(turn.now_ns, &mut self.outcome);
+    }
+}
+
+struct Worker {
+    socket: SocketTracer,
+    engine: Engine,
+    batches: Sender<SpanBatch>,
+    last_handed_on: Instant,
+    last_sweep: Instant,
+    last_published: Instant,
+    shared: Arc<Shared>,
+    wake: Arc<OwnedFd>,
+    /// Who waits for everything up to now, and when what happened up to now is settled.
+    flushes: Vec<Sender<()>>,
+    flush_at_ns: u64,
+    dropped_spans: u64,
+}
+
+impl Worker {
+    fn run(&mut self, commands: &Receiver<Command>) {
+        loop {
+            let mut is_over = false;
+            // Commands first: what happened before one of them is in the ring when it is looked at now.
+            while let Ok(command) = commands.try_recv() {
+                match command {
+                    Command::SetOptions(options) => self.engine.spans.set_options(options),
+                    Command::Flush(done) => {
+                        self.flushes.push(done);
+                        self.flush_at_ns = monotonic_ns() + SETTLED_AFTER_NS;
+                        self.shared.wanted_ns.fetch_max(monotonic_ns(), Ordering::Relaxed);
+                    }
+                    Command::Inspect(answer) => drop(answer.send(self.socket.ebpf())),
+                    Command::Stop => is_over = true,
+                }
+            }
+            if is_over {
+                self.socket.stop();
+            }
+            self.turn();
+            let is_due = self.last_handed_on.elapsed() >= HAND_ON_INTERVAL
+                && !(self.engine.outcome.spans.is_empty() && self.engine.outcome.requests.is_empty());
+            let may_flush = !self.flushes.is_empty() && (is_over || monotonic_ns() >= self.flush_at_ns);
+            if is_over || may_flush || is_due || self.engine.outcome.requests.len() >= BATCH {
+                let flushed = if may_flush { std::mem::take(&mut self.flushes) } else { Vec::new() };
+                self.hand_on(flushed);
+            }
+            self.publish();
+            if is_over {
+                return;
+            }
+            self.wait();
+        }
+    }
+
+    /// Takes what waits in the ring buffer.
+    fn turn(&mut self) {
+        let now_ns = monotonic_ns();
+        let Self { socket, engine, shared, .. } = self;
+        let mut turn = Turn { now_ns, clock: wall_clock(now_ns), requests: lock(&shared.requests) };
+        socket.drain(&mut |event| engine.take(&event, &mut turn));
+        if self.last_sweep.elapsed() >= SWEEP_INTERVAL {
+            self.last_sweep = Instant::now();
+            if let Err(error) = socket.sweep(&mut |event| engine.take(&event, &mut turn)) {
+                tracing::debug!("connections whose end went by unseen cannot be looked for: {error}");
+            }
+        }
+        engine.settle(&mut turn);
+        drop(turn);
+        for (connection, capture) in engine.captures.drain(..) {
+            if let Err(error) = socket.set_capture(connection, capture) {
+                tracing::debug!("how much of a connection is captured cannot be changed: {error}");
+            }
+        }
+        *lock(&shared.known_until_ns) = now_ns.saturating_sub(SETTLED_AFTER_NS);
+        shared.known.notify_all();
+    }
+
+    fn hand_on(&mut self, flushed: Vec<Sender<()>>) {
+        self.last_handed_on = Instant::now();
+        let Outcome { spans, requests } = std::mem::take(&mut self.engine.outcome);
+        let batch = SpanBatch { spans, requests, flushed };
+        if let Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) =
+            self.batches.try_send(batch)
+        {
+            self.dropped_spans += batch.spans.len() as u64;
+            tracing::warn!("{} spans are dropped: whoever keeps them is behind", batch.spans.len());
+        }
+    }
+
+    fn publish(&mut self) {
+        if self.last_published.elapsed() < STATUS_INTERVAL {
+            return;
+        }
+        self.last_published = Instant::now();
+        let mut status = lock(&self.shared.status);
+        if let Ok(counters) = self.socket.counters() {
+            status.socket = counters;
+        }
+        status.events = self.engine.events;
+        status.spans.clone_from(self.engine.spans.counts());
+        status.dropped_spans = self.dropped_spans;
+        status.connections = self.engine.connections.len();
+        status.forgotten_connections = self.engine.connections.forgotten();
+        status.map_bytes = self.socket.map_bytes();
+    }
+
+    /// Waits for news, a question or the next look.
+    fn wait(&self) {
+        // What somebody waits for is settled a little after it happened.
+        let wanted_ns = self.shared.wanted_ns.load(Ordering::Relaxed);
+        let is_wanted = wanted_ns > *lock(&self.shared.known_until_ns);
+        let until_settled = (wanted_ns + SETTLED_AFTER_NS).saturating_sub(monotonic_ns()).max(1_000_000);
+        let limit =
+            if is_wanted { DRAIN_INTERVAL.min(Duration::from_nanos(until_settled)) } else { DRAIN_INTERVAL };
+        let ring = self.socket.poll_fd();
+        let mut sources =
+            [PollFd::new(&ring, PollFlags::IN), PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN)];
+        let limit = Timespec { tv_sec: 0, tv_nsec: limit.subsec_nanos().into() };
+        // Whatever woke us, everything is looked at.
+        let _ = poll(&mut sources, Some(&limit));
+        let mut counter = [0; 8];
+        let _ = rustix::io::read(&*self.wake, &mut counter);
+    }
+}
+
+fn wall_clock(now_ns: u64) -> WallClock {
+    let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let unix_ns = i128::try_from(unix.as_nanos()).unwrap_or(i128::MAX);
+    WallClock { offset_ns: unix_ns - i128::from(now_ns) }
+}

@@ -1,0 +1,257 @@
+//! Requests of services that nobody instruments: each becomes a span, its calls are its children, and its flame
+//! graph shows what it ran and nothing else.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use serde_json::Value;
+use support::program::{Program, fixture_command};
+use support::server::Server;
+use support::{await_event, quiet_cores};
+
+/// The fixture `http_threads` under a service's name, and the port it listens on.
+struct Service {
+    program: Program,
+    port: u16,
+}
+
+impl Service {
+    fn start(name: &str, other: Option<u16>) -> Self {
+        let mut arguments = vec!["http_threads".to_owned(), "300".to_owned()];
+        arguments.extend(other.map(|port| port.to_string()));
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let mut command = fixture_command(&arguments);
+        command.env("OTEL_SERVICE_NAME", name);
+        let mut program = Program::start_ready(&mut command);
+        let line = program.line().expect("it says where it listens");
+        let port = line.strip_prefix("listening ").and_then(|port| port.parse().ok()).expect("a port");
+        Self { program, port }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).expect("it listens");
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a limit");
+        stream.set_nodelay(true).expect("an option");
+        stream
+    }
+}
+
+/// Sends a request and reads its answer, whose body has three bytes.
+fn ask(stream: &mut TcpStream, path: &str, headers: &str) {
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: shop\r\n{headers}\r\n").expect("it reads");
+    let mut answer = Vec::new();
+    let mut buffer = [0; 1024];
+    while !answer.windows(7).any(|window| window == b"\r\n\r\nok\n") {
+        let read = stream.read(&mut buffer).expect("an answer");
+        assert!(read > 0, "it ends after {:?}", String::from_utf8_lossy(&answer));
+        answer.extend_from_slice(&buffer[..read]);
+    }
+}
+
+/// A span of OTLP/JSON with what it says.
+#[derive(Debug, Clone)]
+struct Span {
+    service: String,
+    id: String,
+    parent: String,
+    name: String,
+    kind: u64,
+    duration_ns: u64,
+    attributes: BTreeMap<String, String>,
+}
+
+fn attributes(of: &Value) -> BTreeMap<String, String> {
+    let list = of["attributes"].as_array().cloned().unwrap_or_default();
+    let text = |value: &Value| {
+        let value = value.as_object().and_then(|value| value.values().next()).cloned().unwrap_or_default();
+        value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    };
+    list.iter().map(|one| (one["key"].as_str().unwrap_or_default().to_owned(), text(&one["value"]))).collect()
+}
+
+fn spans_of(trace: &Value) -> Vec<Span> {
+    let mut spans = Vec::new();
+    for resource in trace["resourceSpans"].as_array().expect("resources") {
+        let service = attributes(&resource["resource"]).remove("service.name").unwrap_or_default();
+        for scope in resource["scopeSpans"].as_array().expect("scopes") {
+            for span in scope["spans"].as_array().expect("spans") {
+                let text = |key: &str| span[key].as_str().unwrap_or_default().to_owned();
+                let time = |key: &str| text(key).parse::<u64>().unwrap_or_default();
+                spans.push(Span {
+                    service: service.clone(),
+                    id: text("spanId"),
+                    parent: text("parentSpanId"),
+                    name: text("name"),
+                    kind: span["kind"].as_u64().unwrap_or_default(),
+                    duration_ns: time("endTimeUnixNano").saturating_sub(time("startTimeUnixNano")),
+                    attributes: attributes(span),
+                });
+            }
+        }
+    }
+    spans
+}
+
+/// All traces of a service that are there, newest first, by their ids.
+fn traces_of(server: &Server, service: &str, more: &str) -> Vec<Value> {
+    server.post("/admin/flush", "").expect(200);
+    let answer = server.get(&format!("/api/v1/traces?service={service}&limit=1000{more}")).expect(200).json();
+    answer["traces"].as_array().expect("traces").clone()
+}
+
+fn trace(server: &Server, id: &str) -> Vec<Span> {
+    spans_of(&server.get(&format!("/api/v1/traces/{id}")).expect(200).json())
+}
+
+#[test]
+fn every_request_is_a_span_and_the_calls_it_makes_are_its_children() {
+    needs!();
+    let server = Server::start(&[]);
+    let cart = Service::start("cart", None);
+    let shop = Service::start("shop", Some(cart.port));
+    let mut stream = shop.connect();
+    for number in 0..20 {
+        ask(&mut stream, &format!("/call/class/a/{number}"), "");
+    }
+    let traces = traces_of(&server, "shop", "");
+    assert_eq!(traces.len(), 20, "a trace a request: {traces:?}");
+    for listed in &traces {
+        let spans = trace(&server, listed["trace_id"].as_str().expect("an id"));
+        let find = |service: &str, kind: u64| {
+            spans
+                .iter()
+                .find(|span| span.service == service && span.kind == kind)
+                .unwrap_or_else(|| panic!("no span of kind {kind} of {service} in {spans:#?}"))
+        };
+        let (request, call, answer) = (find("shop", 2), find("shop", 3), find("cart", 2));
+        assert_eq!(request.name, "GET /call/class/a/{id}");
+        assert_eq!(request.attributes["http.response.status_code"], "200");
+        assert_eq!(request.attributes["http.response.body.size"], "3");
+        assert_eq!((call.parent.as_str(), answer.parent.as_str()), (request.id.as_str(), call.id.as_str()));
+        assert_eq!(call.attributes["spanflame.parent.source"], "thread");
+        assert_eq!(answer.attributes["spanflame.parent.source"], "local_peer");
+        assert!(request.duration_ns >= call.duration_ns && call.duration_ns >= answer.duration_ns);
+        // The driver of this test is a service too: its client span is above the shop's.
+        assert_eq!(spans.len(), 4, "{spans:#?}");
+    }
+}
+
+#[test]
+fn the_flame_graph_of_one_request_shows_what_that_request_ran() {
+    needs!();
+    let _quiet = quiet_cores();
+    let server = Server::start(&[]);
+    let shop = Service::start("slow-shop", None);
+    // Its unwind tables are made when it is first seen.
+    ask(&mut shop.connect(), "/class/b/300", "");
+    std::thread::sleep(Duration::from_secs(1));
+    ask(&mut shop.connect(), "/slow", "");
+    let traces = traces_of(&server, "slow-shop", "&route=/slow");
+    assert_eq!(traces.len(), 1, "{traces:?}");
+    let span = &traces[0]["span"];
+    let path = format!(
+        "/api/v1/spans/{}/flamegraph?trace_id={}&format=json",
+        span["span_id"].as_str().expect("an id"),
+        traces[0]["trace_id"].as_str().expect("an id")
+    );
+    let graph = server.get(&path).expect(200).json();
+    let total = graph["total"].as_u64().expect("a total");
+    let slow = total_of(&graph, "the_slow_function");
+    let rest = total_of(&graph, "the_rest");
+    let share = 100.0 * slow as f64 / total as f64;
+    assert!((share - 66.7).abs() <= 5.0, "the_slow_function has {share:.1} % of {graph}");
+    assert!(slow + rest >= total * 95 / 100, "nothing else: {graph}");
+    assert_eq!(total_of(&graph, "after_the_response"), 0, "that belongs to no request");
+    assert_eq!(total_of(&graph, "serve_b"), 0, "nor does another request");
+    // 300 ms of CPU at 499 Hz.
+    assert!((250_000_000..=350_000_000).contains(&total), "{total} ns");
+}
+
+/// The sum of a function's nodes that have no such node above them.
+fn total_of(node: &Value, function: &str) -> u64 {
+    if node["name"].as_str().is_some_and(|name| name.starts_with(function)) {
+        return node["total"].as_u64().unwrap_or_default();
+    }
+    node["children"].as_array().into_iter().flatten().map(|child| total_of(child, function)).sum()
+}
+
+#[test]
+fn samples_are_stamped_with_the_span_of_their_request_and_no_other() {
+    needs!();
+    let _quiet = quiet_cores();
+    let server = Server::start(&[]);
+    let shop = Service::start("classes", None);
+    ask(&mut shop.connect(), "/class/a/300", "");
+    std::thread::sleep(Duration::from_secs(1));
+    // Four clients at once on two cores: requests are preempted in the middle.
+    std::thread::scope(|scope| {
+        for client in 0..4 {
+            let mut stream = shop.connect();
+            scope.spawn(move || {
+                for turn in 0..25 {
+                    let class = ["a", "b", "c"][(client + turn) % 3];
+                    ask(&mut stream, &format!("/class/{class}/{}", 10 + (turn * 7) % 20), "");
+                }
+            });
+        }
+    });
+    let traces = traces_of(&server, "classes", "");
+    assert_eq!(traces.len(), 101);
+    let routes: BTreeMap<String, String> = traces
+        .iter()
+        .map(|one| {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            (text(&one["span"]["span_id"]), text(&one["span"]["route"]))
+        })
+        .collect();
+    let profile = server.get("/api/v1/profiles/flamegraph?service=classes&format=pprof&from=-2m").expect(200);
+    let file = server.directory.path().join("classes.pb.gz");
+    std::fs::write(&file, &profile.body).expect("it can be written");
+    let profile = support::pprof_text::Profile::read(&file);
+    let (mut right, mut wrong, mut unstamped, mut stray) = (0, 0, 0, 0);
+    for sample in &profile.samples {
+        let frames = sample.locations.iter().filter_map(|id| profile.locations.get(id));
+        let names: Vec<&str> = frames.flat_map(|location| &location.functions).map(String::as_str).collect();
+        let class =
+            ["a", "b", "c"].into_iter().find(|class| names.contains(&format!("serve_{class}").as_str()));
+        let span = sample.labels.get("span_id").and_then(|id| routes.get(id));
+        let count = sample.values[0];
+        match (class, span) {
+            (Some(class), Some(route)) if route.starts_with(&format!("/class/{class}/")) => right += count,
+            (Some(_), Some(_)) => wrong += count,
+            (Some(_), None) => unstamped += count,
+            (None, Some(_)) if names.contains(&"after_the_response") => stray += count,
+            (None, _) => {}
+        }
+    }
+    assert!(right >= 300, "{right} right, {wrong} wrong, {unstamped} unstamped, {stray} stray");
+    assert_eq!((wrong, stray), (0, 0), "{right} right, {unstamped} unstamped");
+    let stamped = 100.0 * right as f64 / (right + unstamped) as f64;
+    assert!(stamped >= 95.0, "{stamped:.1} % of the samples in requests are stamped");
+}
+
+#[test]
+fn a_context_that_came_with_a_request_is_its_parent() {
+    needs!();
+    let server = Server::start(&[]);
+    let shop = Service::start("contexts", None);
+    let trace_id = "0af7651916cd43dd8448eb211c80319c";
+    let header = format!("traceparent: 00-{trace_id}-b7ad6b7169203331-01\r\n");
+    ask(&mut shop.connect(), "/class/a/1", &header);
+    await_event("the trace", Duration::from_secs(10), || {
+        server.post("/admin/flush", "").expect(200);
+        (server.get(&format!("/api/v1/traces/{trace_id}")).status == 200).then_some(())
+    });
+    let spans = trace(&server, trace_id);
+    // This test sent the header, so its own span is the one that the header names.
+    let driver = spans.iter().find(|span| span.kind == 3).expect("a client's span");
+    let server_span = spans.iter().find(|span| span.kind == 2).expect("a server's span");
+    assert_eq!(driver.id, "b7ad6b7169203331");
+    assert_eq!(server_span.parent, "b7ad6b7169203331");
+    assert_eq!(server_span.attributes["spanflame.parent.source"], "header");
+    drop(shop.program);
+}
