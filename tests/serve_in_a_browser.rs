@@ -85,6 +85,32 @@ fn the_page_says_what_is_the_matter_with_its_server() {
     assert!(output.status.success(), "{said}");
 }
 
+/// A fresh host, a fresh data folder: what somebody sees who has just typed `make run`.
+#[test]
+fn the_page_shows_the_host_within_15_s_of_the_start() {
+    const LIMIT: Duration = Duration::from_secs(15);
+    needs!();
+    if let Some(reason) = no_browser() {
+        return skip(&reason);
+    }
+    let begun = Instant::now();
+    let server = Server::start(&[]);
+    if assets_of(&server.get("/").text()).is_empty() {
+        return skip("the binary was compiled before the page was built");
+    }
+    let output = Command::new("node")
+        .args(["tests/first-graph.js", server.url.as_str()])
+        .current_dir(web())
+        .output()
+        .expect("node is installed");
+    let took = begun.elapsed();
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!("{said}the first graph was seen {:.1} s after the start", took.as_secs_f64());
+    assert!(output.status.success(), "{said}");
+    assert!(took <= LIMIT, "{:.1} s from the start to the first graph: {said}", took.as_secs_f64());
+}
+
 #[test]
 fn a_visitor_picks_zooms_searches_compares_and_downloads() {
     needs!();

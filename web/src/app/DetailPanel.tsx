@@ -6,6 +6,7 @@ import { useMemo } from 'preact/hooks';
 import { LEGEND, changeColour, frameColour, legendColour, type Theme } from '../flamegraph/colours';
 import { detailsOf, type Measure } from '../flamegraph/details';
 import { changeOf, type DiffGraph } from '../flamegraph/diff';
+import { FigureTable } from '../flamegraph/FigureTable';
 import { childrenOf, type FlameGraph } from '../flamegraph/graph';
 import { shortName } from '../flamegraph/names';
 import { unwindingOf } from '../flamegraph/quality';
@@ -50,43 +51,7 @@ export function DetailPanel(props: {
         {details.sort}
       </p>
       {details.note !== '' && <p class="note">{details.note}</p>}
-      {props.comparison === undefined ? (
-        <table class="figures">
-          <thead>
-            <tr>
-              <th />
-              <th>value</th>
-              <th>of all</th>
-              {details.totalOfZoom !== '' && <th>of zoomed</th>}
-            </tr>
-          </thead>
-          <tbody>
-            <tr>
-              <th>total</th>
-              <td>{details.total}</td>
-              <td>{details.totalOfAll}</td>
-              {details.totalOfZoom !== '' && <td>{details.totalOfZoom}</td>}
-            </tr>
-            <tr>
-              <th>self</th>
-              <td>{details.self}</td>
-              <td>{details.selfOfAll}</td>
-              {details.totalOfZoom !== '' && <td />}
-            </tr>
-          </tbody>
-        </table>
-      ) : (
-        <table class="figures">
-          <tbody>
-            {details.change.map(([label, figure]) => (
-              <tr key={label}>
-                <th>{label}</th>
-                <td>{figure}</td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      )}
+      <FigureTable details={details} />
       <dl class="facts">
         {rows
           .filter(([, text]) => text !== '')

@@ -27,7 +27,7 @@ export function TimeStrip(props: {
   readonly busy: boolean;
   readonly onBrush: (brush: Range | undefined) => void;
 }): JSX.Element {
-  const { timeline, range, brush, side, kind, unit, nowMs } = props;
+  const { timeline, range, brush, side, kind, unit, nowMs, theme } = props;
   const place = useRef<HTMLDivElement>(null);
   const canvas = useRef<HTMLCanvasElement>(null);
   const [width, setWidth] = useState(0);
@@ -102,7 +102,7 @@ export function TimeStrip(props: {
       surface.globalAlpha = 1;
       for (const edge of [from, to]) surface.fillRect(Math.round(edge - density), 0, Math.round(2 * density), room);
     }
-  });
+  }, [columns, peak, shown?.fromMs, shown?.toMs, range.fromMs, range.toMs, width, height, density, side, theme]);
 
   const xOfEvent = (event: PointerEvent): number => event.clientX - (place.current?.getBoundingClientRect().left ?? 0);
   const said = shown === undefined ? 'all of it' : formatRange(shown, nowMs);

@@ -31,7 +31,7 @@ export function topRows(graph: FlameGraph, query: Query | undefined, order: Tabl
       ? undefined
       : [comparison.before, comparison.after].map((totals) => {
           const whole = totals[0]!;
-          const side = functionTotals({ ...graph, total: totals, self: totals }).total;
+          const side = functionTotals(graph, totals).total;
           return side.map((value) => (whole > 0 ? value / whole : 0));
         });
   const rows: TopRow[] = [];

@@ -14,6 +14,11 @@ export function initialTheme(): Theme {
   return window.matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light';
 }
 
+/** Shows it from now on. To be called before what draws with its colours is drawn. */
+export function applyTheme(theme: Theme): void {
+  document.documentElement.dataset.theme = theme;
+}
+
 export function rememberTheme(theme: Theme): void {
   try {
     window.localStorage.setItem(KEY, theme);

@@ -9,6 +9,7 @@ import type { RowHits } from './boxes';
 import type { Theme } from './colours';
 import { detailsOf, treeItems, type Measure } from './details';
 import type { DiffGraph } from './diff';
+import { FigureTable } from './FigureTable';
 import type { FlameGraph } from './graph';
 import { commandOf, type Command } from './keyboard';
 import { Painter } from './painter';
@@ -55,6 +56,7 @@ export function FlameGraphView(props: FlameGraphViewProps): JSX.Element {
   const [scroll, setScroll] = useState(0);
   const [hover, setHover] = useState<Hover | undefined>(undefined);
 
+  const hovered = hover?.node ?? -1;
   const { width, height, density } = size;
   const widthPx = Math.round(width * density);
   const heightPx = Math.round(height * density);
@@ -63,19 +65,23 @@ export function FlameGraphView(props: FlameGraphViewProps): JSX.Element {
     [graph, zoom, direction, widthPx, heightPx, density],
   );
 
+  // To ask an element where it is scrolled to makes the browser lay the page out at once, and again for the
+  // frame: what it has told by itself is as good.
+  const scrollTo = (top: number): void => {
+    if (top !== scroll && scroller.current !== null) scroller.current.scrollTop = top;
+  };
+
   // Another graph, or turned around: to the root, which a flame has at its bottom.
   useLayoutEffect(() => {
-    const element = scroller.current;
-    if (element !== null) element.scrollTop = direction === 'flame' ? element.scrollHeight : 0;
+    scrollTo(direction === 'flame' ? (layout.contentPx - heightPx) / density : 0);
   }, [graph, direction, layout.contentPx === heightPx]);
 
   // The selected frame stays in sight when the keys move it.
   useLayoutEffect(() => {
-    const element = scroller.current;
-    if (element === null || heightPx === 0) return;
-    const now = Math.round(element.scrollTop * density);
+    if (heightPx === 0) return;
+    const now = Math.round(scroll * density);
     const wanted = scrollToRow(layout, graph.depth[selected] ?? 0, now, heightPx);
-    if (wanted !== now) element.scrollTop = wanted / density;
+    if (wanted !== now) scrollTo(wanted / density);
   }, [selected, layout]);
 
   useLayoutEffect(() => {
@@ -96,13 +102,13 @@ export function FlameGraphView(props: FlameGraphViewProps): JSX.Element {
       theme,
       zoom,
       selected,
-      hovered: hover?.node ?? -1,
+      hovered,
       hits,
     });
     // Read by the browser test; costs nothing.
     element.dataset.boxes = String(boxes);
     element.dataset.paintMs = (performance.now() - begun).toFixed(2);
-  });
+  }, [graph, comparison, layout, heightPx, scroll, density, theme, zoom, selected, hovered, hits]);
 
   const nodeUnder = (event: MouseEvent): Hover | undefined => {
     const element = scroller.current;
@@ -201,42 +207,7 @@ function Tooltip(props: {
       <div class="tooltip-name">{details.name}</div>
       <div class="tooltip-where">{where.filter((part) => part !== '').join(' · ')}</div>
       {details.note !== '' && <div class="tooltip-where">{details.note}</div>}
-      {props.comparison === undefined ? (
-        <table>
-          <thead>
-            <tr>
-              <th />
-              <th>value</th>
-              <th>of all</th>
-              {details.totalOfZoom !== '' && <th>of zoomed</th>}
-            </tr>
-          </thead>
-          <tbody>
-            <tr>
-              <th>total</th>
-              <td>{details.total}</td>
-              <td>{details.totalOfAll}</td>
-              {details.totalOfZoom !== '' && <td>{details.totalOfZoom}</td>}
-            </tr>
-            <tr>
-              <th>self</th>
-              <td>{details.self}</td>
-              <td>{details.selfOfAll}</td>
-            </tr>
-          </tbody>
-        </table>
-      ) : (
-        <table>
-          <tbody>
-            {details.change.map(([label, figure]) => (
-              <tr key={label}>
-                <th>{label}</th>
-                <td>{figure}</td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      )}
+      <FigureTable details={details} />
     </div>
   );
 }

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 
 import { RowBoxes, boxesOfRow, type Window } from './boxes';
-import type { FlameGraph } from './graph';
+import { leftOf, type FlameGraph } from './graph';
 import { search } from './search';
 import { graphOf, nameOf, nodeNamed, randomGraph, randomNumbers } from './testgraphs';
 
@@ -84,7 +84,7 @@ describe('boxes of a row', () => {
       for (let place = graph.rowStart[depth]!; place < graph.rowStart[depth + 1]!; place++) {
         const node = graph.rows[place]!;
         if (graph.total[node] === 0) continue;
-        const left = (graph.start[node]! - from) * scale;
+        const left = (leftOf(graph, node) - from) * scale;
         const right = left + graph.total[node]! * scale;
         // Rounding may move an edge by a pixel; what is two pixels wide is seen in any case.
         const middle = Math.floor((left + right) / 2);

@@ -71,6 +71,7 @@ export function boxesOfRow(
   boxes.count = 0;
   const scale = window.widthPx / (window.to - window.from);
   if (!Number.isFinite(scale) || depth > graph.maxDepth) return;
+  const { rows, rowLeft, total } = graph;
   const rowEnd = graph.rowStart[depth + 1]!;
   let place = firstEndingAfter(graph, depth, window.from);
   // The run that is being gathered, if `runLeft` is not -1.
@@ -88,17 +89,17 @@ export function boxesOfRow(
   const usedUpTo = (): number => (boxes.count === 0 ? 0 : boxes.right[boxes.count - 1]!);
 
   while (place < rowEnd) {
-    const start = graph.rowLeft[place]!;
+    const start = rowLeft[place]!;
     if (start >= window.to) break;
+    const node = rows[place]!;
     const exactLeft = (start - window.from) * scale;
-    const exactRight = (graph.rowRight[place]! - window.from) * scale;
+    const exactRight = (start + total[node]! - window.from) * scale;
     if (exactRight - exactLeft >= 1) {
       const exact = Math.max(0, Math.round(exactLeft));
       endRun(exact);
       const left = Math.max(exact, usedUpTo());
       const right = Math.min(window.widthPx, Math.round(exactRight));
       // Clipped away by the edge of the window, or nearly so.
-      const node = graph.rows[place]!;
       if (right > left) boxes.add(left, right, node, hits?.isHit[node] === 1);
       place++;
       continue;
@@ -106,8 +107,8 @@ export function boxesOfRow(
 
     // Everything that begins in the same pixel is below a pixel too, but for the last one.
     const pixel = Math.max(0, Math.floor(exactLeft));
-    let next = firstStartingAt(graph, place + 1, rowEnd, window.from + (pixel + 1) / scale);
-    if (next - 1 > place && (graph.rowRight[next - 1]! - graph.rowLeft[next - 1]!) * scale >= 1) next--;
+    let next = firstStartingAt(rowLeft, place + 1, rowEnd, window.from + (pixel + 1) / scale);
+    if (next - 1 > place && total[rows[next - 1]!]! * scale >= 1) next--;
     if (pixel >= window.widthPx) break;
     const hit = hits !== undefined && hits.before[next]! > hits.before[place]!;
     if (runLeft < 0 || pixel > runRight) {

@@ -13,7 +13,7 @@
 // against the column's length before anything is reserved: memory stays within some 50 times the file,
 // and time is linear in it. Numbers above 2^53 are rounded, as JavaScript has them.
 
-import { FrameClass, MAX_DEPTH, buildGraph, type FlameGraph, type Frame } from './graph';
+import { FlameGraph, FrameClass, MAX_DEPTH, type Frame } from './graph';
 
 export interface ColumnarFile {
   readonly graph: FlameGraph;
@@ -192,7 +192,7 @@ export function decodeColumnar(bytes: Uint8Array): ColumnarFile {
   }
 
   return {
-    graph: buildGraph(frames, frame, depth, self),
+    graph: new FlameGraph(frames, frame, depth, self),
     kind: stringAt(kindString, lengths),
     unit: stringAt(unitString, lengths),
     samples: u64(16),
@@ -253,32 +253,50 @@ function readNodeFrames(column: Column, frame: Uint32Array, frameCount: number):
 /** Returns the sum. */
 function readValues(column: Column, self: Float64Array): number {
   const { bytes } = column;
+  // A loop that has once read beyond the end of an array is compiled to expect it, and stays slow. Up to here
+  // four bytes can be read without a look.
+  const lastWhole = bytes.length - 4;
   let at = 0;
   let sum = 0;
   for (let node = 0; node < self.length; node++) {
-    let number = bytes[at]!;
-    if (number < 0x80) {
-      at++;
-    } else {
-      // Up to 28 bits at a time without leaving small integers: some 0.27 s of nanoseconds.
+    let number = 0x80;
+    if (at <= lastWhole) {
+      // Up to 28 bits without leaving small integers: some 0.27 s of nanoseconds.
+      const first = bytes[at]!;
       const second = bytes[at + 1]!;
       const third = bytes[at + 2]!;
       const fourth = bytes[at + 3]!;
+      if (first < 0x80) {
+        self[node] = first;
+        sum += first;
+        at++;
+        continue;
+      }
       if (second < 0x80) {
-        number = (number & 0x7f) | (second << 7);
+        number = (first & 0x7f) | (second << 7);
+        self[node] = number;
+        sum += number;
         at += 2;
-      } else if (third < 0x80) {
-        number = (number & 0x7f) | ((second & 0x7f) << 7) | (third << 14);
+        continue;
+      }
+      if (third < 0x80) {
+        number = (first & 0x7f) | ((second & 0x7f) << 7) | (third << 14);
+        self[node] = number;
+        sum += number;
         at += 3;
-      } else if (fourth < 0x80) {
-        number = (number & 0x7f) | ((second & 0x7f) << 7) | ((third & 0x7f) << 14) | (fourth << 21);
+        continue;
+      }
+      if (fourth < 0x80) {
+        number = (first & 0x7f) | ((second & 0x7f) << 7) | ((third & 0x7f) << 14) | (fourth << 21);
+        self[node] = number;
+        sum += number;
         at += 4;
-      } else {
-        column.seek(at);
-        number = column.varint();
-        at = column.position;
+        continue;
       }
     }
+    column.seek(at);
+    number = column.varint();
+    at = column.position;
     self[node] = number;
     sum += number;
   }

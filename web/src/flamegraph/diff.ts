@@ -58,21 +58,23 @@ export function diff(before: FlameGraph, after: FlameGraph, mode: DiffMode): Dif
     const whole = graph.total[0]!;
     const scale = mode === 'absolute' ? 1 : whole > 0 ? 1000 / whole : 0;
     const self: number[] = [];
+    const selfOfNode = graph.self;
     const at = new Uint32Array(graph.maxDepth + 1);
     for (let node = 0; node < graph.nodeCount; node++) {
       const depth = graph.depth[node]!;
       const merged = node === 0 ? 0 : builder.child(at[depth - 1]!, numbers[graph.frame[node]!]!);
       at[depth] = merged;
-      builder.addSelf(merged, graph.self[node]! * scale);
+      builder.addSelf(merged, selfOfNode[node]! * scale);
       // Frames that differ in their line or build id alone have become one node.
-      self[merged] = (self[merged] ?? 0) + graph.self[node]!;
+      self[merged] = (self[merged] ?? 0) + selfOfNode[node]!;
     }
     selfOfSide.push(self);
   }
   const { graph, added } = builder.build();
+  const { parent } = graph;
   const totals = selfOfSide.map((self) => {
     const total = Float64Array.from(added, (from) => self[from] ?? 0);
-    for (let node = graph.nodeCount - 1; node > 0; node--) total[graph.parent[node]!]! += total[node]!;
+    for (let node = graph.nodeCount - 1; node > 0; node--) total[parent[node]!]! += total[node]!;
     return total;
   });
   return { graph, mode, before: totals[0]!, after: totals[1]! };

@@ -14,6 +14,8 @@ export interface Functions {
   readonly ofFrame: Uint32Array;
   /** One frame of each function; not an inlined one, if there is a choice. */
   readonly frameOf: Uint32Array;
+  /** The function of a key. */
+  readonly ofKey: ReadonlyMap<string, number>;
 }
 
 const known = new WeakMap<readonly Frame[], Functions>();
@@ -37,16 +39,17 @@ export function functionsOf(frames: readonly Frame[]): Functions {
     }
     ofFrame[index] = id;
   });
-  const functions = { ofFrame, frameOf: Uint32Array.from(frameOf) };
+  const functions = { ofFrame, frameOf: Uint32Array.from(frameOf), ofKey: byKey };
   known.set(frames, functions);
   return functions;
 }
 
 /** The function with this key, else one of its name in another object, else -1. */
 export function findFunction(frames: readonly Frame[], key: string): number {
-  const { frameOf } = functionsOf(frames);
-  const exact = frameOf.findIndex((frame) => functionKey(frames[frame]!) === key);
-  if (exact >= 0) return exact;
+  const { frameOf, ofKey } = functionsOf(frames);
+  const exact = ofKey.get(key);
+  if (exact !== undefined) return exact;
+  if (key === '') return -1;
   const name = key.slice(0, key.indexOf('\0'));
   return frameOf.findIndex((frame) => frames[frame]!.name === name);
 }
@@ -58,20 +61,21 @@ export interface FunctionTotals {
   readonly total: Float64Array;
 }
 
-/** The figures of the top table. Linear in the number of nodes. */
-export function functionTotals(graph: FlameGraph): FunctionTotals {
+/** The figures of the top table; of other values than the graph's own, only their totals. Linear. */
+export function functionTotals(graph: FlameGraph, totals = graph.total): FunctionTotals {
   const { ofFrame, frameOf } = functionsOf(graph.frames);
   const self = new Float64Array(frameOf.length);
   const total = new Float64Array(frameOf.length);
   const openTimes = new Uint32Array(frameOf.length);
   const openAt = new Uint32Array(graph.maxDepth + 1);
+  const selfOfNode = totals === graph.total ? graph.self : totals;
   let openDepth = -1;
   for (let node = 0; node < graph.nodeCount; node++) {
     const depth = graph.depth[node]!;
     for (; openDepth >= depth; openDepth--) openTimes[openAt[openDepth]!]!--;
     const id = ofFrame[graph.frame[node]!]!;
-    self[id]! += graph.self[node]!;
-    if (openTimes[id] === 0) total[id]! += graph.total[node]!;
+    self[id]! += selfOfNode[node]!;
+    if (openTimes[id] === 0) total[id]! += totals[node]!;
     openTimes[id]!++;
     openAt[depth] = id;
     openDepth = depth;
@@ -108,21 +112,22 @@ export interface Sandwich {
 export function sandwich(graph: FlameGraph, id: number): Sandwich {
   const { frameOf } = functionsOf(graph.frames);
   const root = frameOf[id]!;
+  const { self, parent } = graph;
   const callers = new TreeBuilder(graph.frames, root);
   const callees = new TreeBuilder(graph.frames, root);
   const at = new Uint32Array(graph.maxDepth + 1);
   for (const top of outermostNodes(graph, id)) {
     const topDepth = graph.depth[top]!;
     at[topDepth] = 0;
-    callees.addSelf(0, graph.self[top]!);
+    callees.addSelf(0, self[top]!);
     for (let node = top + 1; node < graph.end[top]!; node++) {
       const depth = graph.depth[node]!;
       const merged = callees.child(at[depth - 1]!, graph.frame[node]!);
       at[depth] = merged;
-      callees.addSelf(merged, graph.self[node]!);
+      callees.addSelf(merged, self[node]!);
     }
     let caller = 0;
-    for (let up = graph.parent[top]!; up !== 0; up = graph.parent[up]!) {
+    for (let up = parent[top]!; up !== 0; up = parent[up]!) {
       caller = callers.child(caller, graph.frame[up]!);
     }
     callers.addSelf(caller, graph.total[top]!);

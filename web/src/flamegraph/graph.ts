@@ -30,130 +30,170 @@ export interface Frame {
   readonly buildId: string;
 }
 
-export interface FlameGraph {
-  readonly frames: readonly Frame[];
+/**
+ * What a browser takes for a graph of a million nodes is, more than anything, fresh memory: every page of it
+ * is a fault, and 8 bytes a node cost as much as reading the file does. So only what nothing can do without is
+ * there from the beginning; the other columns are made when they are first asked for, and kept.
+ */
+export class FlameGraph {
   readonly nodeCount: number;
-  /** Index in `frames`, by node. */
-  readonly frame: Uint32Array;
-  /** Steps from the root, by node. */
-  readonly depth: Uint16Array;
-  /** Parent, by node; the root is its own. */
-  readonly parent: Uint32Array;
+  readonly maxDepth: number;
   /** First node after everything below, by node. */
   readonly end: Uint32Array;
-  /** The part of the value that no child has, by node. */
-  readonly self: Float64Array;
   /** Self and everything below, by node. */
   readonly total: Float64Array;
-  /** Left edge in units of the value, by node: children stand at the left of their parent. */
-  readonly start: Float64Array;
-  readonly maxDepth: number;
-  /** Nodes by depth and then from left to right; row `d` is `rows[rowStart[d]]` to `rows[rowStart[d + 1]]`. */
-  readonly rows: Uint32Array;
+  /** Row `d` is from `rowStart[d]` to `rowStart[d + 1]` in {@link rows}. */
   readonly rowStart: Uint32Array;
-  /**
-   * Left and right edges in the order of `rows`. A row's nodes are far from each other in all other arrays,
-   * and to draw a row is to read the edges of many of them. Filled in by {@link edgesOfRow}, since most rows
-   * of a large graph are never seen.
-   */
-  readonly rowLeft: Float64Array;
-  readonly rowRight: Float64Array;
-  /** 1 for each depth whose edges are filled in. */
-  readonly rowIsReady: Uint8Array;
-}
+  private knownSelf: Float64Array | undefined;
+  private knownParent: Uint32Array | undefined;
+  private knownRows: { readonly nodes: Uint32Array; readonly left: Float64Array } | undefined;
 
-/** Fills in the edges of a row, if nobody has yet. */
-export function edgesOfRow(graph: FlameGraph, depth: number): void {
-  if (graph.rowIsReady[depth] === 1) return;
-  const { rows, start, total, rowLeft, rowRight } = graph;
-  const last = graph.rowStart[depth + 1]!;
-  for (let place = graph.rowStart[depth]!; place < last; place++) {
-    const node = rows[place]!;
-    const left = start[node]!;
-    rowLeft[place] = left;
-    rowRight[place] = left + total[node]!;
+  /**
+   * Completes a graph from its depth-first columns; linear. `depth[0]` must be 0 and every other depth between
+   * 1 and one more than the depth before it. `values` are those of the nodes themselves; it becomes `total`.
+   */
+  constructor(
+    readonly frames: readonly Frame[],
+    /** Index in `frames`, by node. */
+    readonly frame: Uint32Array,
+    /** Steps from the root, by node. */
+    readonly depth: Uint16Array,
+    values: Float64Array,
+  ) {
+    const nodeCount = frame.length;
+    let maxDepth = 0;
+    for (let node = 0; node < nodeCount; node++) {
+      const d = depth[node]!;
+      if (d > maxDepth) maxDepth = d;
+    }
+    const rowStart = new Uint32Array(maxDepth + 2);
+    const end = new Uint32Array(nodeCount);
+    // Backwards, what is below a node has been met before it: `sum[d]` and `size[d]` gather the nodes of depth
+    // d until their caller comes. No loop inside, whose turns no processor could foresee.
+    const sum = new Float64Array(maxDepth + 2);
+    const size = new Uint32Array(maxDepth + 2);
+    for (let node = nodeCount - 1; node >= 0; node--) {
+      const d = depth[node]!;
+      const whole = values[node]! + sum[d + 1]!;
+      const nodes = 1 + size[d + 1]!;
+      sum[d + 1] = 0;
+      size[d + 1] = 0;
+      sum[d]! += whole;
+      size[d]! += nodes;
+      rowStart[d + 1]!++;
+      values[node] = whole;
+      end[node] = node + nodes;
+    }
+    for (let d = 1; d < rowStart.length; d++) rowStart[d]! += rowStart[d - 1]!;
+    this.nodeCount = nodeCount;
+    this.maxDepth = maxDepth;
+    this.end = end;
+    this.total = values;
+    this.rowStart = rowStart;
   }
-  graph.rowIsReady[depth] = 1;
+
+  /** The part of the value that no child has, by node. */
+  get self(): Float64Array {
+    if (this.knownSelf !== undefined) return this.knownSelf;
+    const { depth, total, nodeCount } = this;
+    const self = total.slice();
+    const openAt = new Uint32Array(this.maxDepth + 1);
+    for (let node = 1; node < nodeCount; node++) {
+      const d = depth[node]!;
+      openAt[d] = node;
+      self[openAt[d - 1]!]! -= total[node]!;
+    }
+    this.knownSelf = self;
+    return self;
+  }
+
+  /** Says what {@link self} is, for those who have it already or whose values are no whole numbers. */
+  rememberSelf(self: Float64Array): this {
+    this.knownSelf = self;
+    return this;
+  }
+
+  /** Parent, by node; the root is its own. */
+  get parent(): Uint32Array {
+    if (this.knownParent !== undefined) return this.knownParent;
+    const { depth, nodeCount } = this;
+    const parent = new Uint32Array(nodeCount);
+    const openAt = new Uint32Array(this.maxDepth + 1);
+    for (let node = 1; node < nodeCount; node++) {
+      const d = depth[node]!;
+      openAt[d] = node;
+      parent[node] = openAt[d - 1]!;
+    }
+    this.knownParent = parent;
+    return parent;
+  }
+
+  /** Nodes by depth and then from left to right. Rows are depth first as well, so each is sorted. */
+  get rows(): Uint32Array {
+    return this.layOut().nodes;
+  }
+
+  /**
+   * Left edges in the order of {@link rows}, in units of the value: children stand at the left of their
+   * parent. A row's nodes are far from each other in all other columns.
+   */
+  get rowLeft(): Float64Array {
+    return this.layOut().left;
+  }
+
+  /** Puts every node into its row. */
+  layOut(): { readonly nodes: Uint32Array; readonly left: Float64Array } {
+    if (this.knownRows !== undefined) return this.knownRows;
+    const { depth, total, nodeCount } = this;
+    const nodes = new Uint32Array(nodeCount);
+    const left = new Float64Array(nodeCount);
+    const next = this.rowStart.slice();
+    // `edge[d]` is where the next node of depth d begins.
+    const edge = new Float64Array(this.maxDepth + 2);
+    for (let node = 0; node < nodeCount; node++) {
+      const d = depth[node]!;
+      const begin = edge[d]!;
+      const place = next[d]!++;
+      nodes[place] = node;
+      left[place] = begin;
+      edge[d] = begin + total[node]!;
+      edge[d + 1] = begin;
+    }
+    this.knownRows = { nodes, left };
+    return this.knownRows;
+  }
 }
 
 /** Refused: more levels than any runtime lets a thread recurse. */
 export const MAX_DEPTH = 0xffff;
 
-/**
- * Completes a graph from its depth-first columns. `depth[0]` must be 0 and every other depth between 1
- * and one more than the depth before it. Linear in the number of nodes.
- */
+/** A graph of columns that stay the caller's; see {@link FlameGraph}. */
 export function buildGraph(
   frames: readonly Frame[],
   frame: Uint32Array,
   depth: Uint16Array,
   self: Float64Array,
 ): FlameGraph {
-  const nodeCount = frame.length;
-  // Rows first, since each node goes into its row as it is met.
-  let maxDepth = 0;
-  for (let node = 0; node < nodeCount; node++) {
-    const d = depth[node]!;
-    if (d > maxDepth) maxDepth = d;
-  }
-  const rowStart = new Uint32Array(maxDepth + 2);
-  for (let node = 0; node < nodeCount; node++) rowStart[depth[node]! + 1]!++;
-  for (let d = 1; d < rowStart.length; d++) rowStart[d]! += rowStart[d - 1]!;
+  return new FlameGraph(frames, frame, depth, self.slice()).rememberSelf(self);
+}
 
-  const parent = new Uint32Array(nodeCount);
-  const end = new Uint32Array(nodeCount);
-  const total = new Float64Array(nodeCount);
-  const start = new Float64Array(nodeCount);
-  const rows = new Uint32Array(nodeCount);
-  // Two walks without a loop inside, whose turns no processor could foresee. Backwards, what is below a node
-  // has been met before it: `sum[d]` and `size[d]` gather the nodes of depth d until their caller comes.
-  const sum = new Float64Array(maxDepth + 2);
-  const size = new Uint32Array(maxDepth + 2);
-  for (let node = nodeCount - 1; node >= 0; node--) {
-    const d = depth[node]!;
-    const whole = self[node]! + sum[d + 1]!;
-    const nodes = 1 + size[d + 1]!;
-    sum[d + 1] = 0;
-    size[d + 1] = 0;
-    sum[d]! += whole;
-    size[d]! += nodes;
-    total[node] = whole;
-    end[node] = node + nodes;
+/** Where `node` stands in `rows`. */
+export function placeInRow(graph: FlameGraph, node: number): number {
+  const { rows, rowStart } = graph;
+  const depth = graph.depth[node]!;
+  let low = rowStart[depth]!;
+  let high = rowStart[depth + 1]!;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (rows[middle]! >= node) high = middle;
+    else low = middle + 1;
   }
-  // Forwards, a node follows its caller: `openAt[d]` is the one at depth d, and `edge[d]` where its next
-  // callee begins.
-  const openAt = new Uint32Array(maxDepth + 1);
-  const edge = new Float64Array(maxDepth + 1);
-  const next = rowStart.slice();
-  for (let node = 0; node < nodeCount; node++) {
-    const d = depth[node]!;
-    const above = d === 0 ? 0 : d - 1;
-    const left = edge[above]!;
-    parent[node] = openAt[above]!;
-    start[node] = left;
-    rows[next[d]!++] = node;
-    edge[above] = left + total[node]!;
-    edge[d] = left;
-    openAt[d] = node;
-  }
+  return low;
+}
 
-  return {
-    frames,
-    nodeCount,
-    frame,
-    depth,
-    parent,
-    end,
-    self,
-    total,
-    start,
-    maxDepth,
-    rows,
-    rowStart,
-    rowLeft: new Float64Array(nodeCount),
-    rowRight: new Float64Array(nodeCount),
-    rowIsReady: new Uint8Array(maxDepth + 1),
-  };
+/** Left edge of a node, in units of the value. */
+export function leftOf(graph: FlameGraph, node: number): number {
+  return graph.rowLeft[placeInRow(graph, node)]!;
 }
 
 /** The nodes from the root down to `node`, both included. */
@@ -182,33 +222,32 @@ export function isWithin(graph: FlameGraph, node: number, ancestor: number): boo
  * if there is none. The result indexes `rows`.
  */
 export function firstEndingAfter(graph: FlameGraph, depth: number, value: number): number {
-  edgesOfRow(graph, depth);
+  const { rows, rowLeft, total } = graph;
   let low = graph.rowStart[depth]!;
   let high = graph.rowStart[depth + 1]!;
   while (low < high) {
     const middle = (low + high) >>> 1;
-    if (graph.rowRight[middle]! > value) high = middle;
+    if (rowLeft[middle]! + total[rows[middle]!]! > value) high = middle;
     else low = middle + 1;
   }
   return low;
 }
 
 /**
- * The place of the first node in `rows[from..to]`, all of one row whose edges are filled in, that begins at
- * `value` or later.
+ * The place of the first node in `rows[from..to]`, all of one row, that begins at `value` or later.
  * Looks nearby first, since the caller goes from pixel to pixel.
  */
-export function firstStartingAt(graph: FlameGraph, from: number, to: number, value: number): number {
+export function firstStartingAt(rowLeft: Float64Array, from: number, to: number, value: number): number {
   let low = from;
   let stride = 1;
-  while (low + stride < to && graph.rowLeft[low + stride - 1]! < value) {
+  while (low + stride < to && rowLeft[low + stride - 1]! < value) {
     low += stride;
     stride *= 2;
   }
   let high = Math.min(to, low + stride);
   while (low < high) {
     const middle = (low + high) >>> 1;
-    if (graph.rowLeft[middle]! >= value) high = middle;
+    if (rowLeft[middle]! >= value) high = middle;
     else low = middle + 1;
   }
   return low;

@@ -5,7 +5,7 @@
 import { RowBoxes, boxesOfRow, type RowHits } from './boxes';
 import { CANVAS_COLOURS, changeColour, frameColour, isDarkBox, type Theme } from './colours';
 import { changeOf, type DiffGraph } from './diff';
-import { isWithin, type FlameGraph, type Frame } from './graph';
+import { isWithin, leftOf, type FlameGraph, type Frame } from './graph';
 import { shortName } from './names';
 import { depthAt, rowTop, type Layout } from './view';
 
@@ -134,8 +134,9 @@ export class Painter {
     const { from, to, widthPx } = layout.window;
     if (!(to > from)) return;
     const scale = widthPx / (to - from);
-    const left = Math.max(0, Math.round((graph.start[node]! - from) * scale));
-    const right = Math.min(widthPx, Math.round((graph.start[node]! + graph.total[node]! - from) * scale));
+    const begin = leftOf(graph, node) - from;
+    const left = Math.max(0, Math.round(begin * scale));
+    const right = Math.min(widthPx, Math.round((begin + graph.total[node]!) * scale));
     const top = rowTop(layout, graph.depth[node]!) - scrollPx;
     if (right < 0 || left > widthPx || right < left || top + layout.rowPx < 0 || top > heightPx) return;
     surface.strokeStyle = colour;
@@ -146,32 +147,41 @@ export class Painter {
   }
 }
 
-/** Fits names into boxes: whole, else short, else cut with an ellipsis; remembers what it measured. */
+/**
+ * Fits names into boxes: whole, else short, else cut with an ellipsis. Widths are sums of the widths of
+ * letters, each measured once: to measure every text takes longer than to draw it.
+ */
 class LabelFitter {
-  private readonly widths = new Map<string, number>();
+  private readonly letters = new Map<string, number>();
   private readonly shortNames: (string | undefined)[] = [];
 
   fit(surface: Surface, frame: number, wholeName: string, width: number): string {
     // Names of templates can fill pages; no box is that wide.
     const name = wholeName.slice(0, LONGEST_LABEL);
-    if (this.width(surface, name) <= width) return name;
+    if (this.lettersWithin(surface, name, width) === name.length) return name;
     const short = (this.shortNames[frame] ??= shortName(wholeName).slice(0, LONGEST_LABEL));
-    const shortWidth = this.width(surface, short);
-    if (shortWidth <= width) return short;
-    // Letters differ in width: begin with the average and give up letters until it fits.
-    let letters = Math.floor((short.length * width) / shortWidth);
-    for (; letters > 0; letters--) {
-      const cut = `${short.slice(0, letters)}…`;
-      if (surface.measureText(cut).width <= width) return letters > 1 ? cut : '';
-    }
-    return '';
+    if (this.lettersWithin(surface, short, width) === short.length) return short;
+    const kept = this.lettersWithin(surface, short, width - this.letter(surface, '…'));
+    return kept > 1 ? `${short.slice(0, kept)}…` : '';
   }
 
-  private width(surface: Surface, text: string): number {
-    let width = this.widths.get(text);
+  /** How many UTF-16 units of the text fit, never half a letter. */
+  private lettersWithin(surface: Surface, text: string, width: number): number {
+    let used = 0;
+    let units = 0;
+    for (const letter of text) {
+      used += this.letter(surface, letter);
+      if (used > width) break;
+      units += letter.length;
+    }
+    return units;
+  }
+
+  private letter(surface: Surface, letter: string): number {
+    let width = this.letters.get(letter);
     if (width === undefined) {
-      width = surface.measureText(text).width;
-      this.widths.set(text, width);
+      width = surface.measureText(letter).width;
+      this.letters.set(letter, width);
     }
     return width;
   }

@@ -23,8 +23,9 @@ export interface StackQuality {
   readonly reasons: readonly Reason[];
   /** The labels below the root, if it has any: those that lack most first. */
   readonly processes: readonly ProcessQuality[];
-  /** By place `node`: the incomplete value of all nodes before it, so that any subtree is a difference. */
-  readonly before: Float64Array;
+  /** The outermost markers, depth first, and the value below all of them before each; one longer. */
+  readonly markers: readonly number[];
+  readonly upTo: readonly number[];
 }
 
 const known = new WeakMap<FlameGraph, StackQuality>();
@@ -35,33 +36,54 @@ export function stackQuality(graph: FlameGraph): StackQuality {
   if (remembered !== undefined) return remembered;
   const isMarker = Uint8Array.from(graph.frames, (frame) => (frame.frameClass === FrameClass.Incomplete ? 1 : 0));
   const reasons = new Map<number, number>();
-  const before = new Float64Array(graph.nodeCount + 1);
-  let markedUpTo = 0;
-  for (let node = 0; node < graph.nodeCount; node++) {
-    if (node >= markedUpTo && isMarker[graph.frame[node]!] === 1) {
-      const frame = graph.frame[node]!;
-      reasons.set(frame, (reasons.get(frame) ?? 0) + graph.total[node]!);
-      markedUpTo = graph.end[node]!;
+  // The outermost markers, and what hangs below all of them up to each.
+  const markers: number[] = [];
+  const upTo: number[] = [0];
+  for (let node = 0; node < graph.nodeCount; ) {
+    const frame = graph.frame[node]!;
+    if (isMarker[frame] === 1) {
+      const value = graph.total[node]!;
+      reasons.set(frame, (reasons.get(frame) ?? 0) + value);
+      markers.push(node);
+      upTo.push(upTo.at(-1)! + value);
+      node = graph.end[node]!;
+    } else {
+      node++;
     }
-    before[node + 1] = before[node]! + (node < markedUpTo ? graph.self[node]! : 0);
   }
   const processes: ProcessQuality[] = [];
   for (let node = 1; node < graph.nodeCount; node = graph.end[node]!) {
     const frame = graph.frames[graph.frame[node]!]!;
     if (frame.frameClass !== FrameClass.Label) continue;
-    const incomplete = before[graph.end[node]!]! - before[node]!;
+    const incomplete = incompleteBelow(graph, node, markers, upTo);
     processes.push({ name: frame.name, value: graph.total[node]!, incomplete });
   }
   const quality: StackQuality = {
-    incomplete: before[graph.nodeCount]!,
+    incomplete: upTo.at(-1)!,
     reasons: [...reasons]
       .map(([frame, value]) => ({ name: graph.frames[frame]!.name, sentence: graph.frames[frame]!.module, value }))
       .sort((one, other) => other.value - one.value),
     processes: processes.sort((one, other) => other.incomplete - one.incomplete || other.value - one.value),
-    before,
+    markers,
+    upTo,
   };
   known.set(graph, quality);
   return quality;
+}
+
+/** What hangs below the markers in the subtree of a node that is in none of them itself. */
+function incompleteBelow(graph: FlameGraph, node: number, markers: readonly number[], upTo: readonly number[]): number {
+  const placeOf = (wanted: number): number => {
+    let low = 0;
+    let high = markers.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (markers[middle]! >= wanted) high = middle;
+      else low = middle + 1;
+    }
+    return low;
+  };
+  return upTo[placeOf(graph.end[node]!)]! - upTo[placeOf(node)]!;
 }
 
 /** What is to be said of the stacks that go through a node. */
@@ -79,7 +101,7 @@ export function unwindingOf(graph: FlameGraph, node: number): Unwinding {
       return { state: 'incomplete', reason: frame.name, sentence: frame.module };
     }
   }
-  const { before } = stackQuality(graph);
-  const incomplete = before[graph.end[node]!]! - before[node]!;
+  const { markers, upTo } = stackQuality(graph);
+  const incomplete = incompleteBelow(graph, node, markers, upTo);
   return incomplete > 0 ? { state: 'partly', incomplete } : { state: 'complete' };
 }

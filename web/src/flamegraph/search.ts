@@ -65,10 +65,11 @@ export function search(graph: FlameGraph, matches: (frame: Frame) => boolean): S
   }
   const hits = new Uint32Array(count);
   const before = new Uint32Array(graph.nodeCount + 1);
+  const { rows } = graph;
   let next = 0;
   for (let node = 0; node < graph.nodeCount; node++) {
     if (isHit[node] === 1) hits[next++] = node;
-    before[node + 1] = before[node]! + isHit[graph.rows[node]!]!;
+    before[node + 1] = before[node]! + isHit[rows[node]!]!;
   }
   return { isHit, before, hits, value };
 }

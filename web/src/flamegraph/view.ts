@@ -1,7 +1,7 @@
 // Where things are on the screen: rows, the zoomed stretch, the node under a point, the node that an arrow
 // key leads to. All in device pixels.
 
-import { childrenOf, isWithin, nodeAt, type FlameGraph } from './graph';
+import { childrenOf, isWithin, leftOf, nodeAt, placeInRow, type FlameGraph } from './graph';
 import type { Window } from './boxes';
 
 /** Icicle: the root is at the top. Flame: at the bottom. */
@@ -19,6 +19,7 @@ export interface Layout {
 
 /** Depth of the deepest node below `node`. */
 export function deepestBelow(graph: FlameGraph, node: number): number {
+  if (node === 0) return graph.maxDepth;
   let deepest = graph.depth[node]!;
   for (let at = node; at < graph.end[node]!; at++) {
     if (graph.depth[at]! > deepest) deepest = graph.depth[at]!;
@@ -35,7 +36,7 @@ export function layoutOf(
   rowPx: number,
 ): Layout {
   const rows = deepestBelow(graph, zoom) + 1;
-  const from = graph.start[zoom]!;
+  const from = leftOf(graph, zoom);
   return {
     direction,
     widthPx,
@@ -104,17 +105,4 @@ export function neighbour(graph: FlameGraph, node: number, zoom: number, step: S
       return isWithin(graph, other, zoom) ? other : node;
     }
   }
-}
-
-/** Where `node` stands in `rows`. Rows are depth first as well, so they are sorted by node. */
-function placeInRow(graph: FlameGraph, node: number): number {
-  const depth = graph.depth[node]!;
-  let low = graph.rowStart[depth]!;
-  let high = graph.rowStart[depth + 1]!;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if (graph.rows[middle]! >= node) high = middle;
-    else low = middle + 1;
-  }
-  return low;
 }
