@@ -4,6 +4,9 @@
 //! with 0 and a note in their HELP. `spanflame_losses_total{stage,reason}` tells why something was lost;
 //! the sum over a stage's reasons is the counter of that stage.
 
+mod requests_followed;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
@@ -18,7 +21,7 @@ use utoipa_axum::routes;
 use super::exports::ExporterStatus;
 use super::intake::IntakeStatus;
 use super::status::{commit, ebpf_state};
-use super::{ApiError, App, RecorderStatus, off_the_executor};
+use super::{ApiError, App, RecorderStatus, SpanRecorderStatus, off_the_executor};
 use crate::kernel::EbpfState;
 use crate::metrics::exposition::{self, Format};
 use crate::metrics::own_process::OwnProcess;
@@ -98,7 +101,9 @@ fn families(app: &App, tasks: u64) -> Vec<Family> {
     collected(&mut page, &recorder, &exports);
     kernel(&mut page, &recorder, &ebpf_state(app));
     let intake = app.intake.status();
-    losses(&mut page, &recorder, &exports, &intake);
+    let spans = app.spans.as_ref().map(|spans| spans.status()).unwrap_or_default();
+    losses(&mut page, &recorder, &exports, &intake, &spans);
+    requests_followed::add(&mut page, &spans);
     ingest(&mut page, &intake);
     export(&mut page, &exports);
     store(&mut page, &recorder, &app.store.statistics());
@@ -132,11 +137,17 @@ fn kernel(page: &mut Page, recorder: &RecorderStatus, state: &EbpfState) {
     page.gauge("ebpf_programs_attached", "Number of eBPF programs that events reach", attached);
     let entries: u64 = state.maps.iter().map(|map| map.entries).sum();
     page.gauge("ebpf_map_entries", "Entries in eBPF maps", entries);
-    page.add(Kind::Gauge, "ebpf_map_used_entries", "Entries in each eBPF map", |family| {
-        state.maps.iter().fold(family, |family, map| family.labelled(&[("map", &map.name)], map.entries))
+    // Maps of different programs may have the same name (`.rodata.config`).
+    let mut by_name: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for map in &state.maps {
+        let (used, max) = by_name.entry(&map.name).or_default();
+        (*used, *max) = (*used + map.entries, *max + map.max_entries);
+    }
+    page.add(Kind::Gauge, "ebpf_map_used_entries", "Entries in the eBPF maps of a name", |family| {
+        by_name.iter().fold(family, |family, (name, (used, _))| family.labelled(&[("map", name)], *used))
     });
-    page.add(Kind::Gauge, "ebpf_map_max_entries", "Entries that each eBPF map can have", |family| {
-        state.maps.iter().fold(family, |family, map| family.labelled(&[("map", &map.name)], map.max_entries))
+    page.add(Kind::Gauge, "ebpf_map_max_entries", "Entries that the eBPF maps of a name can have", |family| {
+        by_name.iter().fold(family, |family, (name, (_, max))| family.labelled(&[("map", name)], *max))
     });
     page.gauge("ebpf_map_memory_bytes", "Kernel memory of all eBPF maps", profiler.map_bytes);
     page.gauge("ebpf_ringbuf_size_bytes", "Size of the ring buffer", profiler.ring_buffer_bytes);
@@ -152,10 +163,17 @@ fn kernel(page: &mut Page, recorder: &RecorderStatus, state: &EbpfState) {
     page.gauge("profiling_frequency_hertz", "Samples a second and CPU, 0 while none are taken", hertz);
 }
 
-fn losses(page: &mut Page, recorder: &RecorderStatus, exports: &ExporterStatus, intake: &IntakeStatus) {
+fn losses(
+    page: &mut Page,
+    recorder: &RecorderStatus,
+    exports: &ExporterStatus,
+    intake: &IntakeStatus,
+    spans: &SpanRecorderStatus,
+) {
     let help = "What was lost, by stage and reason: events of the ring buffer (ringbuf), records about \
                 processes (perf), samples (profile, store), items of export (export), requests and profiles \
-                that were sent here (ingest), spans (spans)";
+                that were sent here (ingest), events of sockets \
+                (sockets), connections that were let go (connections), spans (spans)";
     page.add(Kind::Counter, "losses", help, |mut family| {
         let mut lost = |stage, reason: &str, count: u64| {
             let labelled = std::mem::replace(&mut family, Family::new(Kind::Counter, "", ""));
@@ -175,7 +193,9 @@ fn losses(page: &mut Page, recorder: &RecorderStatus, exports: &ExporterStatus, 
         for (reason, count) in intake.refused.iter().chain(&intake.rejected) {
             lost("ingest", reason, *count);
         }
-        lost("spans", "queue_full", 0);
+        for (stage, reason, count) in requests_followed::losses(spans) {
+            lost(stage, reason, count);
+        }
         family
     });
 }

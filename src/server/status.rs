@@ -353,9 +353,19 @@ pub(super) fn profiler_status(app: &App) -> ProfilerStatus {
     app.recorder.as_ref().map(|recorder| recorder.status().profiler).unwrap_or_default()
 }
 
-/// What is in the kernel; nothing while the profiler does not run. Blocks.
+/// The maps that say who is at which request.
+const SHARED_MAPS: [&str; 3] = ["threads", "goroutines", "go_processes"];
+
+/// What is in the kernel; nothing while neither the profiler nor the tracer runs. Blocks.
 pub(super) fn ebpf_state(app: &App) -> EbpfState {
-    app.recorder.as_ref().and_then(|recorder| recorder.inspect()).unwrap_or_default()
+    let mut state = app.recorder.as_ref().and_then(|recorder| recorder.inspect()).unwrap_or_default();
+    if let Some(of_tracer) = app.spans.as_ref().and_then(|spans| spans.inspect()) {
+        state.programs.extend(of_tracer.programs);
+        // The sampler looks into some maps of the tracer.
+        state.maps.retain(|map| !SHARED_MAPS.contains(&map.name.as_str()));
+        state.maps.extend(of_tracer.maps);
+    }
+    state
 }
 
 /// The commit that was built, if that is known.

@@ -1,0 +1,73 @@
+//! What following requests has come to: events of sockets, spans and their parents, stamped samples, losses.
+
+use super::{Page, Value};
+use crate::metrics::{Family, Kind};
+use crate::model::Unstamped;
+use crate::server::SpanRecorderStatus;
+use crate::trace::exchange::Discarded;
+
+/// Adds the families.
+pub(super) fn add(page: &mut Page, status: &SpanRecorderStatus) {
+    let tracer = &status.tracer;
+    let (socket, spans) = (&tracer.socket, &tracer.spans);
+    page.counter("socket_events", "Events of sockets that the kernel side sent", socket.events);
+    page.counter("socket_bytes", "Bytes that followed sockets moved", socket.bytes);
+    page.gauge("connections_followed", "Connections that are followed", tracer.connections as u64);
+    page.add(Kind::Counter, "socket_unexplained_bytes", "Bytes that no system call moved: io_uring", |family| {
+        family
+            .labelled(&[("direction", "in")], socket.unexplained_in_bytes)
+            .labelled(&[("direction", "out")], socket.unexplained_out_bytes)
+    });
+    page.add(Kind::Counter, "requests_followed", "Requests that have ended, kept or not", |family| {
+        family
+            .labelled(&[("kind", "server")], spans.server_requests)
+            .labelled(&[("kind", "client")], spans.client_requests)
+    });
+    page.counter("requests_excluded", "Requests left out by path or protocol", spans.excluded);
+    page.counter("requests_not_sampled", "Requests whose trace is not kept", spans.not_sampled);
+    page.add(Kind::Counter, "requests_discarded", "What was no request after all, by why", |family| {
+        Discarded::ALL.iter().fold(family, |family, (reason, name)| {
+            let count = spans.discarded.get(reason).copied().unwrap_or_default();
+            family.labelled(&[("reason", name)], count)
+        })
+    });
+    let help = "Spans that began, by the evidence for their parent or the reason why there is none";
+    page.add(Kind::Counter, "span_parents", help, |family| {
+        let mut parents: Vec<_> = spans.parents.iter().collect();
+        parents.sort_unstable();
+        let add = |family: Family, (&evidence, &count): (&&str, &u64)| {
+            family.labelled(&[("evidence", evidence)], count)
+        };
+        parents.into_iter().fold(family, add)
+    });
+    page.counter("samples_stamped", "Samples that say in which span they were taken", tracer.stamped_samples);
+    page.add(Kind::Counter, "samples_unstamped", "Samples in a request that do not, by why", |family| {
+        Unstamped::ALL.iter().fold(family, |family, (reason, name)| {
+            let count = tracer.unstamped_samples.get(reason).copied().unwrap_or_default();
+            family.labelled(&[("reason", name)], count)
+        })
+    });
+    page.gauge("requests_known", "Requests that samples can be in", tracer.known_requests as u64);
+    page.gauge("tracing_map_memory_bytes", "Kernel memory of the maps for requests", Value::from(tracer.map_bytes));
+}
+
+/// What was lost, by stage and reason.
+pub(super) fn losses(status: &SpanRecorderStatus) -> Vec<(&'static str, &'static str, u64)> {
+    let tracer = &status.tracer;
+    let socket = &tracer.socket;
+    vec![
+        ("sockets", "ring_buffer_full", socket.lost_ring_full),
+        ("sockets", "no_scratch_memory", socket.lost_no_scratch),
+        ("sockets", "no_thread_memory", socket.lost_no_thread),
+        ("sockets", "too_many_connections", socket.lost_connection),
+        ("sockets", "no_cookie", socket.lost_no_cookie),
+        ("sockets", "memory_unreadable", socket.lost_unreadable),
+        ("sockets", "32_bit_program", socket.lost_32_bit),
+        ("sockets", "unsupported_protocol", socket.lost_protocol),
+        ("sockets", "no_room_for_request", socket.lost_request),
+        ("sockets", "malformed_event", socket.malformed),
+        ("connections", "too_many", tracer.forgotten_connections),
+        ("spans", "queue_full", tracer.dropped_spans),
+        ("spans", "write_failed", status.lost_spans),
+    ]
+}
