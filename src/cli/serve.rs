@@ -21,7 +21,7 @@ use crate::server::connections::{self, Protocol};
 use crate::server::debug_pprof::DebugState;
 use crate::server::intake::Intake;
 use crate::server::self_telemetry::{self, OwnTraces};
-use crate::server::{App, Recorder, RequestCounts, frequency_of, otlp_in, retention_of, router};
+use crate::server::{App, Recorder, RequestCounts, SpanKeeper, frequency_of, otlp_in, retention_of, router};
 use crate::store::{Options, SqliteStore, WindowStore};
 
 /// How long requests may take that are being answered when it is time to end.
@@ -115,6 +115,8 @@ pub fn run(args: &Args) -> Result<(), CommandError> {
         true => Some(Arc::new(start_recorder(&configuration, &store, &exporter)?)),
         false => None,
     };
+    let spans = SpanKeeper::start(Arc::clone(&store), Arc::clone(&exporter));
+    let spans = Arc::new(spans.context("cannot start the thread that keeps spans")?);
     let app = Arc::new(App {
         started: Instant::now(),
         started_at: SystemTime::now(),
@@ -125,6 +127,7 @@ pub fn run(args: &Args) -> Result<(), CommandError> {
         intake: Intake::new(Arc::clone(&store)),
         store,
         recorder,
+        spans,
         exporter,
         own_traces,
         queries: QueryGate::default(),
@@ -143,6 +146,7 @@ fn end(app: &App) {
     if let Some(recorder) = &app.recorder {
         recorder.stop();
     }
+    app.spans.stop();
     app.end_exports();
     tracing::info!("Ended");
 }

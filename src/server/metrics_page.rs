@@ -5,7 +5,7 @@
 //! the sum over a stage's reasons is the counter of that stage.
 
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::State;
@@ -17,11 +17,13 @@ use utoipa_axum::routes;
 
 use super::exports::ExporterStatus;
 use super::intake::IntakeStatus;
+use super::spans::SpanKeeperStatus;
 use super::status::{commit, ebpf_state};
 use super::{ApiError, App, RecorderStatus, off_the_executor};
 use crate::kernel::EbpfState;
 use crate::metrics::exposition::{self, Format};
 use crate::metrics::own_process::OwnProcess;
+use crate::metrics::requests::{Naming, RequestMetrics};
 use crate::metrics::{Family, Kind, Value};
 use crate::profile::ProfilerState;
 use crate::store::Statistics;
@@ -82,35 +84,60 @@ impl Page {
     }
 }
 
-/// The families that are exported: all but the counters of what does not exist yet. Blocks.
+/// The families that are exported: all but the counters of what does not exist yet, those of requests under the
+/// names that OpenTelemetry has for them. Blocks.
 pub fn exported_families(app: &App, tasks: u64) -> Vec<Family> {
-    let mut families = families(app, tasks);
+    let mut families = own_families(app, tasks);
     families.retain(|family| !family.help.ends_with(NOT_YET));
+    families.extend(request_families(app, Naming::OpenTelemetry));
     families
 }
 
 /// All families. Blocks: the kernel and the store are asked.
 fn families(app: &App, tasks: u64) -> Vec<Family> {
+    let mut families = own_families(app, tasks);
+    families.extend(request_families(app, Naming::Prometheus));
+    families
+}
+
+/// Of the requests of others. Their names are those of the conventions, and have no prefix.
+fn request_families(app: &App, naming: Naming) -> Vec<Family> {
+    let kept_since = UNIX_EPOCH + Duration::from_nanos(app.store.statistics().oldest_span_unix_ns);
+    app.spans.requests().families(naming, kept_since)
+}
+
+/// Of spanflame itself.
+fn own_families(app: &App, tasks: u64) -> Vec<Family> {
     let prefix = app.configuration().self_telemetry.prometheus_namespace.to_string();
     let mut page = Page { prefix, families: Vec::new() };
     let recorder = app.recorder.as_ref().map(|recorder| recorder.status()).unwrap_or_default();
     let exports = app.export_status();
-    collected(&mut page, &recorder, &exports);
+    let spans = app.spans.status();
+    collected(&mut page, &recorder, &exports, &spans);
     kernel(&mut page, &recorder, &ebpf_state(app));
     let intake = app.intake.status();
-    losses(&mut page, &recorder, &exports, &intake);
+    losses(&mut page, &recorder, &exports, &intake, &spans);
     ingest(&mut page, &intake);
     export(&mut page, &exports);
     store(&mut page, &recorder, &app.store.statistics());
+    requests(&mut page, app.spans.requests());
     http(&mut page, app);
     process(&mut page, app, tasks);
     page.families
 }
 
-fn collected(page: &mut Page, recorder: &RecorderStatus, exports: &ExporterStatus) {
-    page.not_yet("spans_collected", "Spans collected");
-    page.not_yet("spans_exported", "Spans exported successfully");
-    page.not_yet("spans_dropped", "Spans dropped (queue full, errors)");
+fn collected(page: &mut Page, recorder: &RecorderStatus, exports: &ExporterStatus, spans: &SpanKeeperStatus) {
+    page.counter(
+        "spans_collected",
+        "Spans collected; one that was told while it was open counts again when it has ended",
+        spans.offered,
+    );
+    page.counter("spans_exported", "Spans exported successfully", exports.traces.exported);
+    page.counter(
+        "spans_dropped",
+        "Spans dropped (queue full, errors) before they were stored",
+        spans.lost().iter().map(|(_, count)| count).sum::<u64>(),
+    );
     let metrics = &exports.metrics;
     let collected = metrics.exported + metrics.dropped_in_all() + metrics.size;
     page.counter("metrics_collected", "Metrics collected", collected);
@@ -152,7 +179,13 @@ fn kernel(page: &mut Page, recorder: &RecorderStatus, state: &EbpfState) {
     page.gauge("profiling_frequency_hertz", "Samples a second and CPU, 0 while none are taken", hertz);
 }
 
-fn losses(page: &mut Page, recorder: &RecorderStatus, exports: &ExporterStatus, intake: &IntakeStatus) {
+fn losses(
+    page: &mut Page,
+    recorder: &RecorderStatus,
+    exports: &ExporterStatus,
+    intake: &IntakeStatus,
+    spans: &SpanKeeperStatus,
+) {
     let help = "What was lost, by stage and reason: events of the ring buffer (ringbuf), records about \
                 processes (perf), samples (profile, store), items of export (export), requests and profiles \
                 that were sent here (ingest), spans (spans)";
@@ -175,7 +208,9 @@ fn losses(page: &mut Page, recorder: &RecorderStatus, exports: &ExporterStatus, 
         for (reason, count) in intake.refused.iter().chain(&intake.rejected) {
             lost("ingest", reason, *count);
         }
-        lost("spans", "queue_full", 0);
+        for (reason, count) in spans.lost() {
+            lost("spans", reason, count);
+        }
         family
     });
 }
@@ -197,9 +232,10 @@ fn export(page: &mut Page, exports: &ExporterStatus) {
 }
 
 fn ingest(page: &mut Page, intake: &IntakeStatus) {
-    page.counter("ingest_requests", "Requests with profiles that others sent here", intake.requests);
+    page.counter("ingest_requests", "Requests with profiles or spans that others sent here", intake.requests);
     page.counter("ingest_profiles", "Profiles of others that are in the store", intake.profiles);
     page.counter("ingest_samples", "Samples in them", intake.samples);
+    page.counter("ingest_spans", "Spans of others that are in the store", intake.spans);
 }
 
 fn store(page: &mut Page, recorder: &RecorderStatus, store: &Statistics) {
@@ -214,6 +250,17 @@ fn store(page: &mut Page, recorder: &RecorderStatus, store: &Statistics) {
     page.gauge("store_bytes", "Bytes of the store on disk", store.bytes);
     page.gauge("store_max_bytes", "Bytes that the store may take", store.max_bytes);
     page.gauge("store_windows", "Windows in the store", store.windows);
+    page.counter("store_spans_written", "Spans written to the store, from wherever", store.spans_written);
+    page.counter("store_span_write_failures", "Spans that the store could not write", store.spans_failed);
+    page.gauge("store_spans", "Spans in the store, those that were replaced included", store.spans);
+    page.add(Kind::Counter, "store_span_cuts", "What was cut off spans that were too large", |family| {
+        let cuts = &store.span_cuts;
+        family
+            .labelled(&[("of", "attributes")], cuts.attributes)
+            .labelled(&[("of", "events")], cuts.events)
+            .labelled(&[("of", "links")], cuts.links)
+            .labelled(&[("of", "texts")], cuts.texts)
+    });
     page.gauge("store_segments", "Segments of the store", store.segments);
     page.gauge("store_open_series", "Series of the segment that is being written", store.open_series);
     let nodes = store.open_stack_nodes;
@@ -225,6 +272,16 @@ fn store(page: &mut Page, recorder: &RecorderStatus, store: &Statistics) {
     });
     let unreadable = store.set_aside.len() as u64;
     page.gauge("store_unreadable_segments", "Segments that could not be read and were set aside", unreadable);
+}
+
+fn requests(page: &mut Page, requests: &RequestMetrics) {
+    page.counter("requests_measured", "Requests of others that count in histograms", requests.requests());
+    page.gauge("request_series", "Series of those histograms", requests.series());
+    page.counter(
+        "request_series_overflow",
+        "Requests that count in a series labelled _other, since there were too many series",
+        requests.in_other(),
+    );
 }
 
 fn http(page: &mut Page, app: &App) {

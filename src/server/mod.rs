@@ -27,6 +27,7 @@ mod recorder;
 mod reload;
 mod router;
 pub mod self_telemetry;
+pub mod spans;
 mod state;
 mod status;
 mod ui;
@@ -37,6 +38,7 @@ pub use layers::{RequestCounts, RouteSnapshot};
 pub use recorder::{Recorder, RecorderStatus};
 pub use reload::{ReloadError, Reloaded, frequency_of, retention_of};
 pub use router::router;
+pub use spans::{SpanBatch, SpanKeeper};
 pub use state::{App, off_the_executor};
 
 /// What `mode` is told to be: there is no other.
