@@ -22,10 +22,9 @@ use crate::server::debug_pprof::DebugState;
 use crate::server::intake::Intake;
 use crate::server::self_telemetry::{self, OwnTraces};
 use crate::server::{
-    App, Recorder, RequestCounts, SpanRecorder, frequency_of, otlp_in, retention_of, router,
+    App, Recorder, RequestCounts, RequestTracer, SpanKeeper, frequency_of, otlp_in, retention_of, router,
 };
 use crate::store::{Options, SqliteStore, WindowStore};
-use crate::trace::SpanBatch;
 
 /// How long requests may take that are being answered when it is time to end.
 const FINISH_LIMIT: Duration = Duration::from_secs(10);
@@ -114,11 +113,13 @@ pub fn run(args: &Args) -> Result<(), CommandError> {
         own_traces.leave_by(&exporter);
     }
     let store = open_store(&configuration)?;
-    let spans = start_span_recorder(&configuration, &store);
     let recorder = match configuration.agent.ebpf.enabled {
         true => Some(Arc::new(start_recorder(&configuration, &store, &exporter)?)),
         false => None,
     };
+    let spans = SpanKeeper::start(Arc::clone(&store), Arc::clone(&exporter));
+    let spans = Arc::new(spans.context("cannot start the thread that keeps spans")?);
+    let tracer = start_tracer(&configuration, &spans);
     let app = Arc::new(App {
         started: Instant::now(),
         started_at: SystemTime::now(),
@@ -129,6 +130,7 @@ pub fn run(args: &Args) -> Result<(), CommandError> {
         intake: Intake::new(Arc::clone(&store)),
         store,
         recorder,
+        tracer,
         spans,
         exporter,
         own_traces,
@@ -149,9 +151,10 @@ fn end(app: &App) {
     if let Some(recorder) = &app.recorder {
         recorder.stop();
     }
-    if let Some(spans) = &app.spans {
-        spans.stop();
+    if let Some(tracer) = &app.tracer {
+        tracer.stop();
     }
+    app.spans.stop();
     app.end_exports();
     tracing::info!("Ended");
 }
@@ -253,17 +256,13 @@ fn open_store(configuration: &Configuration) -> Result<Arc<dyn WindowStore>, Com
 }
 
 /// Requests are followed as far as the kernel lets us; without, everything else goes on.
-fn start_span_recorder(
-    configuration: &Configuration,
-    store: &Arc<dyn WindowStore>,
-) -> Option<Arc<SpanRecorder>> {
+fn start_tracer(configuration: &Configuration, spans: &Arc<SpanKeeper>) -> Option<Arc<RequestTracer>> {
     let ebpf = &configuration.agent.ebpf;
     if !ebpf.enabled || !ebpf.network.enabled {
         return None;
     }
-    let on_spans = Box::new(|_: &SpanBatch| {});
-    match SpanRecorder::start(configuration, Arc::clone(store), on_spans) {
-        Ok(spans) => Some(Arc::new(spans)),
+    match RequestTracer::start(configuration, Arc::clone(spans)) {
+        Ok(tracer) => Some(Arc::new(tracer)),
         Err(error) => {
             tracing::warn!("requests are not followed: {error}");
             None

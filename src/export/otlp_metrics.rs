@@ -14,7 +14,8 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 
 use super::otlp_attributes as names;
-use crate::metrics::{Family, HistogramSnapshot, Kind, Value};
+use crate::metrics::{Exemplar, Family, HistogramSnapshot, Kind, Value};
+use crate::model::{SpanId, TraceId};
 
 /// `AGGREGATION_TEMPORALITY_CUMULATIVE`.
 const CUMULATIVE: i32 = proto::AggregationTemporality::Cumulative as i32;
@@ -97,9 +98,10 @@ fn metric(family: &Family, times: Times) -> proto::Metric {
     }
 }
 
-/// The unit that a name ends in, in UCUM.
+/// The unit that a name ends in, in UCUM. OpenTelemetry's own names do not tell; durations are in seconds.
 fn unit_of(name: &str) -> &'static str {
     match name.rsplit('_').next() {
+        Some(otel) if otel.ends_with(".duration") => "s",
         Some("seconds") => "s",
         Some("bytes") => "By",
         Some("hertz") => "Hz",
@@ -128,10 +130,31 @@ fn numbers(family: &Family, times: Times) -> Vec<proto::NumberDataPoint> {
 
 fn histograms(family: &Family, times: Times) -> Vec<proto::HistogramDataPoint> {
     let points = family.samples.iter().filter_map(|sample| match &sample.value {
-        Value::Histogram { counts, .. } => Some(histogram(&sample.labels, counts, times)),
+        Value::Histogram { counts, exemplars } => Some(proto::HistogramDataPoint {
+            exemplars: exemplars.iter().flatten().map(exemplar).collect(),
+            ..histogram(&sample.labels, counts, times)
+        }),
         Value::Number(_) => None,
     });
     points.collect()
+}
+
+/// Trace and span id have fields of their own.
+fn exemplar(exemplar: &Exemplar) -> proto::Exemplar {
+    let label = |wanted: &str| {
+        exemplar.labels.iter().find(|(name, _)| *name == wanted).map_or("", |(_, value)| value.as_str())
+    };
+    let is_id = |name: &str| name == "trace_id" || name == "span_id";
+    let others = exemplar.labels.iter().filter(|(name, _)| !is_id(name)).cloned().collect::<Vec<_>>();
+    let trace_id = TraceId::from_hex(label("trace_id").as_bytes());
+    let span_id = SpanId::from_hex(label("span_id").as_bytes());
+    proto::Exemplar {
+        filtered_attributes: attributes(&others),
+        time_unix_nano: unix_ns(exemplar.time),
+        trace_id: trace_id.map_or_else(Vec::new, |id| id.bytes().to_vec()),
+        span_id: span_id.map_or_else(Vec::new, |id| id.bytes().to_vec()),
+        value: Some(proto::exemplar::Value::AsDouble(exemplar.value)),
+    }
 }
 
 fn histogram(

@@ -232,6 +232,11 @@ static STACK: Message = Message { fields: &[list(1, "locationIndices", Int32)] }
 pub static PROFILES_ANSWER: Message = Message { fields: &[one(1, "partialSuccess", Of(&PARTIAL_SUCCESS))] };
 static PARTIAL_SUCCESS: Message =
     Message { fields: &[one(1, "rejectedProfiles", Int64), one(2, "errorMessage", Text)] };
+/// `ExportTraceServiceResponse`.
+pub static TRACES_ANSWER: Message =
+    Message { fields: &[one(1, "partialSuccess", Of(&PARTIAL_SUCCESS_OF_TRACES))] };
+static PARTIAL_SUCCESS_OF_TRACES: Message =
+    Message { fields: &[one(1, "rejectedSpans", Int64), one(2, "errorMessage", Text)] };
 /// `google.rpc.Status`, the body of errors.
 pub static RPC_STATUS: Message = Message { fields: &[one(1, "code", Int32), one(2, "message", Text)] };
 

@@ -70,6 +70,59 @@ pub fn encoded<'a>(spans: impl IntoIterator<Item = &'a Span>) -> Vec<u8> {
     request(spans).encode_to_vec()
 }
 
+/// Messages of at most `limit` bytes each, with how many spans each has, and how many spans are too large for
+/// any.
+#[must_use]
+pub fn requests(spans: &[&Span], limit: usize) -> (Vec<(Vec<u8>, u64)>, u64) {
+    let mut requests = Vec::new();
+    let mut too_large = 0;
+    // Halves of what is too large, the first ones on top.
+    let mut waiting = vec![spans];
+    while let Some(spans) = waiting.pop() {
+        let expected: usize = spans.iter().map(|span| approximate_bytes(span)).sum();
+        if expected <= limit || spans.len() <= 1 {
+            let message = encoded(spans.iter().copied());
+            if message.len() <= limit {
+                if !spans.is_empty() {
+                    requests.push((message, spans.len() as u64));
+                }
+                continue;
+            }
+            if spans.len() == 1 {
+                too_large += 1;
+                continue;
+            }
+        }
+        let (first, second) = spans.split_at(spans.len() / 2);
+        waiting.extend([second, first]);
+    }
+    (requests, too_large)
+}
+
+/// About how many bytes a span takes, in memory and on the wire.
+#[must_use]
+pub fn approximate_bytes(span: &Span) -> usize {
+    fn of_value(value: &AttributeValue) -> usize {
+        8 + match value {
+            AttributeValue::Text(text) => text.len(),
+            AttributeValue::Bytes(bytes) => bytes.len(),
+            AttributeValue::Integer(_) | AttributeValue::Real(_) | AttributeValue::Truth(_) => 8,
+            AttributeValue::List(values) => values.iter().map(of_value).sum(),
+            AttributeValue::Map(values) => {
+                values.iter().map(|(key, value)| key.len() + of_value(value)).sum()
+            }
+        }
+    }
+    let of_attributes = |attributes: &[Attribute]| -> usize {
+        attributes.iter().map(|(key, value)| 8 + key.len() + of_value(value)).sum()
+    };
+    let events: usize = span.events.iter().map(|it| 32 + it.name.len() + of_attributes(&it.attributes)).sum();
+    let links: usize =
+        span.links.iter().map(|it| 40 + it.trace_state.len() + of_attributes(&it.attributes)).sum();
+    let texts = span.name.len() + span.trace_state.len() + span.status_message.len();
+    128 + texts + of_attributes(&span.attributes) + events + links
+}
+
 fn message(span: &Span) -> proto::Span {
     let dropped = |name: &str| {
         integer_of(&span.attributes, name).map_or(0, |count| u32::try_from(count.max(0)).unwrap_or(u32::MAX))

@@ -16,6 +16,7 @@ mod frame_kind;
 mod otlp;
 pub mod otlp_json;
 mod otlp_request;
+mod otlp_spans;
 mod pprof;
 mod speedscope;
 mod wire;
@@ -28,6 +29,7 @@ use crate::export::Format;
 use crate::model::Profile;
 
 pub use otlp_request::{ReceivedProfiles, Rejected, is_plausible, read_request};
+pub use otlp_spans::{ReceivedSpans, read_spans};
 
 /// How much of anything a file may ask for. The defaults suit a file that its owner names on the
 /// command line (a hostile one may take a few gigabytes before it is refused); a server sets less.

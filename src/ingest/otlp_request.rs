@@ -37,11 +37,11 @@ pub struct ReceivedProfiles {
     pub rejected: Vec<Rejected>,
 }
 
-/// Profiles that are left out.
+/// Profiles, or spans, that are left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
     /// How many.
-    pub profiles: u64,
+    pub items: u64,
     /// Why, as metrics name it.
     pub reason: &'static str,
     /// Why, for a person.
@@ -146,7 +146,7 @@ fn grouped(
     for (profiles, reason, message) in rejections {
         if profiles > 0 {
             let message = format!("{profiles} profiles: {message}");
-            received.rejected.push(Rejected { profiles, reason, message });
+            received.rejected.push(Rejected { items: profiles, reason, message });
         }
     }
     groups
@@ -341,7 +341,7 @@ mod tests {
             }
             let received = read(&data);
             assert_eq!(received.windows.len(), usize::from(accepted), "{time} {duration}");
-            let rejected: u64 = received.rejected.iter().map(|rejected| rejected.profiles).sum();
+            let rejected: u64 = received.rejected.iter().map(|rejected| rejected.items).sum();
             assert_eq!(rejected, if accepted { 0 } else { 2 });
             if time == 0 {
                 assert_eq!(received.windows[0].0.start_unix_ns, NOW - 10 * SECOND);
@@ -361,7 +361,7 @@ mod tests {
         let received = read(&data);
         assert_eq!(received.windows.len(), MAX_WINDOWS);
         assert_eq!(
-            (received.rejected[0].profiles, received.rejected[0].reason),
+            (received.rejected[0].items, received.rejected[0].reason),
             (50, "ingest_too_many_windows")
         );
     }

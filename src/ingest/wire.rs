@@ -11,16 +11,29 @@ use super::IngestError;
 /// Levels of embedded messages that are looked into: `ProfilesData` has six down to a sample's
 /// attribute, pprof four.
 const LEVELS: u32 = 7;
+/// A request of spans has six down to an event's attribute, and four for each list or map in a list or map.
+const DEEP_LEVELS: u32 = 20;
 
 /// Refuses bytes that hold more than `limit` fields on all levels, or that are not fields at all.
 pub(super) fn check_fields(bytes: &[u8], limit: usize) -> Result<(), IngestError> {
-    match count(bytes, LEVELS, limit) {
+    checked(count(bytes, LEVELS, limit, false), limit)
+}
+
+/// The same for messages whose values hold values, to any depth: what lies below the levels that are looked
+/// into counts as if it were empty fields, which no honest sender has there.
+pub(super) fn check_fields_deeply(bytes: &[u8], limit: usize) -> Result<(), IngestError> {
+    checked(count(bytes, DEEP_LEVELS, limit, true), limit)
+}
+
+fn checked(walk: Walk, limit: usize) -> Result<(), IngestError> {
+    match walk {
         Walk::Fields(_) => Ok(()),
         Walk::TooMany => Err(IngestError::TooLarge { what: "protocol-buffer fields", limit }),
         Walk::Broken(offset) => Err(IngestError::Wire { offset }),
     }
 }
 
+#[derive(Clone, Copy)]
 enum Walk {
     /// All bytes are fields, this many.
     Fields(usize),
@@ -30,7 +43,7 @@ enum Walk {
     Broken(usize),
 }
 
-fn count(bytes: &[u8], levels: u32, limit: usize) -> Walk {
+fn count(bytes: &[u8], levels: u32, limit: usize, below_too: bool) -> Walk {
     let mut fields = 0_usize;
     let mut at = 0_usize;
     while at < bytes.len() {
@@ -58,10 +71,15 @@ fn count(bytes: &[u8], levels: u32, limit: usize) -> Walk {
                     return Walk::Broken(start);
                 };
                 if levels > 0 {
-                    match count(inner, levels - 1, limit - fields) {
+                    match count(inner, levels - 1, limit - fields, below_too) {
                         Walk::Fields(inner_fields) => fields += inner_fields,
                         Walk::TooMany => return Walk::TooMany,
                         Walk::Broken(_) => {}
+                    }
+                } else if below_too {
+                    fields = fields.saturating_add(length / 2);
+                    if fields > limit {
+                        return Walk::TooMany;
                     }
                 }
                 length

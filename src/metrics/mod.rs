@@ -12,6 +12,7 @@ mod histogram;
 
 pub mod memory;
 pub mod own_process;
+pub mod requests;
 
 pub use family::{Exemplar, Family, Kind, Sample, Value};
 pub use histogram::{Histogram, HistogramSnapshot};

@@ -97,19 +97,20 @@ struct FlushedCounts {
 /// When it answers, everything that was sampled before can be queried, and what waited for export was sent.
 #[utoipa::path(post, path = "/admin/flush", tag = "admin", responses(
     (status = 200, body = FlushAnswer),
-    (status = 503, description = "The open window could not be kept in time.", body = ErrorBody),
+    (status = 503, description = "The open window, or spans that wait, could not be kept in time.", body = ErrorBody),
 ))]
 async fn flush(State(app): State<Arc<App>>) -> Result<Json<FlushAnswer>, ApiError> {
     off_the_executor(move || {
         let exported = app.export_status();
         let mut windows = 0;
-        if app.spans.as_ref().is_some_and(|spans| !spans.flush()) {
-            return Err(ApiError::unavailable("spans could not be kept in time".to_owned(), 10));
-        }
         if let Some(recorder) = &app.recorder {
             let before = recorder.status().kept_windows;
             recorder.flush().map_err(|error| ApiError::unavailable(error.to_string(), 10))?;
             windows = recorder.status().kept_windows.saturating_sub(before);
+        }
+        let is_traced = app.tracer.as_ref().is_none_or(|tracer| tracer.flush());
+        if !is_traced || !app.spans.flush() {
+            return Err(ApiError::unavailable("spans that wait could not be kept in time", 10));
         }
         let flushed = app.flush_exports(&exported);
         let (traces, metrics, profiles) = (flushed.traces, flushed.metrics, flushed.profiles);

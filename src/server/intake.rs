@@ -1,6 +1,6 @@
 //! What others send into the store: how much of it may be in memory, what became of it.
 //!
-//! Comes in: bodies of requests, by OTLP or as uploads. Goes out: windows into the store, and for the
+//! Comes in: bodies of requests, by OTLP or as uploads. Goes out: windows and spans into the store, and for the
 //! client what was taken. Never: a body that is larger than one may be, more of all bodies together than
 //! the budget, two being taken apart at a time.
 //!
@@ -8,6 +8,7 @@
 //! fill the memory together; whoever comes when the budget is spent is told to come again. Taking a body
 //! apart may need many times its size, so that one waits for the other.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -17,8 +18,8 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::export::Format;
-use crate::ingest::{self, IngestError, Limits, Rejected};
+use crate::export::{Format, otlp_schema};
+use crate::ingest::{self, IngestError, Limits, ReceivedSpans, Rejected};
 use crate::model::{Label, LabelValue, Profile};
 use crate::store::WindowStore;
 
@@ -109,19 +110,21 @@ pub struct Taken {
     pub profiles: u64,
     /// Samples in them.
     pub samples: u64,
+    /// Spans that are in the store.
+    pub spans: u64,
     /// Start of the first window, nanoseconds since the Unix epoch.
     pub from_unix_ns: u64,
     /// End of the last.
     pub to_unix_ns: u64,
-    /// Profiles that are not.
+    /// Profiles, or spans, that are not.
     pub rejected: Vec<Rejected>,
 }
 
 impl Taken {
-    /// Profiles that are not in the store.
+    /// Profiles, or spans, that are not in the store.
     #[must_use]
-    pub fn rejected_profiles(&self) -> u64 {
-        self.rejected.iter().map(|rejected| rejected.profiles).sum()
+    pub fn rejected_items(&self) -> u64 {
+        self.rejected.iter().map(|rejected| rejected.items).sum()
     }
 
     /// Why, for a person; empty if all were taken.
@@ -143,18 +146,26 @@ pub struct IntakeStatus {
     pub profiles: u64,
     /// Samples in them.
     pub samples: u64,
-    /// Profiles of requests that were taken that are not, by reason; every reason there is.
+    /// Spans that are in the store.
+    pub spans: u64,
+    /// Profiles and spans of requests that were taken that are not, by reason; every reason there is.
     pub rejected: BTreeMap<&'static str, u64>,
 }
 
 impl Default for IntakeStatus {
     fn default() -> Self {
-        let rejected = ["ingest_time_out_of_range", "ingest_too_many_windows", "ingest_window_not_stored"];
+        let rejected = [
+            "ingest_invalid_id",
+            "ingest_time_out_of_range",
+            "ingest_too_many_windows",
+            "ingest_window_not_stored",
+        ];
         Self {
             requests: 0,
             refused: RefusedKind::ALL.iter().map(|kind| (kind.name(), 0)).collect(),
             profiles: 0,
             samples: 0,
+            spans: 0,
             rejected: rejected.iter().map(|&reason| (reason, 0)).collect(),
         }
     }
@@ -251,18 +262,39 @@ impl Intake {
         let message = message_of(held.bytes()).map_err(|error| Refused::malformed(&error));
         let message = self.counted(message)?;
         self.taken_apart(held.map(|_| message), move |bytes, store| {
-            let plain = ingest::decompressed(bytes, MAX_BODY_BYTES)?;
-            let message = match encoding {
-                Encoding::Protobuf => plain,
-                Encoding::Json => {
-                    let schema = &crate::export::otlp_schema::PROFILES_REQUEST;
-                    let converted = ingest::otlp_json::to_protobuf(&plain, schema);
-                    converted.map_err(|error| Refused::malformed(&error))?.into()
-                }
-            };
+            let message = plain_message(bytes, encoding, &otlp_schema::PROFILES_REQUEST)?;
             let received = ingest::read_request(&message, &LIMITS, now_unix_ns())?;
             drop(message);
             keep(store, received.windows, received.rejected)
+        })
+        .await
+    }
+
+    /// Takes a request of OTLP traces, likewise.
+    ///
+    /// # Errors
+    /// [`Refused`]; the client may send all of it again.
+    pub async fn take_otlp_spans(
+        &self,
+        body: Body,
+        encoding: Encoding,
+        message_of: impl FnOnce(&Bytes) -> Result<Bytes, String>,
+    ) -> Result<Taken, Refused> {
+        let held = self.counted(self.receive(body).await)?;
+        let message = message_of(held.bytes()).map_err(|error| Refused::malformed(&error));
+        let message = self.counted(message)?;
+        self.taken_apart(held.map(|_| message), move |bytes, store| {
+            let message = plain_message(bytes, encoding, &otlp_schema::TRACES_REQUEST)?;
+            let ReceivedSpans { spans, rejected } = ingest::read_spans(&message, &LIMITS, now_unix_ns())?;
+            drop(message);
+            if let Err(error) = store.write_spans(&spans) {
+                tracing::error!("{} spans that were sent here are refused: {error}", spans.len());
+                return Err(Refused::new(
+                    RefusedKind::StoreFailed,
+                    "the store cannot keep them at the moment",
+                ));
+            }
+            Ok(Taken { spans: spans.len() as u64, rejected, ..Taken::default() })
         })
         .await
     }
@@ -363,6 +395,22 @@ impl Intake {
     }
 }
 
+/// The protobuf message of a body without its gzip layer.
+fn plain_message<'a>(
+    bytes: &'a [u8],
+    encoding: Encoding,
+    schema: &'static otlp_schema::Message,
+) -> Result<Cow<'a, [u8]>, Refused> {
+    let plain = ingest::decompressed(bytes, MAX_BODY_BYTES)?;
+    match encoding {
+        Encoding::Protobuf => Ok(plain),
+        Encoding::Json => {
+            let converted = ingest::otlp_json::to_protobuf(&plain, schema);
+            Ok(Cow::Owned(converted.map_err(|error| Refused::malformed(&error))?))
+        }
+    }
+}
+
 fn count(status: &Mutex<IntakeStatus>, result: &Result<Taken, Refused>) {
     let taken = match result {
         Ok(taken) => taken,
@@ -372,8 +420,9 @@ fn count(status: &Mutex<IntakeStatus>, result: &Result<Taken, Refused>) {
     status.requests += 1;
     status.profiles += taken.profiles;
     status.samples += taken.samples;
+    status.spans += taken.spans;
     for rejected in &taken.rejected {
-        *status.rejected.entry(rejected.reason).or_default() += rejected.profiles;
+        *status.rejected.entry(rejected.reason).or_default() += rejected.items;
     }
 }
 
@@ -417,7 +466,7 @@ fn keep(
     }
     if not_stored > 0 {
         taken.rejected.push(Rejected {
-            profiles: not_stored,
+            items: not_stored,
             reason: "ingest_window_not_stored",
             message: format!("{not_stored} profiles: the store could not keep them"),
         });

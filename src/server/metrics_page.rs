@@ -8,7 +8,7 @@ mod requests_followed;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::State;
@@ -20,14 +20,17 @@ use utoipa_axum::routes;
 
 use super::exports::ExporterStatus;
 use super::intake::IntakeStatus;
+use super::spans::SpanKeeperStatus;
 use super::status::{commit, ebpf_state};
-use super::{ApiError, App, RecorderStatus, SpanRecorderStatus, off_the_executor};
+use super::{ApiError, App, RecorderStatus, off_the_executor};
 use crate::kernel::EbpfState;
 use crate::metrics::exposition::{self, Format};
 use crate::metrics::own_process::OwnProcess;
+use crate::metrics::requests::{Naming, RequestMetrics};
 use crate::metrics::{Family, Kind, Value};
 use crate::profile::ProfilerState;
 use crate::store::Statistics;
+use crate::trace::TracerStatus;
 
 /// The path in the description of the API that stands for the configured one.
 pub const PATH: &str = "/metrics";
@@ -85,37 +88,62 @@ impl Page {
     }
 }
 
-/// The families that are exported: all but the counters of what does not exist yet. Blocks.
+/// The families that are exported: all but the counters of what does not exist yet, those of requests under the
+/// names that OpenTelemetry has for them. Blocks.
 pub fn exported_families(app: &App, tasks: u64) -> Vec<Family> {
-    let mut families = families(app, tasks);
+    let mut families = own_families(app, tasks);
     families.retain(|family| !family.help.ends_with(NOT_YET));
+    families.extend(request_families(app, Naming::OpenTelemetry));
     families
 }
 
 /// All families. Blocks: the kernel and the store are asked.
 fn families(app: &App, tasks: u64) -> Vec<Family> {
+    let mut families = own_families(app, tasks);
+    families.extend(request_families(app, Naming::Prometheus));
+    families
+}
+
+/// Of the requests of others. Their names are those of the conventions, and have no prefix.
+fn request_families(app: &App, naming: Naming) -> Vec<Family> {
+    let kept_since = UNIX_EPOCH + Duration::from_nanos(app.store.statistics().oldest_span_unix_ns);
+    app.spans.requests().families(naming, kept_since)
+}
+
+/// Of spanflame itself.
+fn own_families(app: &App, tasks: u64) -> Vec<Family> {
     let prefix = app.configuration().self_telemetry.prometheus_namespace.to_string();
     let mut page = Page { prefix, families: Vec::new() };
     let recorder = app.recorder.as_ref().map(|recorder| recorder.status()).unwrap_or_default();
     let exports = app.export_status();
-    collected(&mut page, &recorder, &exports);
+    let spans = app.spans.status();
+    collected(&mut page, &recorder, &exports, &spans);
     kernel(&mut page, &recorder, &ebpf_state(app));
     let intake = app.intake.status();
-    let spans = app.spans.as_ref().map(|spans| spans.status()).unwrap_or_default();
-    losses(&mut page, &recorder, &exports, &intake, &spans);
-    requests_followed::add(&mut page, &spans);
+    let tracer = app.tracer.as_ref().map(|tracer| tracer.status()).unwrap_or_default();
+    losses(&mut page, &recorder, &exports, &intake, &spans, &tracer);
+    requests_followed::add(&mut page, &tracer);
     ingest(&mut page, &intake);
     export(&mut page, &exports);
     store(&mut page, &recorder, &app.store.statistics());
+    requests(&mut page, app.spans.requests());
     http(&mut page, app);
     process(&mut page, app, tasks);
     page.families
 }
 
-fn collected(page: &mut Page, recorder: &RecorderStatus, exports: &ExporterStatus) {
-    page.not_yet("spans_collected", "Spans collected");
-    page.not_yet("spans_exported", "Spans exported successfully");
-    page.not_yet("spans_dropped", "Spans dropped (queue full, errors)");
+fn collected(page: &mut Page, recorder: &RecorderStatus, exports: &ExporterStatus, spans: &SpanKeeperStatus) {
+    page.counter(
+        "spans_collected",
+        "Spans collected; one that was told while it was open counts again when it has ended",
+        spans.offered,
+    );
+    page.counter("spans_exported", "Spans exported successfully", exports.traces.exported);
+    page.counter(
+        "spans_dropped",
+        "Spans dropped (queue full, errors) before they were stored",
+        spans.lost().iter().map(|(_, count)| count).sum::<u64>(),
+    );
     let metrics = &exports.metrics;
     let collected = metrics.exported + metrics.dropped_in_all() + metrics.size;
     page.counter("metrics_collected", "Metrics collected", collected);
@@ -146,9 +174,14 @@ fn kernel(page: &mut Page, recorder: &RecorderStatus, state: &EbpfState) {
     page.add(Kind::Gauge, "ebpf_map_used_entries", "Entries in the eBPF maps of a name", |family| {
         by_name.iter().fold(family, |family, (name, (used, _))| family.labelled(&[("map", name)], *used))
     });
-    page.add(Kind::Gauge, "ebpf_map_max_entries", "Entries that the eBPF maps of a name can have", |family| {
-        by_name.iter().fold(family, |family, (name, (_, max))| family.labelled(&[("map", name)], *max))
-    });
+    page.add(
+        Kind::Gauge,
+        "ebpf_map_max_entries",
+        "Entries that the eBPF maps of a name can have",
+        |family| {
+            by_name.iter().fold(family, |family, (name, (_, max))| family.labelled(&[("map", name)], *max))
+        },
+    );
     page.gauge("ebpf_map_memory_bytes", "Kernel memory of all eBPF maps", profiler.map_bytes);
     page.gauge("ebpf_ringbuf_size_bytes", "Size of the ring buffer", profiler.ring_buffer_bytes);
     page.counter("ebpf_ringbuf_events", "Ring buffer events received", profiler.arrived);
@@ -168,7 +201,8 @@ fn losses(
     recorder: &RecorderStatus,
     exports: &ExporterStatus,
     intake: &IntakeStatus,
-    spans: &SpanRecorderStatus,
+    spans: &SpanKeeperStatus,
+    tracer: &TracerStatus,
 ) {
     let help = "What was lost, by stage and reason: events of the ring buffer (ringbuf), records about \
                 processes (perf), samples (profile, store), items of export (export), requests and profiles \
@@ -193,8 +227,11 @@ fn losses(
         for (reason, count) in intake.refused.iter().chain(&intake.rejected) {
             lost("ingest", reason, *count);
         }
-        for (stage, reason, count) in requests_followed::losses(spans) {
+        for (stage, reason, count) in requests_followed::losses(tracer) {
             lost(stage, reason, count);
+        }
+        for (reason, count) in spans.lost() {
+            lost("spans", reason, count);
         }
         family
     });
@@ -217,9 +254,10 @@ fn export(page: &mut Page, exports: &ExporterStatus) {
 }
 
 fn ingest(page: &mut Page, intake: &IntakeStatus) {
-    page.counter("ingest_requests", "Requests with profiles that others sent here", intake.requests);
+    page.counter("ingest_requests", "Requests with profiles or spans that others sent here", intake.requests);
     page.counter("ingest_profiles", "Profiles of others that are in the store", intake.profiles);
     page.counter("ingest_samples", "Samples in them", intake.samples);
+    page.counter("ingest_spans", "Spans of others that are in the store", intake.spans);
 }
 
 fn store(page: &mut Page, recorder: &RecorderStatus, store: &Statistics) {
@@ -234,6 +272,17 @@ fn store(page: &mut Page, recorder: &RecorderStatus, store: &Statistics) {
     page.gauge("store_bytes", "Bytes of the store on disk", store.bytes);
     page.gauge("store_max_bytes", "Bytes that the store may take", store.max_bytes);
     page.gauge("store_windows", "Windows in the store", store.windows);
+    page.counter("store_spans_written", "Spans written to the store, from wherever", store.spans_written);
+    page.counter("store_span_write_failures", "Spans that the store could not write", store.spans_failed);
+    page.gauge("store_spans", "Spans in the store, those that were replaced included", store.spans);
+    page.add(Kind::Counter, "store_span_cuts", "What was cut off spans that were too large", |family| {
+        let cuts = &store.span_cuts;
+        family
+            .labelled(&[("of", "attributes")], cuts.attributes)
+            .labelled(&[("of", "events")], cuts.events)
+            .labelled(&[("of", "links")], cuts.links)
+            .labelled(&[("of", "texts")], cuts.texts)
+    });
     page.gauge("store_segments", "Segments of the store", store.segments);
     page.gauge("store_open_series", "Series of the segment that is being written", store.open_series);
     let nodes = store.open_stack_nodes;
@@ -245,6 +294,16 @@ fn store(page: &mut Page, recorder: &RecorderStatus, store: &Statistics) {
     });
     let unreadable = store.set_aside.len() as u64;
     page.gauge("store_unreadable_segments", "Segments that could not be read and were set aside", unreadable);
+}
+
+fn requests(page: &mut Page, requests: &RequestMetrics) {
+    page.counter("requests_measured", "Requests of others that count in histograms", requests.requests());
+    page.gauge("request_series", "Series of those histograms", requests.series());
+    page.counter(
+        "request_series_overflow",
+        "Requests that count in a series labelled _other, since there were too many series",
+        requests.in_other(),
+    );
 }
 
 fn http(page: &mut Page, app: &App) {

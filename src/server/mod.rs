@@ -25,9 +25,10 @@ mod openapi;
 pub mod otlp_in;
 mod recorder;
 mod reload;
+mod request_tracer;
 mod router;
 pub mod self_telemetry;
-mod span_recorder;
+pub mod spans;
 mod state;
 mod status;
 mod ui;
@@ -37,8 +38,9 @@ pub use error::{ApiError, ErrorBody};
 pub use layers::{RequestCounts, RouteSnapshot};
 pub use recorder::{Recorder, RecorderStatus};
 pub use reload::{ReloadError, Reloaded, frequency_of, retention_of};
+pub use request_tracer::RequestTracer;
 pub use router::router;
-pub use span_recorder::{SpanRecorder, SpanRecorderStatus};
+pub use spans::{SpanBatch, SpanKeeper};
 pub use state::{App, off_the_executor};
 
 /// What `mode` is told to be: there is no other.

@@ -53,8 +53,8 @@ impl App {
         if let Some(recorder) = &self.recorder {
             recorder.set_frequency(frequency_of(&after));
         }
-        if let Some(spans) = &self.spans {
-            spans.reconfigure(&after);
+        if let Some(tracer) = &self.tracer {
+            tracer.reconfigure(&after);
         }
         (self.set_log_level)(after.spanflame.log_level);
         let keys = |changed: Vec<ChangedKey>, effect: Effect| -> Vec<String> {

@@ -11,7 +11,7 @@ use super::debug_pprof::DebugState;
 use super::intake::Intake;
 use super::layers::RequestCounts;
 use super::self_telemetry::OwnTraces;
-use super::{ApiError, Recorder, SpanRecorder};
+use super::{ApiError, Recorder, RequestTracer, SpanKeeper};
 use crate::config::{Configuration, LogLevel, Sources};
 use crate::export::otlp_client::OtlpExporter;
 use crate::store::WindowStore;
@@ -34,8 +34,10 @@ pub struct App {
     pub store: Arc<dyn WindowStore>,
     /// The profiler and the writer of its windows; `None` with `agent.ebpf.enabled: false`.
     pub recorder: Option<Arc<Recorder>>,
-    /// The tracer of this host's requests and the writer of its spans; `None` where they are not followed.
-    pub spans: Option<Arc<SpanRecorder>>,
+    /// The tracer of this host's requests; `None` where they are not followed.
+    pub tracer: Option<Arc<RequestTracer>>,
+    /// The writer of the tracer's spans, which counts requests, too.
+    pub spans: Arc<SpanKeeper>,
     /// What leaves by OTLP.
     pub exporter: Arc<OtlpExporter>,
     /// Spans of what spanflame itself does.

@@ -359,7 +359,7 @@ const SHARED_MAPS: [&str; 3] = ["threads", "goroutines", "go_processes"];
 /// What is in the kernel; nothing while neither the profiler nor the tracer runs. Blocks.
 pub(super) fn ebpf_state(app: &App) -> EbpfState {
     let mut state = app.recorder.as_ref().and_then(|recorder| recorder.inspect()).unwrap_or_default();
-    if let Some(of_tracer) = app.spans.as_ref().and_then(|spans| spans.inspect()) {
+    if let Some(of_tracer) = app.tracer.as_ref().and_then(|tracer| tracer.inspect()) {
         state.programs.extend(of_tracer.programs);
         // The sampler looks into some maps of the tracer.
         state.maps.retain(|map| !SHARED_MAPS.contains(&map.name.as_str()));

@@ -303,6 +303,8 @@ pub struct Statistics {
     pub last_write_error: Option<String>,
     /// Spans in the files; those that were replaced are in them, too.
     pub spans: u64,
+    /// Start of the oldest of them, 0 without any.
+    pub oldest_span_unix_ns: u64,
     /// Spans that were written.
     pub spans_written: u64,
     /// Spans that could not be written.

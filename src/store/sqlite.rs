@@ -480,6 +480,12 @@ impl WindowStore for SqliteStore {
             windows_failed: counters.windows_failed,
             last_write_error: counters.last_write_error.clone(),
             spans: extents.iter().map(|extent| extent.spans).sum(),
+            oldest_span_unix_ns: extents
+                .iter()
+                .filter(|extent| extent.spans > 0)
+                .map(|extent| extent.first_span_ns)
+                .min()
+                .unwrap_or(0),
             spans_written: counters.spans_written,
             spans_failed: counters.spans_failed,
             span_cuts: counters.span_cuts,

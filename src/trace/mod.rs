@@ -37,5 +37,5 @@ mod wire;
 
 pub use attributes::Conventions;
 pub use sampling::Sampler;
-pub use spans::{EndedRequest, SpanCounts, SpanOptions};
-pub use tracer::{SpanBatch, Tracer, TracerStatus};
+pub use spans::{Outcome, SpanCounts, SpanOptions};
+pub use tracer::{OnOutcome, Tracer, TracerStatus};

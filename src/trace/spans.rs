@@ -2,7 +2,6 @@
 //!
 //! Whose child a span is, is found out by `parents.rs`.
 
-use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -52,41 +51,27 @@ impl std::fmt::Debug for SpanOptions {
     }
 }
 
-/// A request that has ended, whether its trace is kept or not: what rates, errors and durations are
-/// counted from.
-#[derive(Debug, Clone, PartialEq)]
-pub struct EndedRequest {
-    /// Server or client.
-    pub kind: SpanKind,
-    /// Whose.
-    pub resource: Arc<SpanResource>,
-    /// The method, if known.
-    pub method: Option<Cow<'static, str>>,
-    /// The path's template, if there is one.
-    pub route: Option<String>,
-    /// gRPC service and method.
-    pub rpc: Option<(String, String)>,
-    /// HTTP status.
-    pub status: Option<u16>,
-    /// gRPC status.
-    pub grpc_status: Option<u16>,
-    /// `error.type`.
-    pub error: Option<String>,
-    /// First to last byte.
-    pub duration_ns: u64,
-    /// When it ended, nanoseconds since the Unix epoch.
-    pub end_unix_ns: u64,
-    /// Its span, if that is kept.
-    pub span: Option<Stamp>,
-}
-
-/// What came of a batch of events.
+/// What came of events.
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// Spans that have ended, and those that have been open for a second and are shown for the first time.
     pub spans: Vec<Span>,
-    /// Every request that has ended.
-    pub requests: Vec<EndedRequest>,
+    /// Spans that have ended and whose trace is not kept: only counted.
+    pub unsampled: Vec<Span>,
+}
+
+impl Outcome {
+    /// Spans in all.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.spans.len() + self.unsampled.len()
+    }
+
+    /// Whether nothing has come of them.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// Counts of what could not be told, by reason. Only ever grow.
@@ -359,7 +344,7 @@ impl Spans {
         outcome: &mut Outcome,
     ) {
         let of = self.connections.get_mut(&connection);
-        let Some(mut open) = of.and_then(|of| of.open.remove(&ended.exchange)) else { return };
+        let Some(open) = of.and_then(|of| of.open.remove(&ended.exchange)) else { return };
         if let Some(key) = open.key {
             self.by_key.remove(&key);
             requests.end(key, ended.last_byte_ns);
@@ -373,32 +358,18 @@ impl Spans {
             Direction::Out => self.counts.client_requests += 1,
         }
         let is_rpc = open.asked.rpc.is_some();
-        let (status, error, attributes) =
+        let (status, attributes) =
             attributes::outcome(self.options.conventions, open.direction, is_rpc, ended);
-        let end_unix_ns = clock.unix_ns(ended.last_byte_ns);
-        let Stamp { trace_id, span_id } = Stamp { trace_id: open.span.trace_id, span_id: open.span.span_id };
-        outcome.requests.push(EndedRequest {
-            kind: open.span.kind,
-            resource: Arc::clone(&open.span.resource),
-            method: open.asked.method.take(),
-            route: open.asked.route.take(),
-            rpc: open.asked.rpc.take(),
-            status: ended.response.and_then(|response| response.status),
-            grpc_status: ended.grpc_status.value().and_then(|code| code.parse().ok()),
-            error,
-            duration_ns: ended.last_byte_ns.saturating_sub(open.first_byte_ns),
-            end_unix_ns,
-            span: open.is_sampled.then_some(Stamp { trace_id, span_id }),
-        });
-        if !open.is_sampled {
-            self.counts.not_sampled += 1;
-            return;
-        }
         let mut span = open.span;
         span.attributes.extend(attributes);
         span.status = status;
-        span.end_unix_ns = Some(end_unix_ns);
-        outcome.spans.push(span);
+        span.end_unix_ns = Some(clock.unix_ns(ended.last_byte_ns));
+        if open.is_sampled {
+            outcome.spans.push(span);
+        } else {
+            self.counts.not_sampled += 1;
+            outcome.unsampled.push(span);
+        }
     }
 
     /// Hands on those that have been open for a second, once.

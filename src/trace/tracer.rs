@@ -1,8 +1,7 @@
 //! Follows the requests of this host for as long as it is left running.
 //!
-//! A thread of its own reads what the kernel side saw, makes spans of it and hands those on through a bounded
-//! channel; a batch that finds no room is dropped and counted. It waits for nobody. Others ask it two
-//! things: what a sample's request came to ([`RequestSpans`]), and that everything up to now be handed on
+//! A thread of its own reads what the kernel side saw, makes spans of it and hands those on to whoever keeps
+//! them. It waits for nobody. Others ask it two things: what a sample's request came to ([`RequestSpans`]), and that everything up to now be handed on
 //! ([`Tracer::flush`]).
 
 use std::collections::HashMap;
@@ -13,15 +12,15 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::connections::{Connections, News};
 use super::requests::Requests;
-use super::spans::{EndedRequest, Outcome, SpanCounts, SpanOptions, Spans, WallClock};
+use super::spans::{Outcome, SpanCounts, SpanOptions, Spans, WallClock};
 use crate::kernel::{EbpfState, KernelError, SocketCounters, SocketTracer, monotonic_ns};
 use crate::model::socket::Capture;
-use crate::model::{Actor, ConnectionId, RequestKey, RequestSpans, SocketEvent, Span, Stamp, Unstamped};
+use crate::model::{Actor, ConnectionId, RequestKey, RequestSpans, SocketEvent, Stamp, Unstamped};
 use crate::process::SpanResources;
 
 /// How often the ring buffer is looked at when nothing wakes us: what a request's span is late at most.
@@ -39,25 +38,8 @@ const SETTLED_AFTER_NS: u64 = 60_000_000;
 /// How long anybody waits for the thread.
 const WAIT_LIMIT: Duration = Duration::from_secs(2);
 
-/// Spans and ended requests on their way to whoever keeps and counts them.
-#[derive(Debug, Default)]
-pub struct SpanBatch {
-    /// Spans that have ended, and open ones.
-    pub spans: Vec<Span>,
-    /// Requests that have ended, kept or not.
-    pub requests: Vec<EndedRequest>,
-    flushed: Vec<Sender<()>>,
-}
-
-impl SpanBatch {
-    /// Tells those who wait for it that this batch is kept, and everything before it.
-    pub fn is_kept(self) {
-        for waiting in self.flushed {
-            // Whoever gave up waiting does not want to know.
-            let _ = waiting.send(());
-        }
-    }
-}
+/// Takes what came of events: it must not block.
+pub type OnOutcome = Box<dyn FnMut(Outcome) + Send>;
 
 /// What the tracer has done so far.
 #[derive(Debug, Clone, Default)]
@@ -68,8 +50,6 @@ pub struct TracerStatus {
     pub events: u64,
     /// Spans and what could not be told of them.
     pub spans: SpanCounts,
-    /// Spans of batches that found no room.
-    pub dropped_spans: u64,
     /// Connections that are followed.
     pub connections: usize,
     /// Connections that were let go of because there were too many.
@@ -118,14 +98,14 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// Begins to follow requests with a loaded tracer of sockets. Spans go to `batches`.
+    /// Begins to follow requests with a loaded tracer of sockets. What comes of them goes to `on_outcome`.
     ///
     /// # Errors
     /// What the kernel or the system refused.
     pub fn start(
         mut socket: SocketTracer,
         options: SpanOptions,
-        batches: Sender<SpanBatch>,
+        on_outcome: OnOutcome,
     ) -> Result<Self, KernelError> {
         let system = |what: &str| {
             let what = what.to_owned();
@@ -150,7 +130,7 @@ impl Tracer {
         let mut worker = Worker {
             socket,
             engine,
-            batches,
+            on_outcome,
             last_handed_on: now,
             last_sweep: now,
             last_published: now,
@@ -158,7 +138,6 @@ impl Tracer {
             wake: Arc::clone(&wake),
             flushes: Vec::new(),
             flush_at_ns: 0,
-            dropped_spans: 0,
         };
         let thread = std::thread::Builder::new()
             .name("tracer".to_owned())
@@ -172,7 +151,7 @@ impl Tracer {
         self.command(Command::SetOptions(options));
     }
 
-    /// Waits until the spans of everything that has ended up to now were handed on and kept. False if that
+    /// Waits until the spans of everything that has ended up to now were handed on. False if that
     /// took too long, or the thread is gone.
     #[must_use]
     pub fn flush(&self) -> bool {
@@ -320,7 +299,7 @@ impl Engine {
 struct Worker {
     socket: SocketTracer,
     engine: Engine,
-    batches: Sender<SpanBatch>,
+    on_outcome: OnOutcome,
     last_handed_on: Instant,
     last_sweep: Instant,
     last_published: Instant,
@@ -329,7 +308,6 @@ struct Worker {
     /// Who waits for everything up to now, and when what happened up to now is settled.
     flushes: Vec<Sender<()>>,
     flush_at_ns: u64,
-    dropped_spans: u64,
 }
 
 impl Worker {
@@ -353,10 +331,10 @@ impl Worker {
                 self.socket.stop();
             }
             self.turn();
-            let is_due = self.last_handed_on.elapsed() >= HAND_ON_INTERVAL
-                && !(self.engine.outcome.spans.is_empty() && self.engine.outcome.requests.is_empty());
+            let is_due =
+                self.last_handed_on.elapsed() >= HAND_ON_INTERVAL && !(self.engine.outcome.is_empty());
             let may_flush = !self.flushes.is_empty() && (is_over || monotonic_ns() >= self.flush_at_ns);
-            if is_over || may_flush || is_due || self.engine.outcome.requests.len() >= BATCH {
+            if is_over || may_flush || is_due || self.engine.outcome.len() >= BATCH {
                 let flushed = if may_flush { std::mem::take(&mut self.flushes) } else { Vec::new() };
                 self.hand_on(flushed);
             }
@@ -393,13 +371,10 @@ impl Worker {
 
     fn hand_on(&mut self, flushed: Vec<Sender<()>>) {
         self.last_handed_on = Instant::now();
-        let Outcome { spans, requests } = std::mem::take(&mut self.engine.outcome);
-        let batch = SpanBatch { spans, requests, flushed };
-        if let Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) =
-            self.batches.try_send(batch)
-        {
-            self.dropped_spans += batch.spans.len() as u64;
-            tracing::warn!("{} spans are dropped: whoever keeps them is behind", batch.spans.len());
+        (self.on_outcome)(std::mem::take(&mut self.engine.outcome));
+        for waiting in flushed {
+            // Whoever gave up waiting does not want to know.
+            let _ = waiting.send(());
         }
     }
 
@@ -414,7 +389,6 @@ impl Worker {
         }
         status.events = self.engine.events;
         status.spans.clone_from(self.engine.spans.counts());
-        status.dropped_spans = self.dropped_spans;
         status.connections = self.engine.connections.len();
         status.forgotten_connections = self.engine.connections.forgotten();
         status.map_bytes = self.socket.map_bytes();

@@ -1,6 +1,6 @@
-//! OTLP to a receiver: profiles of the windows, and spanflame's own metrics and traces.
+//! OTLP to a receiver: profiles of the windows, spans of requests, metrics, and spanflame's own traces.
 //!
-//! Comes in: profiles, and messages of the other signals that are encoded already. Goes out: requests by
+//! Comes in: profiles, spans, and messages of the other signals that are encoded already. Goes out: requests by
 //! gRPC or HTTP (protobuf or JSON), compressed or not, as `otlp.*` of the configuration says. Never: a
 //! wait of whoever offers something, a loss that is not counted, a header in a log.
 //!
@@ -34,7 +34,7 @@ use tokio::sync::Notify;
 
 use crate::config::Otlp;
 use crate::metrics::Histogram;
-use crate::model::Profile;
+use crate::model::{Profile, Span};
 
 pub use health::Health;
 pub use signal::{DropReason, Signal, SignalStatus};
@@ -119,6 +119,17 @@ impl OtlpExporter {
         let items = super::otlp::number_of_profiles(&profile);
         let bytes = approximate_bytes(&profile);
         self.shared.profiles.offer(Batch { payload: Payload::Profile(profile), items, bytes });
+    }
+
+    /// Offers spans, likewise. Those that are open are not sent: OTLP has no way to say so, and they come
+    /// again when they have ended.
+    pub fn offer_spans(&self, spans: Arc<[Span]>) {
+        let items = spans.iter().filter(|span| span.end_unix_ns.is_some()).count() as u64;
+        if !self.wants(Signal::Traces) || items == 0 {
+            return;
+        }
+        let bytes = spans.iter().map(super::otlp_spans::approximate_bytes).sum();
+        self.shared.traces.offer(Batch { payload: Payload::Spans(spans), items, bytes });
     }
 
     /// Offers an encoded `Export…ServiceRequest` of another signal, likewise.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::export::otlp_schema;
-use crate::model::Profile;
+use crate::model::{Profile, Span};
 
 /// What can be exported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,6 +137,8 @@ pub(super) struct Batch {
 pub(super) enum Payload {
     /// Becomes requests when it is sent.
     Profile(Arc<Profile>),
+    /// Those of them that have ended become requests, likewise.
+    Spans(Arc<[Span]>),
     /// Is one.
     Encoded(Bytes),
 }

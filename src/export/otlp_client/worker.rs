@@ -10,7 +10,8 @@ use super::Shared;
 use super::answer::FailureKind;
 use super::backoff::Backoff;
 use super::signal::{Batch, DropReason, Payload, Signal};
-use crate::export::otlp;
+use crate::export::{otlp, otlp_spans};
+use crate::model::Span;
 
 /// A request is repeated for so long, and dropped then.
 const RETRY_LIMIT: Duration = Duration::from_secs(300);
@@ -39,7 +40,8 @@ pub(super) async fn run(shared: Arc<Shared>, signal: Signal) {
         };
         queue.recount(counted, requests.iter().map(|request| request.items).sum::<u64>() + too_large);
         if too_large > 0 {
-            tracing::warn!("{too_large} profiles are larger than a request may be and are dropped");
+            let name = signal.name();
+            tracing::warn!("{too_large} of the {name} are larger than a request may be and are dropped");
             queue.dropped(DropReason::TooLarge, too_large);
         }
         for request in requests {
@@ -56,6 +58,13 @@ fn encode(batch: Batch, host: &str) -> (Vec<Encoded>, u64) {
             let encoded = requests
                 .into_iter()
                 .map(|request| Encoded { message: request.bytes.into(), items: request.profiles });
+            (encoded.collect(), too_large)
+        }
+        Payload::Spans(spans) => {
+            let ended: Vec<&Span> = spans.iter().filter(|span| span.end_unix_ns.is_some()).collect();
+            let (requests, too_large) = otlp_spans::requests(&ended, REQUEST_LIMIT_BYTES);
+            let encoded =
+                requests.into_iter().map(|(message, items)| Encoded { message: message.into(), items });
             (encoded.collect(), too_large)
         }
     }

@@ -3,21 +3,25 @@
 use super::{Page, Value};
 use crate::metrics::{Family, Kind};
 use crate::model::Unstamped;
-use crate::server::SpanRecorderStatus;
+use crate::trace::TracerStatus;
 use crate::trace::exchange::Discarded;
 
 /// Adds the families.
-pub(super) fn add(page: &mut Page, status: &SpanRecorderStatus) {
-    let tracer = &status.tracer;
+pub(super) fn add(page: &mut Page, tracer: &TracerStatus) {
     let (socket, spans) = (&tracer.socket, &tracer.spans);
     page.counter("socket_events", "Events of sockets that the kernel side sent", socket.events);
     page.counter("socket_bytes", "Bytes that followed sockets moved", socket.bytes);
     page.gauge("connections_followed", "Connections that are followed", tracer.connections as u64);
-    page.add(Kind::Counter, "socket_unexplained_bytes", "Bytes that no system call moved: io_uring", |family| {
-        family
-            .labelled(&[("direction", "in")], socket.unexplained_in_bytes)
-            .labelled(&[("direction", "out")], socket.unexplained_out_bytes)
-    });
+    page.add(
+        Kind::Counter,
+        "socket_unexplained_bytes",
+        "Bytes that no system call moved: io_uring",
+        |family| {
+            family
+                .labelled(&[("direction", "in")], socket.unexplained_in_bytes)
+                .labelled(&[("direction", "out")], socket.unexplained_out_bytes)
+        },
+    );
     page.add(Kind::Counter, "requests_followed", "Requests that have ended, kept or not", |family| {
         family
             .labelled(&[("kind", "server")], spans.server_requests)
@@ -48,12 +52,15 @@ pub(super) fn add(page: &mut Page, status: &SpanRecorderStatus) {
         })
     });
     page.gauge("requests_known", "Requests that samples can be in", tracer.known_requests as u64);
-    page.gauge("tracing_map_memory_bytes", "Kernel memory of the maps for requests", Value::from(tracer.map_bytes));
+    page.gauge(
+        "tracing_map_memory_bytes",
+        "Kernel memory of the maps for requests",
+        Value::from(tracer.map_bytes),
+    );
 }
 
 /// What was lost, by stage and reason.
-pub(super) fn losses(status: &SpanRecorderStatus) -> Vec<(&'static str, &'static str, u64)> {
-    let tracer = &status.tracer;
+pub(super) fn losses(tracer: &TracerStatus) -> Vec<(&'static str, &'static str, u64)> {
     let socket = &tracer.socket;
     vec![
         ("sockets", "ring_buffer_full", socket.lost_ring_full),
@@ -67,7 +74,5 @@ pub(super) fn losses(status: &SpanRecorderStatus) -> Vec<(&'static str, &'static
         ("sockets", "no_room_for_request", socket.lost_request),
         ("sockets", "malformed_event", socket.malformed),
         ("connections", "too_many", tracer.forgotten_connections),
-        ("spans", "queue_full", tracer.dropped_spans),
-        ("spans", "write_failed", status.lost_spans),
     ]
 }

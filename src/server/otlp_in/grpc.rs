@@ -26,8 +26,8 @@ use crate::server::App;
 use crate::server::intake::{Encoding, Refused, RefusedKind, Taken};
 
 const PROFILES: &str = "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export";
-const OTHERS: [(&str, &str); 3] = [
-    ("/opentelemetry.proto.collector.trace.v1.TraceService/Export", "traces"),
+const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+const OTHERS: [(&str, &str); 2] = [
     ("/opentelemetry.proto.collector.metrics.v1.MetricsService/Export", "metrics"),
     ("/opentelemetry.proto.collector.logs.v1.LogsService/Export", "logs"),
 ];
@@ -37,7 +37,7 @@ const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const ACCEPTED_ENCODINGS: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 
 pub(super) fn router() -> Router<Arc<App>> {
-    let mut router = Router::new().route(PROFILES, post(profiles));
+    let mut router = Router::new().route(PROFILES, post(profiles)).route(TRACES, post(traces));
     for (path, signal) in OTHERS {
         router = router.route(path, post(async move || failed(&Status::unimplemented(not_taken_in(signal)))));
     }
@@ -50,6 +50,17 @@ async fn profiles(State(app): State<Arc<App>>, request: Request) -> Response {
         return failed(&status);
     }
     match app.intake.take_otlp(body, Encoding::Protobuf, message_of).await {
+        Ok(taken) => answer(&taken),
+        Err(refused) => failed(&status_of(&refused)),
+    }
+}
+
+async fn traces(State(app): State<Arc<App>>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    if let Err(status) = check_head(&head.headers) {
+        return failed(&status);
+    }
+    match app.intake.take_otlp_spans(body, Encoding::Protobuf, message_of).await {
         Ok(taken) => answer(&taken),
         Err(refused) => failed(&status_of(&refused)),
     }
@@ -82,8 +93,9 @@ fn message_of(body: &Bytes) -> Result<Bytes, String> {
     Ok(body.slice(5..))
 }
 
+/// Those of all signals have the same fields.
 fn answer(taken: &Taken) -> Response {
-    let rejected = taken.rejected_profiles();
+    let rejected = taken.rejected_items();
     let partial_success = (rejected > 0).then(|| ExportProfilesPartialSuccess {
         rejected_profiles: i64::try_from(rejected).unwrap_or(i64::MAX),
         error_message: taken.rejection(),

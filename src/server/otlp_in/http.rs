@@ -21,11 +21,11 @@ use crate::server::intake::{Encoding, Refused, RefusedKind, Taken};
 
 /// When a client may come again that found no room, seconds.
 const COME_AGAIN_S: u64 = 5;
-const OTHERS: [(&str, &str); 3] =
-    [("/v1/traces", "traces"), ("/v1/metrics", "metrics"), ("/v1/logs", "logs")];
+const OTHERS: [(&str, &str); 2] = [("/v1/metrics", "metrics"), ("/v1/logs", "logs")];
 
 pub(super) fn router() -> Router<Arc<App>> {
-    let mut router = Router::new().route("/v1development/profiles", post(profiles));
+    let mut router =
+        Router::new().route("/v1development/profiles", post(profiles)).route("/v1/traces", post(traces));
     for (path, signal) in OTHERS {
         router = router.route(path, post(async move |headers: HeaderMap| unimplemented(&headers, signal)));
     }
@@ -43,19 +43,41 @@ struct RpcStatus {
 
 async fn profiles(State(app): State<Arc<App>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    let Some(encoding) = encoding_of(&head.headers) else {
-        let message = "the content type is application/x-protobuf or application/json";
-        return failed(Encoding::Json, StatusCode::UNSUPPORTED_MEDIA_TYPE, 3, message);
+    let encoding = match accepted_encoding(&head.headers) {
+        Ok(encoding) => encoding,
+        Err(refusal) => return refusal,
     };
-    let content_encoding = head.headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
-    if !matches!(content_encoding, None | Some(b"" | b"identity" | b"gzip")) {
-        let message = "a body is plain or compressed by gzip";
-        return failed(encoding, StatusCode::UNSUPPORTED_MEDIA_TYPE, 3, message);
-    }
     match app.intake.take_otlp(body, encoding, |body| Ok(body.clone())).await {
-        Ok(taken) => answer(encoding, &taken),
+        Ok(taken) => answer(encoding, &taken, &otlp_schema::PROFILES_ANSWER),
         Err(refused) => refusal(encoding, &refused),
     }
+}
+
+async fn traces(State(app): State<Arc<App>>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let encoding = match accepted_encoding(&head.headers) {
+        Ok(encoding) => encoding,
+        Err(refusal) => return refusal,
+    };
+    match app.intake.take_otlp_spans(body, encoding, |body| Ok(body.clone())).await {
+        Ok(taken) => answer(encoding, &taken, &otlp_schema::TRACES_ANSWER),
+        Err(refused) => refusal(encoding, &refused),
+    }
+}
+
+/// How the body is written, or the answer to one that is written otherwise.
+#[expect(clippy::result_large_err, reason = "it is the answer, and sent at once")]
+fn accepted_encoding(headers: &HeaderMap) -> Result<Encoding, Response> {
+    let Some(encoding) = encoding_of(headers) else {
+        let message = "the content type is application/x-protobuf or application/json";
+        return Err(failed(Encoding::Json, StatusCode::UNSUPPORTED_MEDIA_TYPE, 3, message));
+    };
+    let content_encoding = headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
+    if !matches!(content_encoding, None | Some(b"" | b"identity" | b"gzip")) {
+        let message = "a body is plain or compressed by gzip";
+        return Err(failed(encoding, StatusCode::UNSUPPORTED_MEDIA_TYPE, 3, message));
+    }
+    Ok(encoding)
 }
 
 fn encoding_of(headers: &HeaderMap) -> Option<Encoding> {
@@ -75,14 +97,15 @@ fn unimplemented(headers: &HeaderMap, signal: &str) -> Response {
     failed(encoding, StatusCode::NOT_IMPLEMENTED, 12, &not_taken_in(signal))
 }
 
-fn answer(encoding: Encoding, taken: &Taken) -> Response {
-    let rejected = taken.rejected_profiles();
+/// Those of all signals have the same fields; in JSON they are called otherwise.
+fn answer(encoding: Encoding, taken: &Taken, schema: &otlp_schema::Message) -> Response {
+    let rejected = taken.rejected_items();
     let partial_success = (rejected > 0).then(|| ExportProfilesPartialSuccess {
         rejected_profiles: i64::try_from(rejected).unwrap_or(i64::MAX),
         error_message: taken.rejection(),
     });
     let message = ExportProfilesServiceResponse { partial_success }.encode_to_vec();
-    written(encoding, StatusCode::OK, message, &otlp_schema::PROFILES_ANSWER)
+    written(encoding, StatusCode::OK, message, schema)
 }
 
 fn refusal(encoding: Encoding, refused: &Refused) -> Response {

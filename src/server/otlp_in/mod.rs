@@ -1,7 +1,7 @@
 //! OTLP from SDKs, profilers and Collectors, by gRPC and by HTTP, each on an address of its own.
 //!
-//! Comes in: export requests. Goes out: profiles into the store, by the [`Intake`]; to the client the
-//! answer in the form it asked in. Traces, metrics and logs are answered with *unimplemented*. Never: a
+//! Comes in: export requests. Goes out: profiles and spans into the store, by the [`Intake`]; to the
+//! client the answer in the form it asked in. Metrics and logs are answered with *unimplemented*. Never: a
 //! request of someone who may not ask the server either (`server/layers`).
 
 mod grpc;
@@ -27,5 +27,5 @@ pub fn http_router(app: &Arc<App>) -> Router {
 
 /// What is said of signals that are not taken in.
 fn not_taken_in(signal: &str) -> String {
-    format!("{signal} are not taken in, only profiles are")
+    format!("{signal} are not taken in, only profiles and traces are")
 }

@@ -1,0 +1,92 @@
+//! The tracer of this host's requests, as the configuration wants it. Its spans go to the [`SpanKeeper`].
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::spans::{SpanBatch, SpanKeeper};
+use crate::config::{Configuration, PathPattern, SemanticConventions};
+use crate::kernel::{EbpfState, KernelError, SocketTracer, SocketTracerOptions};
+use crate::metrics::requests::Request;
+use crate::trace::{Conventions, Outcome, Sampler, SpanOptions, Tracer, TracerStatus};
+
+/// Room for a tenth of a second of some 10,000 requests a second; what finds none is lost, and counted.
+const RING_BUFFER_BYTES: u32 = 8 << 20;
+
+/// See the module's description. Dropping it ends tracing.
+#[derive(Debug)]
+pub struct RequestTracer {
+    /// Taken out by whoever asks: an answer takes its time, and others want to know the status meanwhile.
+    tracer: Mutex<Option<Arc<Tracer>>>,
+}
+
+impl RequestTracer {
+    /// Begins to follow requests.
+    ///
+    /// # Errors
+    /// What the kernel or the system refused.
+    pub fn start(configuration: &Configuration, keeper: Arc<SpanKeeper>) -> Result<Self, KernelError> {
+        let network = &configuration.agent.ebpf.network;
+        let socket = SocketTracer::load(&SocketTracerOptions {
+            ring_buffer_bytes: RING_BUFFER_BYTES,
+            excluded_ports: network.exclude_ports.clone(),
+            exclude_agent: true,
+        })?;
+        let on_outcome = Box::new(move |outcome: Outcome| {
+            let unsampled = outcome.unsampled.iter().filter_map(|span| Request::of(span, false)).collect();
+            keeper.offer(SpanBatch { spans: outcome.spans, not_exported: Vec::new(), unsampled });
+        });
+        let tracer = Tracer::start(socket, span_options(configuration), on_outcome)?;
+        Ok(Self { tracer: Mutex::new(Some(Arc::new(tracer))) })
+    }
+
+    /// Makes sure that spans of what has ended up to now were handed on. False if that took too long. Blocks.
+    #[must_use]
+    pub fn flush(&self) -> bool {
+        self.tracer().is_none_or(|tracer| tracer.flush())
+    }
+
+    /// Goes on as the configuration says now.
+    pub fn reconfigure(&self, configuration: &Configuration) {
+        if let Some(tracer) = self.tracer() {
+            tracer.set_options(span_options(configuration));
+        }
+    }
+
+    /// The programs and maps in the kernel. Blocks, for milliseconds.
+    #[must_use]
+    pub fn inspect(&self) -> Option<EbpfState> {
+        self.tracer()?.inspect()
+    }
+
+    /// What it has done so far.
+    #[must_use]
+    pub fn status(&self) -> TracerStatus {
+        self.tracer().map(|tracer| tracer.status()).unwrap_or_default()
+    }
+
+    /// Ends tracing, once the last spans are handed on. Blocks.
+    pub fn stop(&self) {
+        drop(self.tracer.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    fn tracer(&self) -> Option<Arc<Tracer>> {
+        self.tracer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What the configuration asks of spans.
+fn span_options(configuration: &Configuration) -> SpanOptions {
+    let network = &configuration.agent.ebpf.network;
+    let excluded: Vec<PathPattern> = network.exclude_paths.clone();
+    SpanOptions {
+        conventions: match network.semconv {
+            SemanticConventions::Stable => Conventions::Stable,
+            SemanticConventions::Seed => Conventions::Seed,
+            SemanticConventions::Both => Conventions::Both,
+        },
+        capture_query: network.capture_query,
+        sampler: Sampler::new(configuration.otlp.traces.sample_rate.get()),
+        http: network.http,
+        grpc: network.grpc,
+        is_excluded: Arc::new(move |path| excluded.iter().any(|pattern| pattern.matches(path))),
+    }
+}

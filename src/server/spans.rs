@@ -1,0 +1,246 @@
+//! What becomes of the spans that the tracer makes: they are kept, sent on, and counted as requests.
+//!
+//! Comes in: batches of spans, and requests that have no span because they are not sampled. Goes out: spans
+//! into the store first and to the exporter then; every ended request into the metrics, with an exemplar only
+//! if its span is in the store. Never: a wait of whoever offers; what finds no room is dropped and counted.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::export::otlp_client::OtlpExporter;
+use crate::metrics::requests::{Request, RequestMetrics};
+use crate::model::Span;
+use crate::store::WindowStore;
+
+/// How many batches may wait for the disk.
+const BATCH_QUEUE: usize = 256;
+/// How many spans may: a few hundred bytes each in memory with all they hold.
+const MAX_WAITING_SPANS: u64 = 100_000;
+/// Small batches that wait are written together, up to about so many spans.
+const WRITE_SPANS: usize = 4096;
+/// How long a flush waits.
+const FLUSH_LIMIT: Duration = Duration::from_secs(20);
+
+/// What the tracer has at once.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SpanBatch {
+    /// Spans that are kept and sent on. Those that are open are sent on when they have ended.
+    pub spans: Vec<Span>,
+    /// Spans that are kept and not sent on: their process sends its own.
+    pub not_exported: Vec<Span>,
+    /// Requests that have ended and have no span, since they are not sampled.
+    pub unsampled: Vec<Request>,
+}
+
+impl SpanBatch {
+    fn spans(&self) -> u64 {
+        (self.spans.len() + self.not_exported.len()) as u64
+    }
+}
+
+enum Message {
+    Batch(SpanBatch),
+    /// Answered when all that came before is done with.
+    Flush(Sender<()>),
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    offered: AtomicU64,
+    waiting: AtomicU64,
+    kept: AtomicU64,
+    queue_full: AtomicU64,
+    write_failed: AtomicU64,
+}
+
+/// What became of the spans so far. `offered` = `kept` + losses + `waiting`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SpanKeeperStatus {
+    /// Spans that the tracer has made; one that was written while it was open counts twice.
+    pub offered: u64,
+    /// Spans that wait for the disk.
+    pub waiting: u64,
+    /// Spans that are in the store.
+    pub kept: u64,
+    /// Spans that found no room in the queue.
+    pub queue_full: u64,
+    /// Spans that the store did not take.
+    pub write_failed: u64,
+}
+
+impl SpanKeeperStatus {
+    /// Spans that were lost, by reason; every reason there is.
+    #[must_use]
+    pub fn lost(&self) -> [(&'static str, u64); 2] {
+        [("queue_full", self.queue_full), ("write_failed", self.write_failed)]
+    }
+}
+
+/// See the module's description.
+pub struct SpanKeeper {
+    queue: Mutex<Option<Sender<Message>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    counts: Arc<Counts>,
+    requests: Arc<RequestMetrics>,
+}
+
+impl SpanKeeper {
+    /// Starts the thread that writes.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn start(store: Arc<dyn WindowStore>, exporter: Arc<OtlpExporter>) -> std::io::Result<Self> {
+        let (queue, received) = bounded(BATCH_QUEUE);
+        let (counts, requests) = (Arc::<Counts>::default(), Arc::<RequestMetrics>::default());
+        let worker = Worker { store, exporter, counts: Arc::clone(&counts), requests: Arc::clone(&requests) };
+        let writer = std::thread::Builder::new()
+            .name("span-writer".to_owned())
+            .spawn(move || worker.run(&received))?;
+        let (queue, writer) = (Mutex::new(Some(queue)), Mutex::new(Some(writer)));
+        Ok(Self { queue, writer, counts, requests })
+    }
+
+    /// Takes a batch, or counts that there was no room for its spans. Never blocks.
+    pub fn offer(&self, mut batch: SpanBatch) {
+        let spans = batch.spans();
+        self.counts.offered.fetch_add(spans, Ordering::Relaxed);
+        let waiting = self.counts.waiting.load(Ordering::Relaxed);
+        let result = match self.queue() {
+            Some(queue) if waiting == 0 || waiting.saturating_add(spans) <= MAX_WAITING_SPANS => {
+                self.counts.waiting.fetch_add(spans, Ordering::Relaxed);
+                let result = queue.try_send(Message::Batch(batch));
+                result.map_err(|error| {
+                    self.counts.waiting.fetch_sub(spans, Ordering::Relaxed);
+                    match error.into_inner() {
+                        Message::Batch(batch) => batch,
+                        Message::Flush(_) => SpanBatch::default(),
+                    }
+                })
+            }
+            _ => Err(std::mem::take(&mut batch)),
+        };
+        if let Err(batch) = result {
+            self.counts.queue_full.fetch_add(spans, Ordering::Relaxed);
+            // They count as requests all the same.
+            let without_span = |span: &Span| Request::of(span, false);
+            self.requests.observe(batch.spans.iter().chain(&batch.not_exported).filter_map(without_span));
+            self.requests.observe(batch.unsampled);
+        }
+    }
+
+    /// Waits until everything that was offered before is in the store, or lost. Blocks. Returns whether that
+    /// was in time.
+    pub fn flush(&self) -> bool {
+        let Some(queue) = self.queue() else { return true };
+        let (done, is_done) = bounded(1);
+        match queue.send_timeout(Message::Flush(done), FLUSH_LIMIT) {
+            Ok(()) => is_done.recv_timeout(FLUSH_LIMIT).is_ok(),
+            Err(_) => false,
+        }
+    }
+
+    /// What became of the spans so far.
+    #[must_use]
+    pub fn status(&self) -> SpanKeeperStatus {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        SpanKeeperStatus {
+            offered: count(&self.counts.offered),
+            waiting: count(&self.counts.waiting),
+            kept: count(&self.counts.kept),
+            queue_full: count(&self.counts.queue_full),
+            write_failed: count(&self.counts.write_failed),
+        }
+    }
+
+    /// The requests that were counted.
+    #[must_use]
+    pub fn requests(&self) -> &RequestMetrics {
+        &self.requests
+    }
+
+    /// Ends, once everything that was offered is in the store and handed on. Blocks.
+    pub fn stop(&self) {
+        drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if let Some(writer) = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = writer.join();
+        }
+    }
+
+    fn queue(&self) -> Option<Sender<Message>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for SpanKeeper {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+struct Worker {
+    store: Arc<dyn WindowStore>,
+    exporter: Arc<OtlpExporter>,
+    counts: Arc<Counts>,
+    requests: Arc<RequestMetrics>,
+}
+
+impl Worker {
+    fn run(&self, received: &Receiver<Message>) {
+        while let Ok(first) = received.recv() {
+            let (mut all, mut flushed) = (SpanBatch::default(), Vec::new());
+            let mut next = Some(first);
+            while let Some(message) = next.take() {
+                match message {
+                    Message::Batch(mut batch) => {
+                        all.spans.append(&mut batch.spans);
+                        all.not_exported.append(&mut batch.not_exported);
+                        all.unsampled.append(&mut batch.unsampled);
+                    }
+                    Message::Flush(done) => flushed.push(done),
+                }
+                if flushed.is_empty() && all.spans.len() + all.not_exported.len() < WRITE_SPANS {
+                    next = received.try_recv().ok();
+                }
+            }
+            self.write(all);
+            for done in flushed {
+                // Whoever waited may have gone.
+                let _ = done.try_send(());
+            }
+        }
+    }
+
+    fn write(&self, batch: SpanBatch) {
+        self.requests.observe(batch.unsampled);
+        let exported: Arc<[Span]> = batch.spans.into();
+        for spans in [&*exported, &batch.not_exported] {
+            if spans.is_empty() {
+                continue;
+            }
+            let count = spans.len() as u64;
+            // A mistake of ours in one batch must not be the end of all others.
+            let written = std::panic::catch_unwind(AssertUnwindSafe(|| self.store.write_spans(spans)));
+            let is_stored = match written {
+                Ok(Ok(())) => true,
+                Ok(Err(error)) => {
+                    tracing::error!("{count} spans are lost: {error}");
+                    false
+                }
+                Err(_) => {
+                    tracing::error!("{count} spans are lost; please report it");
+                    false
+                }
+            };
+            let counter = if is_stored { &self.counts.kept } else { &self.counts.write_failed };
+            counter.fetch_add(count, Ordering::Relaxed);
+            self.counts.waiting.fetch_sub(count, Ordering::Relaxed);
+            self.requests.observe(spans.iter().filter_map(|span| Request::of(span, is_stored)));
+        }
+        self.exporter.offer_spans(exported);
+    }
+}
