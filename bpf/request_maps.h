@@ -92,4 +92,16 @@ static __always_inline __u64 sf_goroutine_request(__u32 tgid, __u64 goroutine)
 	return request ? *request : 0;
 }
 
+/* The request that the current task has open; 0: none. For programs that take stacks. */
+static __always_inline __u64 sf_current_request(struct task_struct *task, __u32 tgid)
+{
+	const struct sf_go_process *go = bpf_map_lookup_elem(&go_processes, &tgid);
+	const struct sf_thread *thread;
+
+	if (go)
+		return sf_goroutine_request(tgid, sf_goroutine_of(go, task));
+	thread = bpf_task_storage_get(&threads, task, NULL, 0);
+	return thread ? thread->request : 0;
+}
+
 #endif /* SF_REQUEST_MAPS_H */

@@ -13,6 +13,7 @@
 #include <bpf/bpf_tracing.h>
 
 #include "process_maps.h"
+#include "request_maps.h"
 #include "spanflame.h"
 #include "table_maps.h"
 #include "unwind/native.h"
@@ -43,6 +44,10 @@ struct sf_sample_scratch {
 	struct sf_walk walk;
 	struct sf_sample sample;
 	__u64 last_wake_ns;
+	__u64 second_ns;     /* when the second began in which time is being spent */
+	__u64 spent_ns;      /* on samples within requests since then */
+	__u32 thinned_ticks; /* since the last sample that stands for such */
+	__u32 padding;
 };
 
 struct {
@@ -191,6 +196,38 @@ static __always_inline void take_user_stack(struct bpf_perf_event_data *ctx, str
 	}
 }
 
+#define SF_SECOND_NS 1000000000ULL
+
+/*
+ * How many ticks of its CPU a sample taken now would stand for; 0: this tick is left to a later one. All
+ * ticks of the CPU are counted, whoever is on it, so that the sum over all samples is the sum over all ticks
+ * and each process gets its share of it.
+ */
+static __always_inline __u32 sf_ticks_to_stand_for(struct sf_sample_scratch *scratch, __u64 now)
+{
+	__u32 ticks;
+
+	if (!config.ticks_per_sample)
+		return 1;
+	if (scratch->sample.request) {
+		if (now - scratch->second_ns >= SF_SECOND_NS) {
+			scratch->second_ns = now;
+			scratch->spent_ns = 0;
+		}
+		if (scratch->spent_ns < config.budget_ns)
+			return 1;
+		count(SF_COUNTER_OVER_BUDGET, 1);
+	}
+	ticks = scratch->thinned_ticks + 1;
+	if (ticks < config.ticks_per_sample) {
+		scratch->thinned_ticks = ticks;
+		count(SF_COUNTER_THINNED, 1);
+		return 0;
+	}
+	scratch->thinned_ticks = 0;
+	return ticks;
+}
+
 /* Whether the reader should look now instead of at its next timer. */
 static __always_inline bool is_urgent(struct sf_sample_scratch *scratch)
 {
@@ -217,8 +254,9 @@ int sample(struct bpf_perf_event_data *ctx)
 	struct sf_sample_scratch *scratch;
 	struct sf_sample *sample;
 	struct task_struct *task, *leader;
-	__u64 kernel_frames = 0, user_frames, bytes;
+	__u64 kernel_frames = 0, user_frames, bytes, now;
 	bool in_kernel;
+	__u32 ticks;
 	long taken;
 
 	count(SF_COUNTER_TICKS, 1);
@@ -231,23 +269,28 @@ int sample(struct bpf_perf_event_data *ctx)
 		count(SF_COUNTER_NOT_SELECTED, 1);
 		return 0;
 	}
-	count(SF_COUNTER_TAKEN, 1);
 	scratch = bpf_map_lookup_elem(&sample_scratch, &zero);
 	if (!scratch) {
+		count(SF_COUNTER_TAKEN, 1);
 		count(SF_COUNTER_LOST_NO_SCRATCH, 1);
 		return 0;
 	}
 	sample = &scratch->sample;
 	task = bpf_get_current_task_btf();
+	now = bpf_ktime_get_ns();
+	sample->request = config.ticks_per_sample ? sf_current_request(task, tgid) : 0;
+	ticks = sf_ticks_to_stand_for(scratch, now);
+	if (!ticks)
+		return 0;
+	count(SF_COUNTER_TAKEN, 1);
 
 	sample->type = SF_EVENT_SAMPLE;
 	sample->cpu = bpf_get_smp_processor_id();
-	sample->time_ns = bpf_ktime_get_ns();
+	sample->time_ns = now;
 	sample->pid = tgid;
 	sample->tid = (__u32)pid_tgid;
 	sample->flags = 0;
-	sample->ticks = 1;
-	sample->request = 0;
+	sample->ticks = ticks;
 	/* What may stand behind a name's NUL does not matter; a copy as a string takes several times as long. */
 	leader = task->group_leader;
 	bpf_probe_read_kernel(sample->thread_name, sizeof(sample->thread_name), task->comm);
@@ -288,6 +331,10 @@ int sample(struct bpf_perf_event_data *ctx)
 		count(SF_COUNTER_LOST_RING_FULL, 1);
 	else
 		count(SF_COUNTER_SENT, 1);
+	if (sample->request) {
+		count(SF_COUNTER_STAMPED, 1);
+		scratch->spent_ns += bpf_ktime_get_ns() - now;
+	}
 	return 0;
 }
 

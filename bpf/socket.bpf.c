@@ -23,6 +23,7 @@
 #include "request_maps.h"
 #include "socket/connections.h"
 #include "socket/payload.h"
+#include "socket/requests.h"
 #include "socket/send.h"
 #include "socket/syscalls.h"
 #include "spanflame.h"
@@ -212,9 +213,10 @@ static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call 
 	data->direction = direction;
 	data->within = scratch->within;
 	data->minted = 0;
-	sf_announce(scratch, connection, &call->socket, call->time_ns);
 	sf_begin_event(&data->event, SF_SOCKET_DATA, call->socket.connection, call->time_ns,
 		       scratch->pid_tgid, scratch->goroutine);
+	sf_notice_request(scratch, connection);
+	sf_announce(scratch, connection, &call->socket, call->time_ns);
 	bytes = data->head_bytes + data->tail_bytes;
 	if (bytes > SF_WHOLE_BYTES)
 		bytes = SF_WHOLE_BYTES;
@@ -544,6 +546,16 @@ static __always_inline bool sf_is_ours(struct task_struct *task, __u64 pid_tgid)
 	return true;
 }
 
+/* A thread that serves many is at none of their requests any more. */
+static __always_inline void sf_begin_wait(struct task_struct *task, __u64 number, const struct pt_regs *regs)
+{
+	struct sf_thread *thread = sf_thread_of(task, 0);
+
+	if (thread && thread->request &&
+	    sf_waits_for_several(number, regs->di, regs->si, regs->dx, regs->r10))
+		thread->request = 0;
+}
+
 SEC("tp_btf/sys_enter")
 int BPF_PROG(on_sys_enter, struct pt_regs *regs, long number)
 {
@@ -569,6 +581,7 @@ int BPF_PROG(on_sys_enter, struct pt_regs *regs, long number)
 	case SF_SYS_WRITEV:
 		break;
 	default:
+		sf_begin_wait(task, number, regs);
 		return 0;
 	}
 	sf_begin_write(task, pid_tgid, number, regs->di, regs->si, regs->dx);

@@ -258,7 +258,7 @@ struct sf_sample {
 };
 
 /* ---- counters: per-CPU array `counters`, never reset ------------------------------------------ */
-/* ticks = idle + not_selected + taken; taken = sent + lost_*. */
+/* ticks = idle + not_selected + thinned + taken; taken = sent + lost_*. */
 enum sf_counter {
 	SF_COUNTER_TICKS = 0,        /* timer interrupts seen by the program */
 	SF_COUNTER_IDLE = 1,         /* … of them on an idle CPU */
@@ -269,7 +269,10 @@ enum sf_counter {
 	SF_COUNTER_LOST_NO_SCRATCH = 6, /* the per-CPU scratch could not be had */
 	SF_COUNTER_USER_FRAMES = 7,     /* sum over all samples, for ns per frame */
 	SF_COUNTER_KERNEL_FRAMES = 8,
-	SF_COUNTERS = 9,
+	SF_COUNTER_THINNED = 9,      /* ticks that a later sample of their CPU stands for */
+	SF_COUNTER_OVER_BUDGET = 10, /* … of them within a request: sampling took its share of the second */
+	SF_COUNTER_STAMPED = 11,     /* taken within a request */
+	SF_COUNTERS = 12,
 };
 
 /* Read-only data of sample.bpf.c (section .rodata.config), set before loading. */
@@ -278,6 +281,13 @@ struct sf_config {
 	unsigned int exclude_agent;    /* 1: ticks in the agent itself count as not selected */
 	unsigned int wake_at_bytes;    /* wake the reader when this much lies in the ring */
 	unsigned int wake_interval_ns; /* … or for news about a process, at most this often a CPU */
+	/*
+	 * 0: requests are not looked up, each tick is a sample. Else a tick within a request is one, and of
+	 * all others each such one, which stands for as many.
+	 */
+	unsigned int ticks_per_sample;
+	unsigned int budget_ns; /* time a second and CPU that samples within requests may take, then they
+				 * are as rare as all others */
 };
 
 /* ---- sockets (written by socket.bpf.c, read by user space) ------------------------------------- */

@@ -29,7 +29,7 @@ struct sf_connection {
 	__u32 is_excluded;  /* by its port */
 	__u32 is_at_end;    /* end of stream has been read, and told */
 	__u32 serves;       /* a request was read from it: this end is the server, whatever `role` says */
-	__u32 padding;
+	__u32 asks;         /* … was written to it: this end is the client */
 };
 
 struct {

@@ -77,6 +77,11 @@ static __always_inline bool sf_concerns(const volatile __u64 *calls, __u64 numbe
 #define MSG_TRUNC 0x20
 #define MSG_ERRQUEUE 0x2000
 
+/* linux/io_uring.h */
+#define IORING_ENTER_GETEVENTS 1
+
+#define SF_FD_SET_WORDS 16 /* 1024 descriptors: as many as libc's fd_set has */
+
 /* As user space lays them out (linux/uio.h, linux/socket.h). */
 struct sf_iovec {
 	__u64 base;

@@ -128,7 +128,7 @@ unsafe impl Plain for sf_process {}
 unsafe impl Plain for sf_target {}
 
 const _: () = {
-    assert!(size_of::<sf_config>() == 16);
+    assert!(size_of::<sf_config>() == 24);
     assert!(size_of::<sf_mapping>() == 32);
     assert!(size_of::<sf_process>() == 32);
     assert!(size_of::<sf_target>() == 4);

@@ -44,7 +44,11 @@ fn burn_until_taken(sampler: &Sampler, samples: u64) {
 }
 
 fn assert_accounts(counters: &Counters) {
-    assert_eq!(counters.ticks, counters.idle + counters.not_selected + counters.taken, "{counters:?}");
+    assert_eq!(
+        counters.ticks,
+        counters.idle + counters.not_selected + counters.thinned + counters.taken,
+        "{counters:?}"
+    );
     assert_eq!(
         counters.taken,
         counters.sent + counters.lost_ring_full + counters.lost_no_scratch,

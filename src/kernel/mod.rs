@@ -43,8 +43,8 @@ pub use introspection::{EbpfState, MapState, ProgramState};
 pub use priority::PreferredThread;
 pub use process_events::{ProcessEvent, ProcessEvents};
 pub use run_statistics::{ProgramRuns, RunStatistics};
-pub use sampler::{Counters, Sampler, SamplerOptions};
-pub use socket_tracer::{SocketCounters, SocketTracer, SocketTracerOptions};
+pub use sampler::{Counters, RequestMaps, RequestSampling, Sampler, SamplerOptions};
+pub use socket_tracer::{GoOffsets, SocketCounters, SocketTracer, SocketTracerOptions};
 pub use tables::{MappingKind, ProcessMapping, TableStatistics, Tables};
 
 pub use crate::model::{ObjectId, RawFrame, RawSample};

@@ -1,6 +1,7 @@
 //! Loads the sampling programs, starts and stops them, hands on what they send.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,7 +33,7 @@ pub struct SamplerOptions {
 }
 
 /// The sampler's counters, summed over CPUs.
-/// `ticks = idle + not_selected + taken`; `taken = sent + lost_ring_full + lost_no_scratch`.
+/// `ticks = idle + not_selected + thinned + taken`; `taken = sent + lost_ring_full + lost_no_scratch`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct Counters {
@@ -45,6 +46,12 @@ pub struct Counters {
     pub lost_no_scratch: u64,
     pub user_frames: u64,
     pub kernel_frames: u64,
+    /// Ticks that a later sample of their CPU stands for.
+    pub thinned: u64,
+    /// Of those: within a request, when such samples had taken their share of the second.
+    pub over_budget: u64,
+    /// Taken within a request.
+    pub stamped: u64,
     /// Of those sent: records that could not be decoded. Counted on this side.
     pub malformed: u64,
 }
@@ -53,6 +60,27 @@ pub struct Counters {
 const WAKE_INTERVAL_NS: u32 = 5_000_000;
 const MAX_FREQUENCY_HZ: u32 = 10_000;
 const MAX_RING_BUFFER_BYTES: u32 = 256 << 20;
+
+/// Who is at which request: the tracer's maps, for the sampler to look into.
+#[derive(Debug)]
+pub struct RequestMaps {
+    pub(super) threads: MapHandle,
+    pub(super) goroutines: MapHandle,
+    pub(super) go_processes: MapHandle,
+}
+
+/// How to sample within requests.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestSampling<'a> {
+    /// From [`SocketTracer::request_maps`](super::SocketTracer::request_maps).
+    pub maps: &'a RequestMaps,
+    /// Samples a second and CPU within requests. Taken is the multiple of [`SamplerOptions::frequency_hz`]
+    /// that is nearest, so that those outside of requests come at exactly that rate.
+    pub frequency_hz: u32,
+    /// Share of a CPU's time, in thousandths, that samples within requests may take; above it they are taken
+    /// at the rate of all others for the rest of the second, and counted as [`Counters::over_budget`].
+    pub budget_permille: u32,
+}
 
 /// The loaded programs and maps. Nothing fires before [`Sampler::start`].
 #[derive(Debug)]
@@ -78,7 +106,22 @@ impl Sampler {
     /// [`KernelError::NotPermitted`] names the missing capability; [`KernelError::Option`] an option
     /// that cannot be; else what the kernel refused.
     pub fn load(options: &SamplerOptions) -> Result<Self, KernelError> {
+        Self::load_with(options, None)
+    }
+
+    /// Loads programs and maps; with `requests` samples carry the request that they were taken in, and are
+    /// taken more often there.
+    ///
+    /// # Errors
+    /// As [`Sampler::load`].
+    pub fn load_with(
+        options: &SamplerOptions,
+        requests: Option<&RequestSampling<'_>>,
+    ) -> Result<Self, KernelError> {
         check_options(options)?;
+        let ticks_per_sample = requests.map(|requests| ticks_per_sample(options.frequency_hz, requests));
+        let frequency_hz = options.frequency_hz * ticks_per_sample.unwrap_or(1);
+        perf_event::check_frequency(frequency_hz)?;
         forward_libbpf_messages();
 
         let config = sf_config {
@@ -86,6 +129,8 @@ impl Sampler {
             exclude_agent: u32::from(options.exclude_agent),
             wake_at_bytes: options.ring_buffer_bytes / 4,
             wake_interval_ns: WAKE_INTERVAL_NS,
+            ticks_per_sample: ticks_per_sample.unwrap_or(0),
+            budget_ns: requests.map_or(0, |requests| requests.budget_permille.min(1000) * 1_000_000),
         };
         // CPUs that come later have no timer, see `start`.
         let rule_caches = cpus::online()?.last().map_or(1, |last| last + 1);
@@ -100,6 +145,11 @@ impl Sampler {
                 map.set_initial_value(abi::bytes_of(&config)).map_err(cannot)?;
             } else if map.name() == ".data.contract" {
                 map.set_autocreate(false).map_err(cannot)?;
+            } else if let Some(shared) = requests.and_then(|requests| requests.maps.named(map.name())) {
+                map.reuse_fd(shared.as_fd()).map_err(cannot)?;
+            } else if map.name() == "goroutines" {
+                // Nobody writes or reads it then.
+                map.set_max_entries(1).map_err(cannot)?;
             }
         }
         let sample = sample.load().map_err(|error| KernelError::bpf("load the sampler", error))?;
@@ -133,7 +183,7 @@ impl Sampler {
             tables: Some(tables),
             slab_bytes,
             statistics: None,
-            frequency_hz: options.frequency_hz,
+            frequency_hz,
             malformed: 0,
             sample,
             lifecycle,
@@ -293,6 +343,9 @@ impl Sampler {
             lost_no_scratch: sum(sf_counter::SF_COUNTER_LOST_NO_SCRATCH)?,
             user_frames: sum(sf_counter::SF_COUNTER_USER_FRAMES)?,
             kernel_frames: sum(sf_counter::SF_COUNTER_KERNEL_FRAMES)?,
+            thinned: sum(sf_counter::SF_COUNTER_THINNED)?,
+            over_budget: sum(sf_counter::SF_COUNTER_OVER_BUDGET)?,
+            stamped: sum(sf_counter::SF_COUNTER_STAMPED)?,
             malformed: self.malformed,
         })
     }
@@ -349,6 +402,22 @@ impl Sampler {
     pub fn take_tables(&mut self) -> Option<Tables> {
         self.tables.take()
     }
+}
+
+impl RequestMaps {
+    fn named(&self, name: &OsStr) -> Option<&MapHandle> {
+        match name.to_str()? {
+            "threads" => Some(&self.threads),
+            "goroutines" => Some(&self.goroutines),
+            "go_processes" => Some(&self.go_processes),
+            _ => None,
+        }
+    }
+}
+
+/// Ticks of the timer for one sample outside of requests.
+fn ticks_per_sample(frequency_hz: u32, requests: &RequestSampling<'_>) -> u32 {
+    ((requests.frequency_hz + frequency_hz / 2) / frequency_hz).clamp(1, u32::from(u16::MAX))
 }
 
 fn check_options(options: &SamplerOptions) -> Result<(), KernelError> {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::model::socket::{
-    ConnectionId, Direction, Endpoint, Fragment, Opened, Role, SocketEvent, SocketEventKind,
+    ConnectionId, Direction, Ending, Endpoint, Fragment, Opened, Role, SocketEvent, SocketEventKind,
 };
 
 fn options() -> SocketTracerOptions {
@@ -159,4 +159,456 @@ fn both_ends_of_a_tcp_connection_are_told_in_order() {
     }
     let counters = watch.tracer.counters().expect("counters");
     assert_eq!((counters.malformed, counters.lost_no_scratch, counters.lost_ring_full), (0, 0, 0));
+}
+
+/// Burns in a function of its own until the sampler has told of `wanted` samples of this thread.
+fn burn_until(sampler: &mut Sampler, wanted: usize) -> Vec<crate::model::RawSample> {
+    let tid = rustix::thread::gettid().as_raw_nonzero().get() as u32;
+    let mut samples = Vec::new();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut value = 1u64;
+    while samples.len() < wanted {
+        assert!(Instant::now() < deadline, "{:?}", sampler.counters());
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_millis(20) {
+            value = std::hint::black_box(value.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+        }
+        let _ = sampler.drain(&mut |sample| {
+            if sample.tid == tid {
+                samples.push(sample);
+            }
+        });
+    }
+    samples
+}
+
+const SAMPLING: SamplerOptions =
+    SamplerOptions { frequency_hz: 99, only_targets: true, ring_buffer_bytes: 1 << 20, exclude_agent: false };
+
+#[test]
+fn a_thread_is_sampled_often_and_stamped_from_reading_a_request_until_it_waits_for_many() {
+    let Some(mut watch) = Watch::begin(&options()) else { return };
+    let maps = watch.tracer.request_maps().expect("descriptors");
+    let requests = RequestSampling { maps: &maps, frequency_hz: 499, budget_permille: 1000 };
+    let mut sampler = Sampler::load_with(&SAMPLING, Some(&requests)).expect("loaded");
+    sampler.add_target(std::process::id(), false).expect("room");
+    sampler.start().expect("started");
+    let (mut client, mut server) = tcp_pair("127.0.0.1");
+    let (local, peer) = ports(&client);
+
+    let before = burn_until(&mut sampler, 3);
+    assert!(before.iter().all(|sample| sample.request.is_none()));
+    assert!(before.iter().all(|sample| sample.weight_ns == 5 * 2_020_202), "{before:?}");
+
+    let traceparent = "TraceParent:\t00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let request = format!("POST http://a/ HTTP/1.1\r\nHost: a:80\r\n{traceparent}\r\n\r\n");
+    // Written by another thread, so that this one's only part is to read it.
+    std::thread::scope(|scope| {
+        scope.spawn(|| client.write_all(request.as_bytes()).expect("written"));
+    });
+    let mut buffer = [0; 512];
+    let _ = server.read(&mut buffer).expect("read");
+    let within = burn_until(&mut sampler, 50);
+    let told = watch.of(peer, local);
+    let minted = told.fragments(Direction::In)[0].minted.expect("it looks like a request");
+    assert_eq!(minted.trace_id[..4], [0x0a, 0xf7, 0x65, 0x19]);
+    assert_eq!(minted.trace_id[15], 0x9c);
+    assert_ne!(minted.span_id, [0; 8]);
+    let stamped = within.iter().filter(|sample| sample.request == Some(minted.key)).count();
+    // One that was pending when the request was read.
+    assert!(stamped + 1 >= within.len(), "{stamped} of {}", within.len());
+    assert!(within.iter().filter(|sample| sample.request.is_some()).all(|s| s.weight_ns == 2_020_202));
+
+    // What it asks of others in the meantime is within it, and has a key of its own.
+    let (mut onward, mut other) = tcp_pair("::1");
+    onward.write_all(b"GET /onward HTTP/1.1\r\n\r\n").expect("written");
+    let (onward_local, onward_peer) = ports(&onward);
+    let onward_told = watch.of(onward_local, onward_peer);
+    assert_eq!(onward_told.opened.opened_by, Some(minted.key));
+    let fragment = onward_told.fragments(Direction::Out)[0].clone();
+    assert_eq!(fragment.within, Some(minted.key));
+    let asked = fragment.minted.expect("it looks like a request");
+    assert_ne!((asked.key, asked.trace_id), (minted.key, minted.trace_id));
+
+    // A poll of one descriptor is a read with a time limit; of two, or an epoll, is the end.
+    let mut one = [libc::pollfd { fd: 0, events: 0, revents: 0 }; 2];
+    // SAFETY: the array has as many entries as is said.
+    unsafe { libc::poll(one.as_mut_ptr(), 1, 0) };
+    let still = burn_until(&mut sampler, 5);
+    assert!(
+        still.iter().all(|sample| sample.request == Some(minted.key)),
+        "a poll of one descriptor ends nothing"
+    );
+    // SAFETY: as above.
+    unsafe { libc::poll(one.as_mut_ptr(), 2, 0) };
+    let _ = burn_until(&mut sampler, 1);
+    let after = burn_until(&mut sampler, 3);
+    assert!(after.iter().all(|sample| sample.request.is_none()));
+
+    // And again, until it waits with epoll.
+    let _ = other.read(&mut buffer).expect("read");
+    let again = burn_until(&mut sampler, 10);
+    assert!(again.iter().skip(1).all(|sample| sample.request.is_some_and(|key| key != minted.key)));
+    let epoll = rustix::event::epoll::create(rustix::event::epoll::CreateFlags::empty()).expect("made");
+    let mut events = [rustix::event::epoll::Event {
+        flags: rustix::event::epoll::EventFlags::empty(),
+        data: rustix::event::epoll::EventData::new_u64(0),
+    }];
+    let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: 1 };
+    let _ = rustix::event::epoll::wait(&epoll, &mut events[..], Some(&timeout));
+    let _ = burn_until(&mut sampler, 1);
+    assert!(burn_until(&mut sampler, 3).iter().all(|sample| sample.request.is_none()));
+
+    sampler.stop().expect("stopped");
+    let counters = sampler.counters().expect("counters");
+    assert_eq!(counters.ticks, counters.idle + counters.not_selected + counters.thinned + counters.taken);
+    assert!(counters.stamped >= 60 && counters.over_budget == 0, "{counters:?}");
+}
+
+#[test]
+fn samples_within_requests_beyond_their_budget_are_as_rare_as_others() {
+    let Some(watch) = Watch::begin(&options()) else { return };
+    let maps = watch.tracer.request_maps().expect("descriptors");
+    let requests = RequestSampling { maps: &maps, frequency_hz: 499, budget_permille: 0 };
+    let mut sampler = Sampler::load_with(&SAMPLING, Some(&requests)).expect("loaded");
+    sampler.add_target(std::process::id(), false).expect("room");
+    sampler.start().expect("started");
+    let (mut client, mut server) = tcp_pair("127.0.0.1");
+    client.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("written");
+    let _ = server.read(&mut [0; 512]).expect("read");
+    let _ = burn_until(&mut sampler, 1);
+    let samples = burn_until(&mut sampler, 10);
+    assert!(samples.iter().all(|sample| sample.request.is_some() && sample.weight_ns == 5 * 2_020_202));
+    assert!(sampler.counters().expect("counters").over_budget >= 40);
+}
+
+#[test]
+fn a_vector_is_one_fragment_with_its_head_and_its_tail() {
+    let Some(mut watch) = Watch::begin(&options()) else { return };
+    let (mut client, mut server) = tcp_pair("127.0.0.1");
+    let (local, peer) = ports(&client);
+    let parts: Vec<Vec<u8>> = (0..20_u8).map(|part| vec![b'a' + part; 100 + usize::from(part)]).collect();
+    let expected: Vec<u8> = parts.concat();
+    let slices: Vec<std::io::IoSlice<'_>> = parts.iter().map(|part| std::io::IoSlice::new(part)).collect();
+    // Within sixteen vectors, with more bytes than a head has, and with more vectors than are read.
+    for vectors in [3, 16, 20] {
+        assert_eq!(
+            client.write_vectored(&slices[..vectors]).expect("written"),
+            parts[..vectors].concat().len()
+        );
+    }
+    let mut read = vec![0; 8192];
+    let mut total = 0;
+    while total < 303 + 1720 + 2190 {
+        total += server.read(&mut read).expect("read");
+    }
+    let told = watch.of(local, peer);
+    let fragments = told.fragments(Direction::Out);
+    assert_eq!(
+        fragments.iter().map(|f| (f.position, f.length)).collect::<Vec<_>>(),
+        [(0, 303), (303, 1720), (2023, 2190)]
+    );
+    assert_eq!(fragments[0].head, expected[..303]);
+    assert_eq!(fragments[1].head, expected[..1720]);
+    assert_eq!(fragments[2].head, expected[..1720], "sixteen vectors of twenty");
+    assert!(fragments[2].tail.is_empty(), "the last vector was not looked at");
+    let read: u64 = told_length(&watch.of(peer, local), Direction::In);
+    assert_eq!(read, 303 + 1720 + 2190);
+}
+
+fn told_length(told: &Told, direction: Direction) -> u64 {
+    let fragments = told.fragments(direction);
+    let mut position = 0;
+    for fragment in fragments {
+        assert_eq!(fragment.position, position);
+        position += fragment.length;
+    }
+    position
+}
+
+#[test]
+fn a_long_write_has_its_first_and_last_bytes_and_as_much_as_is_asked_for() {
+    let Some(mut watch) = Watch::begin(&options()) else { return };
+    let (mut client, mut server) = tcp_pair("127.0.0.1");
+    let (local, peer) = ports(&client);
+    let bytes: Vec<u8> = (0..40_000_u32).map(|index| (index % 251) as u8).collect();
+    let mut sink = vec![0; bytes.len()];
+    client.write_all(&bytes).expect("written");
+    server.read_exact(&mut sink).expect("read");
+    let id = watch.of(local, peer).id;
+    watch.tracer.set_capture(id, crate::model::socket::Capture::Whole).expect("room");
+    client.write_all(&bytes).expect("written");
+    server.read_exact(&mut sink).expect("read");
+    watch.tracer.set_capture(id, crate::model::socket::Capture::Nothing).expect("room");
+    client.write_all(&bytes).expect("written");
+    server.read_exact(&mut sink).expect("read");
+    watch.tracer.set_capture(id, crate::model::socket::Capture::Heads).expect("room");
+    client.write_all(b"end").expect("written");
+    let told = watch.of(local, peer);
+    let fragments = told.fragments(Direction::Out);
+    assert_eq!(fragments.len(), 3);
+    let length = bytes.len();
+    assert_eq!(fragments[0].head, bytes[..2048 - 64]);
+    assert_eq!(fragments[0].tail, bytes[length - 64..]);
+    assert_eq!(fragments[1].head, bytes[..16384 - 64]);
+    assert_eq!(fragments[1].tail, bytes[length - 64..]);
+    assert_eq!((fragments[2].position, fragments[2].head.as_slice()), (3 * length as u64, &b"end"[..]));
+}
+
+#[test]
+fn what_does_not_fit_is_amended_and_positions_stay_exact() {
+    let Some(mut watch) = Watch::begin(&options()) else { return };
+    let (mut client, mut server) = tcp_pair("127.0.0.1");
+    let (local, peer) = ports(&client);
+    client.set_nonblocking(true).expect("set");
+    let block = vec![7; 1 << 20];
+    let mut written = 0;
+    let mut short = 0;
+    loop {
+        match client.write(&block) {
+            Ok(bytes) => {
+                short += usize::from(bytes < block.len());
+                written += bytes;
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+                break;
+            }
+        }
+    }
+    assert!(short > 0, "the last one that moved anything moved less");
+    let mut sink = vec![0; written];
+    server.read_exact(&mut sink).expect("read");
+    client.set_nonblocking(false).expect("set");
+    client.write_all(b"after").expect("written");
+    let told = watch.of(local, peer);
+    let amended: Vec<(u64, u64)> = told
+        .kinds
+        .iter()
+        .filter_map(|kind| match kind {
+            SocketEventKind::Amended { position, length, .. } => Some((*position, *length)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(amended.len(), short + 1, "and one moved nothing");
+    assert_eq!(amended.last().expect("some"), &(written as u64, 0));
+    let last = told.fragments(Direction::Out).last().copied().expect("some").clone();
+    assert_eq!((last.position, last.head.as_slice()), (written as u64, &b"after"[..]));
+}
+
+#[test]
+fn peeking_moves_nothing() {
+    let Some(mut watch) = Watch::begin(&options()) else { return };
+    let (mut client, mut server) = tcp_pair("127.0.0.1");
+    let (local, peer) = ports(&client);
+    client.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("written");
+    let mut buffer = [0; 64];
+    assert_eq!(server.peek(&mut buffer).expect("peeked"), 18);
+    let _ = server.read(&mut buffer[..4]).expect("read");
+    assert_eq!(server.peek(&mut buffer).expect("peeked"), 14);
+    let _ = server.read(&mut buffer).expect("read");
+    let told = watch.of(peer, local);
+    let expected = vec![(0, 4, b"GET ".to_vec()), (4, 14, b"/ HTTP/1.1\r\n\r\n".to_vec())];
+    assert_eq!(summary(&told.fragments(Direction::In)), expected);
+}
+
+#[test]
+fn memory_that_was_never_touched_is_read_when_the_write_returns() {
+    let Some(mut watch) = Watch::begin(&options()) else { return };
+    let path = std::env::temp_dir().join(format!("spanflame-untouched-{}", std::process::id()));
+    let mut content = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
+    content.resize(8192, b'x');
+    std::fs::write(&path, &content).expect("written");
+    let file = std::fs::File::open(&path).expect("opened");
+    let (client, mut server) = tcp_pair("127.0.0.1");
+    let (local, peer) = ports(&client);
+    for _ in 0..5 {
+        // SAFETY: a new private mapping of a file that nobody changes.
+        let pages = unsafe {
+            rustix::mm::mmap(
+                std::ptr::null_mut(),
+                content.len(),
+                rustix::mm::ProtFlags::READ,
+                rustix::mm::MapFlags::PRIVATE,
+                &file,
+                0,
+            )
+        }
+        .expect("mapped");
+        // SAFETY: the descriptor is open, and the kernel reads within the mapping.
+        let written = unsafe { libc::write(std::os::fd::AsRawFd::as_raw_fd(&client), pages, content.len()) };
+        assert_eq!(written, content.len() as isize);
+        let mut sink = vec![0; content.len()];
+        server.read_exact(&mut sink).expect("read");
+        // SAFETY: nothing refers to it any more.
+        unsafe { rustix::mm::munmap(pages, content.len()) }.expect("unmapped");
+    }
+    std::fs::remove_file(&path).expect("removed");
+    let told = watch.of(local, peer);
+    let fragments = told.fragments(Direction::Out);
+    assert_eq!(fragments.len(), 5);
+    assert!(
+        fragments.iter().all(|fragment| fragment.head[..] == content[..1984] && fragment.tail == [b'x'; 64])
+    );
+    assert_eq!(fragments[4].position, 4 * 8192);
+    assert!(watch.tracer.counters().expect("counters").read_late >= 5);
+}
+
+#[test]
+fn sendfile_counts_and_what_follows_it_is_in_its_place() {
+    let Some(mut watch) = Watch::begin(&options()) else { return };
+    let path = std::env::temp_dir().join(format!("spanflame-sendfile-{}", std::process::id()));
+    std::fs::write(&path, vec![b'f'; 10_000]).expect("written");
+    let file = std::fs::File::open(&path).expect("opened");
+    let (mut client, mut server) = tcp_pair("127.0.0.1");
+    let (local, peer) = ports(&client);
+    client.write_all(b"head").expect("written");
+    assert_eq!(rustix::fs::sendfile(&client, &file, None, 20_000).expect("sent"), 10_000);
+    client.write_all(b"foot").expect("written");
+    std::fs::remove_file(&path).expect("removed");
+    server.read_exact(&mut [0; 10_008]).expect("read");
+    let expected = vec![(0, 4, b"head".to_vec()), (4, 10_000, Vec::new()), (10_004, 4, b"foot".to_vec())];
+    assert_eq!(summary(&watch.of(local, peer).fragments(Direction::Out)), expected);
+}
+
+#[test]
+fn a_connection_older_than_the_tracer_is_followed_also_by_who_waits_already() {
+    let (mut client, mut server) = tcp_pair("127.0.0.1");
+    let (local, peer) = ports(&client);
+    let reader = std::thread::spawn(move || {
+        let mut buffer = [0; 64];
+        let bytes = server.read(&mut buffer).expect("read");
+        server.write_all(&buffer[..bytes]).expect("written");
+        server
+    });
+    std::thread::sleep(Duration::from_millis(50));
+    let Some(mut watch) = Watch::begin(&options()) else { return };
+    client.write_all(b"GET /old HTTP/1.1\r\n\r\n").expect("written");
+    drop(reader.join().expect("it ends"));
+    let told = watch.of(peer, local);
+    assert_eq!(told.opened.role, Role::Unknown);
+    let fragments = told.fragments(Direction::In);
+    assert_eq!(summary(&fragments), [(0, 21, b"GET /old HTTP/1.1\r\n\r\n".to_vec())]);
+    assert!(fragments[0].minted.is_some(), "it is a server's, whatever its role");
+    assert_eq!(told.fragments(Direction::Out)[0].minted, None, "an echo is no request of its own");
+}
+
+#[test]
+fn resets_and_refusals_are_told() {
+    let Some(mut watch) = Watch::begin(&options()) else { return };
+    let (mut client, mut server) = tcp_pair("127.0.0.1");
+    let (local, peer) = ports(&client);
+    client.write_all(b"never read").expect("written");
+    server.write_all(b"x").expect("written");
+    drop(server);
+    std::thread::sleep(Duration::from_millis(20));
+    let told = watch.of(local, peer);
+    assert_eq!(told.kinds.last(), Some(&SocketEventKind::Ended(Ending::Reset)), "{:?}", told.kinds);
+
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = listener.local_addr().expect("bound");
+    drop(listener);
+    assert!(TcpStream::connect(address).is_err());
+    watch.drain();
+    let refused = watch.events.iter().find_map(|event| match &event.kind {
+        SocketEventKind::Opened(opened)
+            if opened.peer == (Endpoint::Internet { address: address.ip(), port: address.port() }) =>
+        {
+            Some(watch.told(event.connection, *opened))
+        }
+        _ => None,
+    });
+    let refused = refused.expect("told");
+    assert_eq!((refused.opened.role, refused.opened.opener.pid), (Role::Connected, std::process::id()));
+    assert_eq!(refused.kinds.last(), Some(&SocketEventKind::Ended(Ending::NotConnected(libc::ECONNREFUSED))));
+}
+
+#[test]
+fn unix_sockets_are_followed_and_swept_when_they_are_gone() {
+    let Some(mut watch) = Watch::begin(&options()) else { return };
+    let path = std::env::temp_dir().join(format!("spanflame-unix-{}", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let listener = std::os::unix::net::UnixListener::bind(&path).expect("bound");
+    let mut client = std::os::unix::net::UnixStream::connect(&path).expect("connected");
+    let (mut server, _) = listener.accept().expect("accepted");
+    let inode = |fd: &dyn std::os::fd::AsFd| rustix::fs::fstat(fd.as_fd()).expect("stat").st_ino;
+    let (client_inode, server_inode) = (inode(&client), inode(&server));
+    client.write_all(b"GET /unix HTTP/1.1\r\n\r\n").expect("written");
+    let mut buffer = [0; 64];
+    let _ = server.read(&mut buffer).expect("read");
+    server.shutdown(std::net::Shutdown::Write).expect("shut down");
+    assert_eq!(client.read(&mut buffer).expect("the end"), 0);
+    watch.drain();
+    let unix = |watch: &Watch, inode: u64| {
+        let opened = watch.events.iter().find_map(|event| match &event.kind {
+            SocketEventKind::Opened(opened) if opened.local == (Endpoint::Unix { inode }) => {
+                Some((event.connection, *opened))
+            }
+            _ => None,
+        });
+        let (id, opened) = opened.expect("told");
+        watch.told(id, opened)
+    };
+    let (from, to) = (unix(&watch, client_inode), unix(&watch, server_inode));
+    assert_eq!((from.opened.role, to.opened.role), (Role::Connected, Role::Accepted));
+    assert_eq!(from.opened.peer, Endpoint::Unix { inode: server_inode });
+    assert_eq!(to.opened.peer, Endpoint::Unix { inode: client_inode });
+    assert!(to.fragments(Direction::In)[0].minted.is_some());
+    assert_eq!(to.kinds.last(), Some(&SocketEventKind::ShutDown(Direction::Out)));
+    assert_eq!(from.kinds.last(), Some(&SocketEventKind::ShutDown(Direction::In)));
+
+    let mut swept = Vec::new();
+    watch.tracer.sweep(&mut |event| swept.push(event)).expect("listed");
+    assert!(
+        !swept.iter().any(|event| [from.id, to.id].contains(&event.connection)),
+        "both are open: {swept:?}"
+    );
+    drop(server);
+    drop(client);
+    watch.tracer.sweep(&mut |event| swept.push(event)).expect("listed");
+    let ended = |id: ConnectionId| {
+        swept
+            .iter()
+            .any(|event| event.connection == id && event.kind == SocketEventKind::Ended(Ending::Closed))
+    };
+    assert!(ended(from.id) && ended(to.id));
+    assert!(watch.tracer.counters().expect("counters").swept >= 2);
+    std::fs::remove_file(&path).expect("removed");
+}
+
+#[test]
+fn excluded_ports_are_not_followed() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let port = listener.local_addr().expect("bound").port();
+    let Some(mut watch) = Watch::begin(&SocketTracerOptions { excluded_ports: vec![port], ..options() })
+    else {
+        return;
+    };
+    let mut client = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+    let (mut server, _) = listener.accept().expect("one waits");
+    client.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("written");
+    let _ = server.read(&mut [0; 64]).expect("read");
+    drop((client, server));
+    watch.drain();
+    let is_it = |endpoint: Endpoint| matches!(endpoint, Endpoint::Internet { port: of, .. } if of == port);
+    assert!(!watch.events.iter().any(|event| matches!(&event.kind, SocketEventKind::Opened(opened) if is_it(opened.local) || is_it(opened.peer))));
+}
+
+#[test]
+fn a_full_ring_loses_events_by_count_and_leaves_a_gap() {
+    let Some(mut watch) = Watch::begin(&SocketTracerOptions { ring_buffer_bytes: 4096, ..options() }) else {
+        return;
+    };
+    let (mut client, mut server) = tcp_pair("127.0.0.1");
+    for _ in 0..100 {
+        client.write_all(&[1; 100]).expect("written");
+    }
+    server.read_exact(&mut [0; 10_000]).expect("read");
+    watch.drain();
+    let counters = watch.tracer.counters().expect("counters");
+    assert!(counters.lost_ring_full > 0 && counters.malformed == 0, "{counters:?}");
+    client.write_all(b"last").expect("written");
+    watch.drain();
+    assert!(watch.events.iter().any(|event| matches!(&event.kind, SocketEventKind::Data(fragment)
+        if fragment.position == 10_000 && fragment.head == b"last")));
 }

@@ -12,8 +12,11 @@ use super::bpf_object::{
 use super::event_ring::EventRing;
 use super::introspection::{self, EbpfState};
 use super::run_statistics::{self, RunStatistics, map_memory_bytes};
-use super::socket_abi::{self, SOCKET_OBJECT, sf_capture, sf_socket_config, sf_socket_counter};
-use super::{KernelError, abi, cpus, monotonic_ns, sampler, socket_decoder};
+use super::sampler::{self, RequestMaps};
+use super::socket_abi::{
+    self, SOCKET_OBJECT, sf_capture, sf_go_process, sf_socket_config, sf_socket_counter,
+};
+use super::{KernelError, abi, cpus, monotonic_ns, socket_decoder};
 use crate::model::socket::{Actor, Capture, ConnectionId, Ending, SocketEvent, SocketEventKind};
 
 /// What to follow, and how.
@@ -25,6 +28,21 @@ pub struct SocketTracerOptions {
     pub excluded_ports: Vec<u16>,
     /// Nothing that this process itself does is looked at.
     pub exclude_agent: bool,
+}
+
+/// Where a Go program keeps what names its goroutines: offsets in bytes, by its version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GoOffsets {
+    /// From the thread's FS base to the pointer to its `g`.
+    pub tls_offset: i32,
+    /// `g.m`.
+    pub g_m: u32,
+    /// `m.curg`.
+    pub m_curg: u32,
+    /// `g.goid`.
+    pub g_goid: u32,
+    /// `g.parentGoid`, since Go 1.21.
+    pub g_parent_goid: Option<u32>,
 }
 
 /// The counters of the socket programs, summed over CPUs; see `enum sf_socket_counter`.
@@ -53,6 +71,9 @@ pub struct SocketCounters {
     /// Connections whose end was not seen and that a sweep has found gone. Counted on this side.
     pub swept: u64,
 }
+
+/// As much as the kernel puts into one answer.
+const LISTED_BYTES: usize = 32 << 10;
 
 /// The loaded programs and maps. Nothing fires before [`SocketTracer::start`].
 #[derive(Debug)]
@@ -145,12 +166,22 @@ impl SocketTracer {
     fn list(&self, name: &'static str) -> Result<HashSet<u64>, KernelError> {
         let cannot = |error| KernelError::bpf(format!("run {name}"), error);
         let link = find_program(&self.socket, name)?.attach().map_err(cannot)?;
-        let mut bytes = Vec::new();
-        Iter::new(&link).map_err(cannot)?.read_to_end(&mut bytes).map_err(|source| KernelError::System {
-            what: format!("read the sockets that {name} lists"),
-            source,
-        })?;
-        Ok(bytes.chunks_exact(8).filter_map(|id| id.try_into().ok().map(u64::from_ne_bytes)).collect())
+        let mut iterator = Iter::new(&link).map_err(cannot)?;
+        // The kernel goes on where it stopped by a count, and passes over a socket if another one before it
+        // goes away in between. So it is asked for much at a time.
+        let mut buffer = vec![0; LISTED_BYTES];
+        let mut ids = HashSet::new();
+        loop {
+            let read = iterator.read(&mut buffer).map_err(|source| KernelError::System {
+                what: format!("read the sockets that {name} lists"),
+                source,
+            })?;
+            if read == 0 {
+                return Ok(ids);
+            }
+            let listed = buffer.get(..read).unwrap_or_default().chunks_exact(8);
+            ids.extend(listed.filter_map(|id| id.try_into().ok().map(u64::from_ne_bytes)));
+        }
     }
 
     /// Stops following. Afterwards the counters are final and no event is added to the ring.
@@ -204,9 +235,14 @@ impl SocketTracer {
             .keys()
             .filter_map(|key| key.as_slice().try_into().ok().map(u64::from_ne_bytes))
             .collect();
-        let mut existing = self.list("list_unix")?;
-        if followed.iter().any(|id| id & socket_abi::CONNECTION_UNIX == 0) {
+        let mut existing = HashSet::new();
+        // Twice, because a list may lack what exists, see `list`.
+        for _ in 0..2 {
+            existing.extend(self.list("list_unix")?);
             existing.extend(self.list("list_tcp")?);
+            if followed.iter().all(|id| existing.contains(id)) {
+                break;
+            }
         }
         self.drain(on_event);
         let mut gone = 0;
@@ -226,6 +262,45 @@ impl SocketTracer {
         }
         self.swept += gone as u64;
         Ok(gone)
+    }
+
+    /// The maps in which the sampler finds who is at which request.
+    ///
+    /// # Errors
+    /// If their descriptors cannot be duplicated.
+    pub fn request_maps(&self) -> Result<RequestMaps, KernelError> {
+        Ok(RequestMaps {
+            threads: map_handle(&self.socket, "threads")?,
+            goroutines: map_handle(&self.socket, "goroutines")?,
+            go_processes: map_handle(&self.socket, "go_processes")?,
+        })
+    }
+
+    /// Says that a process is a Go program, and how to find its goroutines. From then on its requests belong
+    /// to goroutines and no longer to threads.
+    ///
+    /// # Errors
+    /// If the kernel has no room for another process.
+    pub fn set_go_process(&self, pid: u32, offsets: &GoOffsets) -> Result<(), KernelError> {
+        let process = sf_go_process {
+            tls_offset: offsets.tls_offset,
+            g_m: offsets.g_m,
+            m_curg: offsets.m_curg,
+            g_goid: offsets.g_goid,
+            g_parent_goid: offsets.g_parent_goid.unwrap_or(0),
+            reserved: 0,
+        };
+        find_map(&self.socket, "go_processes")?
+            .update(&pid.to_ne_bytes(), abi::bytes_of(&process), MapFlags::ANY)
+            .map_err(|error| KernelError::bpf(format!("note that process {pid} is a Go program"), error))
+    }
+
+    /// Forgets a process that ended or became another program.
+    pub fn remove_go_process(&self, pid: u32) {
+        if let Ok(map) = find_map(&self.socket, "go_processes") {
+            // Not there is fine.
+            let _ = map.delete(&pid.to_ne_bytes());
+        }
     }
 
     /// Says how much of a connection's fragments is to be captured from now on.

@@ -290,6 +290,9 @@ fn sum(one: &Counters, other: &Counters) -> Counters {
         lost_no_scratch: one.lost_no_scratch + other.lost_no_scratch,
         user_frames: one.user_frames + other.user_frames,
         kernel_frames: one.kernel_frames + other.kernel_frames,
+        thinned: one.thinned + other.thinned,
+        over_budget: one.over_budget + other.over_budget,
+        stamped: one.stamped + other.stamped,
         malformed: one.malformed + other.malformed,
     }
 }

@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Requests that begin, as far as the kernel side can tell: the first bytes of a call look like the first
+ * line of an HTTP/1 request (RFC 9112, section 3). It may be mistaken; user space reads all of it and has
+ * the last word. What is decided here is what cannot wait: the request's key, so that samples can carry it,
+ * and its ids, so that they can go out with its first byte.
+ *
+ * A thread that has read a request is at it until it waits for any of several descriptors (then it serves
+ * many, and what it does next is anybody's) or reads another request. A goroutine is at it until it reads
+ * another one.
+ */
+#ifndef SF_SOCKET_REQUESTS_H
+#define SF_SOCKET_REQUESTS_H
+
+#include <bpf/bpf_helpers.h>
+
+#include "../request_maps.h"
+#include "../spanflame.h"
+#include "send.h"
+
+#define SF_TEXT4(a, b, c, d) ((__u32)(a) | (__u32)(b) << 8 | (__u32)(c) << 16 | (__u32)(d) << 24)
+#define SF_TEXT8(a, b, c, d, e, f, g, h) ((__u64)SF_TEXT4(e, f, g, h) << 32 | SF_TEXT4(a, b, c, d))
+
+#define SF_SPACES8 0x2020202020202020ULL /* what makes ASCII letters small */
+
+/* Bytes of the method and its space, with which the head begins; 0: no method that we know. */
+static __always_inline __u32 sf_method_bytes(const struct sf_socket_data *data)
+{
+	__u64 word;
+
+	__builtin_memcpy(&word, data->bytes, sizeof(word));
+	switch ((__u32)word) {
+	case SF_TEXT4('G', 'E', 'T', ' '):
+	case SF_TEXT4('P', 'U', 'T', ' '):
+		return 4;
+	case SF_TEXT4('H', 'E', 'A', 'D'):
+	case SF_TEXT4('P', 'O', 'S', 'T'):
+		return data->bytes[4] == ' ' ? 5 : 0;
+	default:
+		break;
+	}
+	if ((word & 0xffffffffffffULL) == SF_TEXT8('P', 'A', 'T', 'C', 'H', ' ', 0, 0) ||
+	    (word & 0xffffffffffffULL) == SF_TEXT8('T', 'R', 'A', 'C', 'E', ' ', 0, 0))
+		return 6;
+	if ((word & 0xffffffffffffffULL) == SF_TEXT8('D', 'E', 'L', 'E', 'T', 'E', ' ', 0))
+		return 7;
+	if (word == SF_TEXT8('O', 'P', 'T', 'I', 'O', 'N', 'S', ' '))
+		return 8;
+	return 0;
+}
+
+/* Whether what was captured begins like a request. */
+static __always_inline bool sf_is_request(const struct sf_socket_data *data)
+{
+	__u32 target = sf_method_bytes(data), word;
+
+	if (!target || data->head_bytes <= target)
+		return false;
+	target &= 15;
+	if (data->bytes[target] == '/' || data->bytes[target] == '*')
+		return true;
+	if (data->head_bytes < target + sizeof(word))
+		return false;
+	__builtin_memcpy(&word, &data->bytes[target], sizeof(word));
+	return (word | (__u32)SF_SPACES8) == SF_TEXT4('h', 't', 't', 'p');
+}
+
+/* ---- traceparent ------------------------------------------------------------------------------- */
+
+/* Version, trace id, parent id and flags in hexadecimal with dashes (W3C Trace Context, section 3.2). */
+#define SF_TRACEPARENT_BYTES 55
+#define SF_TRACE_ID_AT 3
+#define SF_SCANNED_BYTES 4096 /* of the head */
+
+struct sf_scan {
+	struct sf_socket_data *data;
+	__u32 found; /* position of the value, 0: not yet */
+};
+
+/*
+ * bpf_loop callback: eight bytes at a time, is there a colon, and before it the header's name? A word that
+ * has this colon cannot have another before it, so that looking at a word's first one is enough.
+ */
+static long sf_scan_word(__u32 index, struct sf_scan *scan)
+{
+	struct sf_socket_data *data = scan->data;
+	__u32 at = index * 8, colon, last;
+	__u64 word, colons;
+
+	if (at >= data->head_bytes || at > SF_SCANNED_BYTES)
+		return 1;
+	__builtin_memcpy(&word, &data->bytes[at], sizeof(word));
+	/* A byte that is zero has its high bit set in the end (Hacker's Delight, 6-1); the lowest is exact. */
+	word ^= 0x3a3a3a3a3a3a3a3aULL;
+	colons = (word - 0x0101010101010101ULL) & ~word & 0x8080808080808080ULL;
+	if (!colons)
+		return 0;
+	colon = at;
+	colons = (colons & -colons) >> 7;
+	/* Which byte the lowest set bit is in: a de Bruijn-free way with four comparisons. */
+	if (colons >> 32)
+		colon += 4, colons >>= 32;
+	if (colons >> 16)
+		colon += 2, colons >>= 16;
+	if (colons >> 8)
+		colon += 1;
+	if (colon < 12 || colon > SF_SCANNED_BYTES + 8)
+		return 0;
+	__builtin_memcpy(&last, &data->bytes[colon - 4], sizeof(last));
+	if ((last | (__u32)SF_SPACES8) != SF_TEXT4('r', 'e', 'n', 't'))
+		return 0;
+	__builtin_memcpy(&word, &data->bytes[colon - 11], sizeof(word));
+	if ((word | SF_SPACES8) != SF_TEXT8('t', 'r', 'a', 'c', 'e', 'p', 'a', 'r') ||
+	    data->bytes[colon - 12] != '\n')
+		return 0;
+	scan->found = colon + 1;
+	return 1;
+}
+
+/*
+ * What each letter is as a hexadecimal digit. A table, because the verifier would follow both sides of each
+ * branch, at each of 32 letters.
+ */
+#define SF_IS_DIGIT 0x10
+const volatile __u8 hex_digits[256] SEC(".rodata.calls")
+= {
+	['0'] = 0x10, ['1'] = 0x11, ['2'] = 0x12, ['3'] = 0x13, ['4'] = 0x14, ['5'] = 0x15,
+	['6'] = 0x16, ['7'] = 0x17, ['8'] = 0x18, ['9'] = 0x19, ['a'] = 0x1a, ['b'] = 0x1b,
+	['c'] = 0x1c, ['d'] = 0x1d, ['e'] = 0x1e, ['f'] = 0x1f,
+};
+
+/*
+ * Takes the trace id of the head's traceparent into the event. 0: there is none that is well formed. Not
+ * static, so that it is verified once and not for each way that leads here.
+ */
+__noinline int sf_take_trace_id(void)
+{
+	__u32 cpu = bpf_get_smp_processor_id(), at, all = SF_IS_DIGIT, any = 0;
+	struct sf_socket_scratch *scratch = bpf_map_lookup_elem(&socket_scratch, &cpu);
+	struct sf_socket_data *data;
+	struct sf_scan scan = {};
+	int index;
+
+	if (!scratch)
+		return 0;
+	data = &scratch->data;
+	scan.data = data;
+	bpf_loop(SF_SCANNED_BYTES / 8, sf_scan_word, &scan, 0);
+	at = scan.found;
+	if (!at || at > SF_SCANNED_BYTES + 16)
+		return 0;
+	if (data->bytes[at] == ' ' || data->bytes[at] == '\t')
+		at++;
+	if (at + SF_TRACEPARENT_BYTES > data->head_bytes)
+		return 0;
+	if (data->bytes[at + 2] != '-' || data->bytes[at + SF_TRACE_ID_AT + 32] != '-')
+		return 0;
+	/* Version ff is invalid; later versions begin as version 00 does. */
+	if (data->bytes[at] == 'f' && data->bytes[at + 1] == 'f')
+		return 0;
+	for (index = 0; index < 16; index++) {
+		__u32 high = hex_digits[data->bytes[at + SF_TRACE_ID_AT + 2 * index]];
+		__u32 low = hex_digits[data->bytes[at + SF_TRACE_ID_AT + 2 * index + 1]];
+
+		all &= high & low;
+		any |= (high | low) & 0xf;
+		data->trace_id[index] = high << 4 | (low & 0xf);
+	}
+	return any && (all & SF_IS_DIGIT);
+}
+
+/* ---- minting ----------------------------------------------------------------------------------- */
+
+static __always_inline void sf_take_random(void *place, int words)
+{
+	__u32 *word = place;
+	int index;
+
+	for (index = 0; index < words; index++)
+		word[index] = bpf_get_prandom_u32();
+	word[0] |= !word[0]; /* all zeros is no id */
+}
+
+/* Notes who is at the request from now on. */
+static __always_inline void sf_open_request(struct sf_socket_scratch *scratch, __u64 request)
+{
+	if (scratch->is_go) {
+		struct sf_goroutine_key key = {
+			.goroutine = scratch->goroutine,
+			.tgid = scratch->pid_tgid >> 32,
+		};
+
+		if (!key.goroutine || bpf_map_update_elem(&goroutines, &key, &request, BPF_ANY))
+			sf_count(SF_SOCKET_COUNTER_LOST_REQUEST, 1);
+	} else {
+		struct sf_thread *thread = bpf_task_storage_get(&threads, bpf_get_current_task_btf(), NULL,
+								BPF_LOCAL_STORAGE_GET_F_CREATE);
+
+		if (thread)
+			thread->request = request;
+		else
+			sf_count(SF_SOCKET_COUNTER_LOST_REQUEST, 1);
+	}
+}
+
+/*
+ * Mints what a request needs, if what was captured begins one. One that is read opens for its reader, one
+ * that is written opens for nobody: what its thread does is still for the request that it is within.
+ */
+static __noinline int sf_notice_request(struct sf_socket_scratch *scratch, struct sf_connection *connection)
+{
+	struct sf_socket_data *data = &scratch->data;
+	bool is_read = data->direction == SF_IN;
+
+	if (is_read ? connection->role == SF_ROLE_CONNECTED || connection->asks
+		    : connection->role == SF_ROLE_ACCEPTED || connection->serves)
+		return 0;
+	if (!sf_is_request(data))
+		return 0;
+	scratch->minted++;
+	data->minted = (__u64)data->event.cpu << SF_REQUEST_CPU_SHIFT | scratch->minted;
+	data->flags |= SF_DATA_MINTED;
+	if (!sf_take_trace_id())
+		sf_take_random(data->trace_id, 4);
+	sf_take_random(data->span_id, 2);
+	sf_count(SF_SOCKET_COUNTER_MINTED, 1);
+	if (is_read) {
+		connection->serves = 1;
+		data->within = 0;
+		sf_open_request(scratch, data->minted);
+	} else {
+		connection->asks = 1;
+	}
+	return 0;
+}
+
+/* ---- the end of a thread's evidence -------------------------------------------------------------- */
+
+/* Bits that are set, without a branch, of which the verifier would follow both sides each time. */
+static __always_inline __u64 sf_count_bits(__u64 word)
+{
+	word -= word >> 1 & 0x5555555555555555ULL;
+	word = (word & 0x3333333333333333ULL) + (word >> 2 & 0x3333333333333333ULL);
+	word = (word + (word >> 4)) & 0x0f0f0f0f0f0f0f0fULL;
+	return word * 0x0101010101010101ULL >> 56;
+}
+
+/* How many descriptors are in an fd_set of `descriptors` bits. */
+static __always_inline __u64 sf_count_set(__u64 address, __u32 descriptors)
+{
+	__u64 words[SF_FD_SET_WORDS] = {}, found = 0;
+	__u32 bytes = (descriptors + 63) / 64 * 8;
+	int index;
+
+	if (!address)
+		return 0;
+	if (bytes > sizeof(words))
+		bytes = sizeof(words);
+	if (bpf_probe_read_user(words, bytes, (void *)address))
+		return 0;
+	for (index = 0; index < SF_FD_SET_WORDS; index++)
+		found += sf_count_bits(words[index]);
+	return found;
+}
+
+/* Whether the system call waits for readiness, and for any of several descriptors. */
+static __noinline bool sf_waits_for_several(__u64 number, __u64 first, __u64 second, __u64 third,
+					    __u64 fourth)
+{
+	switch (number) {
+	case SF_SYS_EPOLL_WAIT:
+	case SF_SYS_EPOLL_PWAIT:
+	case SF_SYS_EPOLL_PWAIT2:
+		return true;
+	case SF_SYS_POLL:
+	case SF_SYS_PPOLL:
+		return second > 1;
+	case SF_SYS_SELECT:
+	case SF_SYS_PSELECT6:
+		/* One that is in both sets counts as two. Nobody has been seen doing that in a thread server. */
+		return sf_count_set(second, first) + sf_count_set(third, first) > 1;
+	case SF_SYS_IO_URING_ENTER:
+		return third && fourth & IORING_ENTER_GETEVENTS;
+	default:
+		return false;
+	}
+}
+
+#endif /* SF_SOCKET_REQUESTS_H */
