@@ -362,7 +362,7 @@ fn requests_that_are_none_are_refused_in_the_form_they_came_in() {
     let empty = send(profiles, "application/x-protobuf", b"").expect(200);
     assert_eq!((empty.header("content-type"), empty.body.len()), (Some("application/x-protobuf"), 0));
     assert_eq!(send(profiles, "application/json", b"{}").expect(200).text(), "{}");
-    for signal in ["traces", "metrics", "logs"] {
+    for signal in ["metrics", "logs"] {
         let answer = send(&format!("/v1/{signal}"), "application/json", b"{}").expect(501);
         assert!(answer.text().contains("only profiles"), "{}", answer.text());
     }

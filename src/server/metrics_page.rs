@@ -94,6 +94,7 @@ pub fn exported_families(app: &App, tasks: u64) -> Vec<Family> {
     let mut families = own_families(app, tasks);
     families.retain(|family| !family.help.ends_with(NOT_YET));
     families.extend(request_families(app, Naming::OpenTelemetry));
+    families.retain(|family| !family.samples.is_empty());
     families
 }
 

@@ -244,3 +244,154 @@ impl Worker {
         self.exporter.offer_spans(exported);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::extract::{Request as HttpRequest, State};
+    use axum::response::Response;
+    use tokio::runtime::Handle;
+
+    use super::*;
+    use crate::config::{Compression, Otlp, Protocol};
+    use crate::ingest::{Limits, read_spans};
+    use crate::metrics::requests::Naming;
+    use crate::metrics::{Family, Value};
+    use crate::model::span::{AttributeValue, SpanId, SpanKind, SpanResource, SpanStatus, TraceId};
+    use crate::store::{Options, SqliteStore};
+
+    const NOW: u64 = 1_800_000_000_000_000_000;
+
+    fn span(number: u64) -> Span {
+        let text = |text: &str| AttributeValue::Text(text.to_owned());
+        Span {
+            trace_id: TraceId::new([7; 16]).unwrap(),
+            span_id: SpanId::new((number + 1).to_be_bytes()).unwrap(),
+            parent_span_id: None,
+            trace_state: String::new(),
+            name: "GET /".to_owned(),
+            kind: SpanKind::Server,
+            start_unix_ns: NOW,
+            end_unix_ns: Some(NOW + 1_000_000),
+            status: SpanStatus::Unset,
+            status_message: String::new(),
+            attributes: vec![("http.request.method".into(), text("GET"))],
+            events: Vec::new(),
+            links: Vec::new(),
+            resource: Arc::new(SpanResource { attributes: vec![("service.name".into(), text("shop"))] }),
+            scope: Arc::new(("spanflame".to_owned(), "0.1.0".to_owned())),
+        }
+    }
+
+    type Bodies = Arc<Mutex<Vec<(String, String, Vec<u8>)>>>;
+
+    async fn keep_body(State(bodies): State<Bodies>, request: HttpRequest) -> Response {
+        let (head, body) = request.into_parts();
+        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap().to_vec();
+        let kind = head.headers["content-type"].to_str().unwrap().to_owned();
+        bodies.lock().unwrap().push((head.uri.path().to_owned(), kind.clone(), body));
+        let answer = if kind == "application/grpc" { vec![0; 5] } else { Vec::new() };
+        let response = Response::builder().header("content-type", kind).header("grpc-status", "0");
+        response.body(axum::body::Body::from(answer)).unwrap()
+    }
+
+    async fn receiver() -> (Bodies, u16) {
+        let bodies = Bodies::default();
+        let router = Router::new().fallback(keep_body).with_state(Arc::clone(&bodies));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        (bodies, port)
+    }
+
+    fn exporter(port: u16, protocol: Protocol, enabled: bool) -> Arc<OtlpExporter> {
+        let mut otlp = Otlp { protocol, insecure: true, compression: Compression::None, ..Otlp::default() };
+        otlp.endpoint = Some(crate::config::Endpoint {
+            scheme: None,
+            host: "127.0.0.1".to_owned(),
+            port: Some(port),
+            path: String::new(),
+        });
+        otlp.traces.enabled = enabled;
+        Arc::new(OtlpExporter::start(&otlp, Handle::current()).unwrap())
+    }
+
+    fn store() -> (tempfile::TempDir, Arc<SqliteStore>) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(Options::new(folder.path())).unwrap();
+        (folder, Arc::new(store))
+    }
+
+    /// Requests counted, and exemplars of them.
+    fn measured(keeper: &SpanKeeper) -> (u64, usize) {
+        let families = keeper.requests().families(Naming::Prometheus, std::time::UNIX_EPOCH);
+        let of = |family: &Family| {
+            family.samples.iter().fold((0, 0), |(count, known), sample| match &sample.value {
+                Value::Histogram { counts, exemplars } => {
+                    (count + counts.count(), known + exemplars.iter().flatten().count())
+                }
+                Value::Number(_) => (count, known),
+            })
+        };
+        families.iter().map(of).fold((0, 0), |(one, two), (three, four)| (one + three, two + four))
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn spans_are_kept_sent_by_every_protocol_and_counted() {
+        for protocol in [Protocol::Grpc, Protocol::HttpProtobuf, Protocol::HttpJson] {
+            let (bodies, port) = receiver().await;
+            let exporter = exporter(port, protocol, true);
+            let (_folder, store) = store();
+            let keeper = SpanKeeper::start(Arc::<SqliteStore>::clone(&store), Arc::clone(&exporter)).unwrap();
+            let open = Span { end_unix_ns: None, ..span(2) };
+            let unsampled = Request::of(&span(9), false).unwrap();
+            keeper.offer(SpanBatch {
+                spans: vec![span(0), span(1), open],
+                not_exported: vec![span(3)],
+                unsampled: vec![unsampled],
+            });
+            keeper.offer(SpanBatch { spans: vec![span(2)], ..SpanBatch::default() });
+            assert!(keeper.flush());
+            assert_eq!(exporter.flush(Duration::from_secs(20)).await, 0);
+            let status = keeper.status();
+            assert_eq!((status.offered, status.kept, status.waiting), (5, 5, 0));
+            assert_eq!(store.trace(span(0).trace_id).unwrap().len(), 4);
+            // Three with a span that is sent, one that is not, one without.
+            assert_eq!(measured(&keeper), (5, 1), "{protocol:?}");
+            assert_eq!(exporter.status().traces.exported, 3);
+            let mut sent = Vec::new();
+            for (path, kind, mut body) in bodies.lock().unwrap().drain(..) {
+                match kind.as_str() {
+                    "application/grpc" => {
+                        assert_eq!(path, "/opentelemetry.proto.collector.trace.v1.TraceService/Export");
+                        body.drain(..5);
+                    }
+                    "application/json" => {
+                        let schema = &crate::export::otlp_schema::TRACES_REQUEST;
+                        body = crate::ingest::otlp_json::to_protobuf(&body, schema).unwrap();
+                    }
+                    _ => assert_eq!(path, "/v1/traces"),
+                }
+                sent.extend(read_spans(&body, &Limits::default(), NOW).unwrap().spans);
+            }
+            assert_eq!(sent, [span(0), span(1), span(2)], "{protocol:?}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nothing_is_sent_unless_traces_are_and_what_comes_after_the_end_is_counted() {
+        let (bodies, port) = receiver().await;
+        let exporter = exporter(port, Protocol::HttpProtobuf, false);
+        let (_folder, store) = store();
+        let keeper = SpanKeeper::start(store, Arc::clone(&exporter)).unwrap();
+        keeper.offer(SpanBatch { spans: vec![span(0)], ..SpanBatch::default() });
+        assert!(keeper.flush());
+        assert_eq!(measured(&keeper), (1, 1));
+        keeper.stop();
+        keeper.offer(SpanBatch { spans: vec![span(0)], ..SpanBatch::default() });
+        assert_eq!(keeper.status().queue_full, 1);
+        assert_eq!(measured(&keeper).0, 2);
+        assert!(bodies.lock().unwrap().is_empty());
+        assert_eq!(exporter.status().traces.dropped_in_all(), 0);
+    }
+}
