@@ -113,13 +113,13 @@ pub fn run(args: &Args) -> Result<(), CommandError> {
         own_traces.leave_by(&exporter);
     }
     let store = open_store(&configuration)?;
-    let recorder = match configuration.agent.ebpf.enabled {
-        true => Some(Arc::new(start_recorder(&configuration, &store, &exporter)?)),
-        false => None,
-    };
     let spans = SpanKeeper::start(Arc::clone(&store), Arc::clone(&exporter));
     let spans = Arc::new(spans.context("cannot start the thread that keeps spans")?);
     let tracer = start_tracer(&configuration, &spans);
+    let recorder = match configuration.agent.ebpf.enabled {
+        true => Some(Arc::new(start_recorder(&configuration, tracer.as_deref(), &store, &exporter)?)),
+        false => None,
+    };
     let app = Arc::new(App {
         started: Instant::now(),
         started_at: SystemTime::now(),
@@ -272,13 +272,17 @@ fn start_tracer(configuration: &Configuration, spans: &Arc<SpanKeeper>) -> Optio
 
 fn start_recorder(
     configuration: &Configuration,
+    tracer: Option<&RequestTracer>,
     store: &Arc<dyn WindowStore>,
     exporter: &Arc<OtlpExporter>,
 ) -> Result<Recorder, CommandError> {
     let frequency_hz = frequency_of(configuration);
     let exporter = Arc::clone(exporter);
     let on_window = Box::new(move |profile| exporter.offer(profile));
-    Recorder::start(frequency_hz, Arc::clone(store), on_window).map_err(|error| match error {
+    let span_rate = configuration.agent.profiling.span_sample_rate.get();
+    let span_rate = u32::try_from(span_rate).unwrap_or(u32::MAX);
+    let requests = tracer.and_then(|tracer| tracer.followed_requests(span_rate));
+    Recorder::start(frequency_hz, requests, Arc::clone(store), on_window).map_err(|error| match error {
         SessionError::Kernel(kernel) if KernelError::is_not_permitted(&kernel) => {
             CommandError::NotPermitted(anyhow::Error::from(kernel))
         }

@@ -23,12 +23,23 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rustix::event::{EventfdFlags, eventfd};
 
 use self::worker::{Command, Worker, reason};
+use super::session::RequestSamplingOptions;
 use super::{RawWindow, SessionError};
 use crate::kernel::EbpfState;
-use crate::model::Profile;
+use crate::model::{Profile, RequestSpans};
 
 /// How long a window is, unless it is cut.
 pub const WINDOW: Duration = Duration::from_secs(10);
+
+/// The requests of this host, as somebody follows them.
+#[derive(Clone)]
+pub struct FollowedRequests {
+    /// How samples are taken within them.
+    pub sampling: RequestSamplingOptions,
+    /// Who knows in which span a sample was taken.
+    pub spans: Arc<dyn RequestSpans>,
+}
+
 /// A window on its way to whoever keeps it.
 #[derive(Debug)]
 pub struct PendingWindow {
@@ -136,11 +147,15 @@ pub struct ContinuousProfiler {
 
 impl ContinuousProfiler {
     /// Begins to profile, `frequency_hz` samples a second and CPU; `None` begins paused. Windows go to
-    /// `windows`, in order.
+    /// `windows`, in order. Samples within `requests` are taken more often and say in which span.
     ///
     /// # Errors
     /// What the first attempt failed with. Later ones are told by [`ContinuousProfiler::status`].
-    pub fn start(frequency_hz: Option<u32>, windows: Sender<PendingWindow>) -> Result<Self, SessionError> {
+    pub fn start(
+        frequency_hz: Option<u32>,
+        requests: Option<FollowedRequests>,
+        windows: Sender<PendingWindow>,
+    ) -> Result<Self, SessionError> {
         let system = |what| move |source| SessionError::System { what, source };
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|error| system("make an event descriptor")(error.into()))?;
@@ -150,7 +165,7 @@ impl ContinuousProfiler {
         let status = Arc::new(Mutex::new(ProfilerStatus::default()));
         let (shared, of_worker) = (Arc::clone(&status), Arc::clone(&status));
         let run = move || {
-            let mut worker = Worker::new(frequency_hz, windows, of_worker, woken);
+            let mut worker = Worker::new(frequency_hz, requests, windows, of_worker, woken);
             let began = worker.begin();
             let goes_on = began.is_ok();
             let _ = opened.send(began);

@@ -70,6 +70,7 @@ pub fn capture(
         targets_running: true,
         ring_buffer_bytes: resources::ring_buffer_bytes(options.frequency_hz, cpus),
         cache_folder: resources::cache_folder(),
+        requests: None,
     })?;
     if options.pid.is_some() {
         let deadline = Instant::now() + TABLES_WAIT;

@@ -25,4 +25,4 @@ pub use collect::Collector;
 pub use continuous::{ContinuousProfiler, CutError, PendingWindow, ProfilerState, ProfilerStatus};
 pub use naming::Namer;
 pub use raw_window::{RawWindow, Taken};
-pub use session::{Session, SessionError, SessionOptions};
+pub use session::{RequestSamplingOptions, Session, SessionError, SessionOptions};

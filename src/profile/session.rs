@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -15,7 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::feed::{FeedStatistics, TableFeeder};
 use crate::kernel::{
     Counters, EbpfState, KernelError, MappingKind, PreferredThread, ProcessEvent, ProcessEvents,
-    ProcessMapping, RunStatistics, Sampler, SamplerOptions, Tables,
+    ProcessMapping, RequestMaps, RequestSampling, RunStatistics, Sampler, SamplerOptions, Tables,
 };
 use crate::model::{ObjectId, Outcome, RawSample};
 use crate::process::{ExecutableMapping, Interest, MappingContent, ObjectRegistry, ProcessTable};
@@ -33,6 +34,19 @@ pub struct SessionOptions {
     pub ring_buffer_bytes: u32,
     /// Where unwind tables are kept between runs.
     pub cache_folder: Option<PathBuf>,
+    /// How to sample within requests, if those are followed.
+    pub requests: Option<RequestSamplingOptions>,
+}
+
+/// How to sample within requests; see [`RequestSampling`].
+#[derive(Debug, Clone)]
+pub struct RequestSamplingOptions {
+    /// Who is at which request.
+    pub maps: Arc<RequestMaps>,
+    /// Samples a second and CPU within requests.
+    pub frequency_hz: u32,
+    /// Share of a CPU's time, in thousandths, that they may take.
+    pub budget_permille: u32,
 }
 
 /// Why a session could not begin or go on.
@@ -87,12 +101,18 @@ impl Session {
             .map_err(|source| SessionError::System { what: "start the builders of unwind tables", source })?;
         let preferred = PreferredThread::begin();
         let only_targets = matches!(options.interest, Interest::Only { .. });
-        let mut sampler = Sampler::load(&SamplerOptions {
+        let requests = options.requests.as_ref().map(|requests| RequestSampling {
+            maps: &requests.maps,
+            frequency_hz: requests.frequency_hz,
+            budget_permille: requests.budget_permille,
+        });
+        let of_sampler = SamplerOptions {
             frequency_hz: options.frequency_hz,
             only_targets,
             ring_buffer_bytes: options.ring_buffer_bytes,
             exclude_agent: false,
-        })?;
+        };
+        let mut sampler = Sampler::load_with(&of_sampler, requests.as_ref())?;
         if let Interest::Only { pids, follow_children } = &options.interest {
             for &pid in pids {
                 sampler.add_target(pid, *follow_children)?;

@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, bounded};
 use crate::kernel::EbpfState;
 use crate::metrics::memory;
 use crate::model::Profile;
-use crate::profile::continuous::Named;
+use crate::profile::continuous::{FollowedRequests, Named};
 use crate::profile::{ContinuousProfiler, CutError, PendingWindow, ProfilerStatus, SessionError};
 use crate::store::WindowStore;
 
@@ -73,12 +73,14 @@ pub struct RecorderStatus {
 }
 
 impl Recorder {
-    /// Begins to profile, `frequency_hz` samples a second and CPU; `None` begins paused.
+    /// Begins to profile, `frequency_hz` samples a second and CPU; `None` begins paused. Samples within
+    /// `requests` say in which span they were taken.
     ///
     /// # Errors
     /// What the kernel or the system refused.
     pub fn start(
         frequency_hz: Option<u32>,
+        requests: Option<FollowedRequests>,
         store: Arc<dyn WindowStore>,
         on_window: OnWindow,
     ) -> Result<Self, SessionError> {
@@ -90,7 +92,7 @@ impl Recorder {
             .spawn(move || keep(&received, store.as_ref(), &on_window, &shared))
             .map_err(|source| SessionError::System { what: "start the thread that keeps windows", source })?;
         // If this fails, the channel closes and the writer ends.
-        let profiler = ContinuousProfiler::start(frequency_hz, windows)?;
+        let profiler = ContinuousProfiler::start(frequency_hz, requests, windows)?;
         Ok(Self { profiler: Mutex::new(Some(Arc::new(profiler))), counts, writer: Mutex::new(Some(writer)) })
     }
 

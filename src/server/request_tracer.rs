@@ -4,18 +4,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::spans::{SpanBatch, SpanKeeper};
 use crate::config::{Configuration, PathPattern, SemanticConventions};
-use crate::kernel::{EbpfState, KernelError, SocketTracer, SocketTracerOptions};
+use crate::kernel::{EbpfState, KernelError, RequestMaps, SocketTracer, SocketTracerOptions};
 use crate::metrics::requests::Request;
+use crate::profile::RequestSamplingOptions;
+use crate::profile::continuous::FollowedRequests;
 use crate::trace::{Conventions, Outcome, Sampler, SpanOptions, Tracer, TracerStatus};
 
 /// Room for a tenth of a second of some 10,000 requests a second; what finds none is lost, and counted.
 const RING_BUFFER_BYTES: u32 = 8 << 20;
+
+/// Of a CPU's time, in thousandths, that samples within requests may take: at 499 Hz and 8 µs a sample they
+/// take 4. Beyond it they are taken at the host's rate.
+const SPAN_SAMPLES_PERMILLE: u32 = 10;
 
 /// See the module's description. Dropping it ends tracing.
 #[derive(Debug)]
 pub struct RequestTracer {
     /// Taken out by whoever asks: an answer takes its time, and others want to know the status meanwhile.
     tracer: Mutex<Option<Arc<Tracer>>>,
+    maps: Arc<RequestMaps>,
 }
 
 impl RequestTracer {
@@ -30,12 +37,22 @@ impl RequestTracer {
             excluded_ports: network.exclude_ports.clone(),
             exclude_agent: true,
         })?;
+        let maps = Arc::new(socket.request_maps()?);
         let on_outcome = Box::new(move |outcome: Outcome| {
             let unsampled = outcome.unsampled.iter().filter_map(|span| Request::of(span, false)).collect();
             keeper.offer(SpanBatch { spans: outcome.spans, not_exported: Vec::new(), unsampled });
         });
         let tracer = Tracer::start(socket, span_options(configuration), on_outcome)?;
-        Ok(Self { tracer: Mutex::new(Some(Arc::new(tracer))) })
+        Ok(Self { tracer: Mutex::new(Some(Arc::new(tracer))), maps })
+    }
+
+    /// How samplers tell in which request a thread or goroutine is, and learn what that came to; at
+    /// `frequency_hz` samples a second and CPU within requests. `None` after the end.
+    #[must_use]
+    pub fn followed_requests(&self, frequency_hz: u32) -> Option<FollowedRequests> {
+        let maps = Arc::clone(&self.maps);
+        let sampling = RequestSamplingOptions { maps, frequency_hz, budget_permille: SPAN_SAMPLES_PERMILLE };
+        Some(FollowedRequests { sampling, spans: self.tracer()?.request_spans() })
     }
 
     /// Makes sure that spans of what has ended up to now were handed on. False if that took too long. Blocks.

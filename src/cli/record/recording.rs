@@ -64,6 +64,7 @@ impl Recording {
             targets_running: command_pid.is_none(),
             ring_buffer_bytes: resources::ring_buffer_bytes(args.frequency, cpus),
             cache_folder: resources::cache_folder(),
+            requests: None,
         })
         .map_err(session_error)?;
         if args.stats.is_some() {

@@ -1,9 +1,10 @@
 //! A session with the window that it fills.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::WINDOW;
+use super::{FollowedRequests, WINDOW};
 use crate::kernel::online_cpus;
 use crate::process::Interest;
 use crate::profile::{Collector, Namer, RawWindow, Session, SessionError, SessionOptions, Taken, resources};
@@ -30,18 +31,25 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub(super) fn begin(frequency_hz: u32) -> Result<Self, SessionError> {
+    pub(super) fn begin(
+        frequency_hz: u32,
+        requests: Option<&FollowedRequests>,
+    ) -> Result<Self, SessionError> {
         // First: its thread is not to inherit the priority that the session gives to this one.
-        let namer = Namer::start(None)
+        let namer = Namer::start(requests.map(|requests| Arc::clone(&requests.spans)))
             .map_err(|source| SessionError::System { what: "start the thread that names stacks", source })?;
         let cpus = online_cpus()?;
-        let ring_buffer_bytes = resources::ring_buffer_bytes(frequency_hz, cpus.len());
+        let sampling = requests.map(|requests| requests.sampling.clone());
+        let most_hz =
+            sampling.as_ref().map_or(frequency_hz, |sampling| frequency_hz.max(sampling.frequency_hz));
+        let ring_buffer_bytes = resources::ring_buffer_bytes(most_hz, cpus.len());
         let mut session = Session::open(&SessionOptions {
             frequency_hz,
             interest: Interest::All,
             targets_running: true,
             ring_buffer_bytes,
             cache_folder: resources::cache_folder(),
+            requests: sampling,
         })?;
         session.start()?;
         let now = Instant::now();

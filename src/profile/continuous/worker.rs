@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::running::Running;
-use super::{PendingWindow, ProfilerState, ProfilerStatus};
+use super::{FollowedRequests, PendingWindow, ProfilerState, ProfilerStatus};
 use crate::kernel::{Counters, EbpfState, online_cpus};
 use crate::profile::SessionError;
 
@@ -42,6 +42,7 @@ pub(super) enum Command {
 /// See the module's description.
 pub(super) struct Worker {
     wanted_hz: Option<u32>,
+    requests: Option<FollowedRequests>,
     windows: Sender<PendingWindow>,
     status: Arc<Mutex<ProfilerStatus>>,
     wake: OwnedFd,
@@ -64,13 +65,14 @@ impl Worker {
     /// A worker that has not begun.
     pub(super) fn new(
         wanted_hz: Option<u32>,
+        requests: Option<FollowedRequests>,
         windows: Sender<PendingWindow>,
         status: Arc<Mutex<ProfilerStatus>>,
         wake: OwnedFd,
     ) -> Self {
         let past = Past::default();
         let retry_after = FIRST_RETRY;
-        Self { wanted_hz, windows, status, wake, running: None, past, retry_at: None, retry_after }
+        Self { wanted_hz, requests, windows, status, wake, running: None, past, retry_at: None, retry_after }
     }
 
     /// Begins to profile, unless paused.
@@ -79,7 +81,7 @@ impl Worker {
             self.set_state(ProfilerState::Paused);
             return Ok(());
         };
-        let running = Running::begin(frequency_hz)?;
+        let running = Running::begin(frequency_hz, self.requests.as_ref())?;
         self.running = Some(running);
         self.set_state(ProfilerState::Running(frequency_hz));
         self.publish();
@@ -288,11 +290,11 @@ fn sum(one: &Counters, other: &Counters) -> Counters {
         sent: one.sent + other.sent,
         lost_ring_full: one.lost_ring_full + other.lost_ring_full,
         lost_no_scratch: one.lost_no_scratch + other.lost_no_scratch,
-        user_frames: one.user_frames + other.user_frames,
-        kernel_frames: one.kernel_frames + other.kernel_frames,
         thinned: one.thinned + other.thinned,
         over_budget: one.over_budget + other.over_budget,
         stamped: one.stamped + other.stamped,
+        user_frames: one.user_frames + other.user_frames,
+        kernel_frames: one.kernel_frames + other.kernel_frames,
         malformed: one.malformed + other.malformed,
     }
 }
