@@ -167,13 +167,14 @@ impl Spans {
     /// Where a client's span stands.
     pub(super) fn place_client(
         &mut self,
+        connection: ConnectionId,
         began: &Began,
         opened: Option<Opened>,
         context: Option<&TraceContext>,
         own_trace: TraceId,
         own_span: SpanId,
     ) -> Place {
-        let caller = self.caller_of(began, opened);
+        let caller = self.caller_of(connection, began, opened);
         let (caller, absent) = match caller {
             Ok(caller) => (Some(caller), ""),
             Err(reason) => (None, reason),
@@ -223,11 +224,18 @@ impl Spans {
     }
 
     /// The server's span within which a request was sent.
-    fn caller_of(&self, began: &Began, opened: Option<Opened>) -> Result<Caller, &'static str> {
+    fn caller_of(
+        &self,
+        connection: ConnectionId,
+        began: &Began,
+        opened: Option<Opened>,
+    ) -> Result<Caller, &'static str> {
+        let is_first = self.connections.get(&connection).is_none_or(|of| of.exchanges == 0);
         let (key, actor) = match (began.within, opened) {
             (Some(key), _) => (key, began.actor),
-            // Another thread writes (or several do), but the connection was made for one request.
-            (None, Some(Opened { opened_by: Some(key), opener, .. })) => (key, opener),
+            // Another thread writes, or the same one after it has waited, but the connection was made for one
+            // request. Only the first thing sent is surely that request's: pools hand connections on.
+            (None, Some(Opened { opened_by: Some(key), opener, .. })) if is_first => (key, opener),
             _ => return Err("no_open_request"),
         };
         let &(connection, exchange) = self.by_key.get(&key).ok_or("request_ended_or_unconfirmed")?;

@@ -119,6 +119,8 @@ impl Open {
 pub(super) struct Connection {
     pub(super) opened: Option<Opened>,
     pub(super) open: HashMap<ExchangeId, Open>,
+    /// Exchanges it has had.
+    pub(super) exchanges: u64,
 }
 
 /// The spans that are open, and what is needed to make them.
@@ -253,7 +255,9 @@ impl Spans {
         let (own_trace, own_span) = own.unwrap_or_else(|| self.ids.next());
         let place = match began.direction {
             Direction::In => self.place_server(connection, opened, context.as_ref(), own_trace, own_span),
-            Direction::Out => self.place_client(began, opened, context.as_ref(), own_trace, own_span),
+            Direction::Out => {
+                self.place_client(connection, began, opened, context.as_ref(), own_trace, own_span)
+            }
         };
         let Place { trace_id, span_id, parent, decision, trace_state } = place;
         let is_sampled = self.options.sampler.keeps(trace_id, decision);
@@ -316,7 +320,9 @@ impl Spans {
             Parent::Absent { reason } => reason,
         };
         *self.counts.parents.entry(source).or_default() += 1;
-        self.connections.entry(connection).or_default().open.insert(began.exchange, open);
+        let of = self.connections.entry(connection).or_default();
+        of.exchanges += 1;
+        of.open.insert(began.exchange, open);
     }
 
     fn ask(&mut self, began: &Began, resource: &SpanResource) -> Asked {
