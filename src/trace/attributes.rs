@@ -236,6 +236,22 @@ impl Request<'_> {
     }
 }
 
+/// Another route than the one that was thought of first, or none.
+pub(super) fn replace_route(attributes: &mut Vec<Attribute>, route: Option<&str>) {
+    match route {
+        Some(route) => {
+            for (name, value) in attributes {
+                if matches!(name.as_ref(), "http.route" | "url.template") {
+                    *value = AttributeValue::Text(route.to_owned());
+                }
+            }
+        }
+        None => attributes.retain(|(name, _)| {
+            !matches!(name.as_ref(), "http.route" | "url.template" | "spanflame.route.source")
+        }),
+    }
+}
+
 fn version(version: ProtocolVersion) -> &'static str {
     match version {
         ProtocolVersion::Http10 => "1.0",

@@ -2,7 +2,8 @@
 //!
 //! Until that is known, fragments are kept, a few; then the protocol is given them in their order. HTTP/1
 //! shows itself by a request line or a status line at the beginning of a fragment. What shows nothing in a
-//! few fragments is none of our protocols and costs nothing from then on.
+//! few fragments is none of our protocols and costs nothing from then on. HTTP/2 shows itself by the client's
+//! preface or, joined in the middle, by fragments that begin with frames in both directions.
 //!
 //! `Began` comes with a request's complete head, since samples and requests that hang need it at once. That
 //! the other end speaks the same is known only when it answers: [`Conversation::is_confirmed`]; if it
@@ -16,10 +17,12 @@
 //! Bytes from inside of TLS have streams of their own, and once some were seen, those outside mean nothing.
 
 use super::exchange::ExchangeEvent;
-use super::protocols::http1::head::{Likeness, may_be_request, may_be_response};
+use super::protocols::http1::head::{Likeness, may_be_request, may_be_response, starts_with};
 use super::protocols::http1::{Http1, Over};
+use super::protocols::http2::frame::may_begin_with_frame;
+use super::protocols::http2::{Http2, carry_requests};
 use super::protocols::{Held, Output, failure, opposite};
-use super::stream::{Moment, Stream};
+use super::stream::{Moment, Piece, Stream};
 pub use crate::model::socket::Capture;
 use crate::model::socket::{Actor, Direction, Ending, Fragment, Role};
 
@@ -32,6 +35,8 @@ const TRIES_IN_THE_MIDDLE: u32 = 64;
 const MAX_KEPT_BYTES: usize = 16384;
 /// Such fragments.
 const MAX_KEPT: usize = 256;
+/// How the client's preface of HTTP/2 begins.
+const HTTP2_PREFACE_LINE: &[u8] = b"PRI * HTTP/2.0\r\n";
 /// For how long a write may turn out to have moved less than it announced.
 const SETTLING_NS: u64 = 50_000_000;
 
@@ -58,6 +63,7 @@ pub struct Conversation {
 enum Protocol {
     Unknown(Box<Unknown>),
     Http1(Box<Http1>),
+    Http2(Box<Http2>),
     /// None of ours, or no more.
     Nothing,
 }
@@ -73,6 +79,13 @@ struct Unknown {
 /// What a fragment shows of the protocol.
 enum Shows {
     Http1 {
+        requests: Direction,
+    },
+    Http2Preface {
+        requests: Direction,
+    },
+    /// Frames, in both directions by now.
+    Http2Frames {
         requests: Direction,
     },
     /// It goes on, or it is the other end's turn.
@@ -148,10 +161,8 @@ impl Conversation {
     pub fn end(&mut self, time_ns: u64, ending: Ending, out: &mut Vec<ExchangeEvent>) {
         self.settle_writes(out);
         let written = self.written.moved_to();
-        if let Protocol::Http1(http1) = &mut self.protocol {
-            let (held, exchanges) = (&mut self.held, &mut self.exchanges);
-            http1.close(time_ns, ending, written, &mut Output { events: out, held, exchanges });
-        }
+        let (held, exchanges) = (&mut self.held, &mut self.exchanges);
+        self.protocol.close(time_ns, ending, written, &mut Output { events: out, held, exchanges });
         for Held { position, mut ended } in self.held.drain(..) {
             if position > written {
                 // Its last bytes were to be written, and never were.
@@ -169,10 +180,7 @@ impl Conversation {
     pub fn settles_at(&self) -> Option<u64> {
         let writes = (!self.held.is_empty() || self.written.is_unsettled())
             .then(|| self.written_ns.saturating_add(SETTLING_NS));
-        let quiet = match &self.protocol {
-            Protocol::Http1(http1) => http1.settles_at(),
-            Protocol::Unknown(_) | Protocol::Nothing => None,
-        };
+        let quiet = self.protocol.settles_at();
         writes.into_iter().chain(quiet).min()
     }
 
@@ -182,10 +190,8 @@ impl Conversation {
             self.settle_writes(out);
             release(&mut self.held, self.written.moved_to(), out);
         }
-        if let Protocol::Http1(http1) = &mut self.protocol {
-            let (held, exchanges) = (&mut self.held, &mut self.exchanges);
-            http1.settle(now_ns, &mut Output { events: out, held, exchanges });
-        }
+        let (held, exchanges) = (&mut self.held, &mut self.exchanges);
+        self.protocol.settle(now_ns, &mut Output { events: out, held, exchanges });
     }
 
     /// What it wants to see from now on.
@@ -193,6 +199,7 @@ impl Conversation {
     pub fn capture(&self) -> Capture {
         match &self.protocol {
             Protocol::Unknown(_) | Protocol::Http1(_) => Capture::Heads,
+            Protocol::Http2(_) => Capture::Whole,
             Protocol::Nothing => Capture::Nothing,
         }
     }
@@ -200,11 +207,7 @@ impl Conversation {
     /// Whether a protocol is confirmed: a request and its response have both been understood.
     #[must_use]
     pub fn is_confirmed(&self) -> bool {
-        self.was_confirmed
-            || match &self.protocol {
-                Protocol::Http1(http1) => http1.is_confirmed(),
-                Protocol::Unknown(_) | Protocol::Nothing => false,
-            }
+        self.was_confirmed || self.protocol.is_confirmed()
     }
 
     /// Whether what is understood was read inside of a TLS library.
@@ -244,11 +247,7 @@ impl Conversation {
                 }
             }
             Direction::In => {
-                let alternates = match &self.protocol {
-                    Protocol::Http1(http1) => http1.alternates(),
-                    Protocol::Unknown(_) | Protocol::Nothing => false,
-                };
-                if is_late || alternates {
+                if is_late || self.protocol.alternates() {
                     self.settle_writes(out);
                     release(&mut self.held, self.written.moved_to(), out);
                 }
@@ -262,12 +261,11 @@ impl Conversation {
         }
         let (held, exchanges) = (&mut self.held, &mut self.exchanges);
         let mut output = Output { events: out, held, exchanges };
-        match &mut self.protocol {
-            Protocol::Http1(http1) => self.written.settle(|position, piece, moment| {
-                http1.take(Direction::Out, position, piece, moment, &mut output);
-            }),
-            Protocol::Unknown(_) | Protocol::Nothing => self.written.settle(|_, _, _| {}),
-        }
+        let protocol = &mut self.protocol;
+        self.written.settle(|position, piece, moment| {
+            protocol.take(Direction::Out, position, piece, moment, &mut output);
+        });
+        self.look_whether_it_is_over();
     }
 
     fn take_known(&mut self, time_ns: u64, actor: Actor, fragment: &Fragment, out: &mut Vec<ExchangeEvent>) {
@@ -278,17 +276,20 @@ impl Conversation {
         };
         let (held, exchanges) = (&mut self.held, &mut self.exchanges);
         let mut output = Output { events: out, held, exchanges };
-        let over = match &mut self.protocol {
-            Protocol::Http1(http1) => {
-                stream.take(moment, fragment, |position, piece, moment| {
-                    http1.take(fragment.direction, position, piece, moment, &mut output);
-                });
-                http1.over()
-            }
-            Protocol::Unknown(_) | Protocol::Nothing => None,
-        };
-        match over {
+        let protocol = &mut self.protocol;
+        stream.take(moment, fragment, |position, piece, moment| {
+            protocol.take(fragment.direction, position, piece, moment, &mut output);
+        });
+        self.look_whether_it_is_over();
+    }
+
+    fn look_whether_it_is_over(&mut self) {
+        match self.protocol.over() {
             None => {}
+            Some(Over::Http2) => {
+                self.give_up();
+                self.protocol = Protocol::Unknown(Box::default());
+            }
             Some(Over::Tunnel) if !self.is_decrypted => {
                 // What comes now may be TLS that can be seen from inside.
                 self.give_up();
@@ -316,17 +317,25 @@ impl Conversation {
             }
             return;
         }
-        let (shows, likeness) = unknown.shows(fragment);
-        if let Shows::Http1 { requests } = shows {
+        let (shows, likeness) = unknown.shows(fragment, self.role);
+        let protocol = match shows {
+            Shows::Http1 { requests } => {
+                let before = unknown.kept.iter().filter(|(.., kept)| kept.direction == fragment.direction);
+                let first = before.map(|(.., kept)| kept.position).next().unwrap_or(fragment.position);
+                let is_aligned = self.role != Role::Unknown && first == 0;
+                Some(Protocol::Http1(Box::new(Http1::new(requests, is_aligned))))
+            }
+            Shows::Http2Preface { requests } => {
+                Some(Protocol::Http2(Box::new(Http2::from_preface(requests))))
+            }
+            Shows::Http2Frames { requests } => {
+                Some(Protocol::Http2(Box::new(Http2::in_the_middle(requests))))
+            }
+            Shows::Nothing => None,
+        };
+        if let Some(protocol) = protocol {
             let kept = std::mem::take(&mut unknown.kept);
-            let is_aligned = self.role != Role::Unknown
-                && fragment.position
-                    == kept
-                        .iter()
-                        .filter(|(.., f)| f.direction == fragment.direction)
-                        .map(|(.., f)| f.length)
-                        .sum::<u64>();
-            self.protocol = Protocol::Http1(Box::new(Http1::new(requests, is_aligned)));
+            self.protocol = protocol;
             for (time_ns, actor, fragment) in &kept {
                 self.take_known(*time_ns, *actor, fragment, out);
             }
@@ -345,43 +354,142 @@ impl Conversation {
     }
 }
 
+impl Protocol {
+    fn take(
+        &mut self,
+        direction: Direction,
+        position: u64,
+        piece: Piece<'_>,
+        moment: &Moment,
+        out: &mut Output<'_>,
+    ) {
+        match self {
+            Self::Http1(http1) => http1.take(direction, position, piece, moment, out),
+            Self::Http2(http2) => http2.take(direction, position, piece, moment, out),
+            Self::Unknown(_) | Self::Nothing => {}
+        }
+    }
+
+    fn settles_at(&self) -> Option<u64> {
+        match self {
+            Self::Http1(http1) => http1.settles_at(),
+            Self::Http2(http2) => http2.settles_at(),
+            Self::Unknown(_) | Self::Nothing => None,
+        }
+    }
+
+    fn settle(&mut self, now_ns: u64, out: &mut Output<'_>) {
+        match self {
+            Self::Http1(http1) => http1.settle(now_ns, out),
+            Self::Http2(http2) => http2.settle(now_ns, out),
+            Self::Unknown(_) | Self::Nothing => {}
+        }
+    }
+
+    fn close(&mut self, time_ns: u64, ending: Ending, written: u64, out: &mut Output<'_>) {
+        match self {
+            Self::Http1(http1) => http1.close(time_ns, ending, written, out),
+            Self::Http2(http2) => http2.close(time_ns, ending, written, out),
+            Self::Unknown(_) | Self::Nothing => {}
+        }
+    }
+
+    fn is_confirmed(&self) -> bool {
+        match self {
+            Self::Http1(http1) => http1.is_confirmed(),
+            Self::Http2(http2) => http2.is_confirmed(),
+            Self::Unknown(_) | Self::Nothing => false,
+        }
+    }
+
+    /// Whether what is read shows that what was written before has arrived.
+    fn alternates(&self) -> bool {
+        match self {
+            Self::Http1(http1) => http1.alternates(),
+            Self::Http2(_) | Self::Unknown(_) | Self::Nothing => false,
+        }
+    }
+
+    fn over(&self) -> Option<Over> {
+        match self {
+            Self::Http1(http1) => http1.over(),
+            Self::Http2(http2) => http2.is_over().then_some(Over::GivenUp),
+            Self::Unknown(_) | Self::Nothing => None,
+        }
+    }
+}
+
 impl Unknown {
-    fn shows(&self, fragment: &Fragment) -> (Shows, Likeness) {
+    /// What this fragment shows, with those that were kept before it; and whether a message may begin so.
+    fn shows(&self, fragment: &Fragment, role: Role) -> (Shows, Likeness) {
         let direction = fragment.direction;
+        let joined = self.kept_before(fragment);
+        let bytes = match &joined {
+            Some(joined) => joined.as_slice(),
+            None => fragment.head.as_slice(),
+        };
+        let likeness = may_be(bytes);
+        if may_be_request(bytes) == Likeness::Yes {
+            return (Shows::Http1 { requests: direction }, likeness);
+        }
+        if may_be_response(bytes) == Likeness::Yes {
+            return (Shows::Http1 { requests: opposite(direction) }, likeness);
+        }
+        if starts_with(bytes, HTTP2_PREFACE_LINE) == Likeness::Yes {
+            return (Shows::Http2Preface { requests: direction }, likeness);
+        }
+        if !may_begin_with_frame(&fragment.head, fragment.length) {
+            return (Shows::Nothing, likeness);
+        }
+        let are_frames = |fragment: &&Fragment| may_begin_with_frame(&fragment.head, fragment.length);
+        let kept = || self.kept.iter().map(|(.., kept)| kept).filter(are_frames);
+        if !kept().any(|kept| kept.direction != direction) {
+            return (Shows::Nothing, Likeness::Maybe);
+        }
+        let requests = match role {
+            Role::Accepted => Some(Direction::In),
+            Role::Connected => Some(Direction::Out),
+            Role::Unknown => kept().chain([fragment]).find_map(|fragment| {
+                carry_requests(&fragment.head).map(|are_requests| match are_requests {
+                    true => fragment.direction,
+                    false => opposite(fragment.direction),
+                })
+            }),
+        };
+        match requests {
+            Some(requests) => (Shows::Http2Frames { requests }, Likeness::Yes),
+            None => (Shows::Nothing, Likeness::Maybe),
+        }
+    }
+
+    /// What was kept of this fragment's direction right before it with the fragment, if a message may begin
+    /// there.
+    fn kept_before(&self, fragment: &Fragment) -> Option<Vec<u8>> {
         let mut joined = Vec::new();
         let mut end = None;
-        for (.., before) in self.kept.iter().filter(|(.., before)| before.direction == direction) {
+        for (.., before) in self.kept.iter().filter(|(.., before)| before.direction == fragment.direction) {
             if end != Some(before.position) {
                 joined.clear();
             }
             joined.extend_from_slice(&before.head);
             end = Some(before.position.saturating_add(before.head.len() as u64));
         }
-        if end != Some(fragment.position) || may_be(&joined) == Likeness::No {
-            joined.clear();
+        if joined.is_empty() || end != Some(fragment.position) || may_be(&joined) == Likeness::No {
+            return None;
         }
-        let bytes = if joined.is_empty() {
-            fragment.head.as_slice()
-        } else {
-            joined.extend_from_slice(&fragment.head);
-            joined.as_slice()
-        };
-        let shows = if may_be_request(bytes) == Likeness::Yes {
-            Shows::Http1 { requests: direction }
-        } else if may_be_response(bytes) == Likeness::Yes {
-            Shows::Http1 { requests: opposite(direction) }
-        } else {
-            Shows::Nothing
-        };
-        (shows, may_be(bytes))
+        joined.extend_from_slice(&fragment.head);
+        Some(joined)
     }
 }
 
 /// Whether a message may begin so.
 fn may_be(bytes: &[u8]) -> Likeness {
-    match may_be_request(bytes) {
-        Likeness::No => may_be_response(bytes),
-        likeness => likeness,
+    let likenesses = [may_be_request(bytes), may_be_response(bytes), starts_with(bytes, HTTP2_PREFACE_LINE)];
+    let is = |likeness| likenesses.contains(&likeness);
+    match () {
+        () if is(Likeness::Yes) => Likeness::Yes,
+        () if is(Likeness::Maybe) => Likeness::Maybe,
+        () => Likeness::No,
     }
 }
 

@@ -92,6 +92,8 @@ pub enum Failure {
 pub struct Began {
     /// Which one.
     pub exchange: ExchangeId,
+    /// Number of its stream where the protocol has such (HTTP/2), the same at both ends; else 0.
+    pub stream_id: u32,
     /// `In`: this end is the server. `Out`: it is the client.
     pub direction: Direction,
     /// When its first byte was read, or began to be written: `CLOCK_MONOTONIC`, ns.

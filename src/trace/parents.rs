@@ -96,6 +96,7 @@ impl Spans {
     pub(super) fn place_server(
         &mut self,
         connection: ConnectionId,
+        stream_id: u32,
         opened: Option<Opened>,
         context: Option<&TraceContext>,
         own_trace: TraceId,
@@ -104,7 +105,7 @@ impl Spans {
         if let Some(context) = context {
             self.received.insert(context.parent_span_id);
         }
-        let peer = opened.and_then(|opened| self.client_of(connection, opened));
+        let peer = opened.and_then(|opened| self.client_of(connection, stream_id, opened));
         let sent = peer.and_then(|(client, exchange)| {
             let open = self.connections.get_mut(&client)?.open.get_mut(&exchange)?;
             open.is_answered_for = true;
@@ -152,15 +153,21 @@ impl Spans {
     }
 
     /// The request at the other end of this connection that has not been answered for: with one at a time
-    /// there is no doubt, with several the order is that of their beginning.
-    fn client_of(&self, connection: ConnectionId, opened: Opened) -> Option<(ConnectionId, ExchangeId)> {
+    /// there is no doubt; of several, HTTP/2 says which by the stream, and HTTP/1 answers in order.
+    fn client_of(
+        &self,
+        connection: ConnectionId,
+        stream_id: u32,
+        opened: Opened,
+    ) -> Option<(ConnectionId, ExchangeId)> {
         let client = *self.clients.get(&(opened.peer, opened.local))?;
         if client == connection {
             return None;
         }
         let open = &self.connections.get(&client)?.open;
-        let waiting =
-            open.iter().filter(|(_, open)| open.direction == Direction::Out && !open.is_answered_for);
+        let waiting = open.iter().filter(|(_, open)| {
+            open.direction == Direction::Out && !open.is_answered_for && open.stream_id == stream_id
+        });
         waiting.map(|(&exchange, _)| (client, exchange)).min_by_key(|&(_, exchange)| exchange)
     }
 
@@ -238,6 +245,10 @@ impl Spans {
             (None, Some(Opened { opened_by: Some(key), opener, .. })) if is_first => (key, opener),
             _ => return Err("no_open_request"),
         };
+        // Whoever writes to a connection of many streams writes for others, too; a goroutine does not.
+        if began.stream_id != 0 && actor.goroutine == 0 {
+            return Err("multiplexed");
+        }
         let &(connection, exchange) = self.by_key.get(&key).ok_or("request_ended_or_unconfirmed")?;
         let open = self.connections.get(&connection).and_then(|of| of.open.get(&exchange));
         let open = open.ok_or("request_ended_or_unconfirmed")?;

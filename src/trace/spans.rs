@@ -2,13 +2,14 @@
 //!
 //! Whose child a span is, is found out by `parents.rs`.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
 use super::attributes::{self, Asked, Conventions};
-use super::context::{self, TraceContext};
-use super::exchange::{Began, Discarded, Ended, ExchangeEvent, ExchangeId};
+use super::context::{Incoming, TraceContext};
+use super::exchange::{Began, Discarded, Ended, ExchangeEvent, ExchangeId, RequestHead};
 use super::parents::{Parent, Place, RecentIds, attribute_of};
 use super::requests::{Request, Requests};
 use super::route::{self, Routes};
@@ -100,6 +101,8 @@ pub(super) struct Open {
     pub(super) actor: Actor,
     pub(super) asked: Asked,
     pub(super) direction: Direction,
+    /// Of HTTP/2; else 0.
+    pub(super) stream_id: u32,
     /// The context its head carried.
     pub(super) context: Option<TraceContext>,
     pub(super) is_sampled: bool,
@@ -245,22 +248,27 @@ impl Spans {
         {
             self.clients.insert((local, peer), connection);
         }
-        let asked = self.ask(began, resource);
+        let asked = Self::ask(&began.head);
         let is_excluded = !(if asked.rpc.is_some() { self.options.grpc } else { self.options.http })
             || asked.path.as_deref().is_some_and(|path| (self.options.is_excluded)(path));
-        let context = context::of_request(&began.head);
+        let incoming = Incoming::of(&began.head);
+        let (context, said) = match &incoming {
+            Incoming::Context(context) => (Some(context), context.sampled),
+            Incoming::Sampling(sampled) => (None, Some(*sampled)),
+            Incoming::Nothing | Incoming::Malformed | Incoming::Unknown => (None, None),
+        };
         let own = began
             .minted
             .and_then(|minted| Some((TraceId::new(minted.trace_id)?, SpanId::new(minted.span_id)?)));
         let (own_trace, own_span) = own.unwrap_or_else(|| self.ids.next());
         let place = match began.direction {
-            Direction::In => self.place_server(connection, opened, context.as_ref(), own_trace, own_span),
-            Direction::Out => {
-                self.place_client(connection, began, opened, context.as_ref(), own_trace, own_span)
+            Direction::In => {
+                self.place_server(connection, began.stream_id, opened, context, own_trace, own_span)
             }
+            Direction::Out => self.place_client(connection, began, opened, context, own_trace, own_span),
         };
         let Place { trace_id, span_id, parent, decision, trace_state } = place;
-        let is_sampled = self.options.sampler.keeps(trace_id, decision);
+        let is_sampled = self.options.sampler.keeps(trace_id, decision.or(said));
         let mut attributes = attributes::Request {
             conventions: self.options.conventions,
             direction: began.direction,
@@ -300,7 +308,8 @@ impl Spans {
             actor: began.actor,
             asked,
             direction: began.direction,
-            context,
+            context: context.cloned(),
+            stream_id: began.stream_id,
             is_sampled,
             is_excluded,
             is_answered_for: false,
@@ -325,20 +334,28 @@ impl Spans {
         of.open.insert(began.exchange, open);
     }
 
-    fn ask(&mut self, began: &Began, resource: &SpanResource) -> Asked {
-        let (path, query) = match began.head.target.value() {
-            Some(target) => {
-                let (path, query) = route::split_target(target);
-                (Some(path.to_owned()), query.map(str::to_owned))
-            }
-            None => (None, None),
-        };
-        let rpc = Asked::rpc_of(&began.head, path.as_deref());
-        let route = match (&rpc, &path) {
-            (None, Some(path)) => self.routes.template(resource.service(), path),
-            _ => None,
-        };
-        Asked { method: Asked::method_of(&began.head), path, query, route, rpc }
+    fn ask(head: &RequestHead) -> Asked {
+        let target = head.target.value();
+        let path = target.and_then(route::path).map(str::to_owned);
+        let query = target.and_then(route::query).map(str::to_owned);
+        let rpc = Asked::rpc_of(head, path.as_deref());
+        // The answer will say whether anything was found there; until then the template is a good name.
+        let template = path.as_deref().and_then(route::template).filter(|_| rpc.is_none());
+        let route = template.map(Cow::into_owned);
+        Asked { method: Asked::method_of(head), path, query, route, rpc }
+    }
+
+    /// The route, now that the answer is known, and the name that follows from it.
+    fn settle_route(&mut self, open: &mut Open, status: Option<u16>) {
+        let Some(path) = open.asked.path.as_deref().filter(|_| open.asked.rpc.is_none()) else { return };
+        let is_found = status.is_some_and(|status| !matches!(status, 400 | 404 | 405 | 414));
+        let route = self.routes.route(open.span.resource.service(), path, is_found);
+        if route.as_deref() == open.asked.route.as_deref() {
+            return;
+        }
+        open.asked.route = route.as_deref().map(str::to_owned);
+        open.span.name = open.asked.name();
+        attributes::replace_route(&mut open.span.attributes, open.asked.route.as_deref());
     }
 
     fn end(
@@ -350,7 +367,7 @@ impl Spans {
         outcome: &mut Outcome,
     ) {
         let of = self.connections.get_mut(&connection);
-        let Some(open) = of.and_then(|of| of.open.remove(&ended.exchange)) else { return };
+        let Some(mut open) = of.and_then(|of| of.open.remove(&ended.exchange)) else { return };
         if let Some(key) = open.key {
             self.by_key.remove(&key);
             requests.end(key, ended.last_byte_ns);
@@ -363,6 +380,7 @@ impl Spans {
             Direction::In => self.counts.server_requests += 1,
             Direction::Out => self.counts.client_requests += 1,
         }
+        self.settle_route(&mut open, ended.response.and_then(|response| response.status));
         let is_rpc = open.asked.rpc.is_some();
         let (status, attributes) =
             attributes::outcome(self.options.conventions, open.direction, is_rpc, ended);

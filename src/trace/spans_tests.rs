@@ -123,6 +123,7 @@ impl Host {
         };
         let began = Began {
             exchange: ExchangeId(request.exchange),
+            stream_id: 0,
             direction: request.direction,
             first_byte_ns: request.at_ns,
             actor: request.actor,

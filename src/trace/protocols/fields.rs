@@ -11,8 +11,9 @@ pub(super) enum FieldName {
     Method,
     Path,
     Scheme,
-    /// `:authority` or `Host`.
+    /// `:authority`, or `Host` where there is none.
     Authority,
+    Host,
     Status,
     UserAgent,
     ContentType,
@@ -39,7 +40,7 @@ impl FieldName {
     pub(super) fn of(name: &[u8]) -> Self {
         let (text, meaning): (&[u8], Self) = match name.len() {
             2 => (b"b3", Self::B3),
-            4 => (b"host", Self::Authority),
+            4 => (b"host", Self::Host),
             5 => (b":path", Self::Path),
             7 => match name[0] {
                 b':' if name[1] == b'm' => (b":method", Self::Method),
@@ -80,9 +81,11 @@ impl FieldName {
     }
 
     /// Whether it is one of HTTP/2's, which stand before all others.
-    #[expect(dead_code, reason = "HTTP/2 is to come")]
     pub(super) fn is_pseudo(self) -> bool {
-        matches!(self, Self::Method | Self::Path | Self::Scheme | Self::Status | Self::OtherPseudo)
+        matches!(
+            self,
+            Self::Method | Self::Path | Self::Scheme | Self::Authority | Self::Status | Self::OtherPseudo
+        )
     }
 }
 
@@ -122,7 +125,7 @@ impl RequestFields {
     /// and so are those of `traceparent`, of which there may be only one.
     pub(super) fn take(&mut self, name: FieldName, value: impl FnOnce() -> Known) {
         let (place, joins) = match name {
-            FieldName::Authority => (&mut self.authority, false),
+            FieldName::Authority | FieldName::Host => (&mut self.authority, false),
             FieldName::UserAgent => (&mut self.user_agent, false),
             FieldName::ContentType => (&mut self.content_type, false),
             FieldName::Traceparent => (&mut self.traceparent, true),
@@ -149,11 +152,9 @@ impl RequestFields {
         }
     }
 
-    /// What was not sent as far as was seen may have been sent where nothing was seen.
-    #[expect(dead_code, reason = "HTTP/2 is to come")]
+    /// What was not sent as far as was seen may have been sent where nothing was seen, except `:authority`.
     pub(super) fn absent_is_unknown(&mut self) {
         for field in [
-            &mut self.authority,
             &mut self.user_agent,
             &mut self.content_type,
             &mut self.traceparent,

@@ -6,6 +6,7 @@
 
 mod fields;
 pub(super) mod http1;
+pub(super) mod http2;
 
 use super::exchange::{Began, Discarded, Ended, ExchangeEvent, ExchangeId, Failure};
 use crate::model::socket::{Direction, Ending};

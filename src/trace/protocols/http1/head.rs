@@ -41,6 +41,8 @@ pub(super) struct Request {
 pub(super) struct Response {
     pub(super) status: u16,
     pub(super) framing: Framing,
+    /// `Upgrade: h2c`: if it is an upgrade, HTTP/2 follows.
+    pub(super) names_http2: bool,
 }
 
 /// What became of parsing a head.
@@ -183,14 +185,17 @@ fn response_with<'b>(
         return Ok(Parsed::Partial);
     };
     let mut framing = FramingFields::default();
+    let mut names_http2 = false;
     for header in parsed.headers.iter() {
         match FieldName::of(header.name.as_bytes()) {
             FieldName::ContentLength => framing.content_length(header.value),
             FieldName::TransferEncoding => framing.transfer_encoding(header.value),
+            FieldName::Upgrade => names_http2 |= header.value.trim_ascii().eq_ignore_ascii_case(b"h2c"),
             _ => {}
         }
     }
-    let response = Response { status: parsed.code.unwrap_or_default(), framing: framing.framing() };
+    let response =
+        Response { status: parsed.code.unwrap_or_default(), framing: framing.framing(), names_http2 };
     Ok(Parsed::Complete(response, length))
 }
 
@@ -270,7 +275,8 @@ pub(in crate::trace) fn may_be_response(bytes: &[u8]) -> Likeness {
     starts_with(bytes, b"HTTP/1.")
 }
 
-fn starts_with(bytes: &[u8], beginning: &[u8]) -> Likeness {
+/// Whether bytes start with these, as far as they go.
+pub(in crate::trace) fn starts_with(bytes: &[u8], beginning: &[u8]) -> Likeness {
     if bytes.len() < beginning.len() {
         return if beginning.starts_with(bytes) { Likeness::Maybe } else { Likeness::No };
     }

@@ -46,6 +46,8 @@ pub(in crate::trace) enum Over {
     Tunnel,
     /// It speaks another protocol now.
     Upgraded,
+    /// It speaks HTTP/2 now, beginning with the client's preface.
+    Http2,
     /// It does not speak this protocol, or cannot be followed.
     GivenUp,
 }
@@ -650,6 +652,7 @@ impl Http1 {
         }));
         out.began(Began {
             exchange: id,
+            stream_id: 0,
             direction: self.requests,
             first_byte_ns: place.first.time_ns,
             actor: place.first.actor,
@@ -720,6 +723,7 @@ impl Http1 {
         }
         let is_success = (200..300).contains(&response.status);
         let over = match response.status {
+            101 if response.names_http2 => Some(Over::Http2),
             101 => Some(Over::Upgraded),
             _ if is_connect && is_success => Some(Over::Tunnel),
             _ => None,
