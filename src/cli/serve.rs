@@ -111,12 +111,12 @@ pub fn run(args: &Args) -> Result<(), CommandError> {
         own_traces.leave_by(&exporter);
     }
     let store = open_store(&configuration)?;
+    let spans = SpanKeeper::start(Arc::clone(&store), Arc::clone(&exporter));
+    let spans = Arc::new(spans.context("cannot start the thread that keeps spans")?);
     let recorder = match configuration.agent.ebpf.enabled {
         true => Some(Arc::new(start_recorder(&configuration, &store, &exporter)?)),
         false => None,
     };
-    let spans = SpanKeeper::start(Arc::clone(&store), Arc::clone(&exporter));
-    let spans = Arc::new(spans.context("cannot start the thread that keeps spans")?);
     let app = Arc::new(App {
         started: Instant::now(),
         started_at: SystemTime::now(),
