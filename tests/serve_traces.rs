@@ -13,6 +13,7 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use prost::Message;
 use serde_json::{Value, json};
+use support::collector::Collector;
 use support::server::{Request, Server, WITHOUT_EBPF};
 
 /// A server with a receiver of OTLP, and where that listens.
@@ -360,6 +361,38 @@ fn spans_survive_the_end_of_the_process_however_it_comes() {
             0 => drop(receiving.server.stop()),
             _ => receiving.server.kill(),
         }
+    }
+}
+
+#[test]
+fn spans_come_through_a_collector_unchanged() {
+    let collector_binary = needs_collector!();
+    let receiving = receiving();
+    let next = format!("http://{}", receiving.http);
+    let collector = Collector::start(&collector_binary, "traces", Some(&next));
+    // Own spans, since they are made with or without a kernel that can be traced.
+    let configuration = format!(
+        "{WITHOUT_EBPF}otlp: {{endpoint: '127.0.0.1:{}', insecure: true, protocol: grpc}}\n\
+         self_telemetry: {{tracing: {{enabled: true, sample_rate: 1.0}}}}\n",
+        collector.grpc
+    );
+    let server = Server::start_with(&configuration, &[]);
+    server.get("/status").expect(200);
+    server.post("/admin/flush", "").expect(200);
+    let path = "/api/v1/traces?service=spanflame&kind=server";
+    let named = support::await_event("the span behind the Collector", Duration::from_secs(20), || {
+        let traces = receiving.server.get(path).expect(200).json();
+        let all = traces["traces"].as_array().expect("a list").clone();
+        all.into_iter().find(|trace| trace["root"]["name"] == "GET /status")
+    });
+    let id = named["trace_id"].as_str().expect("a text");
+    // The same span in the Collector's words.
+    collector.await_text(id);
+    let log = collector.log();
+    let printed = log.split("Span #").find(|span| span.contains(id) && span.contains("GET /status"));
+    let printed = printed.expect("it was sent through it");
+    for field in [named["span"]["span_id"].as_str().expect("a text"), "Server"] {
+        assert!(printed.contains(field), "{field}: {printed}");
     }
 }
 

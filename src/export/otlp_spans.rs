@@ -20,8 +20,7 @@ use crate::model::span::{
 };
 
 const DROPPED: [&str; 3] = [DROPPED_ATTRIBUTES, DROPPED_EVENTS, DROPPED_LINKS];
-/// Set in `flags` if it is known whether a parent is remote, which is not known here; the lower eight bits are
-/// W3C's flags, of which `sampled` holds for whatever is exported.
+/// W3C's flag: it holds for whatever is exported.
 const SAMPLED: u32 = 1;
 
 /// The message of these spans.

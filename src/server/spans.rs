@@ -8,7 +8,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -21,8 +21,11 @@ use crate::store::WindowStore;
 const BATCH_QUEUE: usize = 256;
 /// How many spans may: a few hundred bytes each in memory with all they hold.
 const MAX_WAITING_SPANS: u64 = 100_000;
-/// Small batches that wait are written together, up to about so many spans.
+/// Small batches are written together, up to about so many spans…
 const WRITE_SPANS: usize = 4096;
+/// … and so long after the first of them came: a transaction rewrites half a dozen pages however small it is.
+/// A query does not wait for it.
+const WRITE_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a flush waits.
 const FLUSH_LIMIT: Duration = Duration::from_secs(20);
 
@@ -193,6 +196,7 @@ impl Worker {
     fn run(&self, received: &Receiver<Message>) {
         while let Ok(first) = received.recv() {
             let (mut all, mut flushed) = (SpanBatch::default(), Vec::new());
+            let write_at = Instant::now() + WRITE_INTERVAL;
             let mut next = Some(first);
             while let Some(message) = next.take() {
                 match message {
@@ -204,7 +208,7 @@ impl Worker {
                     Message::Flush(done) => flushed.push(done),
                 }
                 if flushed.is_empty() && all.spans.len() + all.not_exported.len() < WRITE_SPANS {
-                    next = received.try_recv().ok();
+                    next = received.recv_deadline(write_at).ok();
                 }
             }
             self.write(all);

@@ -66,6 +66,13 @@ pub fn catch_up(app: &App, range: TimeRange) {
     });
 }
 
+/// Has the spans that wait kept. Blocks, for milliseconds.
+pub fn catch_up_with_spans(app: &App) {
+    if !app.spans.flush() {
+        tracing::debug!("a query goes without the latest spans");
+    }
+}
+
 /// What is too much is told with what would be less.
 fn narrower(error: crate::store::StoreError) -> ApiError {
     let error = ApiError::from(error);

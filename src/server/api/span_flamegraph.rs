@@ -15,7 +15,7 @@ use super::body::{Download, accepts_gzip};
 use super::flamegraph::{DRAWING, Drawing, FlameGraphParameters, FlameGraphRoot, main_first};
 use super::moment::now_unix_ns;
 use super::parameters::Parameters;
-use super::question::{Question, catch_up, nothing};
+use super::question::{Question, catch_up, catch_up_with_spans, nothing};
 use super::selector::selector;
 use super::span_filter::{span_id, trace_id};
 use crate::model::Profile;
@@ -110,7 +110,7 @@ pub async fn span_flamegraph(
     let asked = Arc::clone(&app);
     app.queries
         .run(move |cancelled| {
-            // A span may have ended after the last window was kept: the open one first.
+            catch_up_with_spans(&asked);
             let span = asked.store.span(id, trace)?;
             let span =
                 span.ok_or_else(|| ApiError::not_found(format!("there is no span {id}, or none any more")))?;

@@ -12,6 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::body::{Download, accepts_gzip};
 use super::moment::{now_unix_ns, rfc3339};
 use super::parameters::Parameters;
+use super::question::catch_up_with_spans;
 use super::selector::{RANGE, RangeParameters, range};
 use super::span_filter::{self, SPAN_FILTER, SpanFilterParameters, kind_name, span_filter, status_name};
 use crate::export::{otlp_json, otlp_schema, otlp_spans};
@@ -190,6 +191,10 @@ pub async fn traces(
     let asked = Arc::clone(&app);
     app.queries
         .run(move |_| {
+            // A page that goes on looks at nothing new.
+            if query.cursor.is_none() {
+                catch_up_with_spans(&asked);
+            }
             let page = asked.store.traces(&query)?;
             let body = Traces {
                 traces: page.traces.into_iter().map(Trace::of).collect(),
@@ -269,6 +274,7 @@ pub async fn trace(
     let asked = Arc::clone(&app);
     app.queries
         .run(move |_| {
+            catch_up_with_spans(&asked);
             let spans = asked.store.trace(trace_id)?;
             if spans.is_empty() {
                 return Err(ApiError::not_found(format!("there is no trace {trace_id}, or none any more")));
@@ -347,6 +353,7 @@ pub async fn spans(
     let asked = Arc::clone(&app);
     app.queries
         .run(move |_| {
+            catch_up_with_spans(&asked);
             let list = asked.store.spans(&query)?;
             let (mut services, mut names) = (Interner::new(), Interner::new());
             let mut columns = SpanColumns::default();

@@ -661,3 +661,91 @@ fn read_value(
         _ => return Err(Malformed("a value of an unknown kind")),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::spans::span;
+    use proptest::prelude::*;
+
+    /// The block of these spans, and the dictionary it needs.
+    fn encoded(spans: &[Span]) -> (EncodedBlock, SpanTexts) {
+        let mut dictionary = SpanDictionary::default();
+        let mut writer = BlockWriter::new(&mut dictionary);
+        for span in spans {
+            writer.add(span);
+        }
+        let block = writer.finish();
+        let mut texts = SpanTexts::default();
+        texts.read(dictionary.new_page()).unwrap();
+        (block, texts)
+    }
+
+    fn decoded(block: &EncodedBlock, texts: &SpanTexts) -> Result<Vec<Span>, Malformed> {
+        let rows = Rows::read(&block.rows, texts)?;
+        let mut details = Details::read(&block.details, texts)?;
+        (0..rows.rows.len()).map(|index| details.span(index, &rows)).collect()
+    }
+
+    #[test]
+    fn a_block_comes_back_and_its_keys_are_those_of_its_rows() {
+        let mut spans: Vec<Span> = (0..20).map(|number| span(number / 3, number)).collect();
+        // Starts that go back, and further than a difference of 63 bits.
+        spans[4].start_unix_ns = 0;
+        spans[4].end_unix_ns = Some(u64::MAX);
+        spans[5].start_unix_ns = u64::MAX;
+        spans[5].end_unix_ns = None;
+        spans[6].parent_span_id = Some(spans[5].span_id);
+        let (block, texts) = encoded(&spans);
+        assert_eq!((block.spans, block.first_start_ns, block.last_start_ns), (20, 0, u64::MAX));
+        assert_eq!(decoded(&block, &texts), Ok(spans.clone()));
+        let expected: Vec<(u32, u32)> =
+            spans.iter().map(|span| (trace_key(span.trace_id), span_key(span.span_id))).collect();
+        assert_eq!(keys(&block.keys).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_later_span_of_a_process_takes_little() {
+        let spans: Vec<Span> = (0..1000).map(|number| span(number, number)).collect();
+        let (block, _) = encoded(&spans);
+        let bytes = block.keys.len() + block.rows.len() + block.details.len();
+        assert!(bytes < 130 * 1000, "{bytes}");
+    }
+
+    #[test]
+    fn every_truncation_is_refused_or_has_fewer_spans() {
+        let spans = [span(1, 1), span(1, 2)];
+        let (block, texts) = encoded(&spans);
+        for length in 0..block.rows.len() {
+            if let Ok(rows) = Rows::read(&block.rows[..length], &texts) {
+                assert!(rows.rows.len() < 2);
+            }
+        }
+        let rows = Rows::read(&block.rows, &texts).unwrap();
+        for length in 0..block.details.len() {
+            let details = Details::read(&block.details[..length], &texts);
+            assert!(details.is_err() || details.is_ok_and(|mut details| details.span(1, &rows).is_err()));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_never_panic(rows: Vec<u8>, details: Vec<u8>) {
+            let texts = SpanTexts::default();
+            let block = EncodedBlock {
+                spans: 0, first_start_ns: 0, last_start_ns: 0, keys: rows.clone(), rows, details,
+            };
+            prop_assert!(keys(&block.keys).count() <= block.keys.len());
+            let _ = decoded(&block, &texts);
+        }
+
+        #[test]
+        fn a_block_that_was_damaged_never_panics(at: usize, byte: u8, in_rows: bool) {
+            let (mut block, texts) = encoded(&[span(1, 1), span(2, 2), span(1, 3)]);
+            let blob = if in_rows { &mut block.rows } else { &mut block.details };
+            let at = at % blob.len();
+            blob[at] = byte;
+            let _ = decoded(&block, &texts);
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! Finds rows: newest first by time and filter, or by ids.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::BuildHasherDefault;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -8,11 +9,15 @@ use super::block::{Details, KEY_BYTES, Row, Rows, keys, span_key, trace_key};
 use super::dictionary::SpanTexts;
 use super::filter::BlockFilter;
 use super::{SpanPosition, SpanSummary};
+use crate::model::index_hash::IndexHasher;
 use crate::model::span::{Span, SpanId, TraceId};
 use crate::store::TimeRange;
 use crate::store::catalog::Segment;
 use crate::store::error::StoreError;
 use crate::store::segment::{SegmentReader, broken};
+
+/// Keys that are looked for. They are hashes already, and a few thousand at most.
+type Keys = HashSet<u32, BuildHasherDefault<IndexHasher>>;
 
 /// A row with its texts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -197,7 +202,7 @@ impl SpanSource<'_> {
     }
 
     /// Calls `each` with every row of these traces, the newest first, and says of each whether the filter has
-    /// it. `each` returns false to have no more of that trace.
+    /// it.
     pub(in crate::store) fn rows_of_traces(
         &self,
         wanted: &HashSet<TraceId>,
@@ -206,7 +211,7 @@ impl SpanSource<'_> {
         texts: &mut SharedTexts,
         mut each: impl FnMut(FoundRow) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let wanted_keys: HashSet<u32> = wanted.iter().map(|&id| trace_key(id)).collect();
+        let wanted_keys: Keys = wanted.iter().map(|&id| trace_key(id)).collect();
         self.visit(within, |opened| {
             for (block, indices) in candidates(opened, within, |trace, _| wanted_keys.contains(&trace))? {
                 opened.rows(block, |rows| {
@@ -229,17 +234,17 @@ impl SpanSource<'_> {
         })
     }
 
-    /// Calls `each` with every row of these spans, the newest first.
+    /// Calls `each` with every row of these spans that is in a block of the range, the newest first.
     pub(in crate::store) fn rows_of_spans(
         &self,
         wanted: &HashSet<SpanId>,
+        within: TimeRange,
         texts: &mut SharedTexts,
         mut each: impl FnMut(FoundRow) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        let wanted_keys: HashSet<u32> = wanted.iter().map(|&id| span_key(id)).collect();
-        self.visit(TimeRange::ALL, |opened| {
-            for (block, indices) in candidates(opened, TimeRange::ALL, |_, span| wanted_keys.contains(&span))?
-            {
+        let wanted_keys: Keys = wanted.iter().map(|&id| span_key(id)).collect();
+        self.visit(within, |opened| {
+            for (block, indices) in candidates(opened, within, |_, span| wanted_keys.contains(&span))? {
                 let flow = opened.rows(block, |rows| {
                     for index in indices {
                         let Some(row) = rows.rows.get(index as usize) else { continue };

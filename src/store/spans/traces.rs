@@ -21,6 +21,9 @@ const MAX_ROUNDS: usize = 6;
 /// Spans of a trace in a page are looked for so far from the span that is asked for.
 const NEAR_NS: u64 = 24 * 3600 * 1_000_000_000;
 
+/// Starts of one span, written twice, are not further apart.
+const SAME_START_NS: u64 = 60 * 1_000_000_000;
+
 /// See [`WindowStore::traces`](crate::store::WindowStore::traces).
 pub(in crate::store) fn traces(source: &SpanSource<'_>, query: &TraceQuery) -> Result<TracePage, StoreError> {
     let limit = query.limit.clamp(1, MAX_TRACES);
@@ -178,18 +181,26 @@ pub(in crate::store) fn spans(source: &SpanSource<'_>, query: &SpanQuery) -> Res
         if is_cut { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     // Those that have been replaced by what is not asked for go.
-    let newest = newest_of(source, found.iter().map(|row| row.row.span_id), &mut texts)?;
+    let newest = newest_of(source, &found, &mut texts)?;
     found.retain(|row| newest.get(&row.identity()).is_none_or(|&newest| newest == row.position));
     Ok(SpanList { spans: found.iter().map(FoundRow::summary).collect(), is_cut })
 }
 
+/// Where the newest row of each of these spans is. What replaces a span begins when it did, or nearly.
 fn newest_of(
     source: &SpanSource<'_>,
-    ids: impl Iterator<Item = SpanId>,
+    found: &[FoundRow],
     texts: &mut SharedTexts,
 ) -> Result<HashMap<Identity, SpanPosition>, StoreError> {
     let mut newest: HashMap<Identity, SpanPosition> = HashMap::new();
-    source.rows_of_spans(&ids.collect(), texts, |row| {
+    let starts = || found.iter().map(|row| row.row.start_unix_ns);
+    let (Some(first), Some(last)) = (starts().min(), starts().max()) else { return Ok(newest) };
+    let near = TimeRange {
+        from_unix_ns: first.saturating_sub(SAME_START_NS),
+        to_unix_ns: last.saturating_add(SAME_START_NS),
+    };
+    let ids: HashSet<SpanId> = found.iter().map(|row| row.row.span_id).collect();
+    source.rows_of_spans(&ids, near, texts, |row| {
         newest.entry(row.identity()).or_insert(row.position);
         ControlFlow::Continue(())
     })?;
@@ -204,7 +215,7 @@ pub(in crate::store) fn span_summaries(
     let mut texts = SharedTexts::default();
     let mut found: HashMap<(TraceId, SpanId), SpanSummary> = HashMap::new();
     let ids: HashSet<SpanId> = wanted.iter().map(|&(_, span_id)| span_id).collect();
-    source.rows_of_spans(&ids, &mut texts, |row| {
+    source.rows_of_spans(&ids, TimeRange::ALL, &mut texts, |row| {
         found.entry((row.row.trace_id, row.row.span_id)).or_insert_with(|| row.summary());
         ControlFlow::Continue(())
     })?;
@@ -236,7 +247,7 @@ pub(in crate::store) fn span(
 ) -> Result<Option<Span>, StoreError> {
     let mut texts = SharedTexts::default();
     let mut position = None;
-    source.rows_of_spans(&HashSet::from([span_id]), &mut texts, |row| {
+    source.rows_of_spans(&HashSet::from([span_id]), TimeRange::ALL, &mut texts, |row| {
         if trace_id.is_none_or(|trace_id| row.row.trace_id == trace_id) {
             position = Some(row.position);
             return ControlFlow::Break(());

@@ -437,23 +437,41 @@ fn a_trace_of_too_many_spans_is_refused_and_the_others_are_not() {
     assert!(list.is_cut && list.spans.len() == 10);
 }
 
+/// Prints what it finds; more spans show what questions take in a large store.
 #[test]
 fn what_spans_take() {
     let folder = tempfile::tempdir().unwrap();
     let retention = Retention { max_age: Duration::from_secs(86_400), max_bytes: 8 << 30 };
     let store = SqliteStore::open(Options { retention, ..Options::new(folder.path()) }).unwrap();
-    let count = 40_000_u64;
-    let batches: Vec<Vec<Span>> = (0..count / 200)
-        .map(|batch| (0..200).map(|at| span((batch * 200 + at) / 2, batch * 200 + at)).collect())
-        .collect();
+    let asked = std::env::var("SPANFLAME_TEST_SPANS").ok().and_then(|count| count.parse().ok());
+    let count: u64 = asked.unwrap_or(40_000);
     let began = Instant::now();
-    for batch in &batches {
-        store.write_spans(batch).unwrap();
+    let mut writing = Duration::ZERO;
+    for batch in 0..count / 200 {
+        let batch: Vec<Span> =
+            (batch * 200..batch * 200 + 200).map(|number| span(number / 2, number)).collect();
+        let began = Instant::now();
+        store.write_spans(&batch).unwrap();
+        writing += began.elapsed();
     }
-    let written = began.elapsed();
+    println!("made and written in {:?}", began.elapsed());
+    let timed = |what: &str, ask: &dyn Fn() -> usize| {
+        let began = Instant::now();
+        let found = ask();
+        println!("{what}: {found} in {:?}", began.elapsed());
+    };
+    timed("page of traces", &|| store.traces(&all(SpanFilter::default(), 100)).unwrap().traces.len());
+    let none = SpanFilter { status: Some(StatusFilter::Code(500)), ..SpanFilter::default() };
+    timed("page of traces that there are none of", &|| {
+        store.traces(&all(none.clone(), 100)).unwrap().traces.len()
+    });
+    let list = SpanQuery { filter: SpanFilter::default(), range: TimeRange::ALL, limit: 5000 };
+    timed("list of spans", &|| store.spans(&list).unwrap().spans.len());
+    timed("trace", &|| store.trace(trace_id(7)).unwrap().len());
+    timed("span", &|| usize::from(store.span(span_id(7), None).unwrap().is_some()));
     drop(store);
     let files = std::fs::read_dir(folder.path()).unwrap();
     let bytes: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
-    println!("{} bytes a span, {:.0} spans a second", bytes / count, count as f64 / written.as_secs_f64());
+    println!("{} bytes a span, {:.0} spans a second", bytes / count, count as f64 / writing.as_secs_f64());
     assert!(bytes / count < 250, "{} bytes a span", bytes / count);
 }
