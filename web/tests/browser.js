@@ -111,6 +111,92 @@ try {
   await page.waitForFunction(() => !/from=/.test(window.location.hash));
   await page.context().close();
 
+  // ---- requests: the picture, a mark, filters, by keyboard ---------------------------------------------------
+  const fields = async (page) => new URLSearchParams((await page.evaluate(() => window.location.hash)).slice(1));
+  const urlHas = (page, key, value) =>
+    page.waitForFunction(([name, wanted]) => new URLSearchParams(window.location.hash.slice(1)).get(name) === wanted, [key, value]);
+  const requests = await open({ live: 'off' });
+  await ready(requests);
+  await requests.keyboard.press('q');
+  await requests.waitForSelector('[data-dots]');
+  check((await requests.locator('canvas[data-dots]').getAttribute('data-dots')) === '1200', 'every request is a dot');
+  check(/1,200 requests[^]*median/.test(await requests.locator('.summary').innerText()), 'and is counted');
+  const box = await requests.locator('.scatter').boundingBox();
+  await requests.mouse.move(box.x + 200, box.y + 60);
+  await requests.mouse.down();
+  await requests.mouse.move(box.x + 420, box.y + 330, { steps: 4 });
+  await requests.mouse.up();
+  await requests.waitForFunction(() => window.location.hash.includes('marked='));
+  await requests.waitForSelector('.summary:has-text("Marked")');
+  const few = Number((await requests.locator('.summary strong').innerText()).replace(/\D/g, ''));
+  check(few > 0 && few < 1200, `a mark leaves fewer: ${few}`);
+  await requests.locator('.scatter').focus();
+  await requests.keyboard.press('Escape');
+  await urlHas(requests, 'marked', null);
+  await requests.locator('.filters .face').click();
+  await requests.keyboard.type('/checkout');
+  await requests.getByLabel('At least so long').fill('200ms');
+  await requests.keyboard.press('Enter');
+  await urlHas(requests, 'route', '/checkout');
+  check(mock.asked.at(-1).includes('min_duration=200ms'), 'a filter narrows the question');
+  await requests.waitForFunction(() => document.querySelectorAll('.requests-list tbody tr').length < 100);
+  const names = new Set(await requests.locator('.requests-list .function button').allInnerTexts());
+  check(names.size === 1 && names.has('POST /checkout'), `only what is asked for is listed: ${[...names].join()}`);
+
+  // ---- a trace, its spans and what one of them ran -------------------------------------------------------------
+  await requests.locator('.scatter').focus();
+  await requests.keyboard.press('ArrowRight');
+  await requests.waitForSelector('#scatter-current');
+  check((await requests.locator('#scatter-current').innerText()).startsWith('POST /checkout, '), 'a dot is read out');
+  await requests.keyboard.press('Enter');
+  await requests.waitForSelector('.span-row');
+  await requests.waitForSelector('.span-stage canvas[data-boxes]');
+  check(/only 23 samples/.test(await requests.locator('.span-stage .summary').innerText()), 'few samples are said to be few');
+  check((await requests.locator('[role=treeitem][aria-level="4"]').count()) > 0, 'spans are nested');
+  await requests.locator('.waterfall').focus();
+  for (let presses = 0; presses < 3; presses++) await requests.keyboard.press('ArrowDown');
+  await requests.waitForFunction(() => document.querySelector('.span-panel h2')?.textContent === 'stock.Inventory/Reserve');
+  check(/option of its first packet/.test(await requests.locator('.span-panel').innerText()), 'how a parent is known is said');
+  await requests.keyboard.press('ArrowLeft');
+  const rows = (count) => requests.waitForFunction((wanted) => document.querySelectorAll('.span-row').length === wanted, count);
+  await rows(4);
+  check(true, 'what is below a span can be folded');
+  await requests.keyboard.press('ArrowRight');
+  await rows(5);
+  await requests.keyboard.press('End');
+  await requests.waitForSelector('[role=status]:has-text("Nothing sampled in this span")');
+  const chosen = (await requests.locator('.span-row[aria-selected=true]').getAttribute('id')).slice('span-'.length);
+  await urlHas(requests, 'span', chosen);
+  await requests.reload();
+  await requests.waitForSelector('[role=status]:has-text("Nothing sampled in this span")');
+  check((await requests.locator(`#span-${chosen}[aria-selected=true]`).count()) === 1, 'loading again keeps the span');
+  await requests.locator('.waterfall').focus();
+  await requests.keyboard.press('Escape');
+  await requests.waitForSelector('[data-dots]');
+
+  // ---- what still runs, slow against typical, and from a frame to requests --------------------------------------------
+  await requests.goto(`${mock.origin}/#page=requests&live=off`);
+  await requests.waitForSelector('[data-dots="1200"]');
+  await requests.locator('.requests-list .function button').first().click();
+  await requests.waitForSelector('.span-bar.open');
+  check(/still running/.test(await requests.locator('.trace-summary').innerText()), 'a request that has not ended is said to run');
+  check(/status\s*unknown: no response yet/.test(await requests.locator('.span-panel').innerText()), 'what is unknown is said to be');
+  await requests.goto(`${mock.origin}/#page=requests&live=off&service=shop&route=%2Fcheckout`);
+  await requests.getByRole('button', { name: 'Slow against typical' }).click();
+  await ready(requests);
+  await requests.keyboard.press('2');
+  await requests.waitForSelector('td.grew');
+  check(/compress_receipt|receipt/.test(await requests.locator('table.top tbody tr').first().innerText()), 'what slow requests do besides comes first');
+  await requests.goto(`${mock.origin}/#live=off`);
+  await ready(requests);
+  await requests.locator('.flamegraph-scroller').focus();
+  for (const key of ['ArrowDown', 'ArrowDown']) await requests.keyboard.press(key);
+  await requests.getByRole('button', { name: 'Requests that ran it' }).click();
+  await requests.locator('.ran .frames button').first().click();
+  await requests.waitForSelector('.span-row');
+  check((await fields(requests)).get('page') === 'requests', 'a frame leads to a request that ran it');
+  await requests.context().close();
+
   // ---- what cannot be shown, and the way out ------------------------------------------------------------------------
   for (const [mode, role, text, fragment] of [
     ['idle', 'status', 'checkout was idle', { service: 'checkout' }],

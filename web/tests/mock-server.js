@@ -6,6 +6,7 @@ import { createServer } from 'node:http';
 import { existsSync, readFileSync } from 'node:fs';
 import { extname, join, normalize } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { makeRequests, profileByTrace, spanIdOf, spansAnswer, traceAnswer, traceIdOf } from './mock-requests.js';
 
 const HERE = fileURLToPath(new URL('.', import.meta.url));
 const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml' };
@@ -44,6 +45,7 @@ function timeline(query) {
 export function startMock(files = {}) {
   let mode = 'fine';
   const asked = [];
+  const requests = makeRequests(Date.now());
   const graphs = {
     after: readFileSync(files.after ?? join(HERE, '../testdata/everything.columnar')),
     before: readFileSync(files.before ?? join(HERE, '../testdata/recursive.columnar')),
@@ -66,7 +68,30 @@ export function startMock(files = {}) {
       if (mode === 'busy') return fail(503, 'service_unavailable', 'too many requests', { 'Retry-After': '1' });
       if (mode === 'unauthorized') return fail(401, 'unauthorized', 'a token is needed');
     }
+    const ofTrace = /^\/api\/v1\/traces\/([0-9a-f]{32})$/.exec(url.pathname);
+    if (ofTrace !== null) {
+      const one = requests.find(({ index }) => traceIdOf(index) === ofTrace[1]);
+      return one === undefined ? fail(404, 'not_found', `no trace ${ofTrace[1]}`) : send(200, traceAnswer(one));
+    }
+    const ofSpan = /^\/api\/v1\/spans\/([0-9a-f]{16})\/flamegraph$/.exec(url.pathname);
+    if (ofSpan !== null) {
+      // The spans of other services have no samples here.
+      const sampled = parseInt(ofSpan[1], 16) % 16 < 4;
+      return send(200, sampled ? graphs.after : graphs.empty, 'application/octet-stream', {
+        'X-Spanflame-Samples': sampled ? '23' : '0',
+        ...(sampled ? {} : { 'X-Spanflame-Reason': 'no sample fell into this span' }),
+      });
+    }
     switch (url.pathname) {
+      case '/api/v1/spans':
+        return send(200, mode === 'empty' ? spansAnswer([], url.searchParams) : spansAnswer(requests, url.searchParams));
+      case '/api/v1/profiles/spans': {
+        const spans = requests.slice(0, 20).map((one, place) => ({
+          trace_id: traceIdOf(one.index), span_id: spanIdOf(one.index), value: 9e7 / (place + 1), samples: 20 - place,
+          span: place === 3 ? null : { span_id: spanIdOf(one.index), service: one.service, name: one.name, kind: 'server', duration_ns: one.durationNs },
+        }));
+        return send(200, { type: 'cpu', unit: 'nanoseconds', function: url.searchParams.get('function'), total: 5e8, stamped: 3.7e8, spans, spans_total: 31 });
+      }
       case '/api/v1/services': {
         const services = mode === 'empty' ? [] : SERVICES.map(([name, samples]) => ({ name, samples, types: ['cpu'] }));
         return send(200, { services });
@@ -79,6 +104,9 @@ export function startMock(files = {}) {
         if (mode === 'missing') return fail(404, 'not_found', `no service ${url.searchParams.get('service')} in this range`);
         if (url.searchParams.get('format') !== 'columnar') {
           return send(200, 'a file', 'application/octet-stream', { 'Content-Disposition': 'attachment; filename="profile.pb.gz"' });
+        }
+        if (url.searchParams.get('group_by') === 'trace_id') {
+          return send(200, profileByTrace(requests, url.searchParams.get('service')), 'application/octet-stream');
         }
         const isEmpty = mode === 'empty' || mode === 'idle';
         const isOther = url.searchParams.get('service') === 'postgresql';

@@ -24,7 +24,7 @@ use crate::store::{Answer, Coverage, Detail, Selector};
 /// A graph of more nodes is not sent: the page draws a million exactly, and a person sees no more.
 const MAX_NODES: usize = 1 << 20;
 /// Labels that may stand above the stacks, under the names that selectors have for them.
-const GROUPS: [(&str, &str); 9] = [
+const GROUPS: [(&str, &str); 11] = [
     ("service", "service"),
     ("comm", "comm"),
     ("thread", "thread_name"),
@@ -34,6 +34,8 @@ const GROUPS: [(&str, &str); 9] = [
     ("pid", "pid"),
     ("tid", "tid"),
     ("unwind", "unwind"),
+    ("trace_id", "trace_id"),
+    ("span_id", "span_id"),
 ];
 
 /// How the options are described.
@@ -45,9 +47,10 @@ pub struct FlameGraphParameters {
     #[param(inline)]
     format: Option<GraphFormat>,
     /// Labels that stand above the stacks, the outermost first, separated by commas: `service`, `comm`,
-    /// `thread`, `container`, `pid`, `tid`. By default `comm`; empty for none. For `columnar` and `json`.
+    /// `thread`, `container`, `pid`, `tid`, `trace_id`, `span_id`. By default `comm`; empty for none. For
+    /// `columnar` and `json`.
     #[param(
-        pattern = "^((service|comm|thread|container|pid|tid)(,(service|comm|thread|container|pid|tid)){0,5})?$"
+        pattern = "^((service|comm|thread|container|pid|tid|trace_id|span_id)(,(service|comm|thread|container|pid|tid|trace_id|span_id)){0,7})?$"
     )]
     group_by: Option<String>,
     /// Put incomplete stacks beside complete ones, without the marker that names the reason. For `columnar`
@@ -234,8 +237,9 @@ impl Drawing {
         let asked = parameters.get("group_by").unwrap_or("comm");
         for name in asked.split(',').filter(|_| !asked.is_empty()) {
             let Some((_, key)) = GROUPS.iter().find(|(known, _)| *known == name) else {
-                let message =
-                    format!("group_by: {name:?} is none of service, comm, thread, container, pid, tid");
+                let message = format!(
+                    "group_by: {name:?} is none of service, comm, thread, container, pid, tid, trace_id, span_id"
+                );
                 return Err(ApiError::invalid("group_by", message));
             };
             group_by.push((*key).to_owned());

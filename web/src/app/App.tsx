@@ -8,6 +8,7 @@ import type { Command } from '../flamegraph/keyboard';
 import type { OpenPart } from './Bar';
 import { Help } from './Help';
 import { ProfilePage } from './ProfilePage';
+import { RequestsPage } from './RequestsPage';
 import { applyTheme, initialTheme, rememberTheme } from './theme';
 import { useUrlState } from './useUrlState';
 
@@ -27,11 +28,12 @@ export function App(): JSX.Element {
   };
   const obey = (command: Command): void => {
     if (command.do === 'help') setOpenPart(openPart === 'help' ? '' : 'help');
+    if (command.do === 'page') change({ page: state.page === 'profiles' ? 'requests' : 'profiles', zoom: '', selected: '' });
   };
   const page = { state, change, theme, openPart, setOpenPart, onTheme: flipTheme, onCommand: obey };
   return (
     <div class="page">
-      <ProfilePage {...page} />
+      {state.page === 'requests' ? <RequestsPage {...page} /> : <ProfilePage {...page} />}
       {openPart === 'help' && <Help onClose={() => setOpenPart('')} />}
     </div>
   );

@@ -5,7 +5,7 @@ import type { ComponentChildren, JSX } from 'preact';
 import type { Theme } from '../flamegraph/colours';
 import type { Command } from '../flamegraph/keyboard';
 import flame from './flame.svg';
-import type { UrlState } from './urlstate';
+import { PAGES, type PageName, type UrlState } from './urlstate';
 import type { ChangeState } from './useUrlState';
 
 /** What of the bar is open. */
@@ -22,16 +22,31 @@ export interface PageProps {
   readonly onCommand: (command: Command) => void;
 }
 
+const PAGE_NAMES: Readonly<Record<PageName, string>> = { profiles: 'Profiles', requests: 'Requests' };
+
 export function Bar(
   props: PageProps & { readonly tools: ComponentChildren; readonly children: ComponentChildren },
 ): JSX.Element {
-  const { theme } = props;
+  const { state, theme } = props;
   return (
     <header class="bar">
       <a class="brand" href="#" title="Start afresh">
         <img src={flame} width="22" height="22" alt="" />
         <span>spanflame</span>
       </a>
+      <nav class="views pages" aria-label="Page">
+        {PAGES.map((page) => (
+          <button
+            key={page}
+            type="button"
+            aria-pressed={state.page === page}
+            title={`${PAGE_NAMES[page]} (q)`}
+            onClick={() => props.change(page === state.page ? {} : { page, zoom: '', selected: '', trace: '', span: '', source: '', base: '' })}
+          >
+            {PAGE_NAMES[page]}
+          </button>
+        ))}
+      </nav>
       {props.children}
       <div class="tools">
         {props.tools}

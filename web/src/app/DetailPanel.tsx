@@ -7,10 +7,12 @@ import { LEGEND, changeColour, frameColour, legendColour, type Theme } from '../
 import { detailsOf, type Measure } from '../flamegraph/details';
 import { changeOf, type DiffGraph } from '../flamegraph/diff';
 import { FigureTable } from '../flamegraph/FigureTable';
-import { childrenOf, type FlameGraph } from '../flamegraph/graph';
+import { FrameClass, childrenOf, type FlameGraph, type Frame } from '../flamegraph/graph';
 import { shortName } from '../flamegraph/names';
 import { unwindingOf } from '../flamegraph/quality';
 import { formatShare } from '../flamegraph/values';
+import { RanIt } from './RanIt';
+import type { ChangeState } from './useUrlState';
 
 const MAX_CALLEES = 8;
 
@@ -23,6 +25,9 @@ export function DetailPanel(props: {
   readonly node: number;
   readonly onSelect: (node: number) => void;
   readonly onSandwich: () => void;
+  /** Asked about with the requests that ran the frame; `undefined` where that makes no sense. */
+  readonly ranPath: ((name: string) => string) | undefined;
+  readonly change: ChangeState;
 }): JSX.Element {
   const { graph, node, theme } = props;
   const details = detailsOf(graph, node, props.zoom, props.measure, props.comparison);
@@ -69,6 +74,9 @@ export function DetailPanel(props: {
           </button>
         </p>
       )}
+      {props.ranPath !== undefined && isCode(graph.frames[graph.frame[node]!]!) && (
+        <RanIt path={props.ranPath(details.name)} measure={props.measure} change={props.change} />
+      )}
       {caller !== undefined && (
         <section>
           <h3>called by</h3>
@@ -112,6 +120,11 @@ export function DetailPanel(props: {
       </section>
     </aside>
   );
+}
+
+/** Whether it is a function that somebody may have run. */
+function isCode({ frameClass }: Frame): boolean {
+  return frameClass !== FrameClass.Root && frameClass !== FrameClass.Label && frameClass !== FrameClass.Incomplete;
 }
 
 /** How the walks ended of the stacks that go through a node. */

@@ -41,6 +41,8 @@ export interface ExplorerProps {
   /** Set to what obeys the commands that are about the graph. */
   readonly keys: { current: ((command: Command) => void) | undefined };
   readonly onCommand: (command: Command) => void;
+  /** What to ask for the requests that ran a function. */
+  readonly ranPath?: (name: string) => string;
 }
 
 export function Explorer(props: ExplorerProps): JSX.Element {
@@ -185,7 +187,7 @@ export function Explorer(props: ExplorerProps): JSX.Element {
           />
         )}
         {file.samples > 0 && file.samples < 30 && (
-          <strong class="warning">only {file.samples} samples: shares are rough</strong>
+          <strong class="warning">only {file.samples} {file.samples === 1 ? 'sample' : 'samples'}: shares are rough</strong>
         )}
         {zoom !== 0 && state.view === 'graph' && (
           <button type="button" class="link" title="Show everything (0)" onClick={() => obey({ do: 'reset' })}>
@@ -243,6 +245,8 @@ export function Explorer(props: ExplorerProps): JSX.Element {
             node={selected}
             onSelect={zoomTo}
             onSandwich={() => obey({ do: 'sandwich' })}
+            ranPath={props.ranPath === undefined ? undefined : (name) => (state.ran === 'on' ? props.ranPath!(name) : '')}
+            change={change}
           />
         )}
       </div>

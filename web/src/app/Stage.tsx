@@ -9,7 +9,7 @@ import { Explorer } from './Explorer';
 import { Failure } from './Failure';
 import type { Loaded } from './loaded';
 import { Message } from './Message';
-import { FILTERS, type Side } from './selection';
+import { FILTERS, ranItPath, type Side } from './selection';
 import { formatMoment } from './time';
 import { DEFAULT_STATE, type UrlState } from './urlstate';
 import type { ChangeState } from './useUrlState';
@@ -84,6 +84,7 @@ export function Stage(props: {
           stale={busy}
           keys={explorerKeys}
           onCommand={props.onCommand}
+          {...(props.compared || state.source !== '' ? {} : { ranPath: (name: string) => ranItPath(state, name) })}
         />
       )}
     </>

@@ -67,7 +67,7 @@ function learnClock(response: Response): void {
   if (!Number.isNaN(date)) skewMs = Math.abs(date - Date.now()) > 3_000 ? date - Date.now() : 0;
 }
 
-async function ask(path: string, signal: AbortSignal): Promise<Response> {
+export async function ask(path: string, signal: AbortSignal): Promise<Response> {
   const url = new URL(path, serverUrl());
   // The path may stand in the URL, which anybody may have made.
   if (url.origin !== window.location.origin) {
@@ -115,7 +115,7 @@ async function problemOf(response: Response): Promise<Problem> {
   return new Problem(kind, message, Number(response.headers.get('Retry-After')) || 0);
 }
 
-async function json(path: string, signal: AbortSignal): Promise<Record<string, unknown>> {
+export async function json(path: string, signal: AbortSignal): Promise<Record<string, unknown>> {
   const response = await ask(path, signal);
   try {
     const body: unknown = await response.json();
@@ -126,14 +126,14 @@ async function json(path: string, signal: AbortSignal): Promise<Record<string, u
   throw new Problem('broken', `${path.replace(/\?.*/, '')}: what the server sent is no JSON object`);
 }
 
-function list(body: Record<string, unknown>, key: string): Record<string, unknown>[] {
+export function list(body: Record<string, unknown>, key: string): Record<string, unknown>[] {
   const rows = body[key];
   if (!Array.isArray(rows)) throw new Problem('broken', `the server sent no list of ${key}`);
   return rows.filter((row): row is Record<string, unknown> => typeof row === 'object' && row !== null);
 }
 
-const textOf = (value: unknown): string => (typeof value === 'string' ? value : '');
-const numberOf = (value: unknown): number => (typeof value === 'number' && Number.isFinite(value) ? value : 0);
+export const textOf = (value: unknown): string => (typeof value === 'string' ? value : '');
+export const numberOf = (value: unknown): number => (typeof value === 'number' && Number.isFinite(value) ? value : 0);
 
 /** Those with the most samples first. */
 export async function fetchServices(range: URLSearchParams, signal: AbortSignal): Promise<Service[]> {
@@ -169,7 +169,10 @@ function timeOf(value: unknown): number {
 }
 
 export async function fetchGraph(path: string, signal: AbortSignal): Promise<ColumnarFile> {
-  const response = await ask(path, signal);
+  return graphOf(await ask(path, signal), signal);
+}
+
+export async function graphOf(response: Response, signal: AbortSignal): Promise<ColumnarFile> {
   let bytes: Uint8Array;
   try {
     bytes = new Uint8Array(await response.arrayBuffer());

@@ -102,3 +102,11 @@ export function pprofCommand(state: UrlState, side: Side, origin: string, nowMs:
   fields.set('to', String(Math.ceil(toMs / 1e3)));
   return `go tool pprof -http=: '${origin}debug/pprof/profile?${fields.toString().replaceAll("'", '%27')}'`;
 }
+
+/** What to ask for the requests that ran a function, in the selection that is drawn. */
+export function ranItPath(state: UrlState, name: string): string {
+  const fields = selectors(state, 'after', 'brushed');
+  fields.set('function', name);
+  fields.set('limit', '50');
+  return `api/v1/profiles/spans?${fields.toString()}`;
+}

@@ -5,10 +5,13 @@ import type { DiffMode } from '../flamegraph/diff';
 import type { Direction } from '../flamegraph/view';
 
 export const VIEWS = ['graph', 'table', 'sandwich'] as const;
+export const PAGES = ['profiles', 'requests'] as const;
+export type PageName = (typeof PAGES)[number];
 export type ViewName = (typeof VIEWS)[number];
 export type TableOrder = 'self' | 'total' | 'name';
 
 export interface UrlState {
+  readonly page: PageName;
   /** Of what: empty for the whole host, and for whatever type the server shows first. */
   readonly service: string;
   readonly type: string;
@@ -43,9 +46,27 @@ export interface UrlState {
   /** Key of the function in the sandwich and in the table, see `functions.ts`. */
   readonly function: string;
   readonly order: TableOrder;
+  /** What narrows the requests; as the API takes it. */
+  readonly route: string;
+  readonly method: string;
+  readonly status: string;
+  readonly error: '' | 'true' | 'false';
+  readonly min: string;
+  readonly max: string;
+  /** The marked part of the requests, see `requests/scatter.ts`; and how they are listed. */
+  readonly marked: string;
+  readonly list: 'slowest' | 'newest';
+  /** The slowest requests of the route against typical ones. */
+  readonly contrast: '' | 'on';
+  /** The trace that is open, and the span in it. */
+  readonly trace: string;
+  readonly span: string;
+  /** Whether the requests that ran the selected frame are listed. */
+  readonly ran: '' | 'on';
 }
 
 export const DEFAULT_STATE: UrlState = {
+  page: 'profiles',
   service: '',
   type: '',
   pid: '',
@@ -70,6 +91,18 @@ export const DEFAULT_STATE: UrlState = {
   search: '',
   function: '',
   order: 'self',
+  route: '',
+  method: '',
+  status: '',
+  error: '',
+  min: '',
+  max: '',
+  marked: '',
+  list: 'slowest',
+  contrast: '',
+  trace: '',
+  span: '',
+  ran: '',
 };
 
 const CHOICES: { readonly [Key in keyof UrlState]?: readonly UrlState[Key][] } = {
@@ -79,6 +112,11 @@ const CHOICES: { readonly [Key in keyof UrlState]?: readonly UrlState[Key][] } =
   view: VIEWS,
   direction: ['icicle', 'flame'],
   order: ['self', 'total', 'name'],
+  page: PAGES,
+  error: ['', 'true', 'false'],
+  list: ['slowest', 'newest'],
+  contrast: ['', 'on'],
+  ran: ['', 'on'],
 };
 
 const KEYS = Object.keys(DEFAULT_STATE) as (keyof UrlState)[];

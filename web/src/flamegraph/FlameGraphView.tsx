@@ -3,7 +3,7 @@
 // selected and searched for belongs to the page around it, which has it in the URL.
 
 import type { JSX } from 'preact';
-import { useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks';
+import { useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks';
 
 import type { RowHits } from './boxes';
 import type { Theme } from './colours';
@@ -14,6 +14,7 @@ import type { FlameGraph } from './graph';
 import { commandOf, type Command } from './keyboard';
 import { Painter } from './painter';
 import { layoutOf, nodeAtPoint, scrollToRow, type Direction } from './view';
+import { useElementSize, type ElementSize } from './useElementSize';
 import { fileName } from './values';
 
 const ROW_CSS_PX = 19;
@@ -34,12 +35,6 @@ export interface FlameGraphViewProps {
   readonly onCommand: (command: Command) => void;
 }
 
-interface Size {
-  readonly width: number;
-  readonly height: number;
-  readonly density: number;
-}
-
 interface Hover {
   readonly node: number;
   /** CSS pixels inside the view. */
@@ -52,7 +47,7 @@ export function FlameGraphView(props: FlameGraphViewProps): JSX.Element {
   const scroller = useRef<HTMLDivElement>(null);
   const canvas = useRef<HTMLCanvasElement>(null);
   const painter = useMemo(() => new Painter(), []);
-  const size = useSize(scroller);
+  const size = useElementSize(scroller);
   const [scroll, setScroll] = useState(0);
   const [hover, setHover] = useState<Hover | undefined>(undefined);
 
@@ -189,7 +184,7 @@ function Tooltip(props: {
   readonly zoom: number;
   readonly measure: Measure;
   readonly hover: Hover;
-  readonly size: Size;
+  readonly size: ElementSize;
 }): JSX.Element {
   const { hover, size } = props;
   const details = detailsOf(props.graph, hover.node, props.zoom, props.measure, props.comparison);
@@ -211,28 +206,3 @@ function Tooltip(props: {
     </div>
   );
 }
-
-/** The size of an element and the density of the screen, whenever they change. */
-function useSize(element: { readonly current: HTMLElement | null }): Size {
-  const [size, setSize] = useState<Size>({ width: 0, height: 0, density: 1 });
-  useEffect(() => {
-    const watched = element.current;
-    if (watched === null) return;
-    const measure = (): void =>
-      setSize({
-        width: watched.clientWidth,
-        height: watched.clientHeight,
-        density: Math.max(1, window.devicePixelRatio),
-      });
-    const observer = new ResizeObserver(measure);
-    observer.observe(watched);
-    window.addEventListener('resize', measure);
-    measure();
-    return () => {
-      observer.disconnect();
-      window.removeEventListener('resize', measure);
-    };
-  }, []);
-  return size;
-}
-

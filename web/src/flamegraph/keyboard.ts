@@ -6,7 +6,7 @@ export type Command =
   | { readonly do: 'move'; readonly step: Step }
   | { readonly do: 'zoom' | 'out' | 'reset' | 'search' | 'flip' | 'help' | 'sandwich' | 'first' }
   | { readonly do: 'hit' | 'shift'; readonly step: 1 | -1 }
-  | { readonly do: 'service' | 'time' | 'live' | 'refresh' | 'compare' | 'download' }
+  | { readonly do: 'service' | 'time' | 'live' | 'refresh' | 'compare' | 'download' | 'page' }
   | { readonly do: 'view'; readonly index: number };
 
 export const KEYS: readonly (readonly [string, string])[] = [
@@ -21,6 +21,7 @@ export const KEYS: readonly (readonly [string, string])[] = [
   ['s', 'callers and callees of the frame'],
   ['f', 'flame or icicle'],
   ['1 2 3', 'graph, table, sandwich'],
+  ['q', 'requests, or profiles'],
   ['w', 'which service'],
   ['t', 'which time'],
   ['[  ]', 'earlier, later'],
@@ -72,6 +73,8 @@ export function commandOf(event: Key, direction: Direction): Command | undefined
       return { do: 'sandwich' };
     case 'f':
       return { do: 'flip' };
+    case 'q':
+      return { do: 'page' };
     case 'w':
       return { do: 'service' };
     case 't':
