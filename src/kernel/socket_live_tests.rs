@@ -397,7 +397,7 @@ fn what_does_not_fit_is_amended_and_positions_stay_exact() {
 }
 
 #[test]
-fn peeking_moves_nothing() {
+fn peeking_moves_nothing_and_a_request_in_two_pieces_is_one() {
     let Some(mut watch) = Watch::begin(&options()) else { return };
     let (mut client, mut server) = tcp_pair("127.0.0.1");
     let (local, peer) = ports(&client);
@@ -409,7 +409,10 @@ fn peeking_moves_nothing() {
     let _ = server.read(&mut buffer).expect("read");
     let told = watch.of(peer, local);
     let expected = vec![(0, 4, b"GET ".to_vec()), (4, 14, b"/ HTTP/1.1\r\n\r\n".to_vec())];
-    assert_eq!(summary(&told.fragments(Direction::In)), expected);
+    let fragments = told.fragments(Direction::In);
+    assert_eq!(summary(&fragments), expected);
+    assert_eq!(fragments[0].minted, None, "it is not known yet to be a request");
+    assert!(fragments[1].minted.is_some(), "and now it is");
 }
 
 #[test]

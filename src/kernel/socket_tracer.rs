@@ -5,6 +5,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use libbpf_rs::{Iter, Link, MapCore, MapFlags, MapHandle, Object, ProgramInput};
+use spanflame_symbols::go::GoroutineOffsets;
 
 use super::bpf_object::{
     find_map, find_program, forward_libbpf_messages, is_created, map_handle, open_object,
@@ -28,21 +29,6 @@ pub struct SocketTracerOptions {
     pub excluded_ports: Vec<u16>,
     /// Nothing that this process itself does is looked at.
     pub exclude_agent: bool,
-}
-
-/// Where a Go program keeps what names its goroutines: offsets in bytes, by its version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GoOffsets {
-    /// From the thread's FS base to the pointer to its `g`.
-    pub tls_offset: i32,
-    /// `g.m`.
-    pub g_m: u32,
-    /// `m.curg`.
-    pub m_curg: u32,
-    /// `g.goid`.
-    pub g_goid: u32,
-    /// `g.parentGoid`, since Go 1.21.
-    pub g_parent_goid: Option<u32>,
 }
 
 /// The counters of the socket programs, summed over CPUs; see `enum sf_socket_counter`.
@@ -281,7 +267,7 @@ impl SocketTracer {
     ///
     /// # Errors
     /// If the kernel has no room for another process.
-    pub fn set_go_process(&self, pid: u32, offsets: &GoOffsets) -> Result<(), KernelError> {
+    pub fn set_go_process(&self, pid: u32, offsets: &GoroutineOffsets) -> Result<(), KernelError> {
         let process = sf_go_process {
             tls_offset: offsets.tls_offset,
             g_m: offsets.g_m,
