@@ -534,10 +534,15 @@ static __always_inline void sf_end_shutdown(struct task_struct *task, __u64 pid_
 
 /* ---- the hooks -------------------------------------------------------------------------------- */
 
+static __always_inline bool sf_is_followed(__u64 pid_tgid)
+{
+	return !config.exclude_agent || pid_tgid >> 32 != agent_tgid;
+}
+
 /* Whether the call is one to look at: not the agent's, not of a 32-bit program. */
 static __always_inline bool sf_is_ours(struct task_struct *task, __u64 pid_tgid)
 {
-	if (config.exclude_agent && pid_tgid >> 32 == agent_tgid)
+	if (!sf_is_followed(pid_tgid))
 		return false;
 	if (task->thread_info.status & TS_COMPAT) {
 		sf_count(SF_SOCKET_COUNTER_LOST_32_BIT, 1);
@@ -789,6 +794,43 @@ int BPF_PROG(on_tcp_state, struct sock *sk, int old_state, int new_state)
 	default:
 		break;
 	}
+	return 0;
+}
+
+/* ---- what no system call explains ------------------------------------------------------------------ */
+
+/*
+ * io_uring moves bytes of sockets without any of the system calls above: within io_uring_enter, or in
+ * threads of the kernel's own making. Which they were is not seen here, only that there were some.
+ */
+static __always_inline void sf_count_unexplained(const struct sock *sk, int moved, __u32 counter)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct pt_regs *regs;
+
+	if (moved <= 0 || sk->sk_type != SOCK_STREAM || !sf_is_followed(bpf_get_current_pid_tgid()))
+		return;
+	if (!(task->flags & PF_IO_WORKER)) {
+		regs = (struct pt_regs *)bpf_task_pt_regs(task);
+		if (!regs || regs->orig_ax != SF_SYS_IO_URING_ENTER)
+			return;
+	}
+	sf_count(counter, moved);
+}
+
+/* Linux 6.3 and later. */
+SEC("tp_btf/sock_send_length")
+int BPF_PROG(on_sent, struct sock *sk, int moved, int flags)
+{
+	sf_count_unexplained(sk, moved, SF_SOCKET_COUNTER_UNEXPLAINED_OUT);
+	return 0;
+}
+
+SEC("tp_btf/sock_recv_length")
+int BPF_PROG(on_received, struct sock *sk, int moved, int flags)
+{
+	if (!(flags & MSG_PEEK))
+		sf_count_unexplained(sk, moved, SF_SOCKET_COUNTER_UNEXPLAINED_IN);
 	return 0;
 }
 

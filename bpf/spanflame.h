@@ -374,7 +374,7 @@ struct sf_socket_opened {
 
 enum sf_data_flag {
 	SF_DATA_DECRYPTED = 1,  /* from a TLS library; its positions count plain bytes */
-	SF_DATA_MINTED = 2,     /* `minted` is set: a request begins here */
+	SF_DATA_MINTED = 2,     /* `minted` is set: a request begins here, or up to 7 bytes before */
 	SF_DATA_UNREADABLE = 4, /* the memory could not be read: nothing is captured */
 };
 

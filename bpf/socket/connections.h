@@ -30,6 +30,9 @@ struct sf_connection {
 	__u32 is_at_end;    /* end of stream has been read, and told */
 	__u32 serves;       /* a request was read from it: this end is the server, whatever `role` says */
 	__u32 asks;         /* … was written to it: this end is the client */
+	__u64 begun;        /* what was read last if it was less than tells a request, lowest byte first */
+	__u32 begun_bytes;  /* 0 to 8 */
+	__u32 padding;
 };
 
 struct {

@@ -23,19 +23,16 @@
 
 #define SF_SPACES8 0x2020202020202020ULL /* what makes ASCII letters small */
 
-/* Bytes of the method and its space, with which the head begins; 0: no method that we know. */
-static __always_inline __u32 sf_method_bytes(const struct sf_socket_data *data)
+/* Bytes of the method and its space that a request begins with; 0: no method that we know. */
+static __always_inline __u32 sf_method_bytes(__u64 word)
 {
-	__u64 word;
-
-	__builtin_memcpy(&word, data->bytes, sizeof(word));
 	switch ((__u32)word) {
 	case SF_TEXT4('G', 'E', 'T', ' '):
 	case SF_TEXT4('P', 'U', 'T', ' '):
 		return 4;
 	case SF_TEXT4('H', 'E', 'A', 'D'):
 	case SF_TEXT4('P', 'O', 'S', 'T'):
-		return data->bytes[4] == ' ' ? 5 : 0;
+		return (word >> 32 & 0xff) == ' ' ? 5 : 0;
 	default:
 		break;
 	}
@@ -49,12 +46,19 @@ static __always_inline __u32 sf_method_bytes(const struct sf_socket_data *data)
 	return 0;
 }
 
-/* Whether what was captured begins like a request. */
-static __always_inline bool sf_is_request(const struct sf_socket_data *data)
+/* Whether what was captured begins like a request, if `before` bytes of it, `begun`, were read before. */
+static __always_inline bool sf_is_request(const struct sf_socket_data *data, __u64 begun, __u32 before)
 {
-	__u32 target = sf_method_bytes(data), word;
+	__u32 target, word;
+	__u64 first;
 
-	if (!target || data->head_bytes <= target)
+	__builtin_memcpy(&first, data->bytes, sizeof(first));
+	before &= 7;
+	target = sf_method_bytes(before ? begun | first << before * 8 : first);
+	if (!target || target < before)
+		return false;
+	target -= before;
+	if (data->head_bytes <= target)
 		return false;
 	target &= 15;
 	if (data->bytes[target] == '/' || data->bytes[target] == '*')
@@ -63,6 +67,28 @@ static __always_inline bool sf_is_request(const struct sf_socket_data *data)
 		return false;
 	__builtin_memcpy(&word, &data->bytes[target], sizeof(word));
 	return (word | (__u32)SF_SPACES8) == SF_TEXT4('h', 't', 't', 'p');
+}
+
+/*
+ * The same for what was read, which may be only a piece of the method: Go's HTTP server waits for the next
+ * request by reading one byte of it, in another goroutine than the one that reads the rest.
+ */
+static __always_inline bool sf_completes_request(const struct sf_socket_data *data,
+						 struct sf_connection *connection)
+{
+	__u64 begun = connection->begun, word;
+	__u32 before = connection->begun_bytes, bytes = data->head_bytes;
+
+	connection->begun_bytes = 0;
+	if (sf_is_request(data, 0, 0) || (before && sf_is_request(data, begun, before)))
+		return true;
+	if (!bytes || bytes != data->length || before + bytes > 7)
+		return false;
+	__builtin_memcpy(&word, data->bytes, sizeof(word));
+	word &= (1ULL << bytes % 8 * 8) - 1;
+	connection->begun = before ? begun | word << before % 8 * 8 : word;
+	connection->begun_bytes = before + bytes;
+	return false;
 }
 
 /* ---- traceparent ------------------------------------------------------------------------------- */
@@ -215,7 +241,7 @@ static __noinline int sf_notice_request(struct sf_socket_scratch *scratch, struc
 	if (is_read ? connection->role == SF_ROLE_CONNECTED || connection->asks
 		    : connection->role == SF_ROLE_ACCEPTED || connection->serves)
 		return 0;
-	if (!sf_is_request(data))
+	if (!(is_read ? sf_completes_request(data, connection) : sf_is_request(data, 0, 0)))
 		return 0;
 	scratch->minted++;
 	data->minted = (__u64)data->event.cpu << SF_REQUEST_CPU_SHIFT | scratch->minted;

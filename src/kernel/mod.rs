@@ -17,6 +17,8 @@ mod cpus;
 mod error;
 mod event_ring;
 mod extents;
+#[cfg(test)]
+mod goroutine_live_tests;
 mod introspection;
 #[cfg(test)]
 mod live_tests;
@@ -44,7 +46,7 @@ pub use priority::PreferredThread;
 pub use process_events::{ProcessEvent, ProcessEvents};
 pub use run_statistics::{ProgramRuns, RunStatistics};
 pub use sampler::{Counters, RequestMaps, RequestSampling, Sampler, SamplerOptions};
-pub use socket_tracer::{GoOffsets, SocketCounters, SocketTracer, SocketTracerOptions};
+pub use socket_tracer::{SocketCounters, SocketTracer, SocketTracerOptions};
 pub use tables::{MappingKind, ProcessMapping, TableStatistics, Tables};
 
 pub use crate::model::{ObjectId, RawFrame, RawSample};

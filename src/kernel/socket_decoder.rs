@@ -52,7 +52,7 @@ fn endpoint(record: &[u8], offset: usize) -> Option<Endpoint> {
     match i32::from(family) {
         libc::AF_UNIX => Some(Endpoint::Unix { inode: u64_at(&address, 0)? }),
         libc::AF_INET | libc::AF_INET6 => {
-            let address = Ipv6Addr::from_octets(address);
+            let address = Ipv6Addr::from(address);
             let address = address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4);
             Some(Endpoint::Internet { address, port })
         }

@@ -397,7 +397,7 @@ fn what_does_not_fit_is_amended_and_positions_stay_exact() {
 }
 
 #[test]
-fn peeking_moves_nothing() {
+fn peeking_moves_nothing_and_a_request_in_two_pieces_is_one() {
     let Some(mut watch) = Watch::begin(&options()) else { return };
     let (mut client, mut server) = tcp_pair("127.0.0.1");
     let (local, peer) = ports(&client);
@@ -409,7 +409,10 @@ fn peeking_moves_nothing() {
     let _ = server.read(&mut buffer).expect("read");
     let told = watch.of(peer, local);
     let expected = vec![(0, 4, b"GET ".to_vec()), (4, 14, b"/ HTTP/1.1\r\n\r\n".to_vec())];
-    assert_eq!(summary(&told.fragments(Direction::In)), expected);
+    let fragments = told.fragments(Direction::In);
+    assert_eq!(summary(&fragments), expected);
+    assert_eq!(fragments[0].minted, None, "it is not known yet to be a request");
+    assert!(fragments[1].minted.is_some(), "and now it is");
 }
 
 #[test]
@@ -611,4 +614,46 @@ fn a_full_ring_loses_events_by_count_and_leaves_a_gap() {
     watch.drain();
     assert!(watch.events.iter().any(|event| matches!(&event.kind, SocketEventKind::Data(fragment)
         if fragment.position == 10_000 && fragment.head == b"last")));
+}
+
+/// Nanoseconds a turn of `action`, the least of several tries.
+fn measure(turns: u32, mut action: impl FnMut()) -> u128 {
+    let tries = (0..5).map(|_| {
+        let begin = Instant::now();
+        for _ in 0..turns {
+            action();
+        }
+        begin.elapsed().as_nanos() / u128::from(turns)
+    });
+    tries.min().unwrap_or(0)
+}
+
+#[test]
+#[ignore = "prints what following costs; to be run alone on an idle machine"]
+fn what_following_costs() {
+    let (mut client, mut server) = tcp_pair("127.0.0.1");
+    let mut null = std::fs::File::create("/dev/null").expect("opened");
+    let mut costs = |what: &str| {
+        // SAFETY: takes and gives nothing but a number.
+        let getppid = measure(300_000, || drop(unsafe { libc::syscall(libc::SYS_getppid) }));
+        let write = measure(300_000, || null.write_all(b"x").expect("written"));
+        let mut buffer = [0; 256];
+        let pair = measure(30_000, || {
+            client.write_all(&[b'x'; 200]).expect("written");
+            let _ = server.read(&mut buffer).expect("read");
+        });
+        eprintln!(
+            "{what}: getppid {getppid} ns, write to /dev/null {write} ns, socket write and read {pair} ns"
+        );
+    };
+    costs("without");
+    let begin = Instant::now();
+    let Some(mut watch) = Watch::begin(&options()) else { return };
+    eprintln!("loaded and started in {:?}, maps {} bytes", begin.elapsed(), watch.tracer.map_bytes());
+    costs("followed, ring full");
+    watch.drain();
+    watch.tracer.enable_run_statistics().expect("may measure");
+    costs("followed, measured");
+    let statistics = watch.tracer.run_statistics().expect("measured");
+    eprintln!("{statistics:?}");
 }

@@ -1,10 +1,13 @@
 //! Loads the socket programs, starts and stops them, hands on what they send.
 
 use std::collections::HashSet;
+use std::ffi::{CStr, OsStr};
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use libbpf_rs::libbpf_sys::{BPF_TRACE_RAW_TP, libbpf_find_vmlinux_btf_id};
 use libbpf_rs::{Iter, Link, MapCore, MapFlags, MapHandle, Object, ProgramInput};
+use spanflame_symbols::go::GoroutineOffsets;
 
 use super::bpf_object::{
     find_map, find_program, forward_libbpf_messages, is_created, map_handle, open_object,
@@ -28,21 +31,6 @@ pub struct SocketTracerOptions {
     pub excluded_ports: Vec<u16>,
     /// Nothing that this process itself does is looked at.
     pub exclude_agent: bool,
-}
-
-/// Where a Go program keeps what names its goroutines: offsets in bytes, by its version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GoOffsets {
-    /// From the thread's FS base to the pointer to its `g`.
-    pub tls_offset: i32,
-    /// `g.m`.
-    pub g_m: u32,
-    /// `m.curg`.
-    pub m_curg: u32,
-    /// `g.goid`.
-    pub g_goid: u32,
-    /// `g.parentGoid`, since Go 1.21.
-    pub g_parent_goid: Option<u32>,
 }
 
 /// The counters of the socket programs, summed over CPUs; see `enum sf_socket_counter`.
@@ -71,6 +59,10 @@ pub struct SocketCounters {
     /// Connections whose end was not seen and that a sweep has found gone. Counted on this side.
     pub swept: u64,
 }
+
+/// Programs that the tracer can do without, by the tracepoint that older kernels lack.
+const OPTIONAL_PROGRAMS: [(&str, &CStr); 2] =
+    [("on_sent", c"sock_send_length"), ("on_received", c"sock_recv_length")];
 
 /// As much as the kernel puts into one answer.
 const LISTED_BYTES: usize = 32 << 10;
@@ -118,6 +110,16 @@ impl SocketTracer {
                 map.set_autocreate(false).map_err(cannot)?;
             }
         }
+        for mut program in socket.progs_mut() {
+            let Some((_, tracepoint)) =
+                OPTIONAL_PROGRAMS.iter().find(|(name, _)| program.name() == OsStr::new(name))
+            else {
+                continue;
+            };
+            // SAFETY: a name that ends in NUL, and a plain number.
+            let type_id = unsafe { libbpf_find_vmlinux_btf_id(tracepoint.as_ptr(), BPF_TRACE_RAW_TP) };
+            program.set_autoload(type_id > 0);
+        }
         let socket = socket.load().map_err(|error| KernelError::bpf("load the socket programs", error))?;
         exclude_ports(&map_handle(&socket, "excluded_ports")?, &options.excluded_ports)?;
         let events = find_map(&socket, "socket_events")?.as_fd().try_clone_to_owned().map_err(|source| {
@@ -152,6 +154,12 @@ impl SocketTracer {
         self.list("list_tcp")?;
         links.push(self.attach("on_sys_enter")?);
         links.push(self.attach("on_sys_exit")?);
+        for (name, _) in OPTIONAL_PROGRAMS {
+            let program = find_program(&self.socket, name)?;
+            if program.autoload() {
+                links.push(self.attach(name)?);
+            }
+        }
         self.links = links;
         Ok(())
     }
@@ -281,7 +289,7 @@ impl SocketTracer {
     ///
     /// # Errors
     /// If the kernel has no room for another process.
-    pub fn set_go_process(&self, pid: u32, offsets: &GoOffsets) -> Result<(), KernelError> {
+    pub fn set_go_process(&self, pid: u32, offsets: &GoroutineOffsets) -> Result<(), KernelError> {
         let process = sf_go_process {
             tls_offset: offsets.tls_offset,
             g_m: offsets.g_m,

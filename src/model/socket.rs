@@ -81,7 +81,8 @@ pub struct Opened {
     pub opener: Actor,
 }
 
-/// The kernel side's belief that a request begins with this fragment: it is the first thing that its
+/// The kernel side's belief that a request begins with this fragment, or up to seven bytes before it (Go's
+/// HTTP server reads the first byte of the next request by itself): it is the first thing that its
 /// reader does for that request, or the first that its writer has said of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Minted {

@@ -1,7 +1,8 @@
 //! Go executables: `.gopclntab` names, lines, inlined calls and stack-pointer deltas, stripped or not.
 //!
-//! Comes in: an [`ObjectFile`](crate::ObjectFile). Goes out: [`GoSymbols`] (address → frames) and
-//! [`unwind_rows`] (rows for [`UnwindTable`](crate::unwind::UnwindTable)).
+//! Comes in: an [`ObjectFile`](crate::ObjectFile). Goes out: [`GoSymbols`] (address → frames),
+//! [`unwind_rows`] (rows for [`UnwindTable`](crate::unwind::UnwindTable)) and [`GoProgram`] (its version, and
+//! how its goroutines are found).
 //! Never: symbol tables or DWARF, which a stripped Go executable does not have, and which the Go
 //! runtime itself does without.
 //!
@@ -14,6 +15,7 @@
 //! Versions: Go 1.18 to 1.26, whose pclntabs begin with the magic numbers 0xfffffff0 (to 1.19) and
 //! 0xfffffff1 (from 1.20). Older ones have entry addresses in place of offsets and are not read.
 
+mod goroutines;
 mod inline;
 mod locate;
 mod module_data;
@@ -24,6 +26,7 @@ mod symbols;
 mod text;
 mod unwind;
 
+pub use goroutines::{GoProgram, GoroutineOffsets};
 pub use symbols::{GoSymbols, Inlining};
 pub(crate) use unwind::for_each_row;
 pub use unwind::unwind_rows;
