@@ -13,15 +13,18 @@ pub enum Unstamped {
     NotTraced,
     /// It ended too long ago.
     Forgotten,
+    /// A goroutine works on it, and which one was not known.
+    GoroutineUnknown,
 }
 
 impl Unstamped {
     /// Every reason there is, with its name in metrics.
-    pub const ALL: [(Self, &'static str); 4] = [
+    pub const ALL: [(Self, &'static str); 5] = [
         (Self::Unconfirmed, "unconfirmed"),
         (Self::Outside, "outside_of_request"),
         (Self::NotTraced, "not_traced"),
         (Self::Forgotten, "forgotten"),
+        (Self::GoroutineUnknown, "goroutine_unknown"),
     ];
 
     /// Its name in metrics.

@@ -6,6 +6,7 @@
 //! Never: stacks, symbols, spans, files of its own.
 
 mod endings;
+mod go_program;
 pub mod identity;
 pub mod image;
 pub mod listening;
@@ -19,6 +20,7 @@ mod span_resource;
 pub mod table;
 mod task_state;
 
+pub use go_program::go_program;
 pub use image::Image;
 pub use listening::ListeningPorts;
 pub use living::{LivingProcess, LivingThread, living};

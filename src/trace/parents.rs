@@ -178,10 +178,13 @@ impl Spans {
         began: &Began,
         opened: Option<Opened>,
         context: Option<&TraceContext>,
-        own_trace: TraceId,
-        own_span: SpanId,
+        (own_trace, own_span): (TraceId, SpanId),
+        is_lost_goroutine: bool,
     ) -> Place {
-        let caller = self.caller_of(connection, began, opened);
+        let caller = match is_lost_goroutine {
+            true => Err("goroutine_unknown"),
+            false => self.caller_of(connection, began, opened),
+        };
         let (caller, absent) = match caller {
             Ok(caller) => (Some(caller), ""),
             Err(reason) => (None, reason),

@@ -15,8 +15,8 @@ const MAX_REQUESTS: usize = 1 << 20;
 /// A request that the kernel side has seen begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Request {
-    /// Its span, if it has one that is kept.
-    pub(super) stamp: Option<Stamp>,
+    /// Its span, or why samples have none.
+    pub(super) stamp: Result<Stamp, Unstamped>,
     /// `CLOCK_MONOTONIC`, nanoseconds.
     pub(super) first_byte_ns: u64,
     /// Of the response; `None` while there is more to come.
@@ -74,7 +74,7 @@ impl Requests {
         if time_ns < request.first_byte_ns || request.last_byte_ns.is_some_and(|last| time_ns > last) {
             return Err(Unstamped::Outside);
         }
-        request.stamp.ok_or(Unstamped::NotTraced)
+        request.stamp
     }
 }
 
@@ -88,7 +88,7 @@ mod tests {
             trace_id: TraceId::new([1; 16]).expect("not zero"),
             span_id: SpanId::new([2; 8]).expect("not zero"),
         };
-        Request { stamp: Some(stamp), first_byte_ns, last_byte_ns: None }
+        Request { stamp: Ok(stamp), first_byte_ns, last_byte_ns: None }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::route::{self, Routes};
 use super::sampling::Sampler;
 use crate::model::socket::{Actor, Direction, Endpoint, Opened};
 use crate::model::{
-    ConnectionId, RequestKey, Span, SpanId, SpanKind, SpanResource, SpanStatus, Stamp, TraceId,
+    ConnectionId, RequestKey, Span, SpanId, SpanKind, SpanResource, SpanStatus, Stamp, TraceId, Unstamped,
 };
 
 /// A request that has been open for so long is shown while it hangs.
@@ -147,6 +147,19 @@ pub(super) struct Spans {
     counts: SpanCounts,
 }
 
+/// Whose exchange it is, and when that happened.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Whose<'a> {
+    /// The process at this end.
+    pub(super) resource: &'a Arc<SpanResource>,
+    /// Whether that is a Go program.
+    pub(super) is_go: bool,
+    /// Whether it was read inside of a TLS library.
+    pub(super) is_decrypted: bool,
+    /// The wall clock.
+    pub(super) clock: WallClock,
+}
+
 /// When things happened on the wall clock.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WallClock {
@@ -209,18 +222,14 @@ impl Spans {
     pub(super) fn take(
         &mut self,
         connection: ConnectionId,
-        is_encrypted: bool,
         event: ExchangeEvent,
-        resource: &Arc<SpanResource>,
-        clock: WallClock,
+        of: &Whose<'_>,
         requests: &mut Requests,
         outcome: &mut Outcome,
     ) {
         match event {
-            ExchangeEvent::Began(began) => {
-                self.begin(connection, is_encrypted, &began, resource, clock, requests);
-            }
-            ExchangeEvent::Ended(ended) => self.end(connection, &ended, clock, requests, outcome),
+            ExchangeEvent::Began(began) => self.begin(connection, &began, of, requests),
+            ExchangeEvent::Ended(ended) => self.end(connection, &ended, of.clock, requests, outcome),
             ExchangeEvent::Discarded(exchange, reason) => {
                 *self.counts.discarded.entry(reason).or_default() += 1;
                 let open = exchange
@@ -233,15 +242,9 @@ impl Spans {
         }
     }
 
-    fn begin(
-        &mut self,
-        connection: ConnectionId,
-        is_encrypted: bool,
-        began: &Began,
-        resource: &Arc<SpanResource>,
-        clock: WallClock,
-        requests: &mut Requests,
-    ) {
+    fn begin(&mut self, connection: ConnectionId, began: &Began, of: &Whose<'_>, requests: &mut Requests) {
+        // The thread that a goroutine runs on says nothing of it.
+        let is_lost_goroutine = of.is_go && began.actor.goroutine == 0;
         let opened = self.connections.entry(connection).or_default().opened;
         if began.direction == Direction::Out
             && let Some(Opened { local, peer, .. }) = opened
@@ -265,7 +268,14 @@ impl Spans {
             Direction::In => {
                 self.place_server(connection, began.stream_id, opened, context, own_trace, own_span)
             }
-            Direction::Out => self.place_client(connection, began, opened, context, own_trace, own_span),
+            Direction::Out => self.place_client(
+                connection,
+                began,
+                opened,
+                context,
+                (own_trace, own_span),
+                is_lost_goroutine,
+            ),
         };
         let Place { trace_id, span_id, parent, decision, trace_state } = place;
         let is_sampled = self.options.sampler.keeps(trace_id, decision.or(said));
@@ -275,7 +285,7 @@ impl Spans {
             head: &began.head,
             asked: &asked,
             opened: opened.as_ref(),
-            is_encrypted,
+            is_encrypted: of.is_decrypted,
             capture_query: self.options.capture_query,
         }
         .attributes();
@@ -290,14 +300,14 @@ impl Spans {
             trace_state,
             name: asked.name(),
             kind: if began.direction == Direction::In { SpanKind::Server } else { SpanKind::Client },
-            start_unix_ns: clock.unix_ns(began.first_byte_ns),
+            start_unix_ns: of.clock.unix_ns(began.first_byte_ns),
             end_unix_ns: None,
             status: SpanStatus::Unset,
             status_message: String::new(),
             attributes,
             events: Vec::new(),
             links: Vec::new(),
-            resource: Arc::clone(resource),
+            resource: Arc::clone(of.resource),
             scope: Arc::clone(&self.scope),
         };
         let key = began.minted.map(|minted| minted.key);
@@ -316,7 +326,11 @@ impl Spans {
             is_shown: false,
         };
         if let Some(key) = key {
-            let stamp = open.is_kept().then_some(Stamp { trace_id, span_id });
+            let stamp = match open.is_kept() {
+                true if is_lost_goroutine => Err(Unstamped::GoroutineUnknown),
+                true => Ok(Stamp { trace_id, span_id }),
+                false => Err(Unstamped::NotTraced),
+            };
             let first_byte_ns = began.first_byte_ns;
             requests.begin(key, Request { stamp, first_byte_ns, last_byte_ns: None });
             self.by_key.insert(key, (connection, began.exchange));

@@ -10,7 +10,7 @@ use super::exchange::{
 };
 use super::requests::Requests;
 use super::sampling::Sampler;
-use super::spans::{Outcome, SpanOptions, Spans, WallClock};
+use super::spans::{Outcome, SpanOptions, Spans, WallClock, Whose};
 use crate::model::socket::{Actor, Direction, Endpoint, Minted, Opened, Role};
 use crate::model::span::{AttributeValue, integer_of, text_of};
 use crate::model::{ConnectionId, RequestKey, Span, SpanKind, SpanResource, SpanStatus, Unstamped};
@@ -24,6 +24,7 @@ struct Host {
     outcome: Outcome,
     options: SpanOptions,
     last_id: u8,
+    is_go: bool,
 }
 
 struct Request {
@@ -84,7 +85,14 @@ impl Host {
         };
         change(&mut options);
         let spans = Spans::new(options.clone());
-        Self { spans, requests: Requests::default(), outcome: Outcome::default(), options, last_id: 0 }
+        Self {
+            spans,
+            requests: Requests::default(),
+            outcome: Outcome::default(),
+            options,
+            last_id: 0,
+            is_go: false,
+        }
     }
 
     /// Both ends of a connection, `client` the one that connected.
@@ -143,7 +151,8 @@ impl Host {
     fn tell(&mut self, connection: u64, event: ExchangeEvent) {
         let resource = Arc::new(SpanResource::default());
         let Self { spans, requests, outcome, .. } = self;
-        spans.take(ConnectionId(connection), false, event, &resource, CLOCK, requests, outcome);
+        let of = Whose { resource: &resource, is_go: self.is_go, is_decrypted: false, clock: CLOCK };
+        spans.take(ConnectionId(connection), event, &of, requests, outcome);
     }
 
     fn end(&mut self, connection: u64, exchange: u64, status: u16, at_ns: u64) -> Option<Span> {
@@ -363,4 +372,17 @@ fn attributes_follow_the_options_of_the_moment() {
     host.spans.set_options(host.options.clone());
     host.begin(Request { exchange: 2, ..Request::server(2, 9) });
     assert_eq!(host.end(2, 2, 200, 300), None);
+}
+
+#[test]
+fn the_thread_of_a_goroutine_is_no_evidence() {
+    let mut host = Host::new();
+    host.is_go = true;
+    host.connect(1, 2);
+    host.connect(3, 4);
+    let key = host.begin(Request::server(2, 9));
+    assert_eq!(host.requests.span_at(RequestKey(key), 150), Err(Unstamped::GoroutineUnknown));
+    host.begin(Request::client(3, 9).within(key));
+    let call = host.end(3, 1, 200, 310).expect("a span");
+    assert_eq!((call.parent_span_id, absent(&call)), (None, Some("goroutine_unknown")));
 }

@@ -14,14 +14,17 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use spanflame_symbols::go::GoroutineOffsets;
 
 use super::connections::{Connections, News};
 use super::requests::Requests;
-use super::spans::{Outcome, SpanCounts, SpanOptions, Spans, WallClock};
+use super::spans::{Outcome, SpanCounts, SpanOptions, Spans, WallClock, Whose};
 use crate::kernel::{EbpfState, KernelError, SocketCounters, SocketTracer, monotonic_ns};
 use crate::model::socket::Capture;
-use crate::model::{Actor, ConnectionId, RequestKey, RequestSpans, SocketEvent, Stamp, Unstamped};
-use crate::process::SpanResources;
+use crate::model::{
+    Actor, ConnectionId, RequestKey, RequestSpans, SocketEvent, SpanResource, Stamp, Unstamped,
+};
+use crate::process::{SpanResources, go_program, living};
 
 /// How often the ring buffer is looked at when nothing wakes us: what a request's span is late at most.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
@@ -35,6 +38,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// A write is known to have moved what it announced so long after it began.
 const SETTLED_AFTER_NS: u64 = 60_000_000;
+/// Programs that are remembered: beyond that all are looked at anew.
+const MAX_PROGRAMS: usize = 16_384;
 /// How long anybody waits for the thread.
 const WAIT_LIMIT: Duration = Duration::from_secs(2);
 
@@ -123,6 +128,8 @@ impl Tracer {
             resources: SpanResources::new(),
             outcome: Outcome::default(),
             captures: Vec::new(),
+            programs: HashMap::new(),
+            go_processes: Vec::new(),
             news: News::default(),
             events: 0,
         };
@@ -238,6 +245,10 @@ struct Engine {
     outcome: Outcome,
     /// What protocols want to see of their connections from now on.
     captures: Vec<(ConnectionId, Capture)>,
+    /// Which processes are Go programs, as long as they are the same.
+    programs: HashMap<u32, (Arc<SpanResource>, bool)>,
+    /// Processes that the kernel side is to know as Go programs from now on, or not any more.
+    go_processes: Vec<(u32, Option<GoroutineOffsets>)>,
     news: News,
     events: u64,
 }
@@ -263,6 +274,10 @@ impl Engine {
         self.connections.take(event, &mut news);
         if let Some(opened) = news.opened {
             self.spans.connection_opened(event.connection, opened);
+            // Before its requests are: whose they are is for the kernel side to know.
+            if event.actor.pid != 0 {
+                self.meet(event.actor.pid, turn.now_ns);
+            }
         }
         self.hear(event.connection, event.actor, &mut news, turn);
         if let Some(capture) = news.capture {
@@ -272,15 +287,33 @@ impl Engine {
     }
 
     fn hear(&mut self, connection: ConnectionId, actor: Actor, news: &mut News, turn: &mut Turn<'_>) {
-        let Self { spans, resources, outcome, .. } = self;
+        let is_decrypted = news.is_decrypted;
         for exchange in news.events.drain(..) {
-            let resource = resources.of(actor.pid, turn.now_ns);
-            let (clock, requests) = (turn.clock, &mut *turn.requests);
-            spans.take(connection, news.is_decrypted, exchange, &resource, clock, requests, outcome);
+            let (resource, is_go) = self.meet(actor.pid, turn.now_ns);
+            let of = Whose { resource: &resource, is_go, is_decrypted, clock: turn.clock };
+            self.spans.take(connection, exchange, &of, &mut turn.requests, &mut self.outcome);
         }
         if news.is_over {
-            spans.connection_ended(connection);
+            self.spans.connection_ended(connection);
         }
+    }
+
+    /// Who a process is. A Go program that is met for the first time is remembered for the kernel side.
+    fn meet(&mut self, pid: u32, now_ns: u64) -> (Arc<SpanResource>, bool) {
+        let resource = self.resources.of(pid, now_ns);
+        if let Some((known, is_go)) = self.programs.get(&pid)
+            && Arc::ptr_eq(known, &resource)
+        {
+            return (resource, *is_go);
+        }
+        let program = go_program(pid);
+        let is_go = program.is_some();
+        self.go_processes.push((pid, program.and_then(|program| program.goroutines)));
+        if self.programs.len() >= MAX_PROGRAMS {
+            self.programs.clear();
+        }
+        self.programs.insert(pid, (Arc::clone(&resource), is_go));
+        (resource, is_go)
     }
 
     /// What is due although nothing has happened.
@@ -312,6 +345,11 @@ struct Worker {
 
 impl Worker {
     fn run(&mut self, commands: &Receiver<Command>) {
+        // Requests of Go programs that run already are their goroutines' from the first one on.
+        for process in living() {
+            self.engine.meet(process.pid, monotonic_ns());
+        }
+        note_go_processes(&self.socket, &mut self.engine.go_processes);
         loop {
             let mut is_over = false;
             // Commands first: what happened before one of them is in the ring when it is looked at now.
@@ -365,6 +403,7 @@ impl Worker {
                 tracing::debug!("how much of a connection is captured cannot be changed: {error}");
             }
         }
+        note_go_processes(socket, &mut engine.go_processes);
         *lock(&shared.known_until_ns) = now_ns.saturating_sub(SETTLED_AFTER_NS);
         shared.known.notify_all();
     }
@@ -410,6 +449,18 @@ impl Worker {
         let _ = poll(&mut sources, Some(&limit));
         let mut counter = [0; 8];
         let _ = rustix::io::read(&*self.wake, &mut counter);
+    }
+}
+
+fn note_go_processes(socket: &SocketTracer, processes: &mut Vec<(u32, Option<GoroutineOffsets>)>) {
+    for (pid, offsets) in processes.drain(..) {
+        let Some(offsets) = offsets else {
+            socket.remove_go_process(pid);
+            continue;
+        };
+        if let Err(error) = socket.set_go_process(pid, &offsets) {
+            tracing::warn!("the goroutines of process {pid} are not told apart: {error}");
+        }
     }
 }
 
