@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Who is calling, and on which connection: what every look at a call begins with. */
+#ifndef SF_SOCKET_FOLLOWING_H
+#define SF_SOCKET_FOLLOWING_H
+
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+#include "connections.h"
+#include "send.h"
+
+/* ---- who -------------------------------------------------------------------------------------- */
+
+static __always_inline struct sf_thread *sf_thread_of(struct task_struct *task, __u64 flags)
+{
+	return bpf_task_storage_get(&threads, task, NULL, flags);
+}
+
+static __always_inline __u64 sf_current_goroutine(struct task_struct *task, __u32 tgid, bool *is_go)
+{
+	const struct sf_go_process *go = bpf_map_lookup_elem(&go_processes, &tgid);
+
+	*is_go = go != NULL;
+	return go ? sf_goroutine_of(go, task) : 0;
+}
+
+/* The scratch with who is calling in it; NULL, counted, if it is not to be had. */
+static __always_inline struct sf_socket_scratch *sf_take_scratch(struct task_struct *task, __u64 pid_tgid)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+	struct sf_socket_scratch *scratch = bpf_map_lookup_elem(&socket_scratch, &cpu);
+	struct sf_thread *thread;
+	bool is_go;
+
+	if (!scratch || scratch->busy) {
+		sf_count(SF_SOCKET_COUNTER_LOST_NO_SCRATCH, 1);
+		return NULL;
+	}
+	scratch->busy = 1;
+	scratch->pid_tgid = pid_tgid;
+	scratch->goroutine = sf_current_goroutine(task, pid_tgid >> 32, &is_go);
+	scratch->is_go = is_go;
+	if (is_go) {
+		scratch->within = sf_goroutine_request(pid_tgid >> 32, scratch->goroutine);
+	} else {
+		thread = sf_thread_of(task, 0);
+		scratch->within = thread ? thread->request : 0;
+	}
+	return scratch;
+}
+
+static __always_inline void sf_release_scratch(struct sf_socket_scratch *scratch)
+{
+	scratch->busy = 0;
+}
+
+/* ---- connections ------------------------------------------------------------------------------ */
+
+/* What is known of the socket's connection, from now on if not before. NULL, counted: it cannot be followed. */
+static __noinline struct sf_connection *sf_follow(struct sf_socket_scratch *scratch,
+						  const struct sf_socket *socket, __u32 role)
+{
+	__u64 id = socket->connection;
+	struct sf_connection *connection;
+
+	if (!socket->protocol_ok) {
+		sf_count(SF_SOCKET_COUNTER_LOST_PROTOCOL, 1);
+		return NULL;
+	}
+	if (!id) {
+		sf_count(SF_SOCKET_COUNTER_LOST_NO_COOKIE, 1);
+		return NULL;
+	}
+	connection = bpf_map_lookup_elem(&connections, &id);
+	if (connection)
+		return connection;
+	__builtin_memset(&scratch->fresh, 0, sizeof(scratch->fresh));
+	scratch->fresh.role = role;
+	if (role == SF_ROLE_CONNECTED) {
+		scratch->fresh.opened_by = scratch->within;
+		scratch->fresh.opener_goroutine = scratch->goroutine;
+		scratch->fresh.opener_pid = scratch->pid_tgid >> 32;
+		scratch->fresh.opener_tid = (__u32)scratch->pid_tgid;
+	}
+	if (socket->family == AF_UNIX)
+		sf_describe_unix(socket, &scratch->fresh);
+	else
+		sf_describe_tcp(socket->sk, &scratch->fresh);
+	if (!bpf_map_update_elem(&connections, &id, &scratch->fresh, BPF_NOEXIST))
+		sf_count(SF_SOCKET_COUNTER_CONNECTIONS, 1);
+	connection = bpf_map_lookup_elem(&connections, &id);
+	if (!connection)
+		sf_count(SF_SOCKET_COUNTER_LOST_CONNECTION, 1);
+	return connection;
+}
+
+/* Sends a connection's OPENED, unless that has been done. */
+static __always_inline void sf_announce(struct sf_socket_scratch *scratch, struct sf_connection *connection,
+					const struct sf_socket *socket, __u64 time_ns)
+{
+	if (connection->is_announced || __sync_lock_test_and_set(&connection->is_announced, 1))
+		return;
+	/* By now the other end may have been accepted. */
+	if (socket->family == AF_UNIX)
+		sf_describe_unix(socket, connection);
+	sf_begin_event(&scratch->opened.event, SF_SOCKET_OPENED, socket->connection, time_ns,
+		       scratch->pid_tgid, scratch->goroutine);
+	sf_describe_opened(&scratch->opened, connection);
+	if (!sf_send(&scratch->opened, sizeof(scratch->opened)))
+		connection->is_announced = 0;
+}
+
+static __always_inline __u64 sf_capture_limit(__u64 connection)
+{
+	const __u32 *capture = bpf_map_lookup_elem(&captures, &connection);
+
+	if (!capture || *capture == SF_CAPTURE_HEADS)
+		return SF_HEAD_BYTES;
+	return *capture == SF_CAPTURE_WHOLE ? SF_WHOLE_BYTES : 0;
+}
+
+#endif /* SF_SOCKET_FOLLOWING_H */

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* How TCP connections begin and end, as TCP itself tells. */
+#ifndef SF_SOCKET_TCP_STATE_H
+#define SF_SOCKET_TCP_STATE_H
+
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+#include "following.h"
+
+/* ---- TCP's own account of how connections begin and end ------------------------------------------ */
+
+/* linux/errno.h */
+#define ECONNRESET 104
+#define EPIPE 32
+#define ETIMEDOUT 110
+
+static __always_inline __u32 sf_ending(int old_state, int error)
+{
+	if (old_state == TCP_SYN_SENT)
+		return SF_ENDING_NOT_CONNECTED;
+	switch (error) {
+	case 0:
+		return SF_ENDING_CLOSED;
+	case ECONNRESET:
+	case EPIPE: /* reset after its end of stream had come */
+		return SF_ENDING_RESET;
+	case ETIMEDOUT:
+		return SF_ENDING_TIMED_OUT;
+	default:
+		return SF_ENDING_FAILED;
+	}
+}
+
+static __always_inline void sf_enter_connection(const struct sock *sk, __u64 id, __u32 role)
+{
+	struct sf_connection fresh = {.role = role};
+
+	if (role == SF_ROLE_CONNECTED) {
+		struct task_struct *task = bpf_get_current_task_btf();
+		__u64 pid_tgid = bpf_get_current_pid_tgid();
+		struct sf_thread *thread;
+		bool is_go;
+
+		fresh.opener_pid = pid_tgid >> 32;
+		fresh.opener_tid = (__u32)pid_tgid;
+		fresh.opener_goroutine = sf_current_goroutine(task, fresh.opener_pid, &is_go);
+		if (is_go) {
+			fresh.opened_by = sf_goroutine_request(fresh.opener_pid, fresh.opener_goroutine);
+		} else {
+			thread = sf_thread_of(task, 0);
+			fresh.opened_by = thread ? thread->request : 0;
+		}
+		if (config.exclude_agent && fresh.opener_pid == agent_tgid)
+			return;
+	}
+	sf_describe_tcp(sk, &fresh);
+	if (bpf_map_update_elem(&connections, &id, &fresh, BPF_ANY))
+		sf_count(SF_SOCKET_COUNTER_LOST_CONNECTION, 1);
+	else
+		sf_count(SF_SOCKET_COUNTER_CONNECTIONS, 1);
+}
+
+/* Tells that this end will write no more: it has closed the connection or shut it down. */
+static __always_inline void sf_tell_shut_down(__u64 id)
+{
+	struct sf_connection *connection = bpf_map_lookup_elem(&connections, &id);
+	struct sf_socket_shut_down shut_down = {.direction = SF_OUT};
+
+	if (!connection || !connection->is_announced)
+		return;
+	sf_begin_event(&shut_down.event, SF_SOCKET_SHUT_DOWN, id, bpf_ktime_get_ns(),
+		       bpf_get_current_pid_tgid(), 0);
+	sf_send(&shut_down, sizeof(shut_down));
+}
+
+static __noinline int sf_tell_failed(const struct sf_connection *connection, __u64 id)
+{
+	struct sf_socket_opened opened = {};
+	__u64 opener = (__u64)connection->opener_pid << 32 | connection->opener_tid;
+
+	sf_begin_event(&opened.event, SF_SOCKET_OPENED, id, bpf_ktime_get_ns(), opener,
+		       connection->opener_goroutine);
+	sf_describe_opened(&opened, connection);
+	sf_send(&opened, sizeof(opened));
+	return 0;
+}
+
+static __noinline int sf_leave_connection(__u64 id, int old_state, int error)
+{
+	struct sf_connection *connection = bpf_map_lookup_elem(&connections, &id);
+	struct sf_socket_ended ended = {};
+
+	if (!connection)
+		return 0;
+	if (!connection->is_excluded && (connection->is_announced || old_state == TCP_SYN_SENT)) {
+		if (!connection->is_announced)
+			sf_tell_failed(connection, id);
+		sf_begin_event(&ended.event, SF_SOCKET_ENDED, id, bpf_ktime_get_ns(), 0, 0);
+		ended.ending = sf_ending(old_state, error);
+		ended.error = error;
+		sf_send(&ended, sizeof(ended));
+	}
+	bpf_map_delete_elem(&connections, &id);
+	bpf_map_delete_elem(&captures, &id);
+	return 0;
+}
+
+/*
+ * Runs in the context of whoever causes the change: the caller of connect, close and shutdown, for what the
+ * network brings anybody. A socket that is being accepted has no owner yet.
+ */
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(on_tcp_state, struct sock *sk, int old_state, int new_state)
+{
+	struct sf_connection *connection;
+	__u64 id;
+
+	if (sk->sk_protocol != IPPROTO_TCP)
+		return 0;
+	switch (new_state) {
+	case TCP_SYN_SENT:
+		sf_enter_connection(sk, bpf_get_socket_cookie(sk), SF_ROLE_CONNECTED);
+		break;
+	case TCP_ESTABLISHED:
+		id = bpf_get_socket_cookie(sk);
+		if (old_state == TCP_SYN_RECV) {
+			sf_enter_connection(sk, id, SF_ROLE_ACCEPTED);
+			break;
+		}
+		/* Its own address and port are chosen after TCP_SYN_SENT. */
+		connection = bpf_map_lookup_elem(&connections, &id);
+		if (connection)
+			sf_describe_tcp(sk, connection);
+		break;
+	case TCP_FIN_WAIT1:
+	case TCP_LAST_ACK:
+		sf_tell_shut_down(bpf_get_socket_cookie(sk));
+		break;
+	case TCP_CLOSE:
+		sf_leave_connection(bpf_get_socket_cookie(sk), old_state, sk->sk_err);
+		break;
+	default:
+		break;
+	}
+	return 0;
+}
+
+#endif /* SF_SOCKET_TCP_STATE_H */

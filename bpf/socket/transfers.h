@@ -1,0 +1,384 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* What each kind of system call means for its connection, when it begins and when it returns. */
+#ifndef SF_SOCKET_TRANSFERS_H
+#define SF_SOCKET_TRANSFERS_H
+
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+#include "following.h"
+#include "payload.h"
+#include "requests.h"
+
+/* ---- data ------------------------------------------------------------------------------------- */
+
+/* What a call does. */
+struct sf_call {
+	struct sf_socket socket;
+	struct sf_buffers buffers;
+	__u64 length; /* bytes it moves */
+	__u64 time_ns;
+	__u32 direction;
+	__u32 is_last_chance; /* memory that cannot be read now never will be */
+};
+
+enum sf_told {
+	SF_TOLD_NOTHING = 0, /* not followed */
+	SF_TOLD = 1,
+	SF_TOLD_SILENT = 2, /* its place in the stream is taken, but nobody wants to see it */
+	SF_TOLD_UNREAD = 3, /* nothing is done yet */
+};
+
+/* Takes what a call moves into account, and sends it. */
+static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call *call, __u64 *position)
+{
+	struct sf_connection *connection = sf_follow(scratch, &call->socket, SF_ROLE_UNKNOWN);
+	struct sf_socket_data *data = &scratch->data;
+	__u32 direction = call->direction & 1;
+	__u64 limit, bytes;
+
+	if (!connection || connection->is_excluded)
+		return SF_TOLD_NOTHING;
+	sf_count(SF_SOCKET_COUNTER_BYTES, call->length);
+	limit = sf_capture_limit(call->socket.connection);
+	if (!limit) {
+		*position = __sync_fetch_and_add(&connection->position[direction], call->length);
+		return SF_TOLD_SILENT;
+	}
+	data->flags = 0;
+	if (sf_capture(scratch, &call->buffers, limit)) {
+		if (!call->is_last_chance)
+			return SF_TOLD_UNREAD;
+		data->head_bytes = 0;
+		data->tail_bytes = 0;
+		data->flags |= SF_DATA_UNREADABLE;
+		sf_count(SF_SOCKET_COUNTER_LOST_UNREADABLE, 1);
+	}
+	if (call->buffers.length != call->length)
+		data->tail_bytes = 0; /* what was read last is not what was moved last */
+	*position = __sync_fetch_and_add(&connection->position[direction], call->length);
+	data->position = *position;
+	data->length = call->length;
+	data->direction = direction;
+	data->within = scratch->within;
+	data->minted = 0;
+	sf_begin_event(&data->event, SF_SOCKET_DATA, call->socket.connection, call->time_ns,
+		       scratch->pid_tgid, scratch->goroutine);
+	sf_notice_request(scratch, connection);
+	sf_announce(scratch, connection, &call->socket, call->time_ns);
+	bytes = data->head_bytes + data->tail_bytes;
+	if (bytes > SF_WHOLE_BYTES)
+		bytes = SF_WHOLE_BYTES;
+	sf_send(data, __builtin_offsetof(struct sf_socket_data, bytes) + bytes);
+	return SF_TOLD;
+}
+
+/* Where the bytes of a call with arguments `second` and `third` lie. False: nowhere, or it is not known. */
+static __noinline bool sf_find_buffers(__u64 number, __u64 second, __u64 third, struct sf_buffers *buffers)
+{
+	switch (number) {
+	case SF_SYS_READV:
+	case SF_SYS_WRITEV:
+		buffers->address = second;
+		buffers->iovecs = third;
+		break;
+	case SF_SYS_SENDMSG:
+	case SF_SYS_RECVMSG:
+	case SF_SYS_SENDMMSG:
+	case SF_SYS_RECVMMSG: {
+		__u64 array[2];
+
+		if (bpf_probe_read_user(array, sizeof(array),
+					(void *)(second + __builtin_offsetof(struct sf_msghdr, iov))))
+			return false;
+		buffers->address = array[0];
+		buffers->iovecs = array[1];
+		break;
+	}
+	default:
+		buffers->address = second;
+		buffers->iovecs = 0;
+		buffers->length = third;
+		return true;
+	}
+	if (!buffers->iovecs)
+		return false;
+	if (buffers->iovecs == 1) {
+		struct sf_iovec iovec;
+
+		if (bpf_probe_read_user(&iovec, sizeof(iovec), (void *)buffers->address))
+			return false;
+		buffers->address = iovec.base;
+		buffers->length = iovec.length;
+		buffers->iovecs = 0;
+		return true;
+	}
+	return !sf_sum_iovecs(buffers);
+}
+
+static __always_inline bool sf_is_open(const struct sf_socket *socket)
+{
+	return socket->family == AF_UNIX || socket->state != TCP_CLOSE;
+}
+
+static __always_inline void sf_begin_write(struct task_struct *task, __u64 pid_tgid, __u64 number,
+					   __u32 descriptor, __u64 second, __u64 third)
+{
+	struct sf_socket_scratch *scratch;
+	struct sf_thread *thread;
+	struct sf_call call = {};
+	__u64 position = 0;
+	int told = SF_TOLD_UNREAD;
+
+	if (!sf_find_socket(task, descriptor, &call.socket) || !sf_is_open(&call.socket))
+		return;
+	thread = sf_thread_of(task, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!thread) {
+		sf_count(SF_SOCKET_COUNTER_LOST_NO_THREAD, 1);
+		return;
+	}
+	thread->pending.connection = 0;
+	scratch = sf_take_scratch(task, pid_tgid);
+	if (!scratch)
+		return;
+	call.time_ns = bpf_ktime_get_ns();
+	call.direction = SF_OUT;
+	if (sf_find_buffers(number, second, third, &call.buffers)) {
+		call.length = call.buffers.length;
+		told = call.length ? sf_tell(scratch, &call, &position) : SF_TOLD_NOTHING;
+	}
+	sf_release_scratch(scratch);
+	if (told == SF_TOLD_NOTHING)
+		return;
+	thread->pending.connection = call.socket.connection;
+	thread->pending.position = position;
+	thread->pending.length = call.length;
+	thread->pending.time_ns = call.time_ns;
+	thread->pending.state = told == SF_TOLD          ? SF_PENDING_SENT
+				: told == SF_TOLD_SILENT ? SF_PENDING_SILENT
+							 : SF_PENDING_UNREAD;
+}
+
+/* A write that was to move more than it did. */
+static __always_inline void sf_amend(struct task_struct *task, const struct sf_pending_write *pending,
+				     __u64 moved, __u64 pid_tgid)
+{
+	struct sf_connection *connection;
+	struct sf_socket_amended amended = {};
+	__u64 id = pending->connection;
+	bool is_go;
+
+	connection = bpf_map_lookup_elem(&connections, &id);
+	if (connection)
+		__sync_fetch_and_add(&connection->position[SF_OUT], moved - pending->length);
+	if (pending->state != SF_PENDING_SENT)
+		return;
+	sf_begin_event(&amended.event, SF_SOCKET_AMENDED, id, bpf_ktime_get_ns(), pid_tgid,
+		       sf_current_goroutine(task, pid_tgid >> 32, &is_go));
+	amended.position = pending->position;
+	amended.length = moved;
+	sf_count(SF_SOCKET_COUNTER_AMENDED, 1);
+	sf_send(&amended, sizeof(amended));
+}
+
+/*
+ * What a call has moved that is looked at when it returns. Not static, so that it is verified once and not
+ * again for each of its callers.
+ */
+__noinline int sf_end_transfer(struct sf_call *call, __u64 number, __u64 second, __u64 third)
+{
+	__u64 pid_tgid = bpf_get_current_pid_tgid(), position;
+	struct sf_socket_scratch *scratch;
+
+	if (!call)
+		return 0;
+	scratch = sf_take_scratch(bpf_get_current_task_btf(), pid_tgid);
+	if (!scratch)
+		return 0;
+	call->is_last_chance = 1;
+	if (number == SF_SYS_SENDFILE || number == SF_SYS_SPLICE) {
+		call->buffers.length = 0;
+	} else if (sf_find_buffers(number, second, third, &call->buffers)) {
+		if (number == SF_SYS_RECVMMSG || number == SF_SYS_SENDMMSG) {
+			__u32 first = 0;
+
+			bpf_probe_read_user(&first, sizeof(first),
+					    (void *)(second + __builtin_offsetof(struct sf_mmsghdr, length)));
+			call->buffers.length = first;
+		} else {
+			call->buffers.length = call->length;
+		}
+	} else {
+		call->buffers.length = 0;
+	}
+	sf_tell(scratch, call, &position);
+	sf_release_scratch(scratch);
+	return 0;
+}
+
+static __always_inline void sf_end_write(struct task_struct *task, __u64 pid_tgid, __u64 number,
+					 __u32 descriptor, __u64 second, __u64 third, long result)
+{
+	struct sf_thread *thread = sf_thread_of(task, 0);
+	struct sf_pending_write pending;
+	struct sf_call call = {};
+
+	if (!thread || !thread->pending.connection)
+		return;
+	pending = thread->pending;
+	thread->pending.connection = 0;
+	if (pending.state == SF_PENDING_UNREAD) {
+		if (result <= 0 || !sf_find_socket(task, descriptor, &call.socket) ||
+		    call.socket.connection != pending.connection)
+			return;
+		sf_count(SF_SOCKET_COUNTER_READ_LATE, 1);
+		call.direction = SF_OUT;
+		call.length = result;
+		call.time_ns = pending.time_ns;
+		sf_end_transfer(&call, number, second, third);
+		return;
+	}
+	if (result < 0)
+		result = 0;
+	if ((__u64)result < pending.length)
+		sf_amend(task, &pending, result, pid_tgid);
+}
+
+/* End of stream has been read. */
+static __always_inline void sf_end_of_stream(struct task_struct *task, const struct sf_socket *socket,
+					     __u64 pid_tgid)
+{
+	struct sf_socket_shut_down shut_down = {.direction = SF_IN};
+	__u64 id = socket->connection;
+	struct sf_connection *connection = id ? bpf_map_lookup_elem(&connections, &id) : NULL;
+	bool is_go;
+
+	if (!connection || !connection->is_announced || connection->is_at_end)
+		return;
+	connection->is_at_end = 1;
+	sf_begin_event(&shut_down.event, SF_SOCKET_SHUT_DOWN, id, bpf_ktime_get_ns(), pid_tgid,
+		       sf_current_goroutine(task, pid_tgid >> 32, &is_go));
+	sf_send(&shut_down, sizeof(shut_down));
+}
+
+static __always_inline void sf_end_read(struct task_struct *task, __u64 pid_tgid, __u64 number,
+					__u32 descriptor, __u64 second, __u64 third, long result)
+{
+	struct sf_call call = {};
+
+	if (!sf_find_socket(task, descriptor, &call.socket))
+		return;
+	if (!result) {
+		/* A read of no bytes reads none. */
+		if (third || (number != SF_SYS_READ && number != SF_SYS_RECVFROM))
+			sf_end_of_stream(task, &call.socket, pid_tgid);
+		return;
+	}
+	call.direction = SF_IN;
+	call.length = result;
+	call.time_ns = bpf_ktime_get_ns();
+	sf_end_transfer(&call, number, second, third);
+}
+
+/* sendfile, or one end of a splice: lengths only. */
+static __always_inline void sf_end_splice(struct task_struct *task, __u64 number, __u32 descriptor,
+					  __u32 direction, long result)
+{
+	struct sf_call call = {};
+
+	if (!sf_find_socket(task, descriptor, &call.socket) || !sf_is_open(&call.socket))
+		return;
+	call.direction = direction;
+	call.length = result;
+	call.time_ns = bpf_ktime_get_ns();
+	sf_end_transfer(&call, number, 0, 0);
+}
+
+struct sf_messages {
+	__u64 address;
+	__u64 count;
+	__u64 sum;
+};
+
+/* bpf_loop callback. */
+static long sf_sum_message(__u32 index, void *context)
+{
+	struct sf_messages *messages = context;
+	__u32 length = 0;
+
+	if (index >= messages->count)
+		return 1;
+	bpf_probe_read_user(&length, sizeof(length),
+			    (void *)(messages->address + index * sizeof(struct sf_mmsghdr) +
+				     __builtin_offsetof(struct sf_mmsghdr, length)));
+	messages->sum += length;
+	return 0;
+}
+
+/* recvmmsg, sendmmsg: all messages count, the first one is read. */
+static __always_inline void sf_end_messages(struct task_struct *task, __u64 number, __u32 descriptor,
+					    __u64 second, __u32 direction, long result)
+{
+	struct sf_messages messages = {.address = second, .count = result};
+	struct sf_call call = {};
+
+	if (!sf_find_socket(task, descriptor, &call.socket))
+		return;
+	bpf_loop(SF_IOV_MAX, sf_sum_message, &messages, 0);
+	if (!messages.sum)
+		return;
+	call.direction = direction;
+	call.length = messages.sum;
+	call.time_ns = bpf_ktime_get_ns();
+	sf_end_transfer(&call, number, second, 0);
+}
+
+/* A UNIX socket was connected or accepted. TCP tells by itself, see on_tcp_state. */
+static __always_inline void sf_end_opening(struct task_struct *task, __u64 pid_tgid, __u32 descriptor,
+					   __u32 role)
+{
+	struct sf_socket_scratch *scratch;
+	struct sf_socket socket = {};
+
+	if (!sf_find_socket(task, descriptor, &socket) || socket.family != AF_UNIX)
+		return;
+	scratch = sf_take_scratch(task, pid_tgid);
+	if (!scratch)
+		return;
+	sf_follow(scratch, &socket, role);
+	sf_release_scratch(scratch);
+}
+
+#define SHUT_RD 0
+#define SHUT_WR 1
+#define SHUT_RDWR 2
+
+/* A UNIX socket was shut down. For TCP see on_tcp_state. */
+static __always_inline void sf_end_shutdown(struct task_struct *task, __u64 pid_tgid, __u32 descriptor,
+					    __u32 how)
+{
+	struct sf_socket_shut_down shut_down = {};
+	struct sf_connection *connection;
+	struct sf_socket socket = {};
+	__u64 id;
+	bool is_go;
+
+	if (!sf_find_socket(task, descriptor, &socket) || socket.family != AF_UNIX)
+		return;
+	id = socket.connection;
+	connection = bpf_map_lookup_elem(&connections, &id);
+	if (!connection || !connection->is_announced)
+		return;
+	sf_begin_event(&shut_down.event, SF_SOCKET_SHUT_DOWN, id, bpf_ktime_get_ns(), pid_tgid,
+		       sf_current_goroutine(task, pid_tgid >> 32, &is_go));
+	if (how == SHUT_RD || how == SHUT_RDWR) {
+		shut_down.direction = SF_IN;
+		sf_send(&shut_down, sizeof(shut_down));
+	}
+	if (how == SHUT_WR || how == SHUT_RDWR) {
+		shut_down.direction = SF_OUT;
+		sf_send(&shut_down, sizeof(shut_down));
+	}
+}
+
+#endif /* SF_SOCKET_TRANSFERS_H */
