@@ -222,6 +222,23 @@ impl Conversation {
         self.is_tls && !self.is_decrypted
     }
 
+    /// About how many bytes it keeps of what others sent.
+    #[cfg(test)]
+    fn footprint(&self) -> usize {
+        let protocol = match &self.protocol {
+            Protocol::Unknown(unknown) => {
+                let kept = |(.., fragment): &(u64, Actor, Fragment)| {
+                    size_of::<(u64, Actor, Fragment)>() + fragment.head.len() + fragment.tail.len()
+                };
+                unknown.kept.iter().map(kept).sum()
+            }
+            Protocol::Http1(http1) => http1.footprint(),
+            Protocol::Http2(http2) => http2.footprint(),
+            Protocol::Nothing => 0,
+        };
+        protocol + self.held.len() * size_of::<Held>()
+    }
+
     /// The first bytes from inside of TLS: what was outside has meant nothing.
     fn begin_decrypted(&mut self, time_ns: u64, out: &mut Vec<ExchangeEvent>) {
         self.end(time_ns, Ending::Closed, out);
@@ -510,3 +527,6 @@ fn begins_tls(bytes: &[u8]) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

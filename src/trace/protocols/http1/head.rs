@@ -63,7 +63,7 @@ pub(super) fn request(bytes: &[u8]) -> Parsed<Request> {
         parsed => return parsed,
     }
     // Folded lines and fields that are none: servers differ in what they bear, so it may be a request.
-    let Some(end) = head_end(bytes, 0) else { return Parsed::Malformed };
+    let Some(end) = head_end(bytes, 0) else { return Parsed::Partial };
     let mut unfolded = bytes.get(..end).unwrap_or_default().to_vec();
     unfold(&mut unfolded);
     request_strictly(&unfolded, true)

@@ -227,6 +227,15 @@ impl Http1 {
         };
     }
 
+    #[cfg(test)]
+    pub(in crate::trace) fn footprint(&self) -> usize {
+        let lane = |lane: &Lane| match &lane.state {
+            State::Head(partial) | State::HeadCut(partial) => partial.bytes.capacity(),
+            _ => 0,
+        };
+        lane(&self.request_lane) + lane(&self.response_lane) + self.queue.len() * size_of::<Slot>()
+    }
+
     fn lane(&mut self, is_request: bool) -> &mut Lane {
         if is_request { &mut self.request_lane } else { &mut self.response_lane }
     }

@@ -127,8 +127,8 @@ fn more_requests_than_are_followed_are_counted_and_their_responses_are_not_mista
     wire.read(get("/after")).wrote("HTTP/1.1 299 A\r\nContent-Length: 0\r\n\r\n").wait(50_000_000);
     let summary = wire.summary();
     assert_eq!(summary.len(), 65);
-    for nth in 0..64 {
-        assert_eq!(summary[nth], format!("GET /{nth} → {}", 200 + nth));
+    for (nth, told) in summary.iter().take(64).enumerate() {
+        assert_eq!(*told, format!("GET /{nth} → {}", 200 + nth));
     }
     assert_eq!(summary[64], "GET /after → 299");
 }

@@ -95,6 +95,11 @@ impl Decoder {
         self.is_complete = false;
     }
 
+    #[cfg(test)]
+    pub(super) fn footprint(&self) -> usize {
+        self.entries.len() * size_of::<Entry>() + self.name.capacity() + self.value.capacity()
+    }
+
     /// Reads a block; each field is given to `take` in order, with what its name is, if that is known. The
     /// value of a field of no interest is absent.
     pub(super) fn decode(

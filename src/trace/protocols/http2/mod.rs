@@ -212,6 +212,18 @@ impl Http2 {
         }
     }
 
+    #[cfg(test)]
+    pub(in crate::trace) fn footprint(&self) -> usize {
+        let lane = |lane: &Lane| {
+            let place = match &lane.place {
+                Place::Head { seen, .. } | Place::Payload { seen, .. } => seen.capacity(),
+                _ => 0,
+            };
+            place + lane.block.as_ref().map_or(0, |block| block.bytes.capacity()) + lane.hpack.footprint()
+        };
+        lane(&self.request_lane) + lane(&self.response_lane) + self.streams.len() * size_of::<(u32, Open)>()
+    }
+
     fn lane(&mut self, is_request: bool) -> &mut Lane {
         if is_request { &mut self.request_lane } else { &mut self.response_lane }
     }
