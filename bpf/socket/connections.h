@@ -33,6 +33,7 @@ struct sf_connection {
 	__u64 begun;        /* what was read last if it was less than tells a request, lowest byte first */
 	__u32 begun_bytes;  /* 0 to 8 */
 	__u32 padding;
+	__u64 request; /* of a server's end: read last; of a client's: within which was written last */
 };
 
 struct {

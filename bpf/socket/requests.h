@@ -6,8 +6,9 @@
  * and its ids, so that they can go out with its first byte.
  *
  * A thread that has read a request is at it until it waits for any of several descriptors (then it serves
- * many, and what it does next is anybody's) or reads another request. A goroutine is at it until it reads
- * another one.
+ * many, and what it does next is anybody's), reads another request, or touches what is another one's: reads
+ * from a connection that it has not written to for this request, or answers elsewhere. A thread that serves
+ * one request at a time does none of that. A goroutine is at it until it reads another one.
  */
 #ifndef SF_SOCKET_REQUESTS_H
 #define SF_SOCKET_REQUESTS_H
@@ -252,12 +253,36 @@ static __noinline int sf_notice_request(struct sf_socket_scratch *scratch, struc
 	sf_count(SF_SOCKET_COUNTER_MINTED, 1);
 	if (is_read) {
 		connection->serves = 1;
+		connection->request = data->minted;
 		data->within = 0;
 		sf_open_request(scratch, data->minted);
 	} else {
 		connection->asks = 1;
 	}
 	return 0;
+}
+
+/* ---- whose connection it is ---------------------------------------------------------------------- */
+
+/*
+ * Notes for which request a client's end is written to. False: the call is for another request than the one
+ * that the thread seemed to be at, and nothing is certain any more.
+ */
+static __always_inline bool sf_is_for_request(struct sf_connection *connection, __u32 direction, __u64 within)
+{
+	bool is_server = connection->serves || connection->role == SF_ROLE_ACCEPTED;
+
+	if (direction == SF_OUT && !is_server) {
+		/* An event loop that goes on with what another request has begun: connecting. */
+		bool is_others =
+			!connection->request && connection->opened_by && connection->opened_by != within;
+
+		if (is_others)
+			connection->opened_by = 0;
+		connection->request = within;
+		return !is_others;
+	}
+	return connection->request == within;
 }
 
 /* ---- the end of a thread's evidence -------------------------------------------------------------- */

@@ -29,6 +29,22 @@ enum sf_told {
 	SF_TOLD_UNREAD = 3, /* nothing is done yet */
 };
 
+/* Does the call show that the thread is not, or no longer, at the request that it seemed to be at? */
+static __always_inline void sf_weigh_evidence(struct sf_socket_scratch *scratch,
+					      struct sf_connection *connection, __u32 direction)
+{
+	struct sf_thread *thread;
+
+	if (scratch->is_go || !scratch->within)
+		return;
+	if (sf_is_for_request(connection, direction, scratch->within))
+		return;
+	scratch->data.within = 0;
+	thread = sf_thread_of(bpf_get_current_task_btf(), 0);
+	if (thread)
+		thread->request = 0;
+}
+
 /* Takes what a call moves into account, and sends it. */
 static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call *call, __u64 *position)
 {
@@ -42,6 +58,7 @@ static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call 
 	sf_count(SF_SOCKET_COUNTER_BYTES, call->length);
 	limit = sf_capture_limit(call->socket.connection);
 	if (!limit) {
+		sf_weigh_evidence(scratch, connection, direction);
 		*position = __sync_fetch_and_add(&connection->position[direction], call->length);
 		return SF_TOLD_SILENT;
 	}
@@ -65,6 +82,8 @@ static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call 
 	sf_begin_event(&data->event, SF_SOCKET_DATA, call->socket.connection, call->time_ns,
 		       scratch->pid_tgid, scratch->goroutine);
 	sf_notice_request(scratch, connection);
+	if (!data->minted || direction == SF_OUT)
+		sf_weigh_evidence(scratch, connection, direction);
 	sf_announce(scratch, connection, &call->socket, call->time_ns);
 	bytes = data->head_bytes + data->tail_bytes;
 	if (bytes > SF_WHOLE_BYTES)
