@@ -22,6 +22,7 @@ mod goroutine_live_tests;
 mod introspection;
 #[cfg(test)]
 mod live_tests;
+mod network_namespaces;
 mod perf_event;
 mod perf_ring;
 mod priority;

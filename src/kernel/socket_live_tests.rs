@@ -1,8 +1,9 @@
 //! The socket tracer on this machine's kernel, with real connections of this process. These need the
 //! capabilities to load BPF programs; without them each says so and passes.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -577,6 +578,53 @@ fn unix_sockets_are_followed_and_swept_when_they_are_gone() {
     assert!(ended(from.id) && ended(to.id));
     assert!(watch.tracer.counters().expect("counters").swept >= 2);
     std::fs::remove_file(&path).expect("removed");
+}
+
+/// Connects to itself in a network namespace of its own, says so, and sends a request for each line it is told.
+const IN_A_NAMESPACE: &str = "
+import socket, sys
+listener = socket.create_server(('127.0.0.1', 0))
+client = socket.create_connection(listener.getsockname())
+server, _ = listener.accept()
+print(client.getsockname()[1], listener.getsockname()[1], flush=True)
+for line in sys.stdin:
+    client.sendall(b'GET /there HTTP/1.1\\r\\n\\r\\n')
+    server.recv(100)
+    print('sent', flush=True)
+";
+
+#[test]
+fn old_connections_of_other_network_namespaces_are_followed_and_not_swept() {
+    let script = "ip link set lo up && exec python3 -c \"$0\"";
+    let child = Command::new("unshare")
+        .args(["--net", "sh", "-c", script, IN_A_NAMESPACE])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn();
+    let Ok(mut child) = child else { return eprintln!("skipped: no unshare") };
+    let mut output = BufReader::new(child.stdout.take().expect("piped"));
+    let mut input = child.stdin.take().expect("piped");
+    let mut line = || {
+        let mut line = String::new();
+        output.read_line(&mut line).expect("text");
+        line
+    };
+    let ports: Vec<u16> = line().split_whitespace().filter_map(|port| port.parse().ok()).collect();
+    let &[client, server] = ports.as_slice() else {
+        child.wait().expect("it is ours");
+        return eprintln!("skipped: no namespace, ip or python3");
+    };
+    let Some(mut watch) = Watch::begin(&options()) else { return };
+    writeln!(input, "go").expect("it listens");
+    assert_eq!(line(), "sent\n");
+    let told = watch.of(client, server);
+    assert!(told.fragments(Direction::Out)[0].head.starts_with(b"GET /there"));
+    let mut swept = Vec::new();
+    watch.tracer.sweep(&mut |event| swept.push(event)).expect("listed");
+    let is_over = |event: &SocketEvent| matches!(event.kind, SocketEventKind::Ended(_));
+    assert!(!swept.iter().any(|event| event.connection == told.id && is_over(event)), "it lives");
+    drop(input);
+    child.wait().expect("it is ours");
 }
 
 #[test]

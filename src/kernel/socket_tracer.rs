@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 use std::ffi::{CStr, OsStr};
+use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use libbpf_rs::libbpf_sys::{BPF_TRACE_RAW_TP, libbpf_find_vmlinux_btf_id};
-use libbpf_rs::{Iter, Link, MapCore, MapFlags, MapHandle, Object, ProgramInput};
+use libbpf_rs::libbpf_sys::{BPF_TRACE_RAW_TP, bpf_iter_create, libbpf_find_vmlinux_btf_id};
+use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, Object, ProgramInput};
 use spanflame_symbols::go::GoroutineOffsets;
 
 use super::bpf_object::{
@@ -19,7 +20,7 @@ use super::sampler::{self, RequestMaps};
 use super::socket_abi::{
     self, SOCKET_OBJECT, sf_capture, sf_go_process, sf_socket_config, sf_socket_counter,
 };
-use super::{KernelError, abi, cpus, monotonic_ns, socket_decoder};
+use super::{KernelError, abi, cpus, monotonic_ns, network_namespaces, socket_decoder};
 use crate::model::socket::{Actor, Capture, ConnectionId, Ending, SocketEvent, SocketEventKind};
 
 /// What to follow, and how.
@@ -151,7 +152,9 @@ impl SocketTracer {
         }
         // The cookies of old connections come after those of new ones are cared for, so that none has none.
         let mut links = vec![self.attach("on_tcp_state")?];
-        self.list("list_tcp")?;
+        if let Err(error) = self.list("list_tcp") {
+            tracing::warn!("some connections that are older than this program may not be followed: {error}");
+        }
         links.push(self.attach("on_sys_enter")?);
         links.push(self.attach("on_sys_exit")?);
         for (name, _) in OPTIONAL_PROGRAMS {
@@ -170,26 +173,22 @@ impl SocketTracer {
             .map_err(|error| KernelError::bpf(format!("attach {name}"), error))
     }
 
-    /// Runs an iterator to its end: the connections that exist, by their numbers.
+    /// Runs an iterator to its end in every network namespace: the connections that exist, by their numbers.
     fn list(&self, name: &'static str) -> Result<HashSet<u64>, KernelError> {
-        let cannot = |error| KernelError::bpf(format!("run {name}"), error);
-        let link = find_program(&self.socket, name)?.attach().map_err(cannot)?;
-        let mut iterator = Iter::new(&link).map_err(cannot)?;
-        // The kernel goes on where it stopped by a count, and passes over a socket if another one before it
-        // goes away in between. So it is asked for much at a time.
-        let mut buffer = vec![0; LISTED_BYTES];
-        let mut ids = HashSet::new();
-        loop {
-            let read = iterator.read(&mut buffer).map_err(|source| KernelError::System {
-                what: format!("read the sockets that {name} lists"),
-                source,
-            })?;
-            if read == 0 {
-                return Ok(ids);
-            }
-            let listed = buffer.get(..read).unwrap_or_default().chunks_exact(8);
-            ids.extend(listed.filter_map(|id| id.try_into().ok().map(u64::from_ne_bytes)));
+        let system = |what: String| move |source| KernelError::System { what, source };
+        let link = find_program(&self.socket, name)?
+            .attach()
+            .map_err(|error| KernelError::bpf(format!("run {name}"), error))?;
+        let link = link.as_fd();
+        let mut ids = list_here(link).map_err(system(format!("read the sockets that {name} lists")))?;
+        let namespaces = network_namespaces::of_all_processes()
+            .map_err(system("list the network namespaces of this host".to_owned()))?;
+        // The first one is ours.
+        for namespace in namespaces.iter().skip(1) {
+            let listed = network_namespaces::within(namespace, || list_here(link));
+            ids.extend(listed.map_err(system("list the sockets of a network namespace".to_owned()))?);
         }
+        Ok(ids)
     }
 
     /// Stops following. Afterwards the counters are final and no event is added to the ring.
@@ -424,4 +423,27 @@ fn exclude_ports(map: &MapHandle, ports: &[u16]) -> Result<(), KernelError> {
             .map_err(|error| KernelError::bpf("exclude ports", error))?;
     }
     Ok(())
+}
+
+/// What an iterator lists in the network namespace of this thread.
+fn list_here(link: BorrowedFd<'_>) -> std::io::Result<HashSet<u64>> {
+    // SAFETY: the descriptor is open for as long as it is borrowed, and no memory is passed.
+    let iterator = unsafe { bpf_iter_create(link.as_raw_fd()) };
+    if iterator < 0 {
+        return Err(std::io::Error::from_raw_os_error(-iterator));
+    }
+    // SAFETY: it was made just now and nobody else has it.
+    let mut iterator = unsafe { File::from_raw_fd(iterator) };
+    // The kernel goes on where it stopped by a count, and passes over a socket if another one before it
+    // goes away in between. So it is asked for much at a time.
+    let mut buffer = vec![0; LISTED_BYTES];
+    let mut ids = HashSet::new();
+    loop {
+        let read = iterator.read(&mut buffer)?;
+        if read == 0 {
+            return Ok(ids);
+        }
+        let listed = buffer.get(..read).unwrap_or_default().chunks_exact(8);
+        ids.extend(listed.filter_map(|id| id.try_into().ok().map(u64::from_ne_bytes)));
+    }
 }
