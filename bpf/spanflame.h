@@ -368,8 +368,8 @@ struct sf_socket_opened {
 	unsigned long long opener_goroutine;
 	unsigned int opener_pid;
 	unsigned int opener_tid;
-	unsigned int role; /* enum sf_role */
-	unsigned int reserved;
+	unsigned int role;              /* enum sf_role */
+	unsigned int network_namespace; /* its inode number; 0: unknown */
 };
 
 enum sf_data_flag {

@@ -32,7 +32,7 @@ struct sf_connection {
 	__u32 asks;         /* … was written to it: this end is the client */
 	__u64 begun;        /* what was read last if it was less than tells a request, lowest byte first */
 	__u32 begun_bytes;  /* 0 to 8 */
-	__u32 padding;
+	__u32 network_namespace; /* inode number */
 	__u64 request; /* of a server's end: read last; of a client's: within which was written last */
 };
 
@@ -132,6 +132,7 @@ static __always_inline void sf_describe_tcp(const struct sock *sk, struct sf_con
 {
 	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
 
+	connection->network_namespace = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
 	connection->local.family = family;
 	connection->local.port = bpf_ntohs(BPF_CORE_READ((const struct inet_sock *)sk, inet_sport));
 	connection->peer.family = family;

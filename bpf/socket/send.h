@@ -115,7 +115,7 @@ static __always_inline void sf_describe_opened(struct sf_socket_opened *opened,
 	opened->opener_pid = connection->opener_pid;
 	opened->opener_tid = connection->opener_tid;
 	opened->role = connection->role;
-	opened->reserved = 0;
+	opened->network_namespace = connection->network_namespace;
 }
 
 #endif /* SF_SOCKET_SEND_H */

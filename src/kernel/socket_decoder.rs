@@ -74,6 +74,7 @@ fn opened(record: &[u8]) -> Option<Opened> {
         role,
         local: endpoint(record, offset_of!(sf_socket_opened, local))?,
         peer: endpoint(record, offset_of!(sf_socket_opened, peer))?,
+        network_namespace: u32_at(record, offset_of!(sf_socket_opened, network_namespace))?,
         opened_by: RequestKey::of(u64_at(record, offset_of!(sf_socket_opened, opened_by))?),
         opener: Actor {
             pid: u32_at(record, offset_of!(sf_socket_opened, opener_pid))?,

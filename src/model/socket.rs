@@ -75,6 +75,8 @@ pub struct Opened {
     pub local: Endpoint,
     /// The other end.
     pub peer: Endpoint,
+    /// Inode number of the network namespace that it is in; 0 if unknown or of no interest (UNIX).
+    pub network_namespace: u32,
     /// The request that was open on the thread or goroutine that connected it.
     pub opened_by: Option<RequestKey>,
     /// Who connected it; zeros if unknown.

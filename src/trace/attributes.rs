@@ -370,6 +370,7 @@ mod tests {
             role: Role::Accepted,
             local: at(1, 8080),
             peer: at(2, 45678),
+            network_namespace: 1,
             opened_by: None,
             opener: Default::default(),
         };

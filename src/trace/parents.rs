@@ -22,7 +22,7 @@ use std::collections::{HashSet, VecDeque};
 
 use super::context::TraceContext;
 use super::exchange::{Began, ExchangeId};
-use super::spans::Spans;
+use super::spans::{Ends, Spans};
 use crate::model::socket::{Direction, Opened};
 use crate::model::span::{Attribute, AttributeValue};
 use crate::model::{ConnectionId, SpanId, TraceId};
@@ -160,7 +160,7 @@ impl Spans {
         stream_id: u32,
         opened: Opened,
     ) -> Option<(ConnectionId, ExchangeId)> {
-        let client = *self.clients.get(&(opened.peer, opened.local))?;
+        let client = *self.clients.get(&Ends::from_other_end(&opened))?;
         if client == connection {
             return None;
         }

@@ -118,6 +118,28 @@ impl Open {
     }
 }
 
+/// The two ends of a connection, as one of them sees them. Loopback addresses are of a network namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Ends {
+    local: Endpoint,
+    peer: Endpoint,
+    network_namespace: u32,
+}
+
+impl Ends {
+    pub(super) fn of(opened: &Opened) -> Self {
+        let &Opened { local, peer, network_namespace, .. } = opened;
+        let is_loopback = matches!(peer, Endpoint::Internet { address, .. } if address.is_loopback());
+        Self { local, peer, network_namespace: if is_loopback { network_namespace } else { 0 } }
+    }
+
+    /// The same as the other end sees them.
+    pub(super) fn from_other_end(opened: &Opened) -> Self {
+        let &Opened { local, peer, .. } = opened;
+        Self::of(&Opened { local: peer, peer: local, ..*opened })
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Connection {
     pub(super) opened: Option<Opened>,
@@ -133,7 +155,7 @@ pub(super) struct Spans {
     scope: Arc<(String, String)>,
     pub(super) connections: HashMap<ConnectionId, Connection>,
     /// The ends that send requests, by their own and their peer's endpoint.
-    pub(super) clients: HashMap<(Endpoint, Endpoint), ConnectionId>,
+    pub(super) clients: HashMap<Ends, ConnectionId>,
     /// Spans by the key of their request, while they are open.
     pub(super) by_key: HashMap<RequestKey, (ConnectionId, ExchangeId)>,
     /// In order of their beginning: to be shown when they have been open for long.
@@ -211,10 +233,9 @@ impl Spans {
                 self.by_key.remove(&key);
             }
         }
-        if let Some(Opened { local, peer, .. }) = ended.opened
-            && self.clients.get(&(local, peer)) == Some(&connection)
-        {
-            self.clients.remove(&(local, peer));
+        let ends = ended.opened.map(|opened| Ends::of(&opened));
+        if let Some(ends) = ends.filter(|ends| self.clients.get(ends) == Some(&connection)) {
+            self.clients.remove(&ends);
         }
     }
 
@@ -247,9 +268,9 @@ impl Spans {
         let is_lost_goroutine = of.is_go && began.actor.goroutine == 0;
         let opened = self.connections.entry(connection).or_default().opened;
         if began.direction == Direction::Out
-            && let Some(Opened { local, peer, .. }) = opened
+            && let Some(opened) = &opened
         {
-            self.clients.insert((local, peer), connection);
+            self.clients.insert(Ends::of(opened), connection);
         }
         let asked = Self::ask(&began.head);
         let is_excluded = !(if asked.rpc.is_some() { self.options.grpc } else { self.options.http })

@@ -107,6 +107,7 @@ impl Host {
             role,
             local,
             peer,
+            network_namespace: 1,
             opened_by: opened_by.map(RequestKey),
             opener: Actor { pid: 7, tid: 7, goroutine: 0 },
         };
@@ -385,4 +386,24 @@ fn the_thread_of_a_goroutine_is_no_evidence() {
     host.begin(Request::client(3, 9).within(key));
     let call = host.end(3, 1, 200, 310).expect("a span");
     assert_eq!((call.parent_span_id, absent(&call)), (None, Some("goroutine_unknown")));
+}
+
+#[test]
+fn equal_loopback_addresses_of_two_containers_are_two_connections() {
+    let mut host = Host::new();
+    let at = |port| Endpoint::Internet { address: IpAddr::from([127, 0, 0, 1]), port };
+    let opened = |role, local, peer, network_namespace| Opened {
+        role,
+        local,
+        peer,
+        network_namespace,
+        opened_by: None,
+        opener: Actor::default(),
+    };
+    let here = opened(Role::Connected, at(40_000), at(80), 1);
+    host.spans.connection_opened(ConnectionId(1), here);
+    host.spans.connection_opened(ConnectionId(2), opened(Role::Accepted, at(80), at(40_000), 2));
+    host.begin(Request::client(1, 9));
+    host.begin(Request::server(2, 10));
+    assert_eq!(host.end(2, 1, 200, 300).expect("a span").parent_span_id, None);
 }
