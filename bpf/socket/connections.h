@@ -157,6 +157,7 @@ static __always_inline void sf_describe_unix(const struct sf_socket *socket, str
 	/* A peer that has not been accepted yet has no socket. */
 	if (peer)
 		peer_inode = BPF_CORE_READ((const struct socket_alloc *)peer, vfs_inode.i_ino);
+	connection->network_namespace = BPF_CORE_READ(own, sk.__sk_common.skc_net.net, ns.inum);
 	connection->local.family = AF_UNIX;
 	connection->peer.family = AF_UNIX;
 	__builtin_memcpy(connection->local.address, &socket->inode, sizeof(__u64));

@@ -1,7 +1,7 @@
 //! The network namespaces of this host's processes, and how to be in one for a moment.
 //!
-//! The kernel's socket iterators list the sockets of the namespace of whoever makes them (net/core/bpf_sk_storage.c
-//! and net/ipv4/tcp_ipv4.c, `bpf_iter_init_seq_net`), so each namespace is to be asked by itself.
+//! The kernel's socket iterators list the sockets of the namespace of whoever makes them (`bpf_iter_init_seq_net`
+//! in `fs/proc/proc_net.c`), so each namespace is to be asked by itself.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -10,11 +10,20 @@ use std::os::unix::fs::MetadataExt;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-/// One descriptor for each namespace that a process is in, our own first. O(processes).
+/// A network namespace.
+#[derive(Debug)]
+pub(super) struct NetworkNamespace {
+    /// Its descriptor.
+    pub(super) file: File,
+    /// Its inode number, by which the kernel side names it.
+    pub(super) inode: u64,
+}
+
+/// One for each namespace that a process is in, our own first. O(processes).
 ///
 /// # Errors
 /// If our own cannot be opened. Those of processes that end meanwhile are left out.
-pub(super) fn of_all_processes() -> std::io::Result<Vec<File>> {
+pub(super) fn of_all_processes() -> std::io::Result<Vec<NetworkNamespace>> {
     let own = File::open("/proc/self/ns/net")?;
     let own_inode = own.metadata()?.ino();
     let mut others = HashMap::new();
@@ -29,9 +38,10 @@ pub(super) fn of_all_processes() -> std::io::Result<Vec<File>> {
             && !others.contains_key(&inode)
             && let Ok(file) = File::open(&path)
         {
-            others.insert(inode, file);
+            others.insert(inode, NetworkNamespace { file, inode });
         }
     }
+    let own = NetworkNamespace { file: own, inode: own_inode };
     Ok(std::iter::once(own).chain(others.into_values()).collect())
 }
 
@@ -59,10 +69,9 @@ mod tests {
     #[test]
     fn our_own_namespace_comes_first_and_each_once() {
         let namespaces = of_all_processes().expect("there is one");
-        let inode = |file: &File| file.metadata().expect("a file").ino();
         let own = std::fs::metadata("/proc/self/ns/net").expect("it is there").ino();
-        assert_eq!(namespaces.first().map(inode), Some(own));
-        let mut inodes: Vec<u64> = namespaces.iter().map(inode).collect();
+        assert_eq!(namespaces.first().map(|first| first.inode), Some(own));
+        let mut inodes: Vec<u64> = namespaces.iter().map(|namespace| namespace.inode).collect();
         inodes.sort_unstable();
         inodes.dedup();
         assert_eq!(inodes.len(), namespaces.len());

@@ -20,6 +20,12 @@ pub(super) use skeleton::types::{
     sf_socket_event_type, sf_socket_opened, sf_socket_shut_down,
 };
 
+/// The network namespace of a connection, out of its value in the map `connections`.
+pub(super) fn network_namespace_of(connection: &[u8]) -> Option<u32> {
+    let begin = offset_of!(skeleton::types::sf_connection, network_namespace);
+    connection.get(begin..begin + size_of::<u32>())?.try_into().ok().map(u32::from_ne_bytes)
+}
+
 /// Words of the map `excluded_ports`: one bit a port.
 pub(super) const PORT_WORDS: usize = (1 << 16) / 64;
 

@@ -152,8 +152,13 @@ impl SocketTracer {
         }
         // The cookies of old connections come after those of new ones are cared for, so that none has none.
         let mut links = vec![self.attach("on_tcp_state")?];
-        if let Err(error) = self.list("list_tcp") {
-            tracing::warn!("some connections that are older than this program may not be followed: {error}");
+        let mut listed = Listed::default();
+        self.list("list_tcp", &mut listed)?;
+        if !listed.closed_namespaces.is_empty() {
+            tracing::warn!(
+                "connections of containers that are older than this program are not followed: entering their \
+                 network namespaces takes CAP_SYS_ADMIN"
+            );
         }
         links.push(self.attach("on_sys_enter")?);
         links.push(self.attach("on_sys_exit")?);
@@ -173,22 +178,28 @@ impl SocketTracer {
             .map_err(|error| KernelError::bpf(format!("attach {name}"), error))
     }
 
-    /// Runs an iterator to its end in every network namespace: the connections that exist, by their numbers.
-    fn list(&self, name: &'static str) -> Result<HashSet<u64>, KernelError> {
+    /// Runs an iterator to its end in every network namespace: adds the connections that exist.
+    fn list(&self, name: &'static str, listed: &mut Listed) -> Result<(), KernelError> {
         let system = |what: String| move |source| KernelError::System { what, source };
         let link = find_program(&self.socket, name)?
             .attach()
             .map_err(|error| KernelError::bpf(format!("run {name}"), error))?;
         let link = link.as_fd();
-        let mut ids = list_here(link).map_err(system(format!("read the sockets that {name} lists")))?;
+        let here = list_here(link).map_err(system(format!("read the sockets that {name} lists")))?;
+        listed.connections.extend(here);
         let namespaces = network_namespaces::of_all_processes()
             .map_err(system("list the network namespaces of this host".to_owned()))?;
         // The first one is ours.
         for namespace in namespaces.iter().skip(1) {
-            let listed = network_namespaces::within(namespace, || list_here(link));
-            ids.extend(listed.map_err(system("list the sockets of a network namespace".to_owned()))?);
+            match network_namespaces::within(&namespace.file, || list_here(link)) {
+                Ok(there) => listed.connections.extend(there),
+                Err(error) => {
+                    tracing::debug!("the sockets of a network namespace cannot be listed: {error}");
+                    listed.closed_namespaces.insert(namespace.inode);
+                }
+            }
         }
-        Ok(ids)
+        Ok(())
     }
 
     /// Stops following. Afterwards the counters are final and no event is added to the ring.
@@ -242,19 +253,22 @@ impl SocketTracer {
             .keys()
             .filter_map(|key| key.as_slice().try_into().ok().map(u64::from_ne_bytes))
             .collect();
-        let mut existing = HashSet::new();
-        // Twice, because a list may lack what exists, see `list`.
+        let mut listed = Listed::default();
+        // Twice, because a list may lack what exists, see `list_here`.
         for _ in 0..2 {
-            existing.extend(self.list("list_unix")?);
-            existing.extend(self.list("list_tcp")?);
-            if followed.iter().all(|id| existing.contains(id)) {
+            self.list("list_unix", &mut listed)?;
+            self.list("list_tcp", &mut listed)?;
+            if followed.iter().all(|id| listed.connections.contains(id)) {
                 break;
             }
         }
         self.drain(on_event);
         let mut gone = 0;
         for id in followed {
-            if existing.contains(&id) || self.connections.delete(&id.to_ne_bytes()).is_err() {
+            if listed.connections.contains(&id) || self.may_exist_unlisted(id, &listed) {
+                continue;
+            }
+            if self.connections.delete(&id.to_ne_bytes()).is_err() {
                 continue;
             }
             // Most have no entry there.
@@ -269,6 +283,16 @@ impl SocketTracer {
         }
         self.swept += gone as u64;
         Ok(gone)
+    }
+
+    /// Whether a connection is in a network namespace that could not be looked into.
+    fn may_exist_unlisted(&self, id: u64, listed: &Listed) -> bool {
+        if listed.closed_namespaces.is_empty() {
+            return false;
+        }
+        let connection = self.connections.lookup(&id.to_ne_bytes(), MapFlags::ANY).ok().flatten();
+        let namespace = connection.and_then(|connection| socket_abi::network_namespace_of(&connection));
+        namespace.is_some_and(|namespace| listed.closed_namespaces.contains(&u64::from(namespace)))
     }
 
     /// The maps in which the sampler finds who is at which request.
@@ -423,6 +447,14 @@ fn exclude_ports(map: &MapHandle, ports: &[u16]) -> Result<(), KernelError> {
             .map_err(|error| KernelError::bpf("exclude ports", error))?;
     }
     Ok(())
+}
+
+/// Connections that exist, and where could not be looked.
+#[derive(Debug, Default)]
+struct Listed {
+    connections: HashSet<u64>,
+    /// Inode numbers of network namespaces.
+    closed_namespaces: HashSet<u64>,
 }
 
 /// What an iterator lists in the network namespace of this thread.

@@ -75,7 +75,7 @@ pub struct Opened {
     pub local: Endpoint,
     /// The other end.
     pub peer: Endpoint,
-    /// Inode number of the network namespace that it is in; 0 if unknown or of no interest (UNIX).
+    /// Inode number of the network namespace that it is in; 0 if unknown.
     pub network_namespace: u32,
     /// The request that was open on the thread or goroutine that connected it.
     pub opened_by: Option<RequestKey>,
