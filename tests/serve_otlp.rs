@@ -37,7 +37,7 @@ fn receiving(configuration: &str) -> ReceivingServer {
 fn exporting_to(endpoint: &str, protocol: &str) -> String {
     format!(
         "otlp: {{endpoint: '{endpoint}', insecure: true, protocol: {protocol}, profiles: {{enabled: true}}, \
-         metrics: {{enabled: false}}}}\nagent: {{profiling: {{sample_rate: 99}}}}\n"
+         metrics: {{enabled: false}}, traces: {{enabled: false}}}}\nagent: {{profiling: {{sample_rate: 99}}}}\n"
     )
 }
 

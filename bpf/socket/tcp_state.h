@@ -99,7 +99,9 @@ static __noinline int sf_leave_connection(__u64 id, int old_state, int error)
 		sf_begin_event(&ended.event, SF_SOCKET_ENDED, id, bpf_ktime_get_ns(), 0, 0);
 		ended.ending = sf_ending(old_state, error);
 		ended.error = error;
-		sf_send(&ended, sizeof(ended));
+		/* It stays then, for the sweep of user space to find it gone. */
+		if (!sf_send(&ended, sizeof(ended)))
+			return 0;
 	}
 	bpf_map_delete_elem(&connections, &id);
 	bpf_map_delete_elem(&captures, &id);

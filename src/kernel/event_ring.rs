@@ -69,15 +69,17 @@ impl EventRing {
         self.consumer.atomic(0).map_or(0, |consumed| consumed.load(Ordering::Acquire))
     }
 
-    /// Hands every finished record to `on_record` and frees its place. Returns how many there were.
+    /// Hands every finished record to `on_record` and frees its place, at most as much as the ring holds: there
+    /// may be no end of what comes meanwhile. Returns how many there were.
     pub(super) fn drain(&mut self, on_record: &mut dyn FnMut(&[u8])) -> usize {
         let (Some(consumed), Some(produced)) = (self.consumer.atomic(0), self.producer.atomic(0)) else {
             return 0;
         };
         let mut records = 0;
         let mut position = consumed.load(Ordering::Relaxed);
+        let limit = position.saturating_add(self.data_bytes);
         loop {
-            let end = produced.load(Ordering::Acquire);
+            let end = produced.load(Ordering::Acquire).min(limit);
             if position >= end {
                 return records;
             }

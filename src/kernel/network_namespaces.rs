@@ -58,8 +58,11 @@ pub(super) fn within<T: Send>(
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
         work()
     };
-    std::thread::scope(|scope| scope.spawn(enter_and_work).join())
-        .unwrap_or_else(|_| Err(std::io::Error::other("the thread in the namespace has failed")))
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("namespace".to_owned());
+        let failed = |_| Err(std::io::Error::other("the thread in the namespace has failed"));
+        thread.spawn_scoped(scope, enter_and_work)?.join().unwrap_or_else(failed)
+    })
 }
 
 #[cfg(test)]

@@ -30,12 +30,17 @@ fn read_setting<T: std::str::FromStr>(path: &str) -> Option<T> {
 /// # Errors
 /// [`KernelError::FrequencyTooHigh`].
 pub(super) fn check_frequency(frequency_hz: u32) -> Result<(), KernelError> {
-    match read_setting(MAX_SAMPLE_RATE) {
+    match frequency_limit() {
         Some(limit_hz) if frequency_hz > limit_hz => {
             Err(KernelError::FrequencyTooHigh { frequency_hz, limit_hz })
         }
         _ => Ok(()),
     }
+}
+
+/// The most samples a second and CPU that the kernel permits now.
+pub(super) fn frequency_limit() -> Option<u32> {
+    read_setting(MAX_SAMPLE_RATE)
 }
 
 /// What an open of an event on an offline CPU fails with.

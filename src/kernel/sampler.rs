@@ -119,7 +119,10 @@ impl Sampler {
         requests: Option<&RequestSampling<'_>>,
     ) -> Result<Self, KernelError> {
         check_options(options)?;
-        let ticks_per_sample = requests.map(|requests| ticks_per_sample(options.frequency_hz, requests));
+        // The kernel lowers its limit when interrupts take long; the host's own rate may still be allowed.
+        let most = perf_event::frequency_limit().map_or(u32::MAX, |limit_hz| limit_hz / options.frequency_hz);
+        let ticks_per_sample =
+            requests.map(|requests| ticks_per_sample(options.frequency_hz, requests).min(most.max(1)));
         let frequency_hz = options.frequency_hz * ticks_per_sample.unwrap_or(1);
         perf_event::check_frequency(frequency_hz)?;
         forward_libbpf_messages();

@@ -20,6 +20,9 @@ pub(super) use skeleton::types::{
     sf_socket_event_type, sf_socket_opened, sf_socket_shut_down,
 };
 
+/// Set in the numbers of UNIX sockets; `SF_CONNECTION_UNIX`.
+pub(super) const CONNECTION_UNIX: u64 = 1 << 63;
+
 /// The network namespace of a connection, out of its value in the map `connections`.
 pub(super) fn network_namespace_of(connection: &[u8]) -> Option<u32> {
     let begin = offset_of!(skeleton::types::sf_connection, network_namespace);

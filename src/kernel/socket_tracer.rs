@@ -190,9 +190,13 @@ impl SocketTracer {
         let namespaces = network_namespaces::of_all_processes()
             .map_err(system("list the network namespaces of this host".to_owned()))?;
         // The first one is ours.
+        listed.namespaces.extend(namespaces.first().map(|own| own.inode));
         for namespace in namespaces.iter().skip(1) {
             match network_namespaces::within(&namespace.file, || list_here(link)) {
-                Ok(there) => listed.connections.extend(there),
+                Ok(there) => {
+                    listed.namespaces.insert(namespace.inode);
+                    listed.connections.extend(there);
+                }
                 Err(error) => {
                     tracing::debug!("the sockets of a network namespace cannot be listed: {error}");
                     listed.closed_namespaces.insert(namespace.inode);
@@ -285,14 +289,16 @@ impl SocketTracer {
         Ok(gone)
     }
 
-    /// Whether a connection is in a network namespace that could not be looked into.
+    /// Whether a connection may be in a network namespace that could not be looked into, or in which no
+    /// process is: sockets are passed on. The end of a TCP connection is told anyway.
     fn may_exist_unlisted(&self, id: u64, listed: &Listed) -> bool {
-        if listed.closed_namespaces.is_empty() {
-            return false;
-        }
         let connection = self.connections.lookup(&id.to_ne_bytes(), MapFlags::ANY).ok().flatten();
         let namespace = connection.and_then(|connection| socket_abi::network_namespace_of(&connection));
-        namespace.is_some_and(|namespace| listed.closed_namespaces.contains(&u64::from(namespace)))
+        namespace.is_some_and(|namespace| {
+            let namespace = u64::from(namespace);
+            let is_tcp = id & socket_abi::CONNECTION_UNIX == 0;
+            listed.closed_namespaces.contains(&namespace) || is_tcp && !listed.namespaces.contains(&namespace)
+        })
     }
 
     /// The maps in which the sampler finds who is at which request.
@@ -351,7 +357,12 @@ impl SocketTracer {
         };
         self.captures
             .update(&key, &code.0.to_ne_bytes(), MapFlags::ANY)
-            .map_err(|error| KernelError::bpf("say what to capture of a connection", error))
+            .map_err(|error| KernelError::bpf("say what to capture of a connection", error))?;
+        // The kernel side takes the entry away when the connection ends, which may have been before this.
+        if !matches!(self.connections.lookup(&key, MapFlags::ANY), Ok(Some(_))) {
+            let _ = self.captures.delete(&key);
+        }
+        Ok(())
     }
 
     /// The counters so far.
@@ -453,7 +464,9 @@ fn exclude_ports(map: &MapHandle, ports: &[u16]) -> Result<(), KernelError> {
 #[derive(Debug, Default)]
 struct Listed {
     connections: HashSet<u64>,
-    /// Inode numbers of network namespaces.
+    /// Inode numbers of the network namespaces that were looked into.
+    namespaces: HashSet<u64>,
+    /// Of those that could not be.
     closed_namespaces: HashSet<u64>,
 }
 

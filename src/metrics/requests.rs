@@ -193,10 +193,13 @@ pub struct Request {
 }
 
 impl Request {
-    /// Of a span that has ended; nothing if it is open, or no request. `is_stored` says whether its trace can
-    /// be looked up.
+    /// Of a span that has ended; nothing if it is open, or no request, or if its end is none that was seen
+    /// (`spanflame.end.uncertain`). `is_stored` says whether its trace can be looked up.
     #[must_use]
     pub fn of(span: &Span, is_stored: bool) -> Option<Self> {
+        if text_of(&span.attributes, "spanflame.end.uncertain") == Some("not_seen") {
+            return None;
+        }
         Some(Self {
             labels: RequestLabels::of(span)?,
             duration_ns: span.duration_ns()?,

@@ -283,6 +283,11 @@ fn host_and_port(authority: &str) -> (&str, Option<u16>) {
     }
 }
 
+/// Says that the end of a span is not known, and why.
+pub(super) fn uncertain_end(reason: &'static str) -> Attribute {
+    (Cow::Borrowed("spanflame.end.uncertain"), AttributeValue::Text(reason.to_owned()))
+}
+
 /// How a request went: status and the attributes that say so.
 pub(super) fn outcome(
     conventions: Conventions,
@@ -305,6 +310,11 @@ pub(super) fn outcome(
             Direction::Out => code != 0,
         });
         error = error.or_else(|| code.filter(|_| failed).map(|code| code.to_string()));
+        // A proxy has answered, which knows no gRPC (grpc's http-grpc-status-mapping.md).
+        if let (None, Some(status)) = (code, status.filter(|&status| status != 200)) {
+            writer.number("http.response.status_code", "http.status_code", Some(status.into()));
+            error = error.or_else(|| Some(status.to_string()));
+        }
     } else {
         writer.number("http.response.status_code", "http.status_code", status.map(i64::from));
         for (stable, seed, bytes) in sizes {
@@ -315,8 +325,7 @@ pub(super) fn outcome(
         error = error.or_else(|| failed.map(|status| status.to_string()));
     }
     if !ended.end_is_certain {
-        let reason = AttributeValue::Text("lost_events".to_owned());
-        writer.attributes.push((Cow::Borrowed("spanflame.end.uncertain"), reason));
+        writer.attributes.push(uncertain_end("lost_events"));
     }
     writer.text("error.type", "error.type", error.as_deref());
     (if error.is_some() { SpanStatus::Error } else { SpanStatus::Unset }, writer.attributes)
@@ -479,6 +488,9 @@ mod tests {
         assert_eq!(error_of(code(Direction::In, "5", None)), None, "not found is no fault of the server");
         assert_eq!(error_of(code(Direction::Out, "5", None)).as_deref(), Some("5"));
         assert_eq!(error_of(code(Direction::In, "13", None)).as_deref(), Some("13"));
+        let by_a_proxy = ended(Some(503), Known::Absent, None);
+        let (status, attributes) = outcome(Conventions::Stable, Direction::Out, true, &by_a_proxy);
+        assert_eq!((status, text_of(&attributes, "error.type")), (SpanStatus::Error, Some("503")));
         let (status, attributes) = code(Direction::In, "0", Some(Failure::Reset));
         assert_eq!((status, text_of(&attributes, "error.type")), (SpanStatus::Error, Some("reset")));
         assert_eq!(integer_of(&attributes, "rpc.grpc.status_code"), Some(0));

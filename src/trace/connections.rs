@@ -8,8 +8,8 @@ use std::collections::{BinaryHeap, HashMap};
 
 use super::conversation::{Capture, Conversation};
 use super::exchange::ExchangeEvent;
-use crate::model::socket::{Ending, Opened, Role, SocketEvent, SocketEventKind};
-use crate::model::{Actor, ConnectionId};
+use crate::model::ConnectionId;
+use crate::model::socket::{Opened, Role, SocketEvent, SocketEventKind};
 
 /// As many as the kernel side follows at a time, and those whose end is still on its way.
 const MAX_CONNECTIONS: usize = 80_000;
@@ -35,7 +35,6 @@ pub(super) struct News {
 struct Connection {
     conversation: Conversation,
     capture: Capture,
-    actor: Actor,
     last_heard_ns: u64,
     /// When it is to be looked at again although nothing happens.
     settles_at_ns: Option<u64>,
@@ -105,7 +104,7 @@ impl Connections {
     }
 
     /// Looks at those again whose time has come.
-    pub(super) fn settle(&mut self, now_ns: u64, mut on_news: impl FnMut(ConnectionId, Actor, News)) {
+    pub(super) fn settle(&mut self, now_ns: u64, mut on_news: impl FnMut(ConnectionId, News)) {
         while let Some(&Reverse((at, id))) = self.to_settle.peek()
             && at <= now_ns
         {
@@ -118,7 +117,7 @@ impl Connections {
             let is_decrypted = connection.conversation.is_decrypted();
             let mut news = News { is_decrypted, ..News::default() };
             connection.conversation.settle(now_ns, &mut news.events);
-            on_news(id, connection.actor, news);
+            on_news(id, news);
             self.note_settling(id);
         }
     }
@@ -127,26 +126,24 @@ impl Connections {
         let connection = self.connections.entry(event.connection).or_insert_with(|| Connection {
             conversation: Conversation::new(role),
             capture: Capture::default(),
-            actor: event.actor,
             last_heard_ns: event.time_ns,
             settles_at_ns: None,
         });
         connection.last_heard_ns = event.time_ns;
-        connection.actor = event.actor;
         connection
     }
 
-    /// Lets go of the most silent ones while there are too many; each is to be ended as its news say.
-    pub(super) fn forget_silent(&mut self, now_ns: u64, mut on_end: impl FnMut(ConnectionId, Actor, News)) {
+    /// Lets go of the most silent ones while there are too many, and names them.
+    pub(super) fn forget_silent(&mut self) -> Vec<ConnectionId> {
+        let mut forgotten = Vec::new();
         while self.connections.len() > MAX_CONNECTIONS {
             let some = self.connections.iter().take(LOOKED_AT);
-            let Some(id) = some.min_by_key(|(_, of)| of.last_heard_ns).map(|(&id, _)| id) else { return };
-            let Some(mut connection) = self.connections.remove(&id) else { return };
+            let Some(id) = some.min_by_key(|(_, of)| of.last_heard_ns).map(|(&id, _)| id) else { break };
+            self.connections.remove(&id);
             self.forgotten += 1;
-            let mut news = News { is_over: true, ..News::default() };
-            connection.conversation.end(now_ns, Ending::Closed, &mut news.events);
-            on_end(id, connection.actor, news);
+            forgotten.push(id);
         }
+        forgotten
     }
 
     pub(super) fn len(&self) -> usize {

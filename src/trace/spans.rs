@@ -228,10 +228,8 @@ impl Spans {
     /// A connection is no more; its exchanges have ended before.
     pub(super) fn connection_ended(&mut self, connection: ConnectionId) {
         let Some(ended) = self.connections.remove(&connection) else { return };
-        for open in ended.open.into_values() {
-            if let Some(key) = open.key {
-                self.by_key.remove(&key);
-            }
+        for key in ended.open.values().filter_map(|open| open.key) {
+            self.by_key.remove(&key);
         }
         let ends = ended.opened.map(|opened| Ends::of(&opened));
         if let Some(ends) = ends.filter(|ends| self.clients.get(ends) == Some(&connection)) {
@@ -250,17 +248,48 @@ impl Spans {
     ) {
         match event {
             ExchangeEvent::Began(began) => self.begin(connection, &began, of, requests),
-            ExchangeEvent::Ended(ended) => self.end(connection, &ended, of.clock, requests, outcome),
+            ExchangeEvent::Ended(ended) => self.end(connection, &ended, requests, outcome),
             ExchangeEvent::Discarded(exchange, reason) => {
                 *self.counts.discarded.entry(reason).or_default() += 1;
                 let open = exchange
                     .and_then(|exchange| self.connections.get_mut(&connection)?.open.remove(&exchange));
-                if let Some(key) = open.and_then(|open| open.key) {
-                    self.by_key.remove(&key);
-                    requests.discard(key);
+                if let Some(open) = open {
+                    if let Some(key) = open.key {
+                        self.by_key.remove(&key);
+                        requests.discard(key);
+                    }
+                    withdraw(open, outcome);
                 }
             }
         }
+    }
+
+    /// Nothing more will be heard of a connection, though it may live on: its requests are given up.
+    pub(super) fn connection_forgotten(
+        &mut self,
+        connection: ConnectionId,
+        of: &Whose<'_>,
+        requests: &mut Requests,
+        outcome: &mut Outcome,
+    ) {
+        let known = self.connections.get(&connection);
+        let open: Vec<ExchangeId> = known.into_iter().flat_map(|of| of.open.keys().copied()).collect();
+        for exchange in open {
+            let event = ExchangeEvent::Discarded(Some(exchange), Discarded::TooMany);
+            self.take(connection, event, of, requests, outcome);
+        }
+        self.connection_ended(connection);
+    }
+
+    /// Nothing more will be heard of any request: those that were shown while they were open are told to have
+    /// an end that nobody saw.
+    pub(super) fn withdraw_open(&mut self, outcome: &mut Outcome) {
+        for connection in self.connections.values_mut() {
+            for (_, open) in connection.open.drain() {
+                withdraw(open, outcome);
+            }
+        }
+        self.by_key.clear();
     }
 
     fn begin(&mut self, connection: ConnectionId, began: &Began, of: &Whose<'_>, requests: &mut Requests) {
@@ -397,7 +426,6 @@ impl Spans {
         &mut self,
         connection: ConnectionId,
         ended: &Ended,
-        clock: WallClock,
         requests: &mut Requests,
         outcome: &mut Outcome,
     ) {
@@ -422,7 +450,9 @@ impl Spans {
         let mut span = open.span;
         span.attributes.extend(attributes);
         span.status = status;
-        span.end_unix_ns = Some(clock.unix_ns(ended.last_byte_ns));
+        // By one clock: between two looks at the other one it may have been set.
+        let duration_ns = ended.last_byte_ns.saturating_sub(open.first_byte_ns);
+        span.end_unix_ns = Some(span.start_unix_ns.saturating_add(duration_ns));
         if open.is_sampled {
             outcome.spans.push(span);
         } else {
@@ -450,6 +480,18 @@ impl Spans {
             }
         }
     }
+}
+
+/// A request of which nothing more will be heard. If it was shown while it was open, it would be shown so for
+/// ever: it gets an end, the last moment at which it was surely open, that is said to be none.
+fn withdraw(open: Open, outcome: &mut Outcome) {
+    if !open.is_shown {
+        return;
+    }
+    let mut span = open.span;
+    span.end_unix_ns = Some(span.start_unix_ns.saturating_add(SHOWN_WHILE_OPEN_NS));
+    span.attributes.push(attributes::uncertain_end("not_seen"));
+    outcome.spans.push(span);
 }
 
 /// Makes ids for requests that the kernel side has not seen begin: not all of HTTP/2 stands where it looks.

@@ -407,3 +407,21 @@ fn equal_loopback_addresses_of_two_containers_are_two_connections() {
     host.begin(Request::server(2, 10));
     assert_eq!(host.end(2, 1, 200, 300).expect("a span").parent_span_id, None);
 }
+
+#[test]
+fn a_request_that_was_shown_while_it_hung_is_not_shown_so_for_ever() {
+    for is_stopped in [false, true] {
+        let mut host = Host::new();
+        host.connect(1, 2);
+        host.begin(Request::server(2, 9));
+        host.spans.show_open(2_000_000_000, &mut host.outcome);
+        host.outcome.spans.clear();
+        match is_stopped {
+            true => host.spans.withdraw_open(&mut host.outcome),
+            false => host.tell(2, ExchangeEvent::Discarded(Some(ExchangeId(1)), Discarded::Gap)),
+        }
+        let span = host.outcome.spans.pop().expect("it is told once more");
+        assert_eq!(span.duration_ns(), Some(1_000_000_000), "it was surely open for so long");
+        assert_eq!(text_of(&span.attributes, "spanflame.end.uncertain"), Some("not_seen"));
+    }
+}

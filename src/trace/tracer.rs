@@ -17,13 +17,12 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use spanflame_symbols::go::GoroutineOffsets;
 
 use super::connections::{Connections, News};
+use super::exchange::ExchangeEvent;
 use super::requests::Requests;
 use super::spans::{Outcome, SpanCounts, SpanOptions, Spans, WallClock, Whose};
 use crate::kernel::{EbpfState, KernelError, SocketCounters, SocketTracer, monotonic_ns};
 use crate::model::socket::Capture;
-use crate::model::{
-    Actor, ConnectionId, RequestKey, RequestSpans, SocketEvent, SpanResource, Stamp, Unstamped,
-};
+use crate::model::{ConnectionId, RequestKey, RequestSpans, SocketEvent, SpanResource, Stamp, Unstamped};
 use crate::process::{SpanResources, go_program, living};
 
 /// How often the ring buffer is looked at when nothing wakes us: what a request's span is late at most.
@@ -34,6 +33,9 @@ const HAND_ON_INTERVAL: Duration = Duration::from_millis(500);
 const BATCH: usize = 512;
 /// How often connections are looked for whose end no event tells.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+/// With so many connections, most of which may be UNIX sockets that are gone, it is looked more often.
+const CROWDED: usize = 16_384;
+const CROWDED_SWEEP_INTERVAL: Duration = Duration::from_secs(2);
 /// How often the status is brought up to date.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// A write is known to have moved what it announced so long after it began.
@@ -126,6 +128,7 @@ impl Tracer {
             connections: Connections::default(),
             spans: Spans::new(options),
             resources: SpanResources::new(),
+            nobody: Arc::default(),
             outcome: Outcome::default(),
             captures: Vec::new(),
             programs: HashMap::new(),
@@ -242,6 +245,8 @@ struct Engine {
     connections: Connections,
     spans: Spans,
     resources: SpanResources,
+    /// Stands where nobody asks whose an exchange is.
+    nobody: Arc<SpanResource>,
     outcome: Outcome,
     /// What protocols want to see of their connections from now on.
     captures: Vec<(ConnectionId, Capture)>,
@@ -279,17 +284,21 @@ impl Engine {
                 self.meet(event.actor.pid, turn.now_ns);
             }
         }
-        self.hear(event.connection, event.actor, &mut news, turn);
+        self.hear(event.connection, &mut news, turn);
         if let Some(capture) = news.capture {
             self.captures.push((event.connection, capture));
         }
         self.news = news;
     }
 
-    fn hear(&mut self, connection: ConnectionId, actor: Actor, news: &mut News, turn: &mut Turn<'_>) {
+    fn hear(&mut self, connection: ConnectionId, news: &mut News, turn: &mut Turn<'_>) {
         let is_decrypted = news.is_decrypted;
         for exchange in news.events.drain(..) {
-            let (resource, is_go) = self.meet(actor.pid, turn.now_ns);
+            // Only what begins is asked whose it is; what ends may be nobody's doing.
+            let (resource, is_go) = match &exchange {
+                ExchangeEvent::Began(began) => self.meet(began.actor.pid, turn.now_ns),
+                ExchangeEvent::Ended(_) | ExchangeEvent::Discarded(..) => (Arc::clone(&self.nobody), false),
+            };
             let of = Whose { resource: &resource, is_go, is_decrypted, clock: turn.clock };
             self.spans.take(connection, exchange, &of, &mut turn.requests, &mut self.outcome);
         }
@@ -316,14 +325,29 @@ impl Engine {
         (resource, is_go)
     }
 
+    /// The kernel side forgets Go programs that have ended: their numbers will be others'.
+    fn forget_dead_programs(&mut self) {
+        let go_processes = &mut self.go_processes;
+        self.programs.retain(|&pid, &mut (_, is_go)| {
+            let lives = std::path::Path::new("/proc").join(pid.to_string()).exists();
+            if !lives && is_go {
+                go_processes.push((pid, None));
+            }
+            lives
+        });
+    }
+
     /// What is due although nothing has happened.
     fn settle(&mut self, turn: &mut Turn<'_>) {
         let mut due = Vec::new();
-        let (now_ns, news) = (turn.now_ns, &mut due);
-        self.connections.settle(now_ns, |id, actor, told| news.push((id, actor, told)));
-        self.connections.forget_silent(now_ns, |id, actor, told| news.push((id, actor, told)));
-        for (connection, actor, mut news) in due {
-            self.hear(connection, actor, &mut news, turn);
+        self.connections.settle(turn.now_ns, |id, news| due.push((id, news)));
+        for (connection, mut news) in due {
+            self.hear(connection, &mut news, turn);
+        }
+        for connection in self.connections.forget_silent() {
+            let resource = Arc::clone(&self.nobody);
+            let of = Whose { resource: &resource, is_go: false, is_decrypted: false, clock: turn.clock };
+            self.spans.connection_forgotten(connection, &of, &mut turn.requests, &mut self.outcome);
         }
         self.spans.show_open(turn.now_ns, &mut self.outcome);
     }
@@ -369,6 +393,9 @@ impl Worker {
                 self.socket.stop();
             }
             self.turn();
+            if is_over {
+                self.engine.spans.withdraw_open(&mut self.engine.outcome);
+            }
             let is_due =
                 self.last_handed_on.elapsed() >= HAND_ON_INTERVAL && !(self.engine.outcome.is_empty());
             let may_flush = !self.flushes.is_empty() && (is_over || monotonic_ns() >= self.flush_at_ns);
@@ -390,11 +417,13 @@ impl Worker {
         let Self { socket, engine, shared, .. } = self;
         let mut turn = Turn { now_ns, clock: wall_clock(now_ns), requests: lock(&shared.requests) };
         socket.drain(&mut |event| engine.take(&event, &mut turn));
-        if self.last_sweep.elapsed() >= SWEEP_INTERVAL {
+        let is_crowded = engine.connections.len() > CROWDED;
+        if self.last_sweep.elapsed() >= if is_crowded { CROWDED_SWEEP_INTERVAL } else { SWEEP_INTERVAL } {
             self.last_sweep = Instant::now();
             if let Err(error) = socket.sweep(&mut |event| engine.take(&event, &mut turn)) {
                 tracing::debug!("connections whose end went by unseen cannot be looked for: {error}");
             }
+            engine.forget_dead_programs();
         }
         engine.settle(&mut turn);
         drop(turn);

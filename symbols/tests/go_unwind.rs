@@ -230,6 +230,7 @@ fn stacks_are_those_of_gdb_and_lead_from_call_to_call() {
         for (target, callee) in &jumped {
             let known = [
                 "runtime.systemstack",
+                "runtime.morestack_noctxt",
                 "runtime.gcWriteBarrier",
                 "runtime.mem",
                 "runtime.cmp",

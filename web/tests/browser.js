@@ -194,6 +194,7 @@ try {
   await requests.getByRole('button', { name: 'Requests that ran it' }).click();
   await requests.locator('.ran .frames button').first().click();
   await requests.waitForSelector('.span-row');
+  await requests.waitForFunction(() => window.location.hash.includes('page=requests'));
   check((await fields(requests)).get('page') === 'requests', 'a frame leads to a request that ran it');
   await requests.context().close();
 

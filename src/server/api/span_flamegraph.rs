@@ -217,7 +217,8 @@ fn reason(app: &App, question: &Question, answer: &Answer) -> String {
         };
     }
     format!(
-        "no sample was taken in it: it lasted {milliseconds:.3} ms, and ran too short a time on a processor to be seen"
+        "no sample says that it was taken in this span, which lasted {milliseconds:.3} ms: it ran too short a time \
+         on a processor, or its samples could not be tied to it (spanflame_samples_unstamped_total says why)"
     )
 }
 
