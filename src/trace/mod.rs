@@ -38,4 +38,4 @@ mod wire;
 pub use attributes::Conventions;
 pub use sampling::Sampler;
 pub use spans::{Outcome, SpanCounts, SpanOptions};
-pub use tracer::{OnOutcome, Tracer, TracerStatus};
+pub use tracer::{OnOutcome, Tracer, TracerFailures, TracerStatus};

@@ -37,6 +37,10 @@ impl Requests {
         if self.known.len() >= MAX_REQUESTS {
             self.forget_one();
         }
+        // All of them are open: samples of this one will be counted as unconfirmed.
+        if self.known.len() >= MAX_REQUESTS {
+            return;
+        }
         self.known.insert(key, request);
     }
 

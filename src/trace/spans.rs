@@ -90,6 +90,8 @@ pub struct SpanCounts {
     pub excluded: u64,
     /// Requests whose trace is not kept.
     pub not_sampled: u64,
+    /// Requests without a route because their service has too many.
+    pub without_route: u64,
 }
 
 /// A request that is not over.
@@ -216,8 +218,8 @@ impl Spans {
         self.options = options;
     }
 
-    pub(super) fn counts(&self) -> &SpanCounts {
-        &self.counts
+    pub(super) fn counts(&self) -> SpanCounts {
+        SpanCounts { without_route: self.routes.refused(), ..self.counts.clone() }
     }
 
     /// A connection has been heard of.

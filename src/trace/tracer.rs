@@ -57,6 +57,8 @@ pub struct TracerStatus {
     pub events: u64,
     /// Spans and what could not be told of them.
     pub spans: SpanCounts,
+    /// What could not be done.
+    pub failures: TracerFailures,
     /// Connections that are followed.
     pub connections: usize,
     /// Connections that were let go of because there were too many.
@@ -69,6 +71,17 @@ pub struct TracerStatus {
     pub unstamped_samples: HashMap<Unstamped, u64>,
     /// Kernel memory of all maps, bytes.
     pub map_bytes: u64,
+}
+
+/// What could not be done, each time. Nothing of it loses an event by itself but the first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TracerFailures {
+    /// Events whose meaning could not be found: mistakes of ours.
+    pub events: u64,
+    /// Changes of how much of a connection is captured.
+    pub captures: u64,
+    /// Searches for connections whose end no event told.
+    pub sweeps: u64,
 }
 
 enum Command {
@@ -135,6 +148,7 @@ impl Tracer {
             go_processes: Vec::new(),
             news: News::default(),
             events: 0,
+            failures: TracerFailures::default(),
         };
         let now = Instant::now();
         let mut worker = Worker {
@@ -256,6 +270,7 @@ struct Engine {
     go_processes: Vec<(u32, Option<GoroutineOffsets>)>,
     news: News,
     events: u64,
+    failures: TracerFailures,
 }
 
 /// One look at what has happened.
@@ -270,6 +285,7 @@ impl Engine {
         self.events += 1;
         // A mistake of ours in one event must not be the end of all others.
         if std::panic::catch_unwind(AssertUnwindSafe(|| self.understand(event, turn))).is_err() {
+            self.failures.events += 1;
             tracing::error!("an event of a socket could not be understood; please report it");
         }
     }
@@ -421,6 +437,7 @@ impl Worker {
         if self.last_sweep.elapsed() >= if is_crowded { CROWDED_SWEEP_INTERVAL } else { SWEEP_INTERVAL } {
             self.last_sweep = Instant::now();
             if let Err(error) = socket.sweep(&mut |event| engine.take(&event, &mut turn)) {
+                engine.failures.sweeps += 1;
                 tracing::debug!("connections whose end went by unseen cannot be looked for: {error}");
             }
             engine.forget_dead_programs();
@@ -429,6 +446,7 @@ impl Worker {
         drop(turn);
         for (connection, capture) in engine.captures.drain(..) {
             if let Err(error) = socket.set_capture(connection, capture) {
+                engine.failures.captures += 1;
                 tracing::debug!("how much of a connection is captured cannot be changed: {error}");
             }
         }
@@ -456,7 +474,8 @@ impl Worker {
             status.socket = counters;
         }
         status.events = self.engine.events;
-        status.spans.clone_from(self.engine.spans.counts());
+        status.spans = self.engine.spans.counts();
+        status.failures = self.engine.failures;
         status.connections = self.engine.connections.len();
         status.forgotten_connections = self.engine.connections.forgotten();
         status.map_bytes = self.socket.map_bytes();

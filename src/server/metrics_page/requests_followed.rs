@@ -35,6 +35,18 @@ pub(super) fn add(page: &mut Page, tracer: &TracerStatus) {
             family.labelled(&[("reason", name)], count)
         })
     });
+    let help = "Requests without a route because their service has too many";
+    page.counter("requests_without_route", help, spans.without_route);
+    page.add(
+        Kind::Counter,
+        "tracing_failures",
+        "What could not be done while requests were followed",
+        |family| {
+            family
+                .labelled(&[("what", "change_capture")], tracer.failures.captures)
+                .labelled(&[("what", "sweep_connections")], tracer.failures.sweeps)
+        },
+    );
     let help = "Spans that began, by the evidence for their parent or the reason why there is none";
     page.add(Kind::Counter, "span_parents", help, |family| {
         let mut parents: Vec<_> = spans.parents.iter().collect();
@@ -73,6 +85,7 @@ pub(super) fn losses(tracer: &TracerStatus) -> Vec<(&'static str, &'static str, 
         ("sockets", "unsupported_protocol", socket.lost_protocol),
         ("sockets", "no_room_for_request", socket.lost_request),
         ("sockets", "malformed_event", socket.malformed),
+        ("sockets", "not_understood", tracer.failures.events),
         ("connections", "too_many", tracer.forgotten_connections),
     ]
 }
