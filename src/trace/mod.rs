@@ -30,6 +30,7 @@ mod sampling;
 mod spans;
 #[cfg(test)]
 mod spans_tests;
+mod status;
 mod stream;
 mod tracer;
 #[cfg(test)]
@@ -38,4 +39,5 @@ mod wire;
 pub use attributes::Conventions;
 pub use sampling::Sampler;
 pub use spans::{Outcome, SpanCounts, SpanOptions};
-pub use tracer::{OnOutcome, Tracer, TracerFailures, TracerStatus};
+pub use status::{TracerFailures, TracerStatus};
+pub use tracer::{OnOutcome, Tracer};

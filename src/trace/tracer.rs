@@ -19,8 +19,9 @@ use spanflame_symbols::go::GoroutineOffsets;
 use super::connections::{Connections, News};
 use super::exchange::ExchangeEvent;
 use super::requests::Requests;
-use super::spans::{Outcome, SpanCounts, SpanOptions, Spans, WallClock, Whose};
-use crate::kernel::{EbpfState, KernelError, SocketCounters, SocketTracer, monotonic_ns};
+use super::spans::{Outcome, SpanOptions, Spans, WallClock, Whose};
+use super::status::{TracerFailures, TracerStatus};
+use crate::kernel::{EbpfState, KernelError, SocketTracer, monotonic_ns};
 use crate::model::socket::Capture;
 use crate::model::{ConnectionId, RequestKey, RequestSpans, SocketEvent, SpanResource, Stamp, Unstamped};
 use crate::process::{SpanResources, go_program, living};
@@ -47,42 +48,6 @@ const WAIT_LIMIT: Duration = Duration::from_secs(2);
 
 /// Takes what came of events: it must not block.
 pub type OnOutcome = Box<dyn FnMut(Outcome) + Send>;
-
-/// What the tracer has done so far.
-#[derive(Debug, Clone, Default)]
-pub struct TracerStatus {
-    /// What the kernel side counted.
-    pub socket: SocketCounters,
-    /// Events that were read.
-    pub events: u64,
-    /// Spans and what could not be told of them.
-    pub spans: SpanCounts,
-    /// What could not be done.
-    pub failures: TracerFailures,
-    /// Connections that are followed.
-    pub connections: usize,
-    /// Connections that were let go of because there were too many.
-    pub forgotten_connections: u64,
-    /// Requests that samples can be in.
-    pub known_requests: usize,
-    /// Samples that were stamped.
-    pub stamped_samples: u64,
-    /// Samples in a request that were not, by reason.
-    pub unstamped_samples: HashMap<Unstamped, u64>,
-    /// Kernel memory of all maps, bytes.
-    pub map_bytes: u64,
-}
-
-/// What could not be done, each time. Nothing of it loses an event by itself but the first.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct TracerFailures {
-    /// Events whose meaning could not be found: mistakes of ours.
-    pub events: u64,
-    /// Changes of how much of a connection is captured.
-    pub captures: u64,
-    /// Searches for connections whose end no event told.
-    pub sweeps: u64,
-}
 
 enum Command {
     SetOptions(SpanOptions),

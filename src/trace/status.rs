@@ -1,0 +1,43 @@
+//! What the tracer tells of itself.
+
+use std::collections::HashMap;
+
+use super::spans::SpanCounts;
+use crate::kernel::SocketCounters;
+use crate::model::Unstamped;
+
+/// What the tracer has done so far.
+#[derive(Debug, Clone, Default)]
+pub struct TracerStatus {
+    /// What the kernel side counted.
+    pub socket: SocketCounters,
+    /// Events that were read.
+    pub events: u64,
+    /// Spans and what could not be told of them.
+    pub spans: SpanCounts,
+    /// What could not be done.
+    pub failures: TracerFailures,
+    /// Connections that are followed.
+    pub connections: usize,
+    /// Connections that were let go of because there were too many.
+    pub forgotten_connections: u64,
+    /// Requests that samples can be in.
+    pub known_requests: usize,
+    /// Samples that were stamped.
+    pub stamped_samples: u64,
+    /// Samples in a request that were not, by reason.
+    pub unstamped_samples: HashMap<Unstamped, u64>,
+    /// Kernel memory of all maps, bytes.
+    pub map_bytes: u64,
+}
+
+/// What could not be done, each time. Nothing of it loses an event by itself but the first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TracerFailures {
+    /// Events whose meaning could not be found: mistakes of ours.
+    pub events: u64,
+    /// Changes of how much of a connection is captured.
+    pub captures: u64,
+    /// Searches for connections whose end no event told.
+    pub sweeps: u64,
+}
