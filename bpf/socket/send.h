@@ -14,7 +14,7 @@
 const volatile struct sf_socket_config config SEC(".rodata.config");
 
 /* The agent's own tgid in the initial pid namespace. Its own sockets are not followed. */
-__u32 agent_tgid;
+__u32 agent_tgid SEC(".data.agent");
 
 /* Events in the order in which they were finished. Sized by user space. */
 struct {

@@ -38,6 +38,7 @@ mod socket_decoder;
 mod socket_live_tests;
 mod socket_tracer;
 mod tables;
+mod user_probes;
 
 pub use clock::monotonic_ns;
 pub use cpus::online as online_cpus;
@@ -49,5 +50,6 @@ pub use run_statistics::{ProgramRuns, RunStatistics};
 pub use sampler::{Counters, RequestMaps, RequestSampling, Sampler, SamplerOptions};
 pub use socket_tracer::{SocketCounters, SocketTracer, SocketTracerOptions};
 pub use tables::{MappingKind, ProcessMapping, TableStatistics, Tables};
+pub use user_probes::{FileIdentity, ProbeRefusal, ProbedFile, UserProbe, UserProbes, UserProbesStatus};
 
 pub use crate::model::{ObjectId, RawFrame, RawSample};
