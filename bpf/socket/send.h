@@ -53,6 +53,8 @@ struct sf_socket_scratch {
 	__u64 goroutine;
 	__u64 within; /* the request that is open for the current thread or goroutine */
 	__u64 is_go;  /* a goroutine is at it, not a thread */
+	__u64 is_own; /* `within` was opened by it, not by a goroutine that has begun it */
+	struct sf_running running;
 	__u64 minted; /* requests, on this CPU, ever */
 	struct sf_connection fresh;
 	struct sf_socket_opened opened;

@@ -46,7 +46,7 @@ static __always_inline void sf_enter_connection(const struct sock *sk, __u64 id,
 		fresh.opener_tid = (__u32)pid_tgid;
 		fresh.opener_goroutine = sf_current_goroutine(task, fresh.opener_pid, &is_go);
 		if (is_go) {
-			fresh.opened_by = sf_goroutine_request(fresh.opener_pid, fresh.opener_goroutine);
+			fresh.opened_by = sf_noted_request(fresh.opener_pid, fresh.opener_goroutine);
 		} else {
 			thread = sf_thread_of(task, 0);
 			fresh.opened_by = thread ? thread->request : 0;

@@ -17,6 +17,7 @@ mod cpus;
 mod error;
 mod event_ring;
 mod extents;
+mod go_probes;
 #[cfg(test)]
 mod goroutine_live_tests;
 mod introspection;
@@ -43,6 +44,7 @@ mod user_probes;
 pub use clock::monotonic_ns;
 pub use cpus::online as online_cpus;
 pub use error::KernelError;
+pub use go_probes::{GoCounters, GoProbes};
 pub use introspection::{EbpfState, MapState, ProgramState};
 pub use priority::PreferredThread;
 pub use process_events::{ProcessEvent, ProcessEvents};
