@@ -349,6 +349,7 @@ enum sf_socket_event_type {
 	SF_SOCKET_SHUT_DOWN = 4,
 	SF_SOCKET_ENDED = 5,
 	SF_SOCKET_STREAM = 6,
+	SF_SOCKET_LISTENS = 7, /* nothing but the head: a TCP socket is to be connected to */
 };
 
 /* Ring buffer `socket_events`: each event begins so. */

@@ -108,6 +108,17 @@ static __noinline int sf_leave_connection(__u64 id, int old_state, int error)
 	return 0;
 }
 
+/* So that what must be known of a server's process is known before its first request. */
+static __noinline int sf_tell_listening(__u64 id)
+{
+	struct sf_socket_event event = {};
+
+	sf_begin_event(&event, SF_SOCKET_LISTENS, id, bpf_ktime_get_ns(), bpf_get_current_pid_tgid(), 0);
+	if (!config.exclude_agent || event.pid != agent_tgid)
+		sf_send(&event, sizeof(event));
+	return 0;
+}
+
 /*
  * Runs in the context of whoever causes the change: the caller of connect, close and shutdown, for what the
  * network brings anybody. A socket that is being accepted has no owner yet.
@@ -121,6 +132,9 @@ int BPF_PROG(on_tcp_state, struct sock *sk, int old_state, int new_state)
 	if (sk->sk_protocol != IPPROTO_TCP)
 		return 0;
 	switch (new_state) {
+	case TCP_LISTEN:
+		sf_tell_listening(bpf_get_socket_cookie(sk));
+		break;
 	case TCP_SYN_SENT:
 		sf_enter_connection(sk, bpf_get_socket_cookie(sk), SF_ROLE_CONNECTED);
 		break;

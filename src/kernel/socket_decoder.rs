@@ -25,6 +25,7 @@ pub(super) fn decode(record: &[u8]) -> Option<SocketEvent> {
         sf_socket_event_type::SF_SOCKET_DATA => SocketEventKind::Data(fragment(record)?),
         sf_socket_event_type::SF_SOCKET_AMENDED => amended(record)?,
         sf_socket_event_type::SF_SOCKET_SHUT_DOWN => SocketEventKind::ShutDown(shut_down(record)?),
+        sf_socket_event_type::SF_SOCKET_LISTENS => SocketEventKind::Listens,
         sf_socket_event_type::SF_SOCKET_STREAM => stream(record)?,
         sf_socket_event_type::SF_SOCKET_ENDED => SocketEventKind::Ended(ended(record)?),
         _ => return None,

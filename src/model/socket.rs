@@ -158,6 +158,8 @@ pub enum SocketEventKind {
         /// See `direction`.
         request: Option<RequestKey>,
     },
+    /// The actor's process begins to serve: no connection is that yet.
+    Listens,
     /// One direction was shut down: nothing more is read (`In`) or written (`Out`).
     ShutDown(Direction),
     /// The connection is no more.

@@ -84,7 +84,7 @@ impl Connections {
                 }
             }
             // It says nothing of what goes over it.
-            SocketEventKind::Stream { .. } => {}
+            SocketEventKind::Stream { .. } | SocketEventKind::Listens => {}
             &SocketEventKind::Ended(ending) => {
                 news.is_over = true;
                 if let Some(mut connection) = self.connections.remove(&event.connection) {

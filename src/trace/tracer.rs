@@ -270,9 +270,13 @@ impl Engine {
             }
         }
         self.hear(event.connection, &mut news, turn);
-        if let &SocketEventKind::Stream { stream_id, direction, request } = &event.kind {
-            let work = StreamWork { direction, request, actor: event.actor };
-            self.spans.stream_taken(event.connection, stream_id, work, &mut turn.requests);
+        match event.kind {
+            SocketEventKind::Stream { stream_id, direction, request } => {
+                let work = StreamWork { direction, request, actor: event.actor };
+                self.spans.stream_taken(event.connection, stream_id, work, &mut turn.requests);
+            }
+            SocketEventKind::Listens => drop(self.meet(event.actor.pid, turn.now_ns)),
+            _ => {}
         }
         if let Some(capture) = news.capture {
             self.captures.push((event.connection, capture));
