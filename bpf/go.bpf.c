@@ -35,7 +35,7 @@ char LICENSE[] SEC("license")
 	16                   /* net/http.http2serverConn.conn, golang.org/x/net/http2.serverConn.conn */
 #define SF_HTTP2_STREAM_ID 8 /* net/http.http2stream.id, golang.org/x/net/http2.stream.id */
 #define SF_FD_SYSFD 16       /* internal/poll.FD.Sysfd, at the beginning of net.netFD */
-#define SF_NET_FD_FAMILY 56  /* net.netFD.family, sotype, isConnected */
+#define SF_NET_FD_FAMILY 56  /* net.netFD.family, sotype, isConnected, net */
 
 /* Keys that are minted here, ever; by CPU. */
 struct {
@@ -84,12 +84,15 @@ static __always_inline __u64 sf_read_word(__u64 address)
 
 /* ---- from a net.Conn to the connection ----------------------------------------------------------- */
 
+/* net.netFD from its pfd.Sysfd on: family at 56, sotype at 64, isConnected at 72, net at 80. */
 struct sf_net_fd {
 	__u64 descriptor;
 	__u64 reserved[4];
 	__u64 family;
 	__u64 type;
-	__u64 is_connected;
+	__u64 is_connected; /* by connect(2), not by accept(2) */
+	__u64 network;      /* "tcp", "tcp4", "tcp6", "unix" */
+	__u64 network_bytes;
 };
 
 /*
@@ -109,7 +112,7 @@ static __noinline __u64 sf_find_connection(__u64 conn, struct sf_socket *found)
 		if (bpf_probe_read_user(words, sizeof(words), (void *)conn))
 			break;
 		if (!bpf_probe_read_user(&fd, sizeof(fd), (void *)(words[0] + SF_FD_SYSFD)) &&
-		    fd.type == SOCK_STREAM && (fd.is_connected & 0xff) == 1 && fd.descriptor < 1 << 30 &&
+		    fd.type == SOCK_STREAM && fd.network_bytes - 3 < 2 && fd.descriptor < 1 << 30 &&
 		    sf_find_socket(task, fd.descriptor, found) && found->family == fd.family)
 			return found->protocol_ok ? found->connection : 0;
 		conn = words[1];
@@ -192,7 +195,8 @@ static __always_inline int sf_begin_stream(struct sf_caller *caller, __u64 conn,
 	struct sf_goroutine opened = {.stream = stream, .is_fresh = is_fresh};
 	struct sf_socket socket = {};
 
-	opened.connection = sf_find_connection(conn, &socket);
+	/* Clients begin streams of odd numbers (RFC 9113, section 5.1.1). */
+	opened.connection = stream & 1 ? sf_find_connection(conn, &socket) : 0;
 	if (!opened.connection) {
 		/* Whatever it did before, it does not any more. */
 		bpf_map_delete_elem(&goroutines, &key);
@@ -220,7 +224,7 @@ static __noinline int sf_http2_handler(const bpf_user_pt_regs_t *registers)
 	if (!sf_find_caller(&caller))
 		return 0;
 	/* rw.rws.stream */
-	stream = sf_read_word(sf_read_word(sf_read_word(registers->bx)));
+	stream = sf_read_word(sf_read_word(registers->bx));
 	stream = sf_read_word(stream + SF_HTTP2_STREAM_ID);
 	return sf_begin_stream(&caller, sf_read_word(server + SF_HTTP2_SERVER_CONN_CONN + 8), stream, 1);
 }

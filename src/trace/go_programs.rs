@@ -24,11 +24,6 @@ impl GoProcesses {
         Self { probes: probes.ok(), executables: HashMap::new() }
     }
 
-    /// The probes, if the kernel takes them.
-    pub(super) fn probes(&self) -> Option<&GoProbes> {
-        self.probes.as_ref()
-    }
-
     /// Tells the kernel side of processes that are Go programs from now on (`Some`) or not any more.
     pub(super) fn note(&mut self, socket: &SocketTracer, processes: &mut Vec<(u32, Option<GoProcess>)>) {
         let mut has_ended = false;
