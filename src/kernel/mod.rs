@@ -13,6 +13,7 @@ pub mod ability;
 mod abi;
 mod bpf_object;
 mod clock;
+mod context_propagation;
 mod cpus;
 mod error;
 mod event_ring;
