@@ -189,7 +189,14 @@ fn a_visitor_finds_the_one_slow_request_and_sees_what_it_ran() {
     server.post("/admin/flush", "").expect(200);
     let folder = target_directory().join("screenshots");
     let output = Command::new("node")
-        .args(["tests/one-request.js", server.url.as_str(), "night-shop", "/slow", "the_slow_function", "66.7"])
+        .args([
+            "tests/one-request.js",
+            server.url.as_str(),
+            "night-shop",
+            "/slow",
+            "the_slow_function",
+            "66.7",
+        ])
         .arg(&folder)
         .current_dir(web())
         .output()

@@ -77,7 +77,7 @@ static __always_inline bool sf_is_request(const struct sf_socket_data *data, __u
  * bytes of the request came before; negative: it is none.
  */
 static __always_inline int sf_completes_request(const struct sf_socket_data *data,
-						 struct sf_connection *connection)
+						struct sf_connection *connection)
 {
 	__u64 begun = connection->begun, word;
 	__u32 before = connection->begun_bytes, bytes = data->head_bytes;
@@ -200,8 +200,9 @@ __noinline int sf_take_trace_id(void)
 	if (!any || !(all & SF_IS_DIGIT))
 		return 0;
 	/* The last digit of the flags. */
-	return hex_digits[data->bytes[at + SF_TRACEPARENT_BYTES - 1]] & 1 ? SF_HEADER_FOUND | SF_HEADER_SAMPLED
-									  : SF_HEADER_FOUND;
+	return hex_digits[data->bytes[at + SF_TRACEPARENT_BYTES - 1]] & 1
+		       ? SF_HEADER_FOUND | SF_HEADER_SAMPLED
+		       : SF_HEADER_FOUND;
 }
 
 /* ---- minting ----------------------------------------------------------------------------------- */

@@ -64,7 +64,8 @@ impl ContextPropagation {
 
 /// The root of the tree of control groups, as far as this process sees it.
 fn cgroup_root() -> Result<File, KernelError> {
-    let system = |source| KernelError::System { what: "find the root of the control groups".to_owned(), source };
+    let system =
+        |source| KernelError::System { what: "find the root of the control groups".to_owned(), source };
     let mounts = fs::read_to_string("/proc/self/mounts").map_err(system)?;
     // Device, place, type, options (fstab(5)); a blank in the place is written as \\040.
     let place = mounts.lines().find_map(|line| {

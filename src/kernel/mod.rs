@@ -14,6 +14,8 @@ mod abi;
 mod bpf_object;
 mod clock;
 mod context_propagation;
+#[cfg(test)]
+mod context_propagation_live_tests;
 mod cpus;
 mod error;
 mod event_ring;
