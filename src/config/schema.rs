@@ -110,8 +110,9 @@ section! {
             capture_query: bool = false, Reload;
             /// Names of attributes: OpenTelemetry's `stable` ones, those before them (`seed`), or `both`.
             semconv: SemanticConventions = SemanticConventions::Stable, Reload;
-            /// Spans of processes that export their own: `auto` exports none of ours, `always`, `never`.
-            spans: SpanExport = SpanExport::Auto, NotYet;
+            /// Whose spans of ours are exported: `auto`, of processes that export none of their own; `always`, of
+            /// all; `never`. They are stored in any case.
+            spans: SpanExport = SpanExport::Auto, Reload;
         }
         sections {}
     }
