@@ -115,8 +115,9 @@ section! {
             /// How a request's context goes on to the next host, where its program sends none: in an option of TCP's
             /// header to private addresses (`tcp_option`), or not (`disabled`).
             context_propagation: ContextPropagation = ContextPropagation::TcpOption, Restart;
-            /// Spans of processes that export their own: `auto` exports none of ours, `always`, `never`.
-            spans: SpanExport = SpanExport::Auto, NotYet;
+            /// Whose spans of ours are exported: `auto`, of processes that export none of their own; `always`, of
+            /// all; `never`. They are stored in any case.
+            spans: SpanExport = SpanExport::Auto, Reload;
         }
         sections {}
     }
