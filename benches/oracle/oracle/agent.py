@@ -64,11 +64,18 @@ class Agent:
         raise SystemExit(f"spanflame is not ready after 30 s; see {folder / 'err'}")
 
     def ask(self, method, path):
-        if self.connection is None:
-            self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
-        self.connection.request(method, path)
-        answer = self.connection.getresponse()
-        return answer.status, answer.read()
+        for is_last in False, True:
+            if self.connection is None:
+                self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+            try:
+                self.connection.request(method, path)
+                answer = self.connection.getresponse()
+                return answer.status, answer.read()
+            except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
+                # It was idle for long, and closed.
+                self.connection = None
+                if is_last:
+                    raise
 
     def get(self, path):
         status, body = self.ask("GET", path)
