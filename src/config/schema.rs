@@ -110,6 +110,8 @@ section! {
             exclude_ports: Vec<u16> = Vec::new(), Restart, example "[22, 2379]";
             /// Whether the query string stands in the attributes of a span. It often holds secrets.
             capture_query: bool = false, Reload;
+            /// Whether `traceparent`, `tracestate` and B3 of requests are believed. Without, every parent is inferred.
+            read_context: bool = true, Reload;
             /// Names of attributes: OpenTelemetry's `stable` ones, those before them (`seed`), or `both`.
             semconv: SemanticConventions = SemanticConventions::Stable, Reload;
             /// How a request's context goes on to the next host, where its program sends none: in an option of TCP's

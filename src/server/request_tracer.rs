@@ -124,6 +124,7 @@ fn span_options(configuration: &Configuration) -> SpanOptions {
             SemanticConventions::Both => Conventions::Both,
         },
         capture_query: network.capture_query,
+        read_context: network.read_context,
         sampler: Sampler::new(configuration.otlp.traces.sample_rate.get()),
         http: network.http,
         grpc: network.grpc,

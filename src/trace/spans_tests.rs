@@ -13,7 +13,7 @@ use super::sampling::Sampler;
 use super::spans::{Outcome, SpanOptions, Spans, WallClock, Whose};
 use crate::model::socket::{Actor, Direction, Endpoint, Minted, Opened, Role};
 use crate::model::span::{AttributeValue, integer_of, text_of};
-use crate::model::{ConnectionId, RequestKey, Span, SpanKind, SpanResource, SpanStatus, Unstamped};
+use crate::model::{ConnectionId, RequestKey, Span, SpanId, SpanKind, SpanResource, SpanStatus, Unstamped};
 
 const CLOCK: WallClock = WallClock { offset_ns: 1_000_000_000_000 };
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -84,6 +84,7 @@ impl Host {
         let mut options = SpanOptions {
             conventions: Conventions::Stable,
             capture_query: false,
+            read_context: true,
             sampler: Sampler::new(1.0),
             http: true,
             grpc: true,
@@ -269,6 +270,24 @@ fn the_header_names_the_parent_of_what_comes_from_elsewhere() {
     assert_eq!(span.trace_id.to_string(), "0af7651916cd43dd8448eb211c80319c");
     assert_eq!(span.parent_span_id.expect("a parent").to_string(), "b7ad6b7169203331");
     assert_eq!(source(&span), Some("header"));
+}
+
+#[test]
+fn a_context_that_is_not_to_be_read_has_no_part_in_the_span() {
+    let mut host = Host::with(|options| options.read_context = false);
+    host.connect(1, 2);
+    // Not followed at the other end.
+    host.begin(Request::server(2, 9).with(&TRACEPARENT.replace("-01", "-00")));
+    let span = host.end(2, 1, 200, 400).expect("the sampled flag is not read either");
+    assert_eq!((span.parent_span_id, absent(&span)), (None, Some("no_context_sent")));
+    assert_ne!(span.trace_id.bytes(), [1; 16], "what the kernel side minted may be the head's trace id");
+    // A call keeps its own id.
+    host.connect(3, 4);
+    let key = host.begin(Request::server(2, 9));
+    host.begin(Request::client(3, 9).within(key).with(TRACEPARENT));
+    let call = host.end(3, 1, 200, 500).expect("a span");
+    assert_ne!(Some(call.span_id), SpanId::from_hex(&TRACEPARENT.as_bytes()[36..52]));
+    assert_eq!(source(&call), Some("thread"));
 }
 
 #[test]
