@@ -41,6 +41,7 @@ struct sf_socket_contract {
 	struct sf_socket_stream stream;
 	struct sf_go_process go_process;
 	struct sf_go_code go_code;
+	struct sf_propagation propagation;
 	struct sf_connection connection;
 	enum sf_capture capture;
 	enum sf_direction direction;

@@ -21,9 +21,10 @@ mod skeleton {
 }
 
 pub(super) use skeleton::types::{
-    sf_capture, sf_data_flag, sf_direction, sf_ending, sf_endpoint, sf_go_counter, sf_go_process, sf_role,
-    sf_socket_amended, sf_socket_config, sf_socket_counter, sf_socket_data, sf_socket_ended, sf_socket_event,
-    sf_socket_event_type, sf_socket_opened, sf_socket_shut_down, sf_socket_stream,
+    sf_capture, sf_data_flag, sf_direction, sf_ending, sf_endpoint, sf_go_counter, sf_go_process,
+    sf_propagation, sf_role, sf_socket_amended, sf_socket_config, sf_socket_counter, sf_socket_data,
+    sf_socket_ended, sf_socket_event, sf_socket_event_type, sf_socket_opened, sf_socket_shut_down,
+    sf_socket_stream,
 };
 
 /// Of a process: where its goroutines begin that work for who began them.
@@ -47,13 +48,16 @@ unsafe impl Plain for sf_socket_config {}
 unsafe impl Plain for sf_go_process {}
 // SAFETY: as above.
 unsafe impl Plain for GoCode {}
+// SAFETY: as above.
+unsafe impl Plain for sf_propagation {}
 
 const _: () = {
     assert!(size_of::<sf_socket_config>() == 8);
     assert!(size_of::<sf_go_process>() == 64);
     assert!(size_of::<GoCode>() == 16 * 160);
+    assert!(size_of::<sf_propagation>() == 16);
     // What an event is sent with begins where its fixed part ends.
-    assert!(offset_of!(sf_socket_data, bytes) == 112);
+    assert!(offset_of!(sf_socket_data, bytes) == 120);
     assert!(size_of::<sf_socket_event>() == 40);
 };
 

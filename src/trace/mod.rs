@@ -17,6 +17,8 @@
 //!            streams.rs         … who works on which stream of HTTP/2; go_programs.rs: whose that is
 //!        ──▶ requests.rs        what the keys of samples came to
 //! ```
+//!
+//! Apart from them `joining/` tells which span that an SDK has sent is which of ours.
 
 mod attributes;
 mod connections;
@@ -24,6 +26,7 @@ pub mod context;
 pub mod conversation;
 pub mod exchange;
 mod go_programs;
+pub mod joining;
 mod parents;
 mod protocols;
 mod requests;
