@@ -244,6 +244,8 @@ static __noinline int sf_grpc_handler(const bpf_user_pt_regs_t *registers)
 
 	if (!sf_find_caller(&caller))
 		return 0;
+	if (caller.go->grpc_stream_is_pointer)
+		stream = sf_read_word(stream);
 	bpf_probe_read_user(&id, sizeof(id), (void *)(stream + caller.go->grpc_stream_id));
 	return sf_begin_stream(&caller, sf_read_word(transport + caller.go->grpc_server_conn + 8), id, 0);
 }

@@ -504,11 +504,11 @@ struct sf_go_process {
 	unsigned long long goroutine_ids; /* where the last id is that was given to a processor; 0: unknown */
 	unsigned int code_ranges;         /* entries of sf_go_code that count; 0: nothing is inherited */
 	unsigned int http2_sender_ranges; /* of those the first ones: code that sends one HTTP/2 request */
-	/* gRPC, see src/kernel/go_probes.rs; 0: unknown, where the offset is not of a first member */
+	/* Of gRPC, if its programs are attached: see GrpcOffsets in symbols/src/go/request_code.rs. */
 	unsigned int grpc_stream_id;
 	unsigned int grpc_server_conn;
 	unsigned int grpc_writer_conn;
-	unsigned int reserved;
+	unsigned int grpc_stream_is_pointer;
 };
 
 /* Per-CPU array `go_counters`, never reset. */

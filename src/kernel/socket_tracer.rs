@@ -391,6 +391,7 @@ impl SocketTracer {
             process.http2_sender_ranges = senders;
             process.code_ranges = all;
             if let Some(grpc) = code.grpc {
+                process.grpc_stream_is_pointer = u32::from(grpc.stream_is_pointer);
                 process.grpc_stream_id = grpc.stream_id;
                 process.grpc_server_conn = grpc.server_conn;
                 process.grpc_writer_conn = grpc.writer_conn.unwrap_or(0);
