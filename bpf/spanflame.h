@@ -376,6 +376,7 @@ enum sf_data_flag {
 	SF_DATA_DECRYPTED = 1,  /* from a TLS library; its positions count plain bytes */
 	SF_DATA_MINTED = 2,     /* `minted` is set: a request begins here, or up to 7 bytes before */
 	SF_DATA_UNREADABLE = 4, /* the memory could not be read: nothing is captured */
+	SF_DATA_EVENT_LOOP = 8, /* by a thread that serves many at a time: for whom is not known */
 };
 
 /* What a call moved. Only head_bytes + tail_bytes of `bytes` are sent. */
@@ -454,7 +455,9 @@ enum sf_socket_counter {
 	SF_SOCKET_COUNTER_LOST_REQUEST = 14,    /* requests that could not be noted for who reads them */
 	SF_SOCKET_COUNTER_UNEXPLAINED_IN = 15,  /* bytes received that no system call explains: io_uring */
 	SF_SOCKET_COUNTER_UNEXPLAINED_OUT = 16, /* … and sent */
-	SF_SOCKET_COUNTERS = 17,
+	SF_SOCKET_COUNTER_EVENT_LOOP = 17, /* requests read by threads that serve many: nobody is at them */
+	SF_SOCKET_COUNTER_AFTER_END = 18,  /* calls on TCP connections whose end has been told */
+	SF_SOCKET_COUNTERS = 19,
 };
 
 /*

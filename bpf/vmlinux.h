@@ -205,6 +205,11 @@ struct inet_sock {
 	__be16 inet_sport; /* stays when skc_num has been given back */
 };
 
+struct tcp_sock {
+	__u32 rcv_nxt;    /* up to where bytes have come */
+	__u32 copied_seq; /* up to where they were read */
+};
+
 struct unix_sock {
 	struct sock sk;
 	struct sock *peer;
