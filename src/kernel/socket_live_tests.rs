@@ -635,7 +635,7 @@ fn a_connection_older_than_the_tracer_is_followed_also_by_who_waits_already() {
 #[test]
 fn resets_and_refusals_are_told() {
     let Some(mut watch) = Watch::begin(&options()) else { return };
-    let (mut client, mut server) = tcp_pair("127.0.0.1");
+    let (mut client, server) = tcp_pair("127.0.0.1");
     let (local, peer) = ports(&client);
     client.write_all(b"never read").expect("written");
     drop(server);
