@@ -378,6 +378,7 @@ enum sf_data_flag {
 	SF_DATA_UNREADABLE = 4, /* the memory could not be read: nothing is captured */
 	SF_DATA_RECEIVED = 8, /* of a minted request: `trace_id` and `parent_span_id` came in TCP's header */
 	SF_DATA_SENT = 16,    /* … `trace_id` and `span_id` go out in TCP's header */
+	SF_DATA_EVENT_LOOP = 32, /* by a thread that serves many at a time: for whom is not known */
 };
 
 /* What a call moved. Only head_bytes + tail_bytes of `bytes` are sent. */
@@ -460,7 +461,9 @@ enum sf_socket_counter {
 	SF_SOCKET_COUNTER_CONTEXTS_SENT = 17,     /* requests whose context goes out in TCP's header */
 	SF_SOCKET_COUNTER_CONTEXTS_RECEIVED = 18, /* … whose context came in it */
 	SF_SOCKET_COUNTER_CONTEXTS_STRAY = 19, /* contexts that came, but not with a request's first byte */
-	SF_SOCKET_COUNTERS = 20,
+	SF_SOCKET_COUNTER_EVENT_LOOP = 20, /* requests read by threads that serve many: nobody is at them */
+	SF_SOCKET_COUNTER_AFTER_END = 21,  /* calls on TCP connections whose end has been told */
+	SF_SOCKET_COUNTERS = 22,
 };
 
 /*

@@ -24,6 +24,15 @@ static __always_inline __u64 sf_current_goroutine(struct task_struct *task, __u3
 	return go ? sf_goroutine_of(go, task) : 0;
 }
 
+/* What an event loop has asked of others for its request is all that is certain to be for it. */
+static __always_inline void sf_leave_prompt(struct task_struct *task, bool serves_many)
+{
+	struct sf_thread *thread = serves_many ? sf_thread_of(task, 0) : NULL;
+
+	if (thread)
+		thread->request = 0;
+}
+
 /* The scratch with who is calling in it; NULL, counted, if it is not to be had. */
 static __always_inline struct sf_socket_scratch *sf_take_scratch(struct task_struct *task, __u64 pid_tgid)
 {
@@ -40,11 +49,13 @@ static __always_inline struct sf_socket_scratch *sf_take_scratch(struct task_str
 	scratch->pid_tgid = pid_tgid;
 	scratch->goroutine = sf_current_goroutine(task, pid_tgid >> 32, &is_go);
 	scratch->is_go = is_go;
+	scratch->serves_many = 0;
 	if (is_go) {
 		scratch->within = sf_goroutine_request(pid_tgid >> 32, scratch->goroutine);
 	} else {
 		thread = sf_thread_of(task, 0);
 		scratch->within = thread ? thread->request : 0;
+		scratch->serves_many = thread ? thread->serves_many : 0;
 	}
 	return scratch;
 }
@@ -74,6 +85,10 @@ static __noinline struct sf_connection *sf_follow(struct sf_socket_scratch *scra
 	connection = bpf_map_lookup_elem(&connections, &id);
 	if (connection)
 		return connection;
+	if (socket->family != AF_UNIX && socket->state == TCP_CLOSE) {
+		sf_count(SF_SOCKET_COUNTER_AFTER_END, 1);
+		return NULL;
+	}
 	__builtin_memset(&scratch->fresh, 0, sizeof(scratch->fresh));
 	scratch->fresh.role = role;
 	if (role == SF_ROLE_CONNECTED) {
@@ -81,6 +96,7 @@ static __noinline struct sf_connection *sf_follow(struct sf_socket_scratch *scra
 		scratch->fresh.opener_goroutine = scratch->goroutine;
 		scratch->fresh.opener_pid = scratch->pid_tgid >> 32;
 		scratch->fresh.opener_tid = (__u32)scratch->pid_tgid;
+		sf_leave_prompt(bpf_get_current_task_btf(), scratch->serves_many);
 	}
 	if (socket->family == AF_UNIX)
 		sf_describe_unix(socket, &scratch->fresh);

@@ -51,9 +51,10 @@ struct sf_socket_scratch {
 	__u64 busy;
 	__u64 pid_tgid;
 	__u64 goroutine;
-	__u64 within; /* the request that is open for the current thread or goroutine */
-	__u64 is_go;  /* a goroutine is at it, not a thread */
-	__u64 minted; /* requests, on this CPU, ever */
+	__u64 within;      /* the request that is open for the current thread or goroutine */
+	__u64 is_go;       /* a goroutine is at it, not a thread */
+	__u64 serves_many; /* the current thread is an event loop */
+	__u64 minted;      /* requests, on this CPU, ever */
 	struct sf_connection fresh;
 	struct sf_socket_opened opened;
 	struct sf_iovec iovecs[SF_MAX_IOVECS];
