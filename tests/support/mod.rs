@@ -11,6 +11,7 @@ pub mod go_pprof;
 pub mod otlp_conformance;
 pub mod pprof_text;
 pub mod program;
+pub mod python_sdk;
 pub mod recording;
 pub mod server;
 pub mod servers;
