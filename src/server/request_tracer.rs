@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::spans::{SpanBatch, SpanKeeper};
-use crate::config::{Configuration, PathPattern, SemanticConventions, SpanExport};
+use crate::config::{Configuration, ContextPropagation, PathPattern, SemanticConventions, SpanExport};
 use crate::kernel::{EbpfState, KernelError, RequestMaps, SocketTracer, SocketTracerOptions};
 use crate::metrics::requests::Request;
 use crate::profile::RequestSamplingOptions;
@@ -34,11 +34,16 @@ impl RequestTracer {
     /// What the kernel or the system refused.
     pub fn start(configuration: &Configuration, keeper: Arc<SpanKeeper>) -> Result<Self, KernelError> {
         let network = &configuration.agent.ebpf.network;
-        let socket = SocketTracer::load(&SocketTracerOptions {
+        let mut socket = SocketTracer::load(&SocketTracerOptions {
             ring_buffer_bytes: RING_BUFFER_BYTES,
             excluded_ports: network.exclude_ports.clone(),
             exclude_agent: true,
         })?;
+        if network.context_propagation == ContextPropagation::TcpOption
+            && let Err(error) = socket.propagate_contexts(span_options(configuration).sampler.bound())
+        {
+            tracing::warn!("requests do not carry their context on to other hosts: {error}");
+        }
         let maps = Arc::new(socket.request_maps()?);
         let export = Arc::new(Mutex::new(network.spans));
         let wanted = Arc::clone(&export);
@@ -119,6 +124,7 @@ fn span_options(configuration: &Configuration) -> SpanOptions {
             SemanticConventions::Both => Conventions::Both,
         },
         capture_query: network.capture_query,
+        read_context: network.read_context,
         sampler: Sampler::new(configuration.otlp.traces.sample_rate.get()),
         http: network.http,
         grpc: network.grpc,

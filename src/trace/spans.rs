@@ -28,6 +28,8 @@ pub struct SpanOptions {
     pub conventions: Conventions,
     /// Whether queries stand in attributes.
     pub capture_query: bool,
+    /// Whether contexts that requests carry are believed.
+    pub read_context: bool,
     /// Which traces are kept.
     pub sampler: Sampler,
     /// Whether HTTP that is no gRPC is followed.
@@ -40,11 +42,12 @@ pub struct SpanOptions {
 
 impl std::fmt::Debug for SpanOptions {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { conventions, capture_query, sampler, http, grpc, is_excluded: _ } = self;
+        let Self { conventions, capture_query, read_context, sampler, http, grpc, is_excluded: _ } = self;
         formatter
             .debug_struct("SpanOptions")
             .field("conventions", conventions)
             .field("capture_query", capture_query)
+            .field("read_context", read_context)
             .field("sampler", sampler)
             .field("http", http)
             .field("grpc", grpc)
@@ -92,6 +95,10 @@ pub struct SpanCounts {
     pub not_sampled: u64,
     /// Requests without a route because their service has too many.
     pub without_route: u64,
+    /// Requests whose context in TCP's header named the span that was found at the other end of the connection.
+    pub tcp_contexts_right: u64,
+    /// … named another one.
+    pub tcp_contexts_contradicted: u64,
 }
 
 /// A request that is not over.
@@ -168,7 +175,7 @@ pub(super) struct Spans {
     /// Ids that our client spans took over from the headers they sent.
     pub(super) adopted: RecentIds,
     ids: IdSource,
-    counts: SpanCounts,
+    pub(super) counts: SpanCounts,
 }
 
 /// Whose exchange it is, and when that happened.
@@ -306,20 +313,22 @@ impl Spans {
         let asked = Self::ask(&began.head);
         let is_excluded = !(if asked.rpc.is_some() { self.options.grpc } else { self.options.http })
             || asked.path.as_deref().is_some_and(|path| (self.options.is_excluded)(path));
-        let incoming = Incoming::of(&began.head);
+        let carried = Incoming::of(&began.head);
+        let is_ignored = !self.options.read_context && carried != Incoming::Nothing;
+        let incoming = if is_ignored { Incoming::Nothing } else { carried };
         let (context, said) = match &incoming {
             Incoming::Context(context) => (Some(context), context.sampled),
             Incoming::Sampling(sampled) => (None, Some(*sampled)),
             Incoming::Nothing | Incoming::Malformed | Incoming::Unknown => (None, None),
         };
+        // The kernel side has taken the trace id out of the head, too.
         let own = began
             .minted
+            .filter(|_| !is_ignored)
             .and_then(|minted| Some((TraceId::new(minted.trace_id)?, SpanId::new(minted.span_id)?)));
         let (own_trace, own_span) = own.unwrap_or_else(|| self.ids.next());
         let place = match began.direction {
-            Direction::In => {
-                self.place_server(connection, began.stream_id, opened, context, own_trace, own_span)
-            }
+            Direction::In => self.place_server(connection, began, opened, context, (own_trace, own_span)),
             Direction::Out => self.place_client(
                 connection,
                 began,
