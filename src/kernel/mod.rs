@@ -11,6 +11,7 @@
 pub mod ability;
 
 mod abi;
+mod application_words;
 mod bpf_object;
 mod clock;
 mod context_propagation;
@@ -42,6 +43,7 @@ mod socket_live_tests;
 mod socket_tracer;
 mod tables;
 
+pub use application_words::ApplicationWords;
 pub use clock::monotonic_ns;
 pub use cpus::online as online_cpus;
 pub use error::KernelError;

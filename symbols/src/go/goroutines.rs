@@ -55,6 +55,11 @@ pub struct GoProgram {
 }
 
 impl GoProgram {
+    /// 22 of Go 1.22.12.
+    pub(super) fn minor_version(&self) -> Option<u32> {
+        minor_version(&self.version)
+    }
+
     /// Of an executable; `None` if it is not a Go program.
     ///
     /// # Errors

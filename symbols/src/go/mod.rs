@@ -17,6 +17,7 @@
 
 mod goroutines;
 mod inline;
+mod labels;
 mod locate;
 mod module_data;
 mod pclntab;
@@ -27,6 +28,7 @@ mod text;
 mod unwind;
 
 pub use goroutines::{GoProgram, GoroutineOffsets};
+pub use labels::GoLabels;
 pub use symbols::{GoSymbols, Inlining};
 pub(crate) use unwind::for_each_row;
 pub use unwind::unwind_rows;
