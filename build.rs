@@ -58,6 +58,7 @@ fn main() {
     compile("socket", &out)
         .generate(out.join("socket.skel.rs"))
         .expect("the socket programs' types can be described in Rust");
+    compile("propagate", &out);
     println!("cargo:rerun-if-changed=bpf/spanflame.h");
     println!("cargo:rerun-if-changed=bpf/vmlinux.h");
     println!("cargo:rerun-if-changed=bpf/process_maps.h");
@@ -66,6 +67,8 @@ fn main() {
     println!("cargo:rerun-if-changed=bpf/lifecycle.bpf.c");
     println!("cargo:rerun-if-changed=bpf/request_maps.h");
     println!("cargo:rerun-if-changed=bpf/socket.bpf.c");
+    println!("cargo:rerun-if-changed=bpf/propagation_maps.h");
+    println!("cargo:rerun-if-changed=bpf/propagate.bpf.c");
     println!("cargo:rerun-if-changed=bpf/socket");
     println!("cargo:rerun-if-changed=bpf/unwind");
     println!("cargo:rerun-if-env-changed=CLANG");

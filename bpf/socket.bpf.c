@@ -39,6 +39,7 @@ struct sf_socket_contract {
 	struct sf_socket_shut_down shut_down;
 	struct sf_socket_ended ended;
 	struct sf_go_process go_process;
+	struct sf_propagation propagation;
 	struct sf_connection connection;
 	enum sf_capture capture;
 	enum sf_direction direction;

@@ -32,6 +32,8 @@ struct sf_connection {
 	__u32 asks;         /* … was written to it: this end is the client */
 	__u64 begun;        /* what was read last if it was less than tells a request, lowest byte first */
 	__u32 begun_bytes;  /* 0 to 8 */
+	__u32 is_sending;   /* a request's context waits to go out in TCP's header */
+	__u32 padding;
 	__u32 network_namespace; /* inode number */
 	__u64 request; /* of a server's end: read last; of a client's: within which was written last */
 };

@@ -56,6 +56,8 @@ static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call 
 	if (!connection || connection->is_excluded)
 		return SF_TOLD_NOTHING;
 	sf_count(SF_SOCKET_COUNTER_BYTES, call->length);
+	if (direction == SF_IN)
+		sf_forget_context(connection, call->socket.connection);
 	limit = sf_capture_limit(call->socket.connection);
 	if (!limit) {
 		sf_weigh_evidence(scratch, connection, direction);
@@ -81,7 +83,7 @@ static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call 
 	data->minted = 0;
 	sf_begin_event(&data->event, SF_SOCKET_DATA, call->socket.connection, call->time_ns,
 		       scratch->pid_tgid, scratch->goroutine);
-	sf_notice_request(scratch, connection);
+	sf_notice_request(scratch, connection, call->socket.family == AF_UNIX ? NULL : call->socket.sk);
 	if (!data->minted || direction == SF_OUT)
 		sf_weigh_evidence(scratch, connection, direction);
 	sf_announce(scratch, connection, &call->socket, call->time_ns);

@@ -13,6 +13,9 @@ pub mod ability;
 mod abi;
 mod bpf_object;
 mod clock;
+mod context_propagation;
+#[cfg(test)]
+mod context_propagation_live_tests;
 mod cpus;
 mod error;
 mod event_ring;

@@ -15,7 +15,7 @@ mod skeleton {
 }
 
 pub(super) use skeleton::types::{
-    sf_capture, sf_data_flag, sf_direction, sf_ending, sf_endpoint, sf_go_process, sf_role,
+    sf_capture, sf_data_flag, sf_direction, sf_ending, sf_endpoint, sf_go_process, sf_propagation, sf_role,
     sf_socket_amended, sf_socket_config, sf_socket_counter, sf_socket_data, sf_socket_ended, sf_socket_event,
     sf_socket_event_type, sf_socket_opened, sf_socket_shut_down,
 };
@@ -36,11 +36,14 @@ pub(super) const PORT_WORDS: usize = (1 << 16) / 64;
 unsafe impl Plain for sf_socket_config {}
 // SAFETY: as above.
 unsafe impl Plain for sf_go_process {}
+// SAFETY: as above.
+unsafe impl Plain for sf_propagation {}
 
 const _: () = {
     assert!(size_of::<sf_socket_config>() == 8);
     assert!(size_of::<sf_go_process>() == 24);
+    assert!(size_of::<sf_propagation>() == 16);
     // What an event is sent with begins where its fixed part ends.
-    assert!(offset_of!(sf_socket_data, bytes) == 112);
+    assert!(offset_of!(sf_socket_data, bytes) == 120);
     assert!(size_of::<sf_socket_event>() == 40);
 };

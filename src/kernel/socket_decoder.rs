@@ -101,6 +101,12 @@ fn fragment(record: &[u8]) -> Option<Fragment> {
             key,
             trace_id: bytes_at(record, offset_of!(sf_socket_data, trace_id))?,
             span_id: bytes_at(record, offset_of!(sf_socket_data, span_id))?,
+            received_parent: if has(sf_data_flag::SF_DATA_RECEIVED) {
+                Some(bytes_at(record, offset_of!(sf_socket_data, parent_span_id))?)
+            } else {
+                None
+            },
+            is_sent: has(sf_data_flag::SF_DATA_SENT),
         }),
         _ => None,
     };
@@ -216,7 +222,13 @@ mod tests {
         assert_eq!(minted(&record), (None, Some(RequestKey(8))));
         let flags = sf_data_flag::SF_DATA_MINTED.0 | sf_data_flag::SF_DATA_DECRYPTED.0;
         record.put(offset_of!(sf_socket_data, flags), &flags.to_ne_bytes());
-        let expected = Minted { key: RequestKey(9), trace_id: [1; 16], span_id: [2; 8] };
+        let expected = Minted {
+            key: RequestKey(9),
+            trace_id: [1; 16],
+            span_id: [2; 8],
+            received_parent: None,
+            is_sent: false,
+        };
         assert_eq!(minted(&record), (Some(expected), Some(RequestKey(8))));
         record.put(offset_of!(sf_socket_data, minted), &0u64.to_ne_bytes());
         assert_eq!(minted(&record).0, None);

@@ -13,6 +13,7 @@ use spanflame_symbols::go::GoroutineOffsets;
 use super::bpf_object::{
     find_map, find_program, forward_libbpf_messages, is_created, map_handle, open_object,
 };
+use super::context_propagation::ContextPropagation;
 use super::event_ring::EventRing;
 use super::introspection::{self, EbpfState};
 use super::run_statistics::{self, RunStatistics, map_memory_bytes};
@@ -55,6 +56,9 @@ pub struct SocketCounters {
     pub lost_request: u64,
     pub unexplained_in_bytes: u64,
     pub unexplained_out_bytes: u64,
+    pub contexts_sent: u64,
+    pub contexts_received: u64,
+    pub contexts_stray: u64,
     /// Of the events sent: records that could not be decoded. Counted on this side.
     pub malformed: u64,
     /// Connections whose end was not seen and that a sweep has found gone. Counted on this side.
@@ -73,6 +77,7 @@ const LISTED_BYTES: usize = 32 << 10;
 pub struct SocketTracer {
     // Links go before the object whose programs they run.
     links: Vec<Link>,
+    propagation: Option<ContextPropagation>,
     socket: Object,
     ring: EventRing,
     captures: MapHandle,
@@ -128,6 +133,7 @@ impl SocketTracer {
         })?;
         let tracer = Self {
             links: Vec::new(),
+            propagation: None,
             ring: EventRing::new(events, options.ring_buffer_bytes)?,
             captures: map_handle(&socket, "captures")?,
             connections: map_handle(&socket, "connections")?,
@@ -172,6 +178,35 @@ impl SocketTracer {
         Ok(())
     }
 
+    /// From now on the context of a request whose trace is settled and kept goes out in TCP's header, unless one
+    /// stands in the payload; and is received there. `bound` decides on traces that nobody has decided on: it
+    /// keeps those whose lower 63 bits are below.
+    ///
+    /// # Errors
+    /// What the kernel refused: it takes cgroup v2, and `CAP_NET_ADMIN`.
+    pub fn propagate_contexts(&mut self, bound: u64) -> Result<(), KernelError> {
+        let propagation = ContextPropagation::start(&self.socket)?;
+        propagation.keep_below(bound)?;
+        let mut refused = Listed::default();
+        Self::list_with(&propagation.old_connections()?, "ask_of_old_connections", &mut refused)?;
+        if !refused.connections.is_empty() {
+            tracing::info!(
+                "{} connections that are older than this program do not pass contexts on: that takes Linux 6.12",
+                refused.connections.len()
+            );
+        }
+        self.propagation = Some(propagation);
+        Ok(())
+    }
+
+    /// Decides anew on traces that nobody has decided on, if contexts are propagated.
+    ///
+    /// # Errors
+    /// If the kernel cannot be told.
+    pub fn keep_contexts_below(&self, bound: u64) -> Result<(), KernelError> {
+        self.propagation.as_ref().map_or(Ok(()), |propagation| propagation.keep_below(bound))
+    }
+
     fn attach(&self, name: &'static str) -> Result<Link, KernelError> {
         find_program(&self.socket, name)?
             .attach()
@@ -180,10 +215,15 @@ impl SocketTracer {
 
     /// Runs an iterator to its end in every network namespace: adds the connections that exist.
     fn list(&self, name: &'static str, listed: &mut Listed) -> Result<(), KernelError> {
-        let system = |what: String| move |source| KernelError::System { what, source };
         let link = find_program(&self.socket, name)?
             .attach()
             .map_err(|error| KernelError::bpf(format!("run {name}"), error))?;
+        Self::list_with(&link, name, listed)
+    }
+
+    /// Likewise, of one that is attached.
+    fn list_with(link: &Link, name: &'static str, listed: &mut Listed) -> Result<(), KernelError> {
+        let system = |what: String| move |source| KernelError::System { what, source };
         let link = link.as_fd();
         let here = list_here(link).map_err(system(format!("read the sockets that {name} lists")))?;
         listed.connections.extend(here);
@@ -398,6 +438,9 @@ impl SocketTracer {
             lost_request: sum(sf_socket_counter::SF_SOCKET_COUNTER_LOST_REQUEST)?,
             unexplained_in_bytes: sum(sf_socket_counter::SF_SOCKET_COUNTER_UNEXPLAINED_IN)?,
             unexplained_out_bytes: sum(sf_socket_counter::SF_SOCKET_COUNTER_UNEXPLAINED_OUT)?,
+            contexts_sent: sum(sf_socket_counter::SF_SOCKET_COUNTER_CONTEXTS_SENT)?,
+            contexts_received: sum(sf_socket_counter::SF_SOCKET_COUNTER_CONTEXTS_RECEIVED)?,
+            contexts_stray: sum(sf_socket_counter::SF_SOCKET_COUNTER_CONTEXTS_STRAY)?,
             malformed: self.malformed,
             swept: self.swept,
         })
@@ -419,7 +462,9 @@ impl SocketTracer {
     pub fn run_statistics(&self) -> Option<RunStatistics> {
         self.statistics.as_ref()?;
         let mut statistics = RunStatistics::default();
-        run_statistics::add(&self.socket, &mut statistics);
+        for object in self.objects() {
+            run_statistics::add(object, &mut statistics);
+        }
         Some(statistics)
     }
 
@@ -429,13 +474,20 @@ impl SocketTracer {
         self.socket.maps().filter(is_created).map(|map| map_memory_bytes(map.as_fd())).sum()
     }
 
+    fn objects(&self) -> impl Iterator<Item = &Object> {
+        std::iter::once(&self.socket).chain(self.propagation.as_ref().map(ContextPropagation::object))
+    }
+
     /// The programs and maps as the kernel has them. A system call for each entry of a map that is a hash.
     #[must_use]
     pub fn ebpf(&self) -> EbpfState {
         let is_following = |name: &str| name.starts_with("on_") && !self.links.is_empty();
         let waiting_bytes = self.ring.written_position().saturating_sub(self.ring.read_position());
         EbpfState {
-            programs: introspection::programs(&self.socket, &is_following).collect(),
+            programs: self
+                .objects()
+                .flat_map(|object| introspection::programs(object, &is_following))
+                .collect(),
             maps: self
                 .socket
                 .maps()

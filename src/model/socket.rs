@@ -90,10 +90,15 @@ pub struct Opened {
 pub struct Minted {
     /// Names the request in samples and in later fragments.
     pub key: RequestKey,
-    /// The trace it belongs to: the one of its `traceparent` if that was seen, else a new one.
+    /// The trace it belongs to: the one of its `traceparent` or of TCP's header if that was seen, or of the request
+    /// it is within; else a new one.
     pub trace_id: [u8; 16],
     /// The id of its span.
     pub span_id: [u8; 8],
+    /// The client's span, if it came in TCP's header, and with it [`Self::trace_id`]. Its trace is sampled.
+    pub received_parent: Option<[u8; 8]>,
+    /// Whether the two ids go out in TCP's header: then they are what they are.
+    pub is_sent: bool,
 }
 
 /// What one system call (or one call of a TLS library) moved.

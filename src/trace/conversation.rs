@@ -353,10 +353,14 @@ impl Conversation {
         if let Some(protocol) = protocol {
             let kept = std::mem::take(&mut unknown.kept);
             self.protocol = protocol;
-            for (time_ns, actor, fragment) in &kept {
-                self.take_known(*time_ns, *actor, fragment, out);
+            for (time_ns, actor, fragment) in
+                kept.iter().map(|(t, a, f)| (*t, *a, f)).chain([(time_ns, actor, fragment)])
+            {
+                if fragment.direction == Direction::Out {
+                    self.settle_writes(out);
+                }
+                self.take_known(time_ns, actor, fragment, out);
             }
-            self.take_known(time_ns, actor, fragment, out);
             return;
         }
         let is_beginning = self.role != Role::Unknown;
@@ -367,6 +371,16 @@ impl Conversation {
             self.give_up();
         } else if unknown.kept_bytes <= MAX_KEPT_BYTES {
             unknown.kept.push((time_ns, actor, fragment.clone()));
+        } else {
+            unknown.kept_bytes = 0;
+            let kept = std::mem::take(&mut unknown.kept);
+            for passed in kept.iter().map(|(.., kept)| kept).chain([fragment]) {
+                let stream = match passed.direction {
+                    Direction::In => &mut self.read,
+                    Direction::Out => &mut self.written,
+                };
+                stream.pass(passed);
+            }
         }
     }
 }

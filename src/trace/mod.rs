@@ -16,12 +16,15 @@
 //!            attributes.rs      … attributes; route.rs finds the template of a path
 //!        ──▶ requests.rs        what the keys of samples came to
 //! ```
+//!
+//! Apart from them `joining/` tells which span that an SDK has sent is which of ours.
 
 mod attributes;
 mod connections;
 pub mod context;
 pub mod conversation;
 pub mod exchange;
+pub mod joining;
 mod parents;
 mod protocols;
 mod requests;

@@ -36,6 +36,10 @@ struct Request {
     within: Option<u64>,
     path: &'static str,
     at_ns: u64,
+    /// The client's span, as TCP's header said.
+    received: Option<u8>,
+    /// Of which trace, if that goes out in TCP's header.
+    sent: Option<u8>,
 }
 
 impl Request {
@@ -49,6 +53,8 @@ impl Request {
             within: None,
             path: "/users/7",
             at_ns: 100,
+            received: None,
+            sent: None,
         }
     }
 
@@ -139,8 +145,10 @@ impl Host {
             actor: request.actor,
             minted: Some(Minted {
                 key: RequestKey(key),
-                trace_id: [self.last_id; 16],
+                trace_id: [request.sent.unwrap_or(self.last_id); 16],
                 span_id: [self.last_id; 8],
+                received_parent: request.received.map(|id| [id; 8]),
+                is_sent: request.sent.is_some(),
             }),
             within: request.within.map(RequestKey),
             overlaps: false,
@@ -443,4 +451,44 @@ fn a_request_that_was_shown_while_it_hung_is_not_shown_so_for_ever() {
         assert_eq!(span.duration_ns(), Some(1_000_000_000), "it was surely open for so long");
         assert_eq!(text_of(&span.attributes, "spanflame.end.uncertain"), Some("not_seen"));
     }
+}
+
+#[test]
+fn the_context_in_the_header_of_tcp_counts_where_nothing_else_is_known_of_the_sender() {
+    let mut host = Host::new();
+    host.open(2, Role::Accepted, endpoint(2, 80), endpoint(9, 40_000), None);
+    host.begin(Request { received: Some(77), ..Request::server(2, 9) });
+    let span = host.end(2, 1, 200, 400).expect("a span");
+    assert_eq!(span.parent_span_id.map(|id| id.bytes()), Some([77; 8]));
+    assert_eq!(source(&span), Some("tcp_option"));
+
+    // What the program itself has sent counts more.
+    host.begin(Request { received: Some(77), exchange: 2, ..Request::server(2, 9) }.with(TRACEPARENT));
+    let span = host.end(2, 2, 200, 400).expect("a span");
+    assert_eq!(source(&span), Some("header"));
+}
+
+#[test]
+fn both_ways_to_learn_the_sender_are_compared() {
+    let mut host = Host::new();
+    host.connect(1, 2);
+    host.begin(Request { sent: Some(5), ..Request::client(1, 7) });
+    host.begin(Request { received: Some(1), sent: Some(5), ..Request::server(2, 9) });
+    let span = host.end(2, 1, 200, 400).expect("a span");
+    assert_eq!((span.trace_id.bytes(), source(&span)), ([5; 16], Some("local_peer")));
+    let counts = host.spans.counts();
+    assert_eq!((counts.tcp_contexts_right, counts.tcp_contexts_contradicted), (1, 0));
+}
+
+#[test]
+fn a_call_that_went_out_as_part_of_another_trace_is_not_the_requests_child() {
+    let mut host = Host::new();
+    host.connect(3, 4);
+    let key = host.begin(Request::server(2, 9));
+    host.begin(Request { sent: Some(1), ..Request::client(3, 9) }.within(key));
+    let span = host.end(3, 1, 200, 300).expect("a span");
+    assert_eq!((source(&span), span.trace_id.bytes()), (Some("thread"), [1; 16]));
+    host.begin(Request { sent: Some(200), exchange: 2, ..Request::client(3, 9) }.within(key));
+    let span = host.end(3, 2, 200, 300).expect("a span");
+    assert_eq!((absent(&span), span.trace_id.bytes()), (Some("sent_as_another_trace"), [200; 16]));
 }

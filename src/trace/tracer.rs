@@ -360,7 +360,12 @@ impl Worker {
             // Commands first: what happened before one of them is in the ring when it is looked at now.
             while let Ok(command) = commands.try_recv() {
                 match command {
-                    Command::SetOptions(options) => self.engine.spans.set_options(options),
+                    Command::SetOptions(options) => {
+                        if let Err(error) = self.socket.keep_contexts_below(options.sampler.bound()) {
+                            tracing::warn!("which traces go on to other hosts is as before: {error}");
+                        }
+                        self.engine.spans.set_options(options);
+                    }
                     Command::Flush(done) => {
                         self.flushes.push(done);
                         self.flush_at_ns = monotonic_ns() + SETTLED_AFTER_NS;

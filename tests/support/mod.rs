@@ -8,6 +8,7 @@
 pub mod collector;
 pub mod folded;
 pub mod go_pprof;
+pub mod http_threads;
 pub mod otlp_conformance;
 pub mod pprof_text;
 pub mod program;

@@ -56,6 +56,19 @@ pub(super) fn add(page: &mut Page, tracer: &TracerStatus) {
         };
         parents.into_iter().fold(family, add)
     });
+    let help = "Contexts of requests in TCP's header; stray ones came without the beginning of a request";
+    page.add(Kind::Counter, "tcp_contexts", help, |family| {
+        family
+            .labelled(&[("direction", "sent")], socket.contexts_sent)
+            .labelled(&[("direction", "received")], socket.contexts_received)
+            .labelled(&[("direction", "stray")], socket.contexts_stray)
+    });
+    let help = "Contexts received in TCP's header on connections whose other end is followed too, by whether both agree";
+    page.add(Kind::Counter, "tcp_contexts_compared", help, |family| {
+        family
+            .labelled(&[("result", "right")], spans.tcp_contexts_right)
+            .labelled(&[("result", "contradicted")], spans.tcp_contexts_contradicted)
+    });
     page.counter("samples_stamped", "Samples that say in which span they were taken", tracer.stamped_samples);
     page.add(Kind::Counter, "samples_unstamped", "Samples in a request that do not, by why", |family| {
         Unstamped::ALL.iter().fold(family, |family, (reason, name)| {
