@@ -38,7 +38,9 @@ struct sf_socket_contract {
 	struct sf_socket_amended amended;
 	struct sf_socket_shut_down shut_down;
 	struct sf_socket_ended ended;
+	struct sf_socket_stream stream;
 	struct sf_go_process go_process;
+	struct sf_go_code go_code;
 	struct sf_propagation propagation;
 	struct sf_connection connection;
 	enum sf_capture capture;
@@ -48,6 +50,7 @@ struct sf_socket_contract {
 	enum sf_data_flag data_flag;
 	enum sf_ending ending;
 	enum sf_socket_counter counter;
+	enum sf_go_counter go_counter;
 };
 struct sf_socket_contract contract SEC(".data.contract");
 

@@ -331,6 +331,7 @@ enum {
 	TCP_SYN_RECV = 3,
 	TCP_FIN_WAIT1 = 4,
 	TCP_CLOSE = 7,
+	TCP_LISTEN = 10,
 	TCP_LAST_ACK = 9,
 };
 

@@ -49,6 +49,20 @@ struct {
 	__type(value, struct sf_connection);
 } connections SEC(".maps");
 
+/* Who asks, and within which request. */
+struct sf_asker {
+	__u64 request; /* 0: none */
+	__u64 goroutine;
+};
+
+/* Key = connection: who is about to send an HTTP/1 request there. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, SF_MAX_GO_SENDERS);
+	__type(key, __u64);
+	__type(value, struct sf_asker);
+} go_askers SEC(".maps");
+
 /* Written by user space. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

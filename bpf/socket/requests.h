@@ -279,8 +279,12 @@ static __always_inline void sf_open_request(struct sf_socket_scratch *scratch, _
 			.goroutine = scratch->goroutine,
 			.tgid = scratch->pid_tgid >> 32,
 		};
+		const struct sf_go_process *go = bpf_map_lookup_elem(&go_processes, &key.tgid);
+		struct sf_goroutine opened = {.request = request};
 
-		if (!key.goroutine || bpf_map_update_elem(&goroutines, &key, &request, BPF_ANY))
+		if (go)
+			sf_note_ids(go, &scratch->running, &opened);
+		if (!go || !key.goroutine || bpf_map_update_elem(&goroutines, &key, &opened, BPF_ANY))
 			sf_count(SF_SOCKET_COUNTER_LOST_REQUEST, 1);
 	} else {
 		struct sf_thread *thread = bpf_task_storage_get(&threads, bpf_get_current_task_btf(), NULL,
@@ -292,6 +296,17 @@ static __always_inline void sf_open_request(struct sf_socket_scratch *scratch, _
 		else
 			sf_count(SF_SOCKET_COUNTER_LOST_REQUEST, 1);
 	}
+}
+
+/* A Go program's request is written for another goroutine, which was seen when it asked (go.bpf.c). */
+static __always_inline void sf_take_asker(struct sf_socket_data *data)
+{
+	const struct sf_asker *asker = bpf_map_lookup_elem(&go_askers, &data->event.connection);
+
+	if (!asker)
+		return;
+	data->within = asker->request;
+	bpf_map_delete_elem(&go_askers, &data->event.connection);
 }
 
 /*
@@ -329,6 +344,8 @@ static __noinline int sf_notice_request(struct sf_socket_scratch *scratch, struc
 		sf_open_request(scratch, data->minted);
 	} else {
 		connection->asks = 1;
+		if (scratch->is_go)
+			sf_take_asker(data);
 		if (!header)
 			sf_send_context(scratch, connection, sk);
 	}

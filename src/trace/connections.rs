@@ -88,6 +88,8 @@ impl Connections {
                     connection.conversation.shut_down(direction, &mut news.events);
                 }
             }
+            // It says nothing of what goes over it.
+            SocketEventKind::Stream { .. } | SocketEventKind::Listens => {}
             &SocketEventKind::Ended(ending) => {
                 news.is_over = true;
                 if let Some(mut connection) = self.connections.remove(&event.connection) {

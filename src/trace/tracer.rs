@@ -14,17 +14,18 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use spanflame_symbols::go::GoroutineOffsets;
 
 use super::connections::{Connections, News};
 use super::exchange::ExchangeEvent;
+use super::go_programs::GoProcesses;
 use super::requests::Requests;
 use super::spans::{Outcome, SpanOptions, Spans, WallClock, Whose};
 use super::status::{TracerFailures, TracerStatus};
+use super::streams::StreamWork;
 use crate::kernel::{EbpfState, KernelError, SocketTracer, monotonic_ns};
-use crate::model::socket::Capture;
+use crate::model::socket::{Capture, SocketEventKind};
 use crate::model::{ConnectionId, RequestKey, RequestSpans, SocketEvent, SpanResource, Stamp, Unstamped};
-use crate::process::{SpanResources, go_program, living};
+use crate::process::{GoProcess, GoPrograms, SpanResources, living};
 
 /// How often the ring buffer is looked at when nothing wakes us: what a request's span is late at most.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
@@ -114,6 +115,7 @@ impl Tracer {
             outcome: Outcome::default(),
             captures: Vec::new(),
             programs: HashMap::new(),
+            go_programs: GoPrograms::default(),
             go_processes: Vec::new(),
             prompt_processes: Vec::new(),
             news: News::default(),
@@ -122,6 +124,7 @@ impl Tracer {
         };
         let now = Instant::now();
         let mut worker = Worker {
+            go: GoProcesses::new(&socket),
             socket,
             engine,
             on_outcome,
@@ -236,8 +239,9 @@ struct Engine {
     captures: Vec<(ConnectionId, Capture)>,
     /// Which processes are Go programs, as long as they are the same.
     programs: HashMap<u32, (Arc<SpanResource>, bool)>,
+    go_programs: GoPrograms,
     /// Processes that the kernel side is to know as Go programs from now on, or not any more.
-    go_processes: Vec<(u32, Option<GoroutineOffsets>)>,
+    go_processes: Vec<(u32, Option<GoProcess>)>,
     /// Likewise, whether they handle each event to its end.
     prompt_processes: Vec<(u32, bool)>,
     news: News,
@@ -274,6 +278,14 @@ impl Engine {
             }
         }
         self.hear(event.connection, &mut news, turn);
+        match event.kind {
+            SocketEventKind::Stream { stream_id, direction, request } => {
+                let work = StreamWork { direction, request, actor: event.actor };
+                self.spans.stream_taken(event.connection, stream_id, work, &mut lock(turn.requests));
+            }
+            SocketEventKind::Listens => drop(self.meet(event.actor.pid, turn.now_ns)),
+            _ => {}
+        }
         if let Some(capture) = news.capture {
             self.captures.push((event.connection, capture));
         }
@@ -307,9 +319,9 @@ impl Engine {
             Some((known, is_go)) if Arc::ptr_eq(known, &resource) => return (resource, *is_go),
             known => known.is_some(),
         };
-        let program = go_program(pid);
-        let is_go = program.is_some();
-        self.go_processes.push((pid, program.and_then(|program| program.goroutines)));
+        let process = self.go_programs.of(pid);
+        let is_go = process.is_some();
+        self.go_processes.push((pid, process));
         let executable = resource.text("process.executable.path").unwrap_or_default();
         let is_prompt = executable.rsplit('/').next().is_some_and(|name| PROMPT_PROGRAMS.contains(&name));
         if is_prompt || known_before {
@@ -357,6 +369,8 @@ impl Engine {
 }
 
 struct Worker {
+    // Its probes go before the programs whose maps they share.
+    go: GoProcesses,
     socket: SocketTracer,
     engine: Engine,
     on_outcome: OnOutcome,
@@ -376,7 +390,7 @@ impl Worker {
         for process in living() {
             self.engine.meet(process.pid, monotonic_ns());
         }
-        note_go_processes(&self.socket, &mut self.engine.go_processes);
+        self.go.note(&self.socket, &mut self.engine.go_processes);
         note_prompt_processes(&self.socket, &mut self.engine.prompt_processes);
         loop {
             let mut is_over = false;
@@ -423,7 +437,7 @@ impl Worker {
     /// Takes what waits in the ring buffer.
     fn turn(&mut self) {
         let now_ns = monotonic_ns();
-        let Self { socket, engine, shared, .. } = self;
+        let Self { socket, go, engine, shared, .. } = self;
         let mut turn = Turn { now_ns, clock: wall_clock(now_ns), requests: &shared.requests };
         socket.drain(&mut |event| engine.take(&event, &mut turn));
         let is_crowded = engine.connections.len() > CROWDED;
@@ -442,7 +456,7 @@ impl Worker {
                 tracing::debug!("how much of a connection is captured cannot be changed: {error}");
             }
         }
-        note_go_processes(socket, &mut engine.go_processes);
+        go.note(socket, &mut engine.go_processes);
         note_prompt_processes(socket, &mut engine.prompt_processes);
         *lock(&shared.known_until_ns) = now_ns.saturating_sub(SETTLED_AFTER_NS);
         shared.known.notify_all();
@@ -490,18 +504,6 @@ impl Worker {
         let _ = poll(&mut sources, Some(&limit));
         let mut counter = [0; 8];
         let _ = rustix::io::read(&*self.wake, &mut counter);
-    }
-}
-
-fn note_go_processes(socket: &SocketTracer, processes: &mut Vec<(u32, Option<GoroutineOffsets>)>) {
-    for (pid, offsets) in processes.drain(..) {
-        let Some(offsets) = offsets else {
-            socket.remove_go_process(pid);
-            continue;
-        };
-        if let Err(error) = socket.set_go_process(pid, &offsets) {
-            tracing::warn!("the goroutines of process {pid} are not told apart: {error}");
-        }
     }
 }
 
