@@ -29,7 +29,10 @@ enum sf_pending_state {
 
 /* What a thread does. */
 struct sf_thread {
-	__u64 request; /* that it has read and not left since, 0: none */
+	__u64 request;     /* that it has read and not left since, 0: none */
+	__u64 connection;  /* that it has read a request from last */
+	__u32 is_answered; /* something has been written there since */
+	__u32 serves_many; /* it is an event loop: see socket/requests.h */
 	struct sf_pending_write pending;
 };
 

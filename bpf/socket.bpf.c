@@ -78,9 +78,12 @@ static __always_inline void sf_begin_wait(struct task_struct *task, __u64 number
 {
 	struct sf_thread *thread = sf_thread_of(task, 0);
 
-	if (thread && thread->request &&
-	    sf_waits_for_several(number, regs->di, regs->si, regs->dx, regs->r10))
-		thread->request = 0;
+	if (!thread || !thread->request ||
+	    !sf_waits_for_several(number, regs->di, regs->si, regs->dx, regs->r10))
+		return;
+	if (sf_is_of_event_loop(number) && sf_has_unanswered(thread))
+		thread->serves_many = 1;
+	thread->request = 0;
 }
 
 SEC("tp_btf/sys_enter")

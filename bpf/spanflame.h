@@ -231,6 +231,7 @@ enum sf_outcome {
 enum sf_sample_flag {
 	SF_SAMPLE_IN_KERNEL = 1,        /* taken in kernel mode */
 	SF_SAMPLE_KERNEL_TRUNCATED = 2, /* SF_MAX_KERNEL_FRAMES reached */
+	SF_SAMPLE_SAID = 4,             /* said_trace_id and said_span_id are set */
 };
 
 enum sf_event_type {
@@ -251,6 +252,8 @@ struct sf_sample {
 	unsigned short ticks;            /* ticks of its CPU's timer that it stands for, at least 1 */
 	unsigned long long request;      /* key of the open request of its goroutine or thread, else 0 */
 	unsigned long long stopped_at;   /* process address at which an incomplete walk ended, else 0 */
+	unsigned char said_trace_id[16]; /* the span that the application says it is in */
+	unsigned char said_span_id[8];
 	char comm[SF_COMM_BYTES];        /* of the process (thread group leader) */
 	char thread_name[SF_COMM_BYTES]; /* of the thread */
 	unsigned long long frames[SF_MAX_KERNEL_FRAMES + SF_MAX_USER_FRAMES]; /* kernel leaf → root,
@@ -272,7 +275,27 @@ enum sf_counter {
 	SF_COUNTER_THINNED = 9,      /* ticks that a later sample of their CPU stands for */
 	SF_COUNTER_OVER_BUDGET = 10, /* … of them within a request: sampling took its share of the second */
 	SF_COUNTER_STAMPED = 11,     /* taken within a request */
-	SF_COUNTERS = 12,
+	SF_COUNTER_SAID = 12,        /* taken in a span that the application named */
+	SF_COUNTERS = 13,
+};
+
+/* How a process says in which span a thread is; words.h tells. */
+enum sf_words_kind {
+	SF_WORDS_THREAD = 1,   /* OTEP 4947, the pointer `offset` from the thread pointer */
+	SF_WORDS_MODULE = 2,   /* … `offset` into the thread's block of `module` */
+	SF_WORDS_GO_SLICE = 3, /* labels of Go's profiler; `offset` from the thread pointer to g */
+	SF_WORDS_GO_MAP = 4,   /* … of Go 1.23 and older */
+};
+
+/* Map `words`, key = tgid, written by user space. Offsets in bytes. */
+struct sf_words {
+	unsigned int kind; /* enum sf_words_kind */
+	unsigned int module;
+	long long offset;
+	unsigned int g_m;
+	unsigned int m_curg;
+	unsigned int g_labels;
+	unsigned int reserved;
 };
 
 /* Read-only data of sample.bpf.c (section .rodata.config), set before loading. */
@@ -382,6 +405,7 @@ enum sf_data_flag {
 	SF_DATA_UNREADABLE = 4, /* the memory could not be read: nothing is captured */
 	SF_DATA_RECEIVED = 8, /* of a minted request: `trace_id` and `parent_span_id` came in TCP's header */
 	SF_DATA_SENT = 16,    /* … `trace_id` and `span_id` go out in TCP's header */
+	SF_DATA_EVENT_LOOP = 32, /* by a thread that serves many at a time: for whom is not known */
 };
 
 /* What a call moved. Only head_bytes + tail_bytes of `bytes` are sent. */
@@ -475,7 +499,9 @@ enum sf_socket_counter {
 	SF_SOCKET_COUNTER_CONTEXTS_SENT = 17,     /* requests whose context goes out in TCP's header */
 	SF_SOCKET_COUNTER_CONTEXTS_RECEIVED = 18, /* … whose context came in it */
 	SF_SOCKET_COUNTER_CONTEXTS_STRAY = 19, /* contexts that came, but not with a request's first byte */
-	SF_SOCKET_COUNTERS = 20,
+	SF_SOCKET_COUNTER_EVENT_LOOP = 20, /* requests read by threads that serve many: nobody is at them */
+	SF_SOCKET_COUNTER_AFTER_END = 21,  /* calls on TCP connections whose end has been told */
+	SF_SOCKET_COUNTERS = 22,
 };
 
 /*

@@ -24,6 +24,15 @@ static __always_inline __u64 sf_current_goroutine(struct task_struct *task, __u3
 	return go ? sf_goroutine_of(go, task) : 0;
 }
 
+/* What an event loop has asked of others for its request is all that is certain to be for it. */
+static __always_inline void sf_leave_prompt(struct task_struct *task, bool serves_many)
+{
+	struct sf_thread *thread = serves_many ? sf_thread_of(task, 0) : NULL;
+
+	if (thread)
+		thread->request = 0;
+}
+
 /* Who is at it, in a Go program, and within which request. */
 static __always_inline void sf_take_goroutine(struct sf_socket_scratch *scratch,
 					      const struct sf_go_process *go, struct task_struct *task)
@@ -62,6 +71,7 @@ static __always_inline struct sf_socket_scratch *sf_take_scratch(struct task_str
 	scratch->busy = 1;
 	scratch->pid_tgid = pid_tgid;
 	scratch->goroutine = 0;
+	scratch->serves_many = 0;
 	scratch->within = 0;
 	scratch->is_own = 0;
 	go = bpf_map_lookup_elem(&go_processes, &tgid);
@@ -72,6 +82,7 @@ static __always_inline struct sf_socket_scratch *sf_take_scratch(struct task_str
 		thread = sf_thread_of(task, 0);
 		scratch->within = thread ? thread->request : 0;
 		scratch->is_own = 1;
+		scratch->serves_many = thread ? thread->serves_many : 0;
 	}
 	return scratch;
 }
@@ -101,6 +112,10 @@ static __noinline struct sf_connection *sf_follow(struct sf_socket_scratch *scra
 	connection = bpf_map_lookup_elem(&connections, &id);
 	if (connection)
 		return connection;
+	if (socket->family != AF_UNIX && socket->state == TCP_CLOSE) {
+		sf_count(SF_SOCKET_COUNTER_AFTER_END, 1);
+		return NULL;
+	}
 	__builtin_memset(&scratch->fresh, 0, sizeof(scratch->fresh));
 	scratch->fresh.role = role;
 	if (role == SF_ROLE_CONNECTED) {
@@ -109,6 +124,7 @@ static __noinline struct sf_connection *sf_follow(struct sf_socket_scratch *scra
 		scratch->fresh.opener_goroutine = scratch->goroutine;
 		scratch->fresh.opener_pid = scratch->pid_tgid >> 32;
 		scratch->fresh.opener_tid = (__u32)scratch->pid_tgid;
+		sf_leave_prompt(bpf_get_current_task_btf(), scratch->serves_many);
 	}
 	if (socket->family == AF_UNIX)
 		sf_describe_unix(socket, &scratch->fresh);

@@ -54,6 +54,7 @@ struct sf_socket_scratch {
 	__u64 within; /* the request that is open for the current thread or goroutine */
 	__u64 is_go;  /* a goroutine is at it, not a thread */
 	__u64 is_own; /* `within` was opened by it, not by a goroutine that has begun it */
+	__u64 serves_many; /* the current thread is an event loop */
 	struct sf_running running;
 	__u64 minted; /* requests, on this CPU, ever */
 	struct sf_connection fresh;

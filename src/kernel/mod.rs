@@ -11,6 +11,7 @@
 pub mod ability;
 
 mod abi;
+mod application_words;
 mod bpf_object;
 mod clock;
 mod context_propagation;
@@ -44,6 +45,7 @@ mod socket_tracer;
 mod tables;
 mod user_probes;
 
+pub use application_words::ApplicationWords;
 pub use clock::monotonic_ns;
 pub use cpus::online as online_cpus;
 pub use error::KernelError;

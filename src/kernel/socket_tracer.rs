@@ -57,6 +57,8 @@ pub struct SocketCounters {
     pub lost_request: u64,
     pub unexplained_in_bytes: u64,
     pub unexplained_out_bytes: u64,
+    pub event_loop: u64,
+    pub after_end: u64,
     pub contexts_sent: u64,
     pub contexts_received: u64,
     pub contexts_stray: u64,
@@ -158,7 +160,7 @@ impl SocketTracer {
             return Ok(());
         }
         // The cookies of old connections come after those of new ones are cared for, so that none has none.
-        let mut links = vec![self.attach("on_tcp_state")?];
+        let mut links = vec![self.attach("on_tcp_state")?, self.attach("on_tcp_destroyed")?];
         let mut listed = Listed::default();
         self.list("list_tcp", &mut listed)?;
         if !listed.closed_namespaces.is_empty() {
@@ -415,6 +417,22 @@ impl SocketTracer {
         }
     }
 
+    /// Says whether a process handles each event to its end before it looks at the next: its threads may be at a
+    /// request although they serve many.
+    ///
+    /// # Errors
+    /// If the kernel has no room for another process.
+    pub fn set_prompt_process(&self, pid: u32, is_prompt: bool) -> Result<(), KernelError> {
+        let map = find_map(&self.socket, "prompt_processes")?;
+        if !is_prompt {
+            // Not there is fine.
+            let _ = map.delete(&pid.to_ne_bytes());
+            return Ok(());
+        }
+        map.update(&pid.to_ne_bytes(), &1_u32.to_ne_bytes(), MapFlags::ANY)
+            .map_err(|error| KernelError::bpf(format!("note how process {pid} handles events"), error))
+    }
+
     /// Says how much of a connection's fragments is to be captured from now on.
     ///
     /// # Errors
@@ -473,6 +491,8 @@ impl SocketTracer {
             lost_request: sum(sf_socket_counter::SF_SOCKET_COUNTER_LOST_REQUEST)?,
             unexplained_in_bytes: sum(sf_socket_counter::SF_SOCKET_COUNTER_UNEXPLAINED_IN)?,
             unexplained_out_bytes: sum(sf_socket_counter::SF_SOCKET_COUNTER_UNEXPLAINED_OUT)?,
+            event_loop: sum(sf_socket_counter::SF_SOCKET_COUNTER_EVENT_LOOP)?,
+            after_end: sum(sf_socket_counter::SF_SOCKET_COUNTER_AFTER_END)?,
             contexts_sent: sum(sf_socket_counter::SF_SOCKET_COUNTER_CONTEXTS_SENT)?,
             contexts_received: sum(sf_socket_counter::SF_SOCKET_COUNTER_CONTEXTS_RECEIVED)?,
             contexts_stray: sum(sf_socket_counter::SF_SOCKET_COUNTER_CONTEXTS_STRAY)?,

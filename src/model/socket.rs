@@ -121,6 +121,8 @@ pub struct Fragment {
     /// The request that was open on the thread or goroutine when it made this call: what an outgoing
     /// request may have been caused by. Not set where `minted` is and the bytes were read.
     pub within: Option<RequestKey>,
+    /// A thread that serves many at a time made this call, so that nothing is known of what caused it.
+    pub by_event_loop: bool,
 }
 
 /// Why a connection is no more.

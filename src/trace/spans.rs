@@ -3,14 +3,14 @@
 //! Whose child a span is, is found out by `parents.rs`.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
 use super::attributes::{self, Asked, Conventions};
 use super::context::{Incoming, TraceContext};
 use super::exchange::{Began, Discarded, Ended, ExchangeEvent, ExchangeId, RequestHead};
-use super::parents::{Parent, Place, RecentIds, attribute_of};
+use super::parents::{Parent, Place, Received, RecentIds, attribute_of};
 use super::requests::{Request, Requests};
 use super::route::{self, Routes};
 use super::sampling::Sampler;
@@ -115,6 +115,8 @@ pub(super) struct Open {
     pub(super) stream_id: u32,
     /// The context its head carried.
     pub(super) context: Option<TraceContext>,
+    /// A part of its head was not seen, in which there may have been one.
+    pub(super) context_is_unknown: bool,
     pub(super) is_sampled: bool,
     pub(super) is_excluded: bool,
     /// It is a Go program's, and which goroutine is at it is not known.
@@ -127,6 +129,15 @@ pub(super) struct Open {
 impl Open {
     fn is_kept(&self) -> bool {
         self.is_sampled && !self.is_excluded
+    }
+
+    /// What its head said of who sent it.
+    pub(super) fn received(&self) -> Received {
+        match &self.context {
+            Some(context) => Received::Span(context.parent_span_id),
+            None if self.context_is_unknown => Received::Unknown,
+            None => Received::None,
+        }
     }
 }
 
@@ -178,6 +189,8 @@ pub(super) struct Spans {
     pub(super) received: RecentIds,
     /// Ids that our client spans took over from the headers they sent.
     pub(super) adopted: RecentIds,
+    /// Processes that can receive requests which nobody can read.
+    pub(super) opaque: HashSet<u32>,
     ids: IdSource,
     pub(super) counts: SpanCounts,
 }
@@ -220,6 +233,7 @@ impl Spans {
             routes: Routes::default(),
             received: RecentIds::default(),
             adopted: RecentIds::default(),
+            opaque: HashSet::new(),
             ids: IdSource::default(),
             counts: SpanCounts::default(),
         }
@@ -441,6 +455,7 @@ impl Spans {
             asked,
             direction: began.direction,
             context: context.cloned(),
+            context_is_unknown: matches!(incoming, Incoming::Unknown),
             stream_id: began.stream_id,
             is_sampled,
             is_excluded,

@@ -12,6 +12,7 @@ pub mod http_threads;
 pub mod otlp_conformance;
 pub mod pprof_text;
 pub mod program;
+pub mod python_sdk;
 pub mod recording;
 pub mod server;
 pub mod servers;

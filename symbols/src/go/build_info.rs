@@ -120,7 +120,7 @@ fn string(bytes: &[u8], most: usize) -> Option<(&[u8], &[u8])> {
     None
 }
 
-fn minor_version(version: &str) -> Option<u32> {
+pub(super) fn minor_version(version: &str) -> Option<u32> {
     let minor = version.strip_prefix("go1.")?;
     let digits = minor.bytes().take_while(u8::is_ascii_digit).count();
     minor.get(..digits)?.parse().ok()

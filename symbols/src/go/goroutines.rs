@@ -10,7 +10,7 @@
 //! is there as well (ELF TLS variant II puts an executable's block right below the thread pointer). Where C
 //! code has brought others, its place is not known here.
 
-use super::build_info::BuildInfo;
+use super::build_info::{BuildInfo, minor_version};
 use crate::object_file::Machine;
 use crate::{ObjectError, ObjectFile};
 
@@ -50,6 +50,11 @@ pub struct GoProgram {
 }
 
 impl GoProgram {
+    /// 22 of Go 1.22.12.
+    pub(super) fn minor_version(&self) -> Option<u32> {
+        minor_version(&self.version)
+    }
+
     /// Of an executable; `None` if it is not a Go program.
     ///
     /// # Errors

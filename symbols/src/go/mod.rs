@@ -18,6 +18,7 @@
 mod build_info;
 mod goroutines;
 mod inline;
+mod labels;
 mod locate;
 mod module_data;
 mod pclntab;
@@ -29,6 +30,7 @@ mod text;
 mod unwind;
 
 pub use goroutines::{GoProgram, GoroutineOffsets};
+pub use labels::GoLabels;
 pub use request_code::{CodeRange, GoPoint, GoProbe, GoRequestCode, GrpcOffsets, MAX_CODE_RANGES};
 pub use symbols::{GoSymbols, Inlining};
 pub(crate) use unwind::for_each_row;
