@@ -95,7 +95,9 @@ fn samples_of_otlp_profiles_link_to_the_spans() {
         let stack = &dictionary.stack_table[sample.stack_index as usize];
         let locations = stack.location_indices.iter().map(|&at| &dictionary.location_table[at as usize]);
         let lines = locations.flat_map(|location| &location.lines);
-        lines.map(|line| text(dictionary.function_table[line.function_index as usize].name_strindex)).collect()
+        lines
+            .map(|line| text(dictionary.function_table[line.function_index as usize].name_strindex))
+            .collect()
     };
     let (mut linked, mut unlinked) = (0, 0);
     let scopes = data.resource_profiles.iter().flat_map(|resource| &resource.scope_profiles);

@@ -45,7 +45,8 @@ fn a_program_is_called_what_it_calls_itself_and_its_samples_are_found_by_its_spa
         services.iter().any(|service| service["name"] == "told-by-itself").then_some(())
     });
     let trace = "02".repeat(16);
-    let path = format!("/api/v1/profiles/flamegraph?format=folded&trace_id={trace}&span_id={}", "03".repeat(8));
+    let path =
+        format!("/api/v1/profiles/flamegraph?format=folded&trace_id={trace}&span_id={}", "03".repeat(8));
     let folded = await_event("samples of a span", Duration::from_secs(30), || {
         server.post("/admin/flush", "").expect(200);
         let answer = server.get(&path);
@@ -56,7 +57,8 @@ fn a_program_is_called_what_it_calls_itself_and_its_samples_are_found_by_its_spa
         assert!(!folded.contains(other), "{folded}");
     }
     let metrics = server.get("/metrics").expect(200).text();
-    let said = metrics.lines().find_map(|line| line.strip_prefix("spanflame_samples_named_by_application_total "));
+    let said =
+        metrics.lines().find_map(|line| line.strip_prefix("spanflame_samples_named_by_application_total "));
     assert!(said.and_then(|count| count.parse::<u64>().ok()) > Some(0), "{said:?}");
 
     let captured = captured(&server, &format!("seconds=2&frequency=499&pid={}", program.pid));
@@ -100,7 +102,8 @@ fn a_live_capture_says_in_which_request_its_samples_were_taken() {
     eprintln!("in a request: {with} stamped, {without} not");
     assert!(with > 20 && without * 20 <= with, "{with} {without}");
     assert_eq!(of("after_the_response")[1], 0, "that is no request's");
-    let ids: std::collections::BTreeSet<&String> = captured.iter().filter_map(|(_, span)| span.as_ref()).collect();
+    let ids: std::collections::BTreeSet<&String> =
+        captured.iter().filter_map(|(_, span)| span.as_ref()).collect();
     server.post("/admin/flush", "").expect(200);
     for id in ids.iter().take(3) {
         let answer = server.get(&format!("/api/v1/spans/{id}/flamegraph?format=json")).expect(200).json();
