@@ -15,6 +15,7 @@ mod mapped_file;
 pub mod mapping_list;
 pub mod objects;
 pub mod proc_maps;
+mod process_context;
 mod service_name;
 mod span_resource;
 pub mod table;
