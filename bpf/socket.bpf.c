@@ -73,10 +73,17 @@ static __always_inline bool sf_is_ours(struct task_struct *task, __u64 pid_tgid)
 static __always_inline void sf_begin_wait(struct task_struct *task, __u64 number, const struct pt_regs *regs)
 {
 	struct sf_thread *thread = sf_thread_of(task, 0);
+	struct sf_tls_thread *tls = bpf_task_storage_get(&tls_threads, task, NULL, 0);
+	bool is_tls = tls && !tls->calls;
 
-	if (thread && thread->request &&
-	    sf_waits_for_several(number, regs->di, regs->si, regs->dx, regs->r10))
+	if (!is_tls && !(thread && thread->request))
+		return;
+	if (!sf_waits_for_several(number, regs->di, regs->si, regs->dx, regs->r10))
+		return;
+	if (thread)
 		thread->request = 0;
+	if (is_tls)
+		sf_forget_transfers(tls);
 }
 
 SEC("tp_btf/sys_enter")

@@ -33,6 +33,11 @@ struct sf_connection {
 	__u64 begun;        /* what was read last if it was less than tells a request, lowest byte first */
 	__u32 begun_bytes;  /* 0 to 8 */
 	__u32 network_namespace; /* inode number */
+	__u32 is_tls;            /* what went over it looks like TLS records */
+	__u32 is_decrypted;      /* a TLS library shows its plain bytes, which are what is told of it */
+	__u32 tls_tgid;          /* of the process that has `tls_object` */
+	__u64 tls_object;        /* of a TLS library that is for this connection, see tls_pairs.h; 0: none */
+	__u64 plain_position[2]; /* plain bytes inside of TLS moved so far, by enum sf_direction */
 	__u64 request; /* of a server's end: read last; of a client's: within which was written last */
 };
 

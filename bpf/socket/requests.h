@@ -156,22 +156,13 @@ const volatile __u8 hex_digits[256] SEC(".rodata.calls")
 	['c'] = 0x1c, ['d'] = 0x1d, ['e'] = 0x1e, ['f'] = 0x1f,
 };
 
-/*
- * Takes the trace id of the head's traceparent into the event. 0: there is none that is well formed. Not
- * static, so that it is verified once and not for each way that leads here.
- */
-__noinline int sf_take_trace_id(void)
+/* Takes the trace id of the head's traceparent into the event. 0: there is none that is well formed. */
+static __noinline int sf_find_trace_id(struct sf_socket_data *data)
 {
-	__u32 cpu = bpf_get_smp_processor_id(), at, all = SF_IS_DIGIT, any = 0;
-	struct sf_socket_scratch *scratch = bpf_map_lookup_elem(&socket_scratch, &cpu);
-	struct sf_socket_data *data;
-	struct sf_scan scan = {};
+	__u32 at, all = SF_IS_DIGIT, any = 0;
+	struct sf_scan scan = {.data = data};
 	int index;
 
-	if (!scratch)
-		return 0;
-	data = &scratch->data;
-	scan.data = data;
 	bpf_loop(SF_SCANNED_BYTES / 8, sf_scan_word, &scan, 0);
 	at = scan.found;
 	if (!at || at > SF_SCANNED_BYTES + 16)
@@ -195,6 +186,21 @@ __noinline int sf_take_trace_id(void)
 	}
 	return any && (all & SF_IS_DIGIT);
 }
+
+#ifndef SF_TAKE_TRACE_ID
+/*
+ * The same for the system-call programs. Not static, so that it is verified once and not for each way that
+ * leads here.
+ */
+__noinline int sf_take_trace_id(void)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+	struct sf_socket_scratch *scratch = bpf_map_lookup_elem(&socket_scratch, &cpu);
+
+	return scratch ? sf_find_trace_id(&scratch->data) : 0;
+}
+#define SF_TAKE_TRACE_ID(data) sf_take_trace_id()
+#endif
 
 /* ---- minting ----------------------------------------------------------------------------------- */
 
@@ -245,9 +251,9 @@ static __noinline int sf_notice_request(struct sf_socket_scratch *scratch, struc
 	if (!(is_read ? sf_completes_request(data, connection) : sf_is_request(data, 0, 0)))
 		return 0;
 	scratch->minted++;
-	data->minted = (__u64)data->event.cpu << SF_REQUEST_CPU_SHIFT | scratch->minted;
+	data->minted = scratch->minter << SF_REQUEST_CPU_SHIFT | scratch->minted;
 	data->flags |= SF_DATA_MINTED;
-	if (!sf_take_trace_id())
+	if (!SF_TAKE_TRACE_ID(data))
 		sf_take_random(data->trace_id, 4);
 	sf_take_random(data->span_id, 2);
 	sf_count(SF_SOCKET_COUNTER_MINTED, 1);
@@ -285,6 +291,22 @@ static __always_inline bool sf_is_for_request(struct sf_connection *connection, 
 	return connection->request == within;
 }
 
+/* Does the call show that the thread is not, or no longer, at the request that it seemed to be at? */
+static __always_inline void sf_weigh_evidence(struct sf_socket_scratch *scratch,
+					      struct sf_connection *connection, __u32 direction)
+{
+	struct sf_thread *thread;
+
+	if (scratch->is_go || !scratch->within)
+		return;
+	if (sf_is_for_request(connection, direction, scratch->within))
+		return;
+	scratch->data.within = 0;
+	thread = bpf_task_storage_get(&threads, bpf_get_current_task_btf(), NULL, 0);
+	if (thread)
+		thread->request = 0;
+}
+
 /* ---- the end of a thread's evidence -------------------------------------------------------------- */
 
 /* Bits that are set, without a branch, of which the verifier would follow both sides each time. */
@@ -315,8 +337,8 @@ static __always_inline __u64 sf_count_set(__u64 address, __u32 descriptors)
 }
 
 /* Whether the system call waits for readiness, and for any of several descriptors. */
-static __noinline bool sf_waits_for_several(__u64 number, __u64 first, __u64 second, __u64 third,
-					    __u64 fourth)
+static __noinline __attribute__((unused)) bool sf_waits_for_several(__u64 number, __u64 first, __u64 second,
+								    __u64 third, __u64 fourth)
 {
 	switch (number) {
 	case SF_SYS_EPOLL_WAIT:

@@ -9,6 +9,7 @@
 #include "following.h"
 #include "payload.h"
 #include "requests.h"
+#include "tls_pairs.h"
 
 /* ---- data ------------------------------------------------------------------------------------- */
 
@@ -22,29 +23,6 @@ struct sf_call {
 	__u32 is_last_chance; /* memory that cannot be read now never will be */
 };
 
-enum sf_told {
-	SF_TOLD_NOTHING = 0, /* not followed */
-	SF_TOLD = 1,
-	SF_TOLD_SILENT = 2, /* its place in the stream is taken, but nobody wants to see it */
-	SF_TOLD_UNREAD = 3, /* nothing is done yet */
-};
-
-/* Does the call show that the thread is not, or no longer, at the request that it seemed to be at? */
-static __always_inline void sf_weigh_evidence(struct sf_socket_scratch *scratch,
-					      struct sf_connection *connection, __u32 direction)
-{
-	struct sf_thread *thread;
-
-	if (scratch->is_go || !scratch->within)
-		return;
-	if (sf_is_for_request(connection, direction, scratch->within))
-		return;
-	scratch->data.within = 0;
-	thread = sf_thread_of(bpf_get_current_task_btf(), 0);
-	if (thread)
-		thread->request = 0;
-}
-
 /* Takes what a call moves into account, and sends it. */
 static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call *call, __u64 *position)
 {
@@ -56,8 +34,10 @@ static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call 
 	if (!connection || connection->is_excluded)
 		return SF_TOLD_NOTHING;
 	sf_count(SF_SOCKET_COUNTER_BYTES, call->length);
-	limit = sf_capture_limit(call->socket.connection);
+	/* Of a connection that a TLS library shows, it is told what it shows. */
+	limit = connection->is_decrypted ? 0 : sf_capture_limit(call->socket.connection, 0);
 	if (!limit) {
+		sf_note_tls_transfer(connection, call->socket.connection, direction);
 		sf_weigh_evidence(scratch, connection, direction);
 		*position = __sync_fetch_and_add(&connection->position[direction], call->length);
 		return SF_TOLD_SILENT;
@@ -81,6 +61,8 @@ static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call 
 	data->minted = 0;
 	sf_begin_event(&data->event, SF_SOCKET_DATA, call->socket.connection, call->time_ns,
 		       scratch->pid_tgid, scratch->goroutine);
+	sf_notice_tls(connection, data);
+	sf_note_tls_transfer(connection, call->socket.connection, direction);
 	sf_notice_request(scratch, connection);
 	if (!data->minted || direction == SF_OUT)
 		sf_weigh_evidence(scratch, connection, direction);
