@@ -21,6 +21,7 @@
 #include <bpf/bpf_tracing.h>
 
 #include "request_maps.h"
+#include "socket/new_code.h"
 #include "socket/syscalls.h"
 #include "socket/tcp_state.h"
 #include "socket/transfers.h"
@@ -38,7 +39,9 @@ struct sf_socket_contract {
 	struct sf_socket_amended amended;
 	struct sf_socket_shut_down shut_down;
 	struct sf_socket_ended ended;
+	struct sf_socket_new_code new_code;
 	struct sf_go_process go_process;
+	struct sf_propagation propagation;
 	struct sf_connection connection;
 	enum sf_capture capture;
 	enum sf_direction direction;
@@ -47,6 +50,8 @@ struct sf_socket_contract {
 	enum sf_data_flag data_flag;
 	enum sf_ending ending;
 	enum sf_socket_counter counter;
+	enum sf_tls_function tls_function;
+	enum sf_tls_counter tls_counter;
 };
 struct sf_socket_contract contract SEC(".data.contract");
 
@@ -129,6 +134,10 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long result)
 	task = bpf_get_current_task_btf();
 	pid_tgid = bpf_get_current_pid_tgid();
 	switch (number) {
+	case SF_SYS_MMAP:
+		if (regs->dx & PROT_EXEC && !(regs->r10 & MAP_ANONYMOUS))
+			sf_end_mapping(task, pid_tgid, regs->r8);
+		return 0;
 	case SF_SYS_WRITE:
 	case SF_SYS_WRITEV:
 	case SF_SYS_SENDTO:

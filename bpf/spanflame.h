@@ -351,6 +351,8 @@ enum sf_socket_event_type {
 	SF_SOCKET_AMENDED = 3,
 	SF_SOCKET_SHUT_DOWN = 4,
 	SF_SOCKET_ENDED = 5,
+	/* 6: SF_SOCKET_STREAM */
+	SF_SOCKET_NEW_CODE = 7,
 };
 
 /* Ring buffer `socket_events`: each event begins so. */
@@ -381,17 +383,20 @@ enum sf_data_flag {
 	SF_DATA_DECRYPTED = 1,  /* from a TLS library; its positions count plain bytes */
 	SF_DATA_MINTED = 2,     /* `minted` is set: a request begins here, or up to 7 bytes before */
 	SF_DATA_UNREADABLE = 4, /* the memory could not be read: nothing is captured */
+	SF_DATA_RECEIVED = 8, /* of a minted request: `trace_id` and `parent_span_id` came in TCP's header */
+	SF_DATA_SENT = 16,    /* … `trace_id` and `span_id` go out in TCP's header */
 };
 
 /* What a call moved. Only head_bytes + tail_bytes of `bytes` are sent. */
 struct sf_socket_data {
 	struct sf_socket_event event;
-	unsigned long long position; /* of the first byte in its stream */
-	unsigned long long length;   /* bytes moved; for a write: to be moved, see SF_SOCKET_AMENDED */
-	unsigned long long within;   /* request that was open where this was done, else 0 */
-	unsigned long long minted;   /* key of the request that begins here, else 0 */
-	unsigned char trace_id[16];  /* of `minted` */
-	unsigned char span_id[8];    /* of `minted` */
+	unsigned long long position;     /* of the first byte in its stream */
+	unsigned long long length;       /* bytes moved; for a write: to be moved, see SF_SOCKET_AMENDED */
+	unsigned long long within;       /* request that was open where this was done, else 0 */
+	unsigned long long minted;       /* key of the request that begins here, else 0 */
+	unsigned char trace_id[16];      /* of `minted` */
+	unsigned char span_id[8];        /* of `minted` */
+	unsigned char parent_span_id[8]; /* see SF_DATA_RECEIVED */
 	unsigned int head_bytes;
 	unsigned int tail_bytes;
 	unsigned int direction; /* enum sf_direction */
@@ -411,6 +416,15 @@ struct sf_socket_amended {
 struct sf_socket_shut_down {
 	struct sf_socket_event event;
 	unsigned int direction; /* enum sf_direction */
+	unsigned int reserved;
+};
+
+/*
+ * A process has mapped what may be a TLS library, or runs another program: not about a connection, which is 0.
+ */
+struct sf_socket_new_code {
+	struct sf_socket_event event;
+	unsigned int is_program;
 	unsigned int reserved;
 };
 
@@ -455,13 +469,25 @@ enum sf_socket_counter {
 	SF_SOCKET_COUNTER_LOST_NO_THREAD = 8,  /* calls: no memory for the thread's state */
 	SF_SOCKET_COUNTER_LOST_CONNECTION = 9, /* calls: SF_MAX_CONNECTIONS are followed already */
 	SF_SOCKET_COUNTER_LOST_NO_COOKIE = 10, /* calls on TCP sockets that have no cookie */
-	SF_SOCKET_COUNTER_LOST_UNREADABLE = 11, /* events without bytes: the memory could not be read */
-	SF_SOCKET_COUNTER_LOST_32_BIT = 12,     /* calls of 32-bit programs, which are not read */
-	SF_SOCKET_COUNTER_LOST_PROTOCOL = 13,   /* calls on stream sockets of MPTCP, SCTP, … */
-	SF_SOCKET_COUNTER_LOST_REQUEST = 14,    /* requests that could not be noted for who reads them */
-	SF_SOCKET_COUNTER_UNEXPLAINED_IN = 15,  /* bytes received that no system call explains: io_uring */
-	SF_SOCKET_COUNTER_UNEXPLAINED_OUT = 16, /* … and sent */
-	SF_SOCKET_COUNTERS = 17,
+	SF_SOCKET_COUNTER_LOST_UNREADABLE = 11,   /* events without bytes: the memory could not be read */
+	SF_SOCKET_COUNTER_LOST_32_BIT = 12,       /* calls of 32-bit programs, which are not read */
+	SF_SOCKET_COUNTER_LOST_PROTOCOL = 13,     /* calls on stream sockets of MPTCP, SCTP, … */
+	SF_SOCKET_COUNTER_LOST_REQUEST = 14,      /* requests that could not be noted for who reads them */
+	SF_SOCKET_COUNTER_UNEXPLAINED_IN = 15,    /* bytes received that no system call explains: io_uring */
+	SF_SOCKET_COUNTER_UNEXPLAINED_OUT = 16,   /* … and sent */
+	SF_SOCKET_COUNTER_CONTEXTS_SENT = 17,     /* requests whose context goes out in TCP's header */
+	SF_SOCKET_COUNTER_CONTEXTS_RECEIVED = 18, /* … whose context came in it */
+	SF_SOCKET_COUNTER_CONTEXTS_STRAY = 19, /* contexts that came, but not with a request's first byte */
+	SF_SOCKET_COUNTERS = 20,
+};
+
+/*
+ * Map `propagation`, one entry, written by user space: whether contexts go out in TCP's header, and of which
+ * traces that nobody has decided on: those whose lower 63 bits are below the bound.
+ */
+struct sf_propagation {
+	unsigned long long sampling_bound;
+	unsigned long long is_on;
 };
 
 /*

@@ -84,6 +84,24 @@ static __always_inline __u32 sf_calls_above(const struct sf_tls_thread *thread, 
 	return calls;
 }
 
+/* Plain bytes of an object are lost. */
+static __noinline int sf_note_loss(__u32 tgid, __u64 object)
+{
+	struct sf_tls_key key = {.object = object, .tgid = tgid};
+	struct sf_tls_pair *pair = bpf_map_lookup_elem(&tls_pairs, &key);
+	struct sf_connection *connection;
+	__u64 id;
+
+	if (!pair)
+		return 0;
+	pair->has_lost = 1;
+	id = pair->connection;
+	connection = bpf_map_lookup_elem(&connections, &id);
+	if (connection && pair->evidence == SF_TLS_PAIRED)
+		sf_break_plain_bytes(connection);
+	return 0;
+}
+
 /* ---- a call begins ------------------------------------------------------------------------------- */
 
 static __noinline int sf_begin_tls_write(struct sf_tls_call *call, __u64 pid_tgid)
@@ -126,6 +144,7 @@ static __noinline int sf_begin_tls_call(bpf_user_pt_regs_t *registers)
 				      BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!thread) {
 		sf_count_tls(SF_TLS_COUNTER_LOST_NO_THREAD, 1);
+		sf_note_loss(pid_tgid >> 32, registers->di);
 		return 0;
 	}
 	calls = sf_calls_above(thread, stack + 1);
@@ -133,6 +152,7 @@ static __noinline int sf_begin_tls_call(bpf_user_pt_regs_t *registers)
 	thread->calls = calls;
 	if (calls >= SF_MAX_TLS_CALLS) {
 		sf_count_tls(SF_TLS_COUNTER_LOST_DEPTH, 1);
+		sf_note_loss(pid_tgid >> 32, registers->di);
 		return 0;
 	}
 	if (calls) {
@@ -239,11 +259,15 @@ static __noinline int sf_tell_at_return(const struct sf_tls_call *call, __u64 mo
 	plain.connection = sf_connection_of(pid_tgid >> 32, call->object, &is_gone);
 	if (!plain.connection) {
 		sf_count_tls(is_gone ? SF_TLS_COUNTER_LOST_GONE : SF_TLS_COUNTER_LOST_UNBOUND, 1);
+		sf_note_loss(pid_tgid >> 32, call->object);
 		return 0;
 	}
 	scratch = sf_take_plain_scratch(bpf_get_current_task_btf(), pid_tgid);
-	if (!scratch)
+	if (!scratch) {
+		sf_count_tls(SF_TLS_COUNTER_LOST_NO_SCRATCH, 1);
+		sf_note_loss(pid_tgid >> 32, call->object);
 		return 0;
+	}
 	sf_tell_plain_bytes(scratch, &plain, &position);
 	sf_release_plain_scratch(scratch);
 	return 0;

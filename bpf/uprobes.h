@@ -20,16 +20,19 @@
 extern void bpf_preempt_disable(void) __ksym __weak;
 extern void bpf_preempt_enable(void) __ksym __weak;
 
-/* A program `name` that calls `body`, a static __noinline int of the registers. */
-#define SF_UPROBE(name, body)                             \
-	int name(bpf_user_pt_regs_t *registers)           \
-	{                                                 \
-		if (bpf_ksym_exists(bpf_preempt_disable)) \
-			bpf_preempt_disable();            \
-		body(registers);                          \
-		if (bpf_ksym_exists(bpf_preempt_enable))  \
-			bpf_preempt_enable();             \
-		return 0;                                 \
+/*
+ * A program `name` that calls `body`, a static __noinline int of the registers. The two functions are NULL where
+ * the kernel does not have them, and the verifier sees no call then.
+ */
+#define SF_UPROBE(name, body)                   \
+	int name(bpf_user_pt_regs_t *registers) \
+	{                                       \
+		if (bpf_preempt_disable)        \
+			bpf_preempt_disable();  \
+		body(registers);                \
+		if (bpf_preempt_enable)         \
+			bpf_preempt_enable();   \
+		return 0;                       \
 	}
 
 #endif /* SF_UPROBES_H */

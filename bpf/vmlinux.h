@@ -73,6 +73,72 @@ struct bpf_perf_event_data {
 	__u64 addr;
 };
 
+/* What the verifier puts in for a pointer of the context is one of 8 bytes. */
+#define SF_CONTEXT_POINTER(type, name) \
+	union {                        \
+		type name;             \
+		__u64 name##_word;     \
+	} __attribute__((aligned(8)))
+
+/* All members, in their order: accesses are to offsets that the verifier rewrites. */
+struct bpf_sock_ops {
+	__u32 op;
+	union {
+		__u32 args[4];
+		__u32 reply;
+		__u32 replylong[4];
+	};
+	__u32 family;
+	__be32 remote_ip4;
+	__be32 local_ip4;
+	__be32 remote_ip6[4];
+	__be32 local_ip6[4];
+	__u32 remote_port;
+	__u32 local_port;
+	__u32 is_fullsock;
+	__u32 snd_cwnd;
+	__u32 srtt_us;
+	__u32 bpf_sock_ops_cb_flags;
+	__u32 state;
+	__u32 rtt_min;
+	__u32 snd_ssthresh;
+	__u32 rcv_nxt;
+	__u32 snd_nxt;
+	__u32 snd_una;
+	__u32 mss_cache;
+	__u32 ecn_flags;
+	__u32 rate_delivered;
+	__u32 rate_interval_us;
+	__u32 packets_out;
+	__u32 retrans_out;
+	__u32 total_retrans;
+	__u32 segs_in;
+	__u32 data_segs_in;
+	__u32 segs_out;
+	__u32 data_segs_out;
+	__u32 lost_out;
+	__u32 sacked_out;
+	__u32 sk_txhash;
+	__u64 bytes_received;
+	__u64 bytes_acked;
+	SF_CONTEXT_POINTER(void *, sk);
+	SF_CONTEXT_POINTER(void *, skb_data); /* this and the next: the header of TCP with its options */
+	SF_CONTEXT_POINTER(void *, skb_data_end);
+	__u32 skb_len; /* header and payload */
+	__u32 skb_tcp_flags;
+};
+
+struct tcphdr {
+	__be16 source;
+	__be16 dest;
+	__be32 seq;
+	__be32 ack_seq;
+	__u8 offset_and_flags[2]; /* length of the header in words of 4 bytes: the upper half of the first */
+	__be16 window;
+	__u16 check;
+	__be16 urg_ptr;
+};
+
 /* ---- kernel types, relocated ------------------------------------------------------------------- */
 
 #ifdef __bpf__ /* the native build of the unwinder has no kernel to be moved to */
@@ -122,7 +188,20 @@ struct inode {
 	unsigned long i_ino;
 };
 
+struct qstr {
+	const unsigned char *name;
+};
+
+struct dentry {
+	struct qstr d_name;
+};
+
+struct path {
+	struct dentry *dentry;
+};
+
 struct file {
+	struct path f_path;
 	struct inode *f_inode;
 	void *private_data; /* of a socket's file: its struct socket */
 };
@@ -165,6 +244,7 @@ typedef struct {
 struct in6_addr {
 	union {
 		__u8 u6_addr8[16];
+		__be32 u6_addr32[4];
 	} in6_u;
 };
 
@@ -203,6 +283,11 @@ struct sock {
 
 struct inet_sock {
 	__be16 inet_sport; /* stays when skc_num has been given back */
+};
+
+struct tcp_sock {
+	__u32 copied_seq; /* the first byte that has not been read */
+	__u32 write_seq;  /* the one that is written next */
 };
 
 struct unix_sock {

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use support::http_threads::{Service, ask};
 use support::program::{Program, fixture};
 use support::server::{Request, Server, WITHOUT_EBPF};
-use support::{await_event, copy_program, is_installed, skip, spanflame, target_directory};
+use support::{await_event, copy_program, is_installed, quiet_cores, skip, spanflame, target_directory};
 
 fn web() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("web")
@@ -164,4 +165,44 @@ fn a_visitor_picks_zooms_searches_compares_and_downloads() {
     let stacks = std::fs::read_to_string(&folded).expect("it was written");
     assert!(stacks.contains("burn_sixty"), "{stacks}");
     assert!(!stacks.contains("payments"), "only the service that was picked:\n{stacks}");
+}
+
+/// What the whole program is for: one slow request of a service that nobody has instrumented, and what it ran.
+/// The default configuration, and nothing that warms anything up.
+#[test]
+fn a_visitor_finds_the_one_slow_request_and_sees_what_it_ran() {
+    needs!();
+    if let Some(reason) = no_browser() {
+        return skip(&reason);
+    }
+    let _quiet = quiet_cores();
+    let server = Server::start(&[]);
+    if assets_of(&server.get("/").text()).is_empty() {
+        return skip("the binary was compiled before the page was built");
+    }
+    let shop = Service::start("night-shop", None);
+    let mut stream = shop.connect();
+    for _ in 0..5 {
+        ask(&mut stream, "/sleep/1", "");
+    }
+    ask(&mut stream, "/slow", "");
+    server.post("/admin/flush", "").expect(200);
+    let folder = target_directory().join("screenshots");
+    let output = Command::new("node")
+        .args([
+            "tests/one-request.js",
+            server.url.as_str(),
+            "night-shop",
+            "/slow",
+            "the_slow_function",
+            "66.7",
+        ])
+        .arg(&folder)
+        .current_dir(web())
+        .output()
+        .expect("node is installed");
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!("{said}");
+    assert!(output.status.success(), "screenshots are in {}:\n{said}", folder.display());
 }

@@ -4,53 +4,12 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::Duration;
 
 use serde_json::Value;
-use support::program::{Program, fixture_command};
+use support::http_threads::{Service, ask};
 use support::server::Server;
 use support::{await_event, quiet_cores};
-
-/// The fixture `http_threads` under a service's name, and the port it listens on.
-struct Service {
-    program: Program,
-    port: u16,
-}
-
-impl Service {
-    fn start(name: &str, other: Option<u16>) -> Self {
-        let mut arguments = vec!["http_threads".to_owned(), "300".to_owned()];
-        arguments.extend(other.map(|port| port.to_string()));
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let mut command = fixture_command(&arguments);
-        command.env("OTEL_SERVICE_NAME", name);
-        let mut program = Program::start_ready(&mut command);
-        let line = program.line().expect("it says where it listens");
-        let port = line.strip_prefix("listening ").and_then(|port| port.parse().ok()).expect("a port");
-        Self { program, port }
-    }
-
-    fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(("127.0.0.1", self.port)).expect("it listens");
-        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a limit");
-        stream.set_nodelay(true).expect("an option");
-        stream
-    }
-}
-
-/// Sends a request and reads its answer, whose body has three bytes.
-fn ask(stream: &mut TcpStream, path: &str, headers: &str) {
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: shop\r\n{headers}\r\n").expect("it reads");
-    let mut answer = Vec::new();
-    let mut buffer = [0; 1024];
-    while !answer.windows(7).any(|window| window == b"\r\n\r\nok\n") {
-        let read = stream.read(&mut buffer).expect("an answer");
-        assert!(read > 0, "it ends after {:?}", String::from_utf8_lossy(&answer));
-        answer.extend_from_slice(&buffer[..read]);
-    }
-}
 
 /// A span of OTLP/JSON with what it says.
 #[derive(Debug, Clone)]

@@ -32,9 +32,13 @@ struct sf_connection {
 	__u32 asks;         /* … was written to it: this end is the client */
 	__u64 begun;        /* what was read last if it was less than tells a request, lowest byte first */
 	__u32 begun_bytes;  /* 0 to 8 */
+	__u32 is_sending;   /* a request's context waits to go out in TCP's header */
+	__u32 padding;
 	__u32 network_namespace; /* inode number */
 	__u32 is_tls;            /* what went over it looks like TLS records */
 	__u32 is_decrypted;      /* a TLS library shows its plain bytes, which are what is told of it */
+	__u32 is_tls_from_start; /* … and all of them: the library was there before anything was moved */
+	__u32 reserved;
 	__u32 tls_tgid;          /* of the process that has `tls_object` */
 	__u64 tls_object;        /* of a TLS library that is for this connection, see tls_pairs.h; 0: none */
 	__u64 plain_position[2]; /* plain bytes inside of TLS moved so far, by enum sf_direction */

@@ -17,6 +17,7 @@
 
 #include "../request_maps.h"
 #include "../spanflame.h"
+#include "contexts.h"
 #include "send.h"
 
 #define SF_TEXT4(a, b, c, d) ((__u32)(a) | (__u32)(b) << 8 | (__u32)(c) << 16 | (__u32)(d) << 24)
@@ -72,24 +73,27 @@ static __always_inline bool sf_is_request(const struct sf_socket_data *data, __u
 
 /*
  * The same for what was read, which may be only a piece of the method: Go's HTTP server waits for the next
- * request by reading one byte of it, in another goroutine than the one that reads the rest.
+ * request by reading one byte of it, in another goroutine than the one that reads the rest. Returns how many
+ * bytes of the request came before; negative: it is none.
  */
-static __always_inline bool sf_completes_request(const struct sf_socket_data *data,
-						 struct sf_connection *connection)
+static __always_inline int sf_completes_request(const struct sf_socket_data *data,
+						struct sf_connection *connection)
 {
 	__u64 begun = connection->begun, word;
 	__u32 before = connection->begun_bytes, bytes = data->head_bytes;
 
 	connection->begun_bytes = 0;
-	if (sf_is_request(data, 0, 0) || (before && sf_is_request(data, begun, before)))
-		return true;
+	if (sf_is_request(data, 0, 0))
+		return 0;
+	if (before && sf_is_request(data, begun, before))
+		return before;
 	if (!bytes || bytes != data->length || before + bytes > 7)
-		return false;
+		return -1;
 	__builtin_memcpy(&word, data->bytes, sizeof(word));
 	word &= (1ULL << bytes % 8 * 8) - 1;
 	connection->begun = before ? begun | word << before % 8 * 8 : word;
 	connection->begun_bytes = before + bytes;
-	return false;
+	return -1;
 }
 
 /* ---- traceparent ------------------------------------------------------------------------------- */
@@ -156,7 +160,10 @@ const volatile __u8 hex_digits[256] SEC(".rodata.calls")
 	['c'] = 0x1c, ['d'] = 0x1d, ['e'] = 0x1e, ['f'] = 0x1f,
 };
 
-/* Takes the trace id of the head's traceparent into the event. 0: there is none that is well formed. */
+/*
+ * Takes the trace id of the head's traceparent into the event. Returns enum sf_header; 0: there is none that is
+ * well formed.
+ */
 static __noinline int sf_find_trace_id(struct sf_socket_data *data)
 {
 	__u32 at, all = SF_IS_DIGIT, any = 0;
@@ -184,7 +191,12 @@ static __noinline int sf_find_trace_id(struct sf_socket_data *data)
 		any |= (high | low) & 0xf;
 		data->trace_id[index] = high << 4 | (low & 0xf);
 	}
-	return any && (all & SF_IS_DIGIT);
+	if (!any || !(all & SF_IS_DIGIT))
+		return 0;
+	/* The last digit of the flags. */
+	return hex_digits[data->bytes[at + SF_TRACEPARENT_BYTES - 1]] & 1
+		       ? SF_HEADER_FOUND | SF_HEADER_SAMPLED
+		       : SF_HEADER_FOUND;
 }
 
 #ifndef SF_TAKE_TRACE_ID
@@ -239,21 +251,27 @@ static __always_inline void sf_open_request(struct sf_socket_scratch *scratch, _
 /*
  * Mints what a request needs, if what was captured begins one. One that is read opens for its reader, one
  * that is written opens for nobody: what its thread does is still for the request that it is within.
+ * `sk`: the TCP socket whose plain bytes these are, else NULL.
  */
-static __noinline int sf_notice_request(struct sf_socket_scratch *scratch, struct sf_connection *connection)
+static __noinline int sf_notice_request(struct sf_socket_scratch *scratch, struct sf_connection *connection,
+					const struct sock *sk)
 {
 	struct sf_socket_data *data = &scratch->data;
 	bool is_read = data->direction == SF_IN;
+	int header, begun_bytes = 0;
 
 	if (is_read ? connection->role == SF_ROLE_CONNECTED || connection->asks
 		    : connection->role == SF_ROLE_ACCEPTED || connection->serves)
 		return 0;
-	if (!(is_read ? sf_completes_request(data, connection) : sf_is_request(data, 0, 0)))
+	if (is_read)
+		begun_bytes = sf_completes_request(data, connection);
+	if (is_read ? begun_bytes < 0 : !sf_is_request(data, 0, 0))
 		return 0;
 	scratch->minted++;
 	data->minted = scratch->minter << SF_REQUEST_CPU_SHIFT | scratch->minted;
 	data->flags |= SF_DATA_MINTED;
-	if (!SF_TAKE_TRACE_ID(data))
+	header = SF_TAKE_TRACE_ID(data);
+	if (!header)
 		sf_take_random(data->trace_id, 4);
 	sf_take_random(data->span_id, 2);
 	sf_count(SF_SOCKET_COUNTER_MINTED, 1);
@@ -261,9 +279,12 @@ static __noinline int sf_notice_request(struct sf_socket_scratch *scratch, struc
 		connection->serves = 1;
 		connection->request = data->minted;
 		data->within = 0;
+		sf_receive_context(data, connection, header, sk, begun_bytes);
 		sf_open_request(scratch, data->minted);
 	} else {
 		connection->asks = 1;
+		if (!header)
+			sf_send_context(scratch, connection, sk);
 	}
 	return 0;
 }

@@ -46,8 +46,11 @@ enum sf_tls_evidence {
 struct sf_tls_pair {
 	__u64 connection;
 	__u32 evidence; /* enum sf_tls_evidence: the latest, or PAIRED */
-	__u32 padding;
+	__u32 has_lost; /* plain bytes, because it was not paired then */
 };
+
+/* Added to the positions of plain bytes where it is not known how many are missing. */
+#define SF_TLS_GAP (1ULL << 40)
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -137,9 +140,35 @@ static __always_inline void sf_forget_tls_pair(const struct sf_tls_key *key)
 static __always_inline void sf_note_tls_pair(const struct sf_tls_key *key, __u64 id, __u32 evidence)
 {
 	struct sf_tls_pair pair = {.connection = id, .evidence = evidence};
+	const struct sf_tls_pair *before = bpf_map_lookup_elem(&tls_pairs, key);
+
+	if (before)
+		pair.has_lost = before->has_lost;
 
 	if (bpf_map_update_elem(&tls_pairs, key, &pair, BPF_ANY))
 		sf_count_tls(SF_TLS_COUNTER_LOST_NO_ROOM, 1);
+}
+
+/* Plain bytes are missing from here on, nobody knows how many. */
+static __always_inline void sf_break_plain_bytes(struct sf_connection *connection)
+{
+	__sync_fetch_and_add(&connection->plain_position[SF_IN], SF_TLS_GAP);
+	__sync_fetch_and_add(&connection->plain_position[SF_OUT], SF_TLS_GAP);
+}
+
+/* Notes that an object is for a connection. */
+static __always_inline void sf_pair_tls_object(const struct sf_tls_key *key, __u64 id,
+					       struct sf_connection *connection)
+{
+	const struct sf_tls_pair *before = bpf_map_lookup_elem(&tls_pairs, key);
+
+	/* Either some were told of it before the pair was undone, or the first ones are not the first. */
+	if (connection->is_decrypted || !connection->is_tls_from_start || (before && before->has_lost))
+		sf_break_plain_bytes(connection);
+	sf_note_tls_pair(key, id, SF_TLS_PAIRED);
+	connection->tls_tgid = key->tgid;
+	connection->tls_object = key->object;
+	sf_count_tls(SF_TLS_COUNTER_BOUND, 1);
 }
 
 /* Takes evidence that an object of the current process is for a connection. */
@@ -153,6 +182,10 @@ static __noinline int sf_weigh_tls_pair(__u32 tgid, __u64 object, __u64 id, __u3
 
 	if (!connection || !connection->is_tls)
 		return 0;
+	/* A server's first call, when the first bytes were read and none is written yet. */
+	if (evidence == SF_TLS_HAS_READ && connection->role == SF_ROLE_ACCEPTED &&
+	    !connection->position[SF_OUT])
+		connection->is_tls_from_start = 1;
 	pair = bpf_map_lookup_elem(&tls_pairs, &key);
 	is_paired = pair && pair->evidence == SF_TLS_PAIRED;
 	if (is_paired && pair->connection == id)
@@ -181,10 +214,7 @@ static __noinline int sf_weigh_tls_pair(__u32 tgid, __u64 object, __u64 id, __u3
 		before = pair->evidence;
 	}
 	if (evidence >= SF_TLS_HAS_DECRYPTED || (before && before != evidence)) {
-		sf_note_tls_pair(&key, id, SF_TLS_PAIRED);
-		connection->tls_tgid = tgid;
-		connection->tls_object = object;
-		sf_count_tls(SF_TLS_COUNTER_BOUND, 1);
+		sf_pair_tls_object(&key, id, connection);
 	} else {
 		sf_note_tls_pair(&key, id, evidence);
 	}
@@ -202,9 +232,9 @@ static __always_inline void sf_notice_tls(struct sf_connection *connection, cons
 		connection->is_tls = 1;
 }
 
-/* A thread has moved something over a connection. */
-static __always_inline void sf_note_tls_transfer(const struct sf_connection *connection, __u64 id,
-						 __u32 direction)
+/* A thread moves something over a connection; `is_first`: nothing was moved before. */
+static __always_inline void sf_note_tls_transfer(struct sf_connection *connection, __u64 id, __u32 direction,
+						 bool is_first)
 {
 	struct sf_tls_thread *thread;
 	struct sf_tls_call *call;
@@ -220,6 +250,8 @@ static __always_inline void sf_note_tls_transfer(const struct sf_connection *con
 		if (call->touched && call->touched != id)
 			call->touched_several = 1;
 		call->touched = id;
+		if (is_first && connection->role != SF_ROLE_UNKNOWN)
+			connection->is_tls_from_start = 1;
 		return;
 	}
 	if (direction == SF_IN) {
@@ -230,6 +262,8 @@ static __always_inline void sf_note_tls_transfer(const struct sf_connection *con
 	}
 	object = thread->object;
 	thread->object = 0;
+	if (object && is_first && connection->role == SF_ROLE_CONNECTED)
+		connection->is_tls_from_start = 1;
 	if (object)
 		sf_weigh_tls_pair(bpf_get_current_pid_tgid() >> 32, object, id, SF_TLS_HAS_WRITTEN);
 }

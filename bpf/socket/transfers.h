@@ -34,10 +34,12 @@ static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call 
 	if (!connection || connection->is_excluded)
 		return SF_TOLD_NOTHING;
 	sf_count(SF_SOCKET_COUNTER_BYTES, call->length);
+	if (direction == SF_IN)
+		sf_forget_context(connection, call->socket.connection);
 	/* Of a connection that a TLS library shows, it is told what it shows. */
 	limit = connection->is_decrypted ? 0 : sf_capture_limit(call->socket.connection, 0);
 	if (!limit) {
-		sf_note_tls_transfer(connection, call->socket.connection, direction);
+		sf_note_tls_transfer(connection, call->socket.connection, direction, false);
 		sf_weigh_evidence(scratch, connection, direction);
 		*position = __sync_fetch_and_add(&connection->position[direction], call->length);
 		return SF_TOLD_SILENT;
@@ -62,8 +64,9 @@ static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call 
 	sf_begin_event(&data->event, SF_SOCKET_DATA, call->socket.connection, call->time_ns,
 		       scratch->pid_tgid, scratch->goroutine);
 	sf_notice_tls(connection, data);
-	sf_note_tls_transfer(connection, call->socket.connection, direction);
-	sf_notice_request(scratch, connection);
+	sf_note_tls_transfer(connection, call->socket.connection, direction,
+			     !*position && !connection->position[!direction]);
+	sf_notice_request(scratch, connection, call->socket.family == AF_UNIX ? NULL : call->socket.sk);
 	if (!data->minted || direction == SF_OUT)
 		sf_weigh_evidence(scratch, connection, direction);
 	sf_announce(scratch, connection, &call->socket, call->time_ns);

@@ -42,7 +42,7 @@ static __always_inline struct sf_socket_scratch *sf_try_plain_scratch(__u32 inde
 	return scratch;
 }
 
-/* A scratch with who is calling in it; NULL, counted, if none is to be had. */
+/* A scratch with who is calling in it; NULL if none is to be had. */
 static __always_inline struct sf_socket_scratch *sf_take_plain_scratch(struct task_struct *task,
 								       __u64 pid_tgid)
 {
@@ -51,10 +51,8 @@ static __always_inline struct sf_socket_scratch *sf_take_plain_scratch(struct ta
 
 	for (spare = 0; spare < SF_SPARE_SCRATCHES && !scratch; spare++)
 		scratch = sf_try_plain_scratch(config.cpus + spare);
-	if (!scratch) {
-		sf_count_tls(SF_TLS_COUNTER_LOST_NO_SCRATCH, 1);
+	if (!scratch)
 		return NULL;
-	}
 	sf_note_caller(scratch, task, pid_tgid);
 	return scratch;
 }
@@ -115,7 +113,7 @@ static __noinline int sf_tell_plain_bytes(struct sf_socket_scratch *scratch, str
 	data->minted = 0;
 	sf_begin_event(&data->event, SF_SOCKET_DATA, socket.connection, plain->time_ns, scratch->pid_tgid,
 		       scratch->goroutine);
-	sf_notice_request(scratch, connection);
+	sf_notice_request(scratch, connection, NULL);
 	if (!data->minted || direction == SF_OUT)
 		sf_weigh_evidence(scratch, connection, direction);
 	sf_announce(scratch, connection, &socket, plain->time_ns);

@@ -121,6 +121,16 @@ choice! {
 }
 
 choice! {
+    /// How a request's context goes on to the service that it is sent to.
+    pub enum ContextPropagation {
+        /// In an option of TCP's header, to private addresses.
+        TcpOption = "tcp_option",
+        /// Not at all.
+        Disabled = "disabled",
+    }
+}
+
+choice! {
     /// Whether spans are exported of a process that exports its own.
     pub enum SpanExport {
         /// Only of processes without an SDK.

@@ -39,7 +39,9 @@ mod yaml;
 
 pub use address::{Endpoint, ListenAddress, ListenHost, Scheme};
 pub use change::{ChangedKey, after_reload, changed_keys};
-pub use choice::{Compression, LogFormat, LogLevel, Protocol, Sampler, SemanticConventions, SpanExport};
+pub use choice::{
+    Compression, ContextPropagation, LogFormat, LogLevel, Protocol, Sampler, SemanticConventions, SpanExport,
+};
 pub use error::{ConfigurationErrors, Place, Position, Problem};
 pub use name::{Directory, HostName, MetricPrefix, PathPattern, UrlPath, WebOrigin};
 pub use number::{ByteSize, Period, Ratio, Whole};

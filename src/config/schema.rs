@@ -6,7 +6,9 @@
 //! parts that are being built have the effect `NotYet`; keys of parts that are not, are unknown.
 
 use super::address::{Endpoint, ListenAddress};
-use super::choice::{Compression, LogFormat, LogLevel, Protocol, Sampler, SemanticConventions, SpanExport};
+use super::choice::{
+    Compression, ContextPropagation, LogFormat, LogLevel, Protocol, Sampler, SemanticConventions, SpanExport,
+};
 use super::name::{Directory, HostName, MetricPrefix, PathPattern, UrlPath, WebOrigin};
 use super::number::{ByteSize, Period, Ratio, Whole};
 use super::secret::{Headers, Secret};
@@ -110,6 +112,9 @@ section! {
             capture_query: bool = false, Reload;
             /// Names of attributes: OpenTelemetry's `stable` ones, those before them (`seed`), or `both`.
             semconv: SemanticConventions = SemanticConventions::Stable, Reload;
+            /// How a request's context goes on to the next host, where its program sends none: in an option of TCP's
+            /// header to private addresses (`tcp_option`), or not (`disabled`).
+            context_propagation: ContextPropagation = ContextPropagation::TcpOption, Restart;
             /// Spans of processes that export their own: `auto` exports none of ours, `always`, `never`.
             spans: SpanExport = SpanExport::Auto, NotYet;
         }

@@ -1,5 +1,7 @@
 //! What every BPF object of ours needs: opening it, finding its maps and programs.
 
+use std::os::fd::AsFd;
+
 use libbpf_rs::{Map, MapCore, MapHandle, Object, ObjectBuilder, OpenObject, PrintLevel};
 
 use super::KernelError;
@@ -21,6 +23,23 @@ pub(super) fn forward_libbpf_messages() {
 
 pub(super) fn open_object(what: &str, elf: &[u8]) -> Result<OpenObject, KernelError> {
     ObjectBuilder::default().open_memory(elf).map_err(|error| KernelError::bpf(format!("open {what}"), error))
+}
+
+/// Lets an object use the maps of another one that have the same names. Both must describe them alike.
+pub(super) fn share_maps(object: &mut OpenObject, with: &Object) -> Result<(), KernelError> {
+    for mut map in object.maps_mut() {
+        // What a program alone sees lies in sections of its own.
+        if map.name().to_string_lossy().starts_with('.') {
+            continue;
+        }
+        let Some(other) = with.maps().filter(is_created).find(|other| other.name() == map.name()) else {
+            continue;
+        };
+        map.reuse_fd(other.as_fd()).map_err(|error| {
+            KernelError::bpf(format!("share map {}", map.name().to_string_lossy()), error)
+        })?;
+    }
+    Ok(())
 }
 
 /// Whether a map exists in the kernel: the one that only carries the contract's types does not.

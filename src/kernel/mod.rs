@@ -13,6 +13,7 @@ pub mod ability;
 mod abi;
 mod bpf_object;
 mod clock;
+mod context_propagation;
 mod cpus;
 mod error;
 mod event_ring;
@@ -38,6 +39,7 @@ mod socket_decoder;
 mod socket_live_tests;
 mod socket_tracer;
 mod tables;
+mod tls_tracer;
 mod user_probes;
 
 pub use clock::monotonic_ns;
@@ -50,6 +52,7 @@ pub use run_statistics::{ProgramRuns, RunStatistics};
 pub use sampler::{Counters, RequestMaps, RequestSampling, Sampler, SamplerOptions};
 pub use socket_tracer::{SocketCounters, SocketTracer, SocketTracerOptions};
 pub use tables::{MappingKind, ProcessMapping, TableStatistics, Tables};
+pub use tls_tracer::{TlsCounters, TlsFunction, TlsTracer};
 pub use user_probes::{FileIdentity, ProbeRefusal, ProbedFile, UserProbe, UserProbes, UserProbesStatus};
 
 pub use crate::model::{ObjectId, RawFrame, RawSample};

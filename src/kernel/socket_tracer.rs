@@ -13,6 +13,7 @@ use spanflame_symbols::go::GoroutineOffsets;
 use super::bpf_object::{
     find_map, find_program, forward_libbpf_messages, is_created, map_handle, open_object,
 };
+use super::context_propagation::ContextPropagation;
 use super::event_ring::EventRing;
 use super::introspection::{self, EbpfState};
 use super::run_statistics::{self, RunStatistics, map_memory_bytes};
@@ -55,6 +56,9 @@ pub struct SocketCounters {
     pub lost_request: u64,
     pub unexplained_in_bytes: u64,
     pub unexplained_out_bytes: u64,
+    pub contexts_sent: u64,
+    pub contexts_received: u64,
+    pub contexts_stray: u64,
     /// Of the events sent: records that could not be decoded. Counted on this side.
     pub malformed: u64,
     /// Connections whose end was not seen and that a sweep has found gone. Counted on this side.
@@ -73,6 +77,7 @@ const LISTED_BYTES: usize = 32 << 10;
 pub struct SocketTracer {
     // Links go before the object whose programs they run.
     links: Vec<Link>,
+    propagation: Option<ContextPropagation>,
     socket: Object,
     ring: EventRing,
     captures: MapHandle,
@@ -92,12 +97,14 @@ impl SocketTracer {
         sampler::check_ring_buffer(options.ring_buffer_bytes)?;
         forward_libbpf_messages();
 
+        // CPUs that come later are not looked at, and that is counted.
+        let scratches = cpus::online()?.last().map_or(1, |last| last + 1);
         let config = sf_socket_config {
             wake_at_bytes: options.ring_buffer_bytes / 4,
             exclude_agent: u32::from(options.exclude_agent),
+            cpus: scratches,
+            reserved: 0,
         };
-        // CPUs that come later are not looked at, and that is counted.
-        let scratches = cpus::online()?.last().map_or(1, |last| last + 1);
         let mut socket = open_object("the socket programs", SOCKET_OBJECT)?;
         let cannot = |error| KernelError::bpf("prepare the socket programs", error);
         for mut map in socket.maps_mut() {
@@ -128,6 +135,7 @@ impl SocketTracer {
         })?;
         let tracer = Self {
             links: Vec::new(),
+            propagation: None,
             ring: EventRing::new(events, options.ring_buffer_bytes)?,
             captures: map_handle(&socket, "captures")?,
             connections: map_handle(&socket, "connections")?,
@@ -160,6 +168,7 @@ impl SocketTracer {
                  network namespaces takes CAP_SYS_ADMIN"
             );
         }
+        links.push(self.attach("on_exec")?);
         links.push(self.attach("on_sys_enter")?);
         links.push(self.attach("on_sys_exit")?);
         for (name, _) in OPTIONAL_PROGRAMS {
@@ -172,6 +181,35 @@ impl SocketTracer {
         Ok(())
     }
 
+    /// From now on the context of a request whose trace is settled and kept goes out in TCP's header, unless one
+    /// stands in the payload; and is received there. `bound` decides on traces that nobody has decided on: it
+    /// keeps those whose lower 63 bits are below.
+    ///
+    /// # Errors
+    /// What the kernel refused: it takes cgroup v2, and `CAP_NET_ADMIN`.
+    pub fn propagate_contexts(&mut self, bound: u64) -> Result<(), KernelError> {
+        let propagation = ContextPropagation::start(&self.socket)?;
+        propagation.keep_below(bound)?;
+        let mut refused = Listed::default();
+        Self::list_with(&propagation.old_connections()?, "ask_of_old_connections", &mut refused)?;
+        if !refused.connections.is_empty() {
+            tracing::info!(
+                "{} connections that are older than this program do not pass contexts on: that takes Linux 6.12",
+                refused.connections.len()
+            );
+        }
+        self.propagation = Some(propagation);
+        Ok(())
+    }
+
+    /// Decides anew on traces that nobody has decided on, if contexts are propagated.
+    ///
+    /// # Errors
+    /// If the kernel cannot be told.
+    pub fn keep_contexts_below(&self, bound: u64) -> Result<(), KernelError> {
+        self.propagation.as_ref().map_or(Ok(()), |propagation| propagation.keep_below(bound))
+    }
+
     fn attach(&self, name: &'static str) -> Result<Link, KernelError> {
         find_program(&self.socket, name)?
             .attach()
@@ -180,10 +218,15 @@ impl SocketTracer {
 
     /// Runs an iterator to its end in every network namespace: adds the connections that exist.
     fn list(&self, name: &'static str, listed: &mut Listed) -> Result<(), KernelError> {
-        let system = |what: String| move |source| KernelError::System { what, source };
         let link = find_program(&self.socket, name)?
             .attach()
             .map_err(|error| KernelError::bpf(format!("run {name}"), error))?;
+        Self::list_with(&link, name, listed)
+    }
+
+    /// Likewise, of one that is attached.
+    fn list_with(link: &Link, name: &'static str, listed: &mut Listed) -> Result<(), KernelError> {
+        let system = |what: String| move |source| KernelError::System { what, source };
         let link = link.as_fd();
         let here = list_here(link).map_err(system(format!("read the sockets that {name} lists")))?;
         listed.connections.extend(here);
@@ -313,6 +356,11 @@ impl SocketTracer {
         })
     }
 
+    /// The loaded object.
+    pub(super) fn object(&self) -> &Object {
+        &self.socket
+    }
+
     /// A map of the programs, by its name, for other objects to share.
     pub(super) fn map_named(&self, name: &str) -> Option<Map<'_>> {
         self.socket.maps().filter(is_created).find(|map| map.name() == name)
@@ -345,13 +393,19 @@ impl SocketTracer {
         }
     }
 
-    /// Says how much of a connection's fragments is to be captured from now on.
+    /// Says how much of a connection's fragments is to be captured from now on: of those on the wire, or of the
+    /// plain ones inside of TLS. What was said of the others holds no more.
     ///
     /// # Errors
     /// If the kernel has no room for another connection that is not as all begin.
-    pub fn set_capture(&self, connection: ConnectionId, capture: Capture) -> Result<(), KernelError> {
+    pub fn set_capture(
+        &self,
+        connection: ConnectionId,
+        is_decrypted: bool,
+        capture: Capture,
+    ) -> Result<(), KernelError> {
         let key = connection.0.to_ne_bytes();
-        let code = match capture {
+        let mode = match capture {
             Capture::Heads => {
                 // Not there is fine: it means the same.
                 let _ = self.captures.delete(&key);
@@ -360,8 +414,10 @@ impl SocketTracer {
             Capture::Whole => sf_capture::SF_CAPTURE_WHOLE,
             Capture::Nothing => sf_capture::SF_CAPTURE_NOTHING,
         };
+        let of = if is_decrypted { sf_capture::SF_CAPTURE_OF_DECRYPTED.0 } else { 0 };
+        let code = mode.0 | of;
         self.captures
-            .update(&key, &code.0.to_ne_bytes(), MapFlags::ANY)
+            .update(&key, &code.to_ne_bytes(), MapFlags::ANY)
             .map_err(|error| KernelError::bpf("say what to capture of a connection", error))?;
         // The kernel side takes the entry away when the connection ends, which may have been before this.
         if !matches!(self.connections.lookup(&key, MapFlags::ANY), Ok(Some(_))) {
@@ -403,6 +459,9 @@ impl SocketTracer {
             lost_request: sum(sf_socket_counter::SF_SOCKET_COUNTER_LOST_REQUEST)?,
             unexplained_in_bytes: sum(sf_socket_counter::SF_SOCKET_COUNTER_UNEXPLAINED_IN)?,
             unexplained_out_bytes: sum(sf_socket_counter::SF_SOCKET_COUNTER_UNEXPLAINED_OUT)?,
+            contexts_sent: sum(sf_socket_counter::SF_SOCKET_COUNTER_CONTEXTS_SENT)?,
+            contexts_received: sum(sf_socket_counter::SF_SOCKET_COUNTER_CONTEXTS_RECEIVED)?,
+            contexts_stray: sum(sf_socket_counter::SF_SOCKET_COUNTER_CONTEXTS_STRAY)?,
             malformed: self.malformed,
             swept: self.swept,
         })
@@ -424,7 +483,9 @@ impl SocketTracer {
     pub fn run_statistics(&self) -> Option<RunStatistics> {
         self.statistics.as_ref()?;
         let mut statistics = RunStatistics::default();
-        run_statistics::add(&self.socket, &mut statistics);
+        for object in self.objects() {
+            run_statistics::add(object, &mut statistics);
+        }
         Some(statistics)
     }
 
@@ -434,13 +495,20 @@ impl SocketTracer {
         self.socket.maps().filter(is_created).map(|map| map_memory_bytes(map.as_fd())).sum()
     }
 
+    fn objects(&self) -> impl Iterator<Item = &Object> {
+        std::iter::once(&self.socket).chain(self.propagation.as_ref().map(ContextPropagation::object))
+    }
+
     /// The programs and maps as the kernel has them. A system call for each entry of a map that is a hash.
     #[must_use]
     pub fn ebpf(&self) -> EbpfState {
         let is_following = |name: &str| name.starts_with("on_") && !self.links.is_empty();
         let waiting_bytes = self.ring.written_position().saturating_sub(self.ring.read_position());
         EbpfState {
-            programs: introspection::programs(&self.socket, &is_following).collect(),
+            programs: self
+                .objects()
+                .flat_map(|object| introspection::programs(object, &is_following))
+                .collect(),
             maps: self
                 .socket
                 .maps()

@@ -90,10 +90,15 @@ pub struct Opened {
 pub struct Minted {
     /// Names the request in samples and in later fragments.
     pub key: RequestKey,
-    /// The trace it belongs to: the one of its `traceparent` if that was seen, else a new one.
+    /// The trace it belongs to: the one of its `traceparent` or of TCP's header if that was seen, or of the request
+    /// it is within; else a new one.
     pub trace_id: [u8; 16],
     /// The id of its span.
     pub span_id: [u8; 8],
+    /// The client's span, if it came in TCP's header, and with it [`Self::trace_id`]. Its trace is sampled.
+    pub received_parent: Option<[u8; 8]>,
+    /// Whether the two ids go out in TCP's header: then they are what they are.
+    pub is_sent: bool,
 }
 
 /// What one system call (or one call of a TLS library) moved.
@@ -153,6 +158,12 @@ pub enum SocketEventKind {
     ShutDown(Direction),
     /// The connection is no more.
     Ended(Ending),
+    /// Of no connection (its number is 0): the process runs another program, or has mapped a file that is a TLS
+    /// library by its name.
+    NewCode {
+        /// It runs another program.
+        is_program: bool,
+    },
 }
 
 /// How much of a connection's fragments is to be captured. Every connection begins with `Heads`.
@@ -170,7 +181,7 @@ pub enum Capture {
 /// An event of a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SocketEvent {
-    /// The connection's end.
+    /// The connection's end; 0 for [`SocketEventKind::NewCode`].
     pub connection: ConnectionId,
     /// `CLOCK_MONOTONIC`, nanoseconds: for reads when they returned, for writes when they began.
     pub time_ns: u64,

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::spans::{SpanBatch, SpanKeeper};
-use crate::config::{Configuration, PathPattern, SemanticConventions};
+use crate::config::{Configuration, ContextPropagation, PathPattern, SemanticConventions};
 use crate::kernel::{EbpfState, KernelError, RequestMaps, SocketTracer, SocketTracerOptions};
 use crate::metrics::requests::Request;
 use crate::profile::RequestSamplingOptions;
@@ -32,11 +32,16 @@ impl RequestTracer {
     /// What the kernel or the system refused.
     pub fn start(configuration: &Configuration, keeper: Arc<SpanKeeper>) -> Result<Self, KernelError> {
         let network = &configuration.agent.ebpf.network;
-        let socket = SocketTracer::load(&SocketTracerOptions {
+        let mut socket = SocketTracer::load(&SocketTracerOptions {
             ring_buffer_bytes: RING_BUFFER_BYTES,
             excluded_ports: network.exclude_ports.clone(),
             exclude_agent: true,
         })?;
+        if network.context_propagation == ContextPropagation::TcpOption
+            && let Err(error) = socket.propagate_contexts(span_options(configuration).sampler.bound())
+        {
+            tracing::warn!("requests do not carry their context on to other hosts: {error}");
+        }
         let maps = Arc::new(socket.request_maps()?);
         let on_outcome = Box::new(move |outcome: Outcome| {
             let unsampled = outcome.unsampled.iter().filter_map(|span| Request::of(span, false)).collect();

@@ -5,6 +5,7 @@
 //! ```text
 //! server  local_peer  the client's end of this connection is on this host, and we follow it
 //!         header      traceparent or b3, as it was sent
+//!         tcp_option  the context that came in TCP's header: the sender's host runs this, too
 //! client  goroutine   the request that was open on the goroutine that wrote it
 //!         thread      … on the thread that wrote it
 //!         sdk         its own traceparent names a span that nobody sent here: an SDK has made it
@@ -96,16 +97,15 @@ impl Spans {
     pub(super) fn place_server(
         &mut self,
         connection: ConnectionId,
-        stream_id: u32,
+        began: &Began,
         opened: Option<Opened>,
         context: Option<&TraceContext>,
-        own_trace: TraceId,
-        own_span: SpanId,
+        (own_trace, own_span): (TraceId, SpanId),
     ) -> Place {
         if let Some(context) = context {
             self.received.insert(context.parent_span_id);
         }
-        let peer = opened.and_then(|opened| self.client_of(connection, stream_id, opened));
+        let peer = opened.and_then(|opened| self.client_of(connection, began.stream_id, opened));
         let sent = peer.and_then(|(client, exchange)| {
             let open = self.connections.get_mut(&client)?.open.get_mut(&exchange)?;
             open.is_answered_for = true;
@@ -118,6 +118,13 @@ impl Spans {
             Some(sent) => (Some((sent.span.trace_id, sent.span.span_id, sent.is_sampled)), false),
             None => (None, false),
         };
+        let received = began.minted.and_then(|minted| minted.received_parent).and_then(SpanId::new);
+        if let (Some((trace_id, span_id, _)), Some(received)) = (said, received) {
+            match (trace_id, span_id) == (own_trace, received) {
+                true => self.counts.tcp_contexts_right += 1,
+                false => self.counts.tcp_contexts_contradicted += 1,
+            }
+        }
         match (said, context) {
             (Some((trace_id, span_id, is_sampled)), context) => {
                 let is_named = context.is_some_and(|context| context.parent_span_id == span_id);
@@ -135,6 +142,13 @@ impl Spans {
                 parent: Parent::Known { span_id: context.parent_span_id, source: "header" },
                 decision: context.sampled,
                 trace_state: context.trace_state.clone(),
+            },
+            (None, None) if let Some(span_id) = received => Place {
+                trace_id: own_trace,
+                span_id: own_span,
+                parent: Parent::Known { span_id, source: "tcp_option" },
+                decision: Some(true),
+                trace_state: String::new(),
             },
             (None, None) => Place {
                 trace_id: own_trace,
@@ -188,6 +202,12 @@ impl Spans {
         let (caller, absent) = match caller {
             Ok(caller) => (Some(caller), ""),
             Err(reason) => (None, reason),
+        };
+        // What has gone out in TCP's header is what the receiver goes by.
+        let is_sent = began.minted.is_some_and(|minted| minted.is_sent);
+        let (caller, absent) = match caller {
+            Some(caller) if is_sent && caller.trace_id != own_trace => (None, "sent_as_another_trace"),
+            caller => (caller, absent),
         };
         let Some(context) = context else {
             return match caller {

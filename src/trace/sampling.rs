@@ -21,6 +21,12 @@ impl Sampler {
         Self { bound: (ratio.clamp(0.0, 1.0) * (1_u64 << 63) as f64) as u64 }
     }
 
+    /// What the lowest 63 bits of a trace id that is kept are below.
+    #[must_use]
+    pub fn bound(self) -> u64 {
+        self.bound
+    }
+
     /// Whether a trace is kept, of which the parent has decided so or nothing.
     #[must_use]
     pub fn keeps(self, trace_id: TraceId, parent: Option<bool>) -> bool {

@@ -92,6 +92,10 @@ pub struct SpanCounts {
     pub not_sampled: u64,
     /// Requests without a route because their service has too many.
     pub without_route: u64,
+    /// Requests whose context in TCP's header named the span that was found at the other end of the connection.
+    pub tcp_contexts_right: u64,
+    /// … named another one.
+    pub tcp_contexts_contradicted: u64,
 }
 
 /// A request that is not over.
@@ -168,7 +172,7 @@ pub(super) struct Spans {
     /// Ids that our client spans took over from the headers they sent.
     pub(super) adopted: RecentIds,
     ids: IdSource,
-    counts: SpanCounts,
+    pub(super) counts: SpanCounts,
 }
 
 /// Whose exchange it is, and when that happened.
@@ -317,9 +321,7 @@ impl Spans {
             .and_then(|minted| Some((TraceId::new(minted.trace_id)?, SpanId::new(minted.span_id)?)));
         let (own_trace, own_span) = own.unwrap_or_else(|| self.ids.next());
         let place = match began.direction {
-            Direction::In => {
-                self.place_server(connection, began.stream_id, opened, context, own_trace, own_span)
-            }
+            Direction::In => self.place_server(connection, began, opened, context, (own_trace, own_span)),
             Direction::Out => self.place_client(
                 connection,
                 began,

@@ -140,6 +140,8 @@ impl Host {
                 key: RequestKey(key),
                 trace_id: [self.last_id; 16],
                 span_id: [self.last_id; 8],
+                received_parent: None,
+                is_sent: false,
             }),
             within: request.within.map(RequestKey),
             overlaps: false,

@@ -21,8 +21,9 @@ use super::exchange::ExchangeEvent;
 use super::requests::Requests;
 use super::spans::{Outcome, SpanOptions, Spans, WallClock, Whose};
 use super::status::{TracerFailures, TracerStatus};
+use super::tls::FollowedTls;
 use crate::kernel::{EbpfState, KernelError, SocketTracer, monotonic_ns};
-use crate::model::socket::Capture;
+use crate::model::socket::{Capture, SocketEventKind};
 use crate::model::{ConnectionId, RequestKey, RequestSpans, SocketEvent, SpanResource, Stamp, Unstamped};
 use crate::process::{SpanResources, go_program, living};
 
@@ -109,6 +110,8 @@ impl Tracer {
             nobody: Arc::default(),
             outcome: Outcome::default(),
             captures: Vec::new(),
+            new_code: Vec::new(),
+            unreadable: Vec::new(),
             programs: HashMap::new(),
             go_processes: Vec::new(),
             news: News::default(),
@@ -117,6 +120,7 @@ impl Tracer {
         };
         let now = Instant::now();
         let mut worker = Worker {
+            tls: FollowedTls::begin(&socket),
             socket,
             engine,
             on_outcome,
@@ -227,8 +231,12 @@ struct Engine {
     /// Stands where nobody asks whose an exchange is.
     nobody: Arc<SpanResource>,
     outcome: Outcome,
-    /// What protocols want to see of their connections from now on.
-    captures: Vec<(ConnectionId, Capture)>,
+    /// What protocols want to see of their connections from now on, of their plain bytes inside of TLS or not.
+    captures: Vec<(ConnectionId, bool, Capture)>,
+    /// Processes that may have TLS libraries which were not looked at.
+    new_code: Vec<u32>,
+    /// Whose connection is TLS that could not be read.
+    unreadable: Vec<u32>,
     /// Which processes are Go programs, as long as they are the same.
     programs: HashMap<u32, (Arc<SpanResource>, bool)>,
     /// Processes that the kernel side is to know as Go programs from now on, or not any more.
@@ -256,8 +264,13 @@ impl Engine {
     }
 
     fn understand(&mut self, event: &SocketEvent, turn: &mut Turn<'_>) {
+        if let SocketEventKind::NewCode { .. } = event.kind {
+            self.new_code.push(event.actor.pid);
+            return;
+        }
         let mut news = std::mem::take(&mut self.news);
         self.connections.take(event, &mut news);
+        self.unreadable.extend(news.unreadable_by);
         if let Some(opened) = news.opened {
             self.spans.connection_opened(event.connection, opened);
             // Before its requests are: whose they are is for the kernel side to know.
@@ -267,7 +280,7 @@ impl Engine {
         }
         self.hear(event.connection, &mut news, turn);
         if let Some(capture) = news.capture {
-            self.captures.push((event.connection, capture));
+            self.captures.push((event.connection, news.is_decrypted, capture));
         }
         self.news = news;
     }
@@ -296,6 +309,7 @@ impl Engine {
         {
             return (resource, *is_go);
         }
+        self.new_code.push(pid);
         let program = go_program(pid);
         let is_go = program.is_some();
         self.go_processes.push((pid, program.and_then(|program| program.goroutines)));
@@ -335,6 +349,7 @@ impl Engine {
 }
 
 struct Worker {
+    tls: FollowedTls,
     socket: SocketTracer,
     engine: Engine,
     on_outcome: OnOutcome,
@@ -360,13 +375,22 @@ impl Worker {
             // Commands first: what happened before one of them is in the ring when it is looked at now.
             while let Ok(command) = commands.try_recv() {
                 match command {
-                    Command::SetOptions(options) => self.engine.spans.set_options(options),
+                    Command::SetOptions(options) => {
+                        if let Err(error) = self.socket.keep_contexts_below(options.sampler.bound()) {
+                            tracing::warn!("which traces go on to other hosts is as before: {error}");
+                        }
+                        self.engine.spans.set_options(options);
+                    }
                     Command::Flush(done) => {
                         self.flushes.push(done);
                         self.flush_at_ns = monotonic_ns() + SETTLED_AFTER_NS;
                         self.shared.wanted_ns.fetch_max(monotonic_ns(), Ordering::Relaxed);
                     }
-                    Command::Inspect(answer) => drop(answer.send(self.socket.ebpf())),
+                    Command::Inspect(answer) => {
+                        let mut state = self.socket.ebpf();
+                        self.tls.add_ebpf(&mut state);
+                        drop(answer.send(state));
+                    }
                     Command::Stop => is_over = true,
                 }
             }
@@ -395,7 +419,7 @@ impl Worker {
     /// Takes what waits in the ring buffer.
     fn turn(&mut self) {
         let now_ns = monotonic_ns();
-        let Self { socket, engine, shared, .. } = self;
+        let Self { socket, tls, engine, shared, .. } = self;
         let mut turn = Turn { now_ns, clock: wall_clock(now_ns), requests: lock(&shared.requests) };
         socket.drain(&mut |event| engine.take(&event, &mut turn));
         let is_crowded = engine.connections.len() > CROWDED;
@@ -406,11 +430,20 @@ impl Worker {
                 tracing::debug!("connections whose end went by unseen cannot be looked for: {error}");
             }
             engine.forget_dead_programs();
+            tls.forget();
         }
         engine.settle(&mut turn);
         drop(turn);
-        for (connection, capture) in engine.captures.drain(..) {
-            if let Err(error) = socket.set_capture(connection, capture) {
+        engine.new_code.sort_unstable();
+        engine.new_code.dedup();
+        for pid in engine.new_code.drain(..) {
+            tls.look_at(pid);
+        }
+        for pid in engine.unreadable.drain(..) {
+            tls.note_unreadable(pid);
+        }
+        for (connection, is_decrypted, capture) in engine.captures.drain(..) {
+            if let Err(error) = socket.set_capture(connection, is_decrypted, capture) {
                 engine.failures.captures += 1;
                 tracing::debug!("how much of a connection is captured cannot be changed: {error}");
             }
@@ -443,7 +476,8 @@ impl Worker {
         status.failures = self.engine.failures;
         status.connections = self.engine.connections.len();
         status.forgotten_connections = self.engine.connections.forgotten();
-        status.map_bytes = self.socket.map_bytes();
+        status.map_bytes = self.socket.map_bytes() + self.tls.map_bytes();
+        status.tls = self.tls.status();
     }
 
     /// Waits for news, a question or the next look.

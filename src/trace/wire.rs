@@ -169,5 +169,7 @@ pub(super) fn minted(number: u64) -> Minted {
         key: RequestKey::of(number).expect("not 0"),
         trace_id: [number as u8; 16],
         span_id: [number as u8; 8],
+        received_parent: None,
+        is_sent: false,
     }
 }

@@ -1,0 +1,61 @@
+// Finds one slow request as somebody does who is woken at night: `node tests/one-request.js URL SERVICE ROUTE
+// FUNCTION PERCENT FOLDER`. SERVICE of the server at URL has answered one request of ROUTE, which took PERCENT of
+// its CPU time in FUNCTION. A screenshot is left in FOLDER. `tests/serve_in_a_browser.rs` starts all that.
+import { existsSync, mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { chromium } from 'playwright-core';
+
+const [origin, service, route, slow, percent, folder] = process.argv.slice(2);
+const candidates = [process.env.CHROMIUM, '/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'];
+const executablePath = candidates.find((path) => path !== undefined && existsSync(path));
+if (executablePath === undefined) throw new Error('there is no Chromium');
+mkdirSync(folder, { recursive: true });
+const browser = await chromium.launch({
+  executablePath,
+  args: ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+});
+try {
+  const page = await browser.newPage({ viewport: { width: 1440, height: 860 } });
+  page.setDefaultTimeout(30_000);
+  const errors = [];
+  page.on('pageerror', (error) => errors.push(error.message));
+  await page.goto(origin);
+  await page.waitForSelector('.body:not(.stale) canvas.flamegraph-canvas[data-boxes]');
+
+  // The requests of the service, then the slow ones alone.
+  await page.keyboard.press('q');
+  await page.waitForSelector('[data-dots]');
+  await page.keyboard.press('w');
+  await page.waitForSelector('[role=listbox] [role=option]');
+  await page.keyboard.type(service);
+  await page.waitForFunction((name) => document.querySelector('[data-active] .name')?.textContent === name, service);
+  await page.keyboard.press('Enter');
+  await page.locator('.filters .face').click();
+  await page.getByLabel('At least so long').fill('250ms');
+  await page.keyboard.press('Enter');
+  await page.waitForFunction(() => document.querySelector('canvas[data-dots]')?.dataset.dots === '1');
+  const name = await page.locator('.requests-list .function button').innerText();
+  if (name !== `GET ${route}`) throw new Error(`the slow request is called ${name}`);
+
+  // It, what it called, and what it ran. Its samples come with their window.
+  await page.locator('.requests-list .function button').click();
+  await page.waitForSelector('.span-row[aria-selected=true]');
+  await page.waitForSelector('.span-stage .body:not(.stale) canvas[data-boxes]');
+  await page.keyboard.press('/');
+  await page.keyboard.type(slow);
+  await page.waitForFunction(() => /%/.test(document.querySelector('.search output')?.textContent ?? ''));
+  const said = await page.locator('.search output').innerText();
+  await page.screenshot({ path: join(folder, 'one-request.png') });
+  const share = Number(/^[\d.]+/.exec(said)?.[0]);
+  console.log(`${slow} has ${said}; ${await page.locator('.span-stage .summary').innerText()}`);
+  if (!(Math.abs(share - Number(percent)) <= 5)) throw new Error(`${slow} should have ${percent} % and has ${said}`);
+  if (errors.length > 0) throw new Error(`errors in the page: ${errors.join('; ')}`);
+} catch (error) {
+  for (const page of browser.contexts().flatMap((context) => context.pages())) {
+    await page.screenshot({ path: join(folder, 'one-request-failed.png') }).catch(() => undefined);
+  }
+  console.error(`failed: ${error.stack}`);
+  process.exitCode = 1;
+} finally {
+  await browser.close();
+}
