@@ -46,6 +46,12 @@ static __always_inline bool sf_is_write(__u32 function)
 	return function == SF_TLS_WRITE || function == SF_TLS_WRITE_EX || function == SF_TLS_WRITE_EX2;
 }
 
+/* A call in which the library takes what was read from the connection. */
+static __always_inline bool sf_is_reading(__u32 function)
+{
+	return sf_is_read(function) || function == SF_TLS_HANDSHAKE;
+}
+
 static __always_inline bool sf_is_not_ours(__u64 pid_tgid)
 {
 	return config.exclude_agent && pid_tgid >> 32 == agent_tgid;
@@ -104,39 +110,14 @@ static __noinline int sf_note_loss(__u32 tgid, __u64 object)
 
 /* ---- a call begins ------------------------------------------------------------------------------- */
 
-static __noinline int sf_begin_tls_write(struct sf_tls_call *call, __u64 pid_tgid)
-{
-	struct sf_plain_bytes plain = {
-		.address = call->address,
-		.length = call->length,
-		.captured = call->length,
-		.time_ns = call->time_ns,
-		.direction = SF_OUT,
-	};
-	struct sf_socket_scratch *scratch;
-	bool is_gone;
-	int told;
-
-	plain.connection = sf_connection_of(pid_tgid >> 32, call->object, &is_gone);
-	if (!plain.connection)
-		return 0;
-	scratch = sf_take_plain_scratch(bpf_get_current_task_btf(), pid_tgid);
-	if (!scratch)
-		return 0;
-	told = sf_tell_plain_bytes(scratch, &plain, &call->position);
-	sf_release_plain_scratch(scratch);
-	if (told == SF_TOLD || told == SF_TOLD_SILENT)
-		call->connection = plain.connection;
-	call->is_told = told == SF_TOLD;
-	return 0;
-}
-
+/* Returns whether the call writes bytes that can be told now: they are in the thread's `plain`. */
 static __noinline int sf_begin_tls_call(bpf_user_pt_regs_t *registers)
 {
 	__u64 pid_tgid = bpf_get_current_pid_tgid(), stack = registers->sp;
 	__u32 function = bpf_get_attach_cookie(registers), calls, outer = 0;
 	struct sf_tls_thread *thread;
 	struct sf_tls_call *call;
+	bool is_gone;
 
 	if (sf_is_not_ours(pid_tgid))
 		return 0;
@@ -149,7 +130,11 @@ static __noinline int sf_begin_tls_call(bpf_user_pt_regs_t *registers)
 	}
 	calls = sf_calls_above(thread, stack + 1);
 	thread->returned = 0;
+	thread->object = 0;
 	thread->calls = calls;
+	/* Writes too: they go on with a handshake, as Node has them do. */
+	if (thread->read_from && !thread->read_several)
+		sf_weigh_tls_pair(pid_tgid >> 32, registers->di, thread->read_from, SF_TLS_HAS_READ);
 	if (calls >= SF_MAX_TLS_CALLS) {
 		sf_count_tls(SF_TLS_COUNTER_LOST_DEPTH, 1);
 		sf_note_loss(pid_tgid >> 32, registers->di);
@@ -197,8 +182,46 @@ static __noinline int sf_begin_tls_call(bpf_user_pt_regs_t *registers)
 	default:
 		break;
 	}
-	if (call->length)
-		sf_begin_tls_write(call, pid_tgid);
+	if (!call->length)
+		return 0;
+	thread->plain.connection = sf_connection_of(pid_tgid >> 32, call->object, &is_gone);
+	thread->plain.address = call->address;
+	thread->plain.length = call->length;
+	thread->plain.captured = call->length;
+	thread->plain.time_ns = call->time_ns;
+	thread->plain.direction = SF_OUT;
+	thread->plain.is_last_chance = 0;
+	return thread->plain.connection != 0;
+}
+
+/*
+ * What the two functions say is done here, where the verifier has forgotten on which ways they got there: it
+ * would follow each of them through all of this.
+ */
+static __noinline int sf_on_tls_call(bpf_user_pt_regs_t *registers)
+{
+	struct sf_socket_scratch *scratch;
+	struct sf_tls_thread *thread;
+	struct sf_tls_call *call;
+	__u64 position = 0;
+	int told;
+
+	if (!sf_begin_tls_call(registers))
+		return 0;
+	thread = bpf_task_storage_get(&tls_threads, bpf_get_current_task_btf(), NULL, 0);
+	if (!thread)
+		return 0;
+	/* Without one it is told when the call returns. */
+	scratch = sf_take_plain_scratch(bpf_get_current_task_btf(), bpf_get_current_pid_tgid());
+	if (!scratch)
+		return 0;
+	told = sf_tell_plain_bytes(scratch, &thread->plain, &position);
+	sf_release_plain_scratch(scratch);
+	call = &thread->call[(thread->calls - 1) % SF_MAX_TLS_CALLS];
+	call->position = position;
+	if (told == SF_TOLD || told == SF_TOLD_SILENT)
+		call->connection = thread->plain.connection;
+	call->is_told = told == SF_TOLD;
 	return 0;
 }
 
@@ -223,7 +246,7 @@ static __always_inline __u64 sf_moved_by(const struct sf_tls_call *call, __u64 r
 static __always_inline void sf_learn_from(struct sf_tls_thread *thread, const struct sf_tls_call *call,
 					  bool has_succeeded, __u32 tgid)
 {
-	bool is_reading = sf_is_read(call->function) || call->function == SF_TLS_HANDSHAKE;
+	bool is_reading = sf_is_reading(call->function);
 	__u64 read_from = thread->read_several ? 0 : thread->read_from;
 
 	if (is_reading) {
@@ -237,42 +260,31 @@ static __always_inline void sf_learn_from(struct sf_tls_thread *thread, const st
 		return;
 	}
 	thread->object = call->object;
-	if (is_reading && read_from)
-		sf_weigh_tls_pair(tgid, call->object, read_from,
-				  has_succeeded ? SF_TLS_HAS_DECRYPTED : SF_TLS_HAS_READ);
+	if (is_reading && has_succeeded && read_from)
+		sf_weigh_tls_pair(tgid, call->object, read_from, SF_TLS_HAS_DECRYPTED);
 }
 
-static __noinline int sf_tell_at_return(const struct sf_tls_call *call, __u64 moved, __u64 pid_tgid)
+/* Whether what a call has moved can be told: it is in the thread's `plain`. */
+static __always_inline bool sf_take_moved(struct sf_tls_thread *thread, const struct sf_tls_call *call,
+					  __u64 moved, __u64 pid_tgid)
 {
 	bool is_read = sf_is_read(call->function), is_gone;
-	struct sf_plain_bytes plain = {
-		.address = call->address,
-		.length = moved,
-		.captured = call->function == SF_TLS_SENDFILE ? 0 : moved,
-		.time_ns = is_read ? bpf_ktime_get_ns() : call->time_ns,
-		.direction = is_read ? SF_IN : SF_OUT,
-		.is_last_chance = 1,
-	};
-	struct sf_socket_scratch *scratch;
-	__u64 position;
 
-	plain.connection = sf_connection_of(pid_tgid >> 32, call->object, &is_gone);
-	if (!plain.connection) {
-		sf_count_tls(is_gone ? SF_TLS_COUNTER_LOST_GONE : SF_TLS_COUNTER_LOST_UNBOUND, 1);
-		sf_note_loss(pid_tgid >> 32, call->object);
-		return 0;
-	}
-	scratch = sf_take_plain_scratch(bpf_get_current_task_btf(), pid_tgid);
-	if (!scratch) {
-		sf_count_tls(SF_TLS_COUNTER_LOST_NO_SCRATCH, 1);
-		sf_note_loss(pid_tgid >> 32, call->object);
-		return 0;
-	}
-	sf_tell_plain_bytes(scratch, &plain, &position);
-	sf_release_plain_scratch(scratch);
-	return 0;
+	thread->plain.connection = sf_connection_of(pid_tgid >> 32, call->object, &is_gone);
+	thread->plain.address = call->address;
+	thread->plain.length = moved;
+	thread->plain.captured = call->function == SF_TLS_SENDFILE ? 0 : moved;
+	thread->plain.time_ns = is_read ? bpf_ktime_get_ns() : call->time_ns;
+	thread->plain.direction = is_read ? SF_IN : SF_OUT;
+	thread->plain.is_last_chance = 1;
+	if (thread->plain.connection)
+		return true;
+	sf_count_tls(is_gone ? SF_TLS_COUNTER_LOST_GONE : SF_TLS_COUNTER_LOST_UNBOUND, 1);
+	sf_note_loss(pid_tgid >> 32, call->object);
+	return false;
 }
 
+/* Returns whether the call has moved bytes that are to be told now. */
 static __noinline int sf_end_tls_call(bpf_user_pt_regs_t *registers)
 {
 	__u64 pid_tgid = bpf_get_current_pid_tgid(), stack = registers->sp - sizeof(__u64), moved;
@@ -318,8 +330,7 @@ static __noinline int sf_end_tls_call(bpf_user_pt_regs_t *registers)
 		if (!moved)
 			return 0;
 		sf_count_tls(SF_TLS_COUNTER_READS, 1);
-		sf_tell_at_return(call, moved, pid_tgid);
-		return 0;
+		return sf_take_moved(thread, call, moved, pid_tgid);
 	}
 	sf_count_tls(SF_TLS_COUNTER_WRITES, 1);
 	if (call->connection) {
@@ -329,8 +340,34 @@ static __noinline int sf_end_tls_call(bpf_user_pt_regs_t *registers)
 				pid_tgid,
 				sf_current_goroutine(bpf_get_current_task_btf(), pid_tgid >> 32, &is_go));
 	} else if (moved) {
-		sf_tell_at_return(call, moved, pid_tgid);
+		return sf_take_moved(thread, call, moved, pid_tgid);
 	}
+	return 0;
+}
+
+static __noinline int sf_on_tls_return(bpf_user_pt_regs_t *registers)
+{
+	struct sf_socket_scratch *scratch;
+	struct sf_tls_thread *thread;
+	__u64 position;
+
+	if (!sf_end_tls_call(registers))
+		return 0;
+	thread = bpf_task_storage_get(&tls_threads, bpf_get_current_task_btf(), NULL, 0);
+	if (!thread)
+		return 0;
+	scratch = sf_take_plain_scratch(bpf_get_current_task_btf(), bpf_get_current_pid_tgid());
+	if (!scratch) {
+		__u64 id = thread->plain.connection;
+		struct sf_connection *connection = bpf_map_lookup_elem(&connections, &id);
+
+		sf_count_tls(SF_TLS_COUNTER_LOST_NO_SCRATCH, 1);
+		if (connection)
+			sf_break_plain_bytes(connection);
+		return 0;
+	}
+	sf_tell_plain_bytes(scratch, &thread->plain, &position);
+	sf_release_plain_scratch(scratch);
 	return 0;
 }
 
@@ -345,10 +382,10 @@ static __noinline int sf_free_tls_object(bpf_user_pt_regs_t *registers)
 }
 
 SEC("uprobe")
-SF_UPROBE(on_tls_call, sf_begin_tls_call)
+SF_UPROBE(on_tls_call, sf_on_tls_call)
 
 SEC("uretprobe")
-SF_UPROBE(on_tls_return, sf_end_tls_call)
+SF_UPROBE(on_tls_return, sf_on_tls_return)
 
 SEC("uprobe")
 SF_UPROBE(on_tls_free, sf_free_tls_object)

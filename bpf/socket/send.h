@@ -62,6 +62,7 @@ struct sf_socket_scratch {
 	__u64 within; /* the request that is open for the current thread or goroutine */
 	__u64 is_go;  /* a goroutine is at it, not a thread */
 	__u64 minted; /* requests, with this scratch, ever */
+	__u64 header; /* enum sf_header, of the programs on TLS libraries */
 	__u64 minter; /* upper 16 bits of their keys, no other scratch's */
 	struct sf_connection fresh;
 	struct sf_socket_opened opened;

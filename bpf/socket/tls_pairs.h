@@ -7,15 +7,19 @@
  * There the thread reads from a socket and then calls the library, or calls the library and then writes to a
  * socket, and what is between the two is what counts:
  *
- *   read     a call returns, and since the thread last waited for many or returned from such a call it has read
+ *   read     a call begins, and since the thread last waited for many or returned from such a call it has read
  *            from one socket only, which speaks TLS
  *   written  the thread's first write, after the call, to a socket that speaks TLS
  *
- * An object is paired when both name one connection, or when the call that the first one is about has given
- * plain bytes or completed a handshake. Each of them alone says nothing: a proxy that passes TLS on by itself
- * reads from sockets that no library cares for. A connection has one object, an object one connection. What
- * contradicts a pair undoes it, and is counted; what is moved without a pair is counted as lost. A call that
- * touches a socket proves a pair whatever was thought before.
+ * An object is paired when both name one connection, or when the call that the first one is about gives plain
+ * bytes or completes a handshake. Each of them alone says nothing: a proxy that passes TLS on by itself reads
+ * from sockets that no library cares for. What such a proxy writes it has read just before; so the first one is
+ * enough for a connection whose first bytes were written by a thread that had read no TLS (is_tls_offered). That
+ * matters to Node, whose clients write before the answer to the handshake is written.
+ *
+ * A connection has one object, an object one connection. What contradicts a pair undoes it, and is counted;
+ * what is moved without a pair is counted as lost. A call that touches a socket proves a pair, unless the socket
+ * is another object's: calls call back, and what is called back may do anything.
  *
  * Pairs end with SSL_free and with the connection. One whose end was missed is found out when its connection
  * is looked up, which is no more.
@@ -83,6 +87,17 @@ struct sf_tls_call {
 	__u32 is_told; /* the write's event is out, not just its place taken */
 };
 
+/* Plain bytes that are to be told. */
+struct sf_plain_bytes {
+	__u64 connection;
+	__u64 address;
+	__u64 length;   /* moved, or to be moved */
+	__u64 captured; /* of them that lie at `address`: `length`, or 0 if none do */
+	__u64 time_ns;
+	__u32 direction;
+	__u32 is_last_chance; /* memory that cannot be read now never will be */
+};
+
 /* What a thread that has called a TLS library does. */
 struct sf_tls_thread {
 	__u64 read_from;    /* the connection that it has read from, outside of such calls, 0: none */
@@ -91,6 +106,7 @@ struct sf_tls_thread {
 	__u64 returned;     /* stack pointer of the call that returned last, until the next one begins */
 	__u32 calls;        /* that have not returned */
 	__u32 padding;
+	struct sf_plain_bytes plain;
 	struct sf_tls_call call[SF_MAX_TLS_CALLS];
 };
 
@@ -171,14 +187,18 @@ static __always_inline void sf_pair_tls_object(const struct sf_tls_key *key, __u
 	sf_count_tls(SF_TLS_COUNTER_BOUND, 1);
 }
 
+static __always_inline bool sf_is_followed_connection(__u64 id)
+{
+	return bpf_map_lookup_elem(&connections, &id) != NULL;
+}
+
 /* Takes evidence that an object of the current process is for a connection. */
 static __noinline int sf_weigh_tls_pair(__u32 tgid, __u64 object, __u64 id, __u32 evidence)
 {
 	struct sf_connection *connection = bpf_map_lookup_elem(&connections, &id);
 	struct sf_tls_key key = {.object = object, .tgid = tgid};
-	bool is_others, is_paired;
+	bool is_others, is_paired, is_enough;
 	struct sf_tls_pair *pair;
-	__u32 before = 0;
 
 	if (!connection || !connection->is_tls)
 		return 0;
@@ -192,9 +212,14 @@ static __noinline int sf_weigh_tls_pair(__u32 tgid, __u64 object, __u64 id, __u3
 		return 0;
 	is_others =
 		connection->tls_object && (connection->tls_object != object || connection->tls_tgid != tgid);
-	if (evidence < SF_TLS_HAS_DECRYPTED && (is_paired || is_others))
-		return 0; /* the pair that is known explains it, or it explains nothing */
-	if (evidence == SF_TLS_HAS_DECRYPTED) {
+	switch (evidence) {
+	case SF_TLS_HAS_READ:
+	case SF_TLS_HAS_WRITTEN:
+		/* The pair that is known explains it, or it explains nothing. */
+		if (is_paired || is_others)
+			return 0;
+		break;
+	case SF_TLS_HAS_DECRYPTED:
 		/* What the library gave had been read before: the connection read last is another object's. */
 		if (is_paired && is_others)
 			return 0;
@@ -205,19 +230,30 @@ static __noinline int sf_weigh_tls_pair(__u32 tgid, __u64 object, __u64 id, __u3
 			sf_note_tls_pair(&key, id, SF_TLS_HAS_READ);
 			return 0;
 		}
-	}
-	if (evidence == SF_TLS_HAS_TOUCHED && (is_paired || is_others)) {
-		sf_count_tls(SF_TLS_COUNTER_MOVED, 1);
+		break;
+	case SF_TLS_HAS_TOUCHED:
+		if (is_others && connection->tls_tgid == tgid)
+			return 0;
+		if (is_paired && sf_is_followed_connection(pair->connection)) {
+			sf_count_tls(SF_TLS_COUNTER_CONTRADICTED, 1);
+			sf_forget_tls_pair(&key);
+			return 0;
+		}
+		/* It was handed to a child, or serves another connection after the first. */
+		if (is_paired || is_others)
+			sf_count_tls(SF_TLS_COUNTER_MOVED, 1);
 		sf_forget_tls_object(connection);
-		sf_forget_tls_pair(&key);
-	} else if (pair && pair->connection == id) {
-		before = pair->evidence;
+		break;
+	default:
+		return 0;
 	}
-	if (evidence >= SF_TLS_HAS_DECRYPTED || (before && before != evidence)) {
+	is_enough = evidence >= SF_TLS_HAS_DECRYPTED ||
+		    (evidence == SF_TLS_HAS_READ && connection->is_tls_offered) ||
+		    (pair && pair->connection == id && pair->evidence != evidence);
+	if (is_enough)
 		sf_pair_tls_object(&key, id, connection);
-	} else {
+	else
 		sf_note_tls_pair(&key, id, evidence);
-	}
 	return 0;
 }
 
@@ -236,6 +272,7 @@ static __always_inline void sf_notice_tls(struct sf_connection *connection, cons
 static __always_inline void sf_note_tls_transfer(struct sf_connection *connection, __u64 id, __u32 direction,
 						 bool is_first)
 {
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	struct sf_tls_thread *thread;
 	struct sf_tls_call *call;
 	__u64 object;
@@ -245,8 +282,13 @@ static __always_inline void sf_note_tls_transfer(struct sf_connection *connectio
 	thread = bpf_task_storage_get(&tls_threads, bpf_get_current_task_btf(), NULL, 0);
 	if (!thread)
 		return;
-	if (thread->calls) {
+	/* Within a call it is of another one that was made within and has returned. */
+	object = direction == SF_OUT ? thread->object : 0;
+	if (thread->calls && !object) {
 		call = &thread->call[(thread->calls - 1) % SF_MAX_TLS_CALLS];
+		if (connection->tls_object && connection->tls_object != call->object &&
+		    connection->tls_tgid == tgid)
+			return;
 		if (call->touched && call->touched != id)
 			call->touched_several = 1;
 		call->touched = id;
@@ -260,12 +302,13 @@ static __always_inline void sf_note_tls_transfer(struct sf_connection *connectio
 		thread->read_from = id;
 		return;
 	}
-	object = thread->object;
-	thread->object = 0;
-	if (object && is_first && connection->role == SF_ROLE_CONNECTED)
+	if (is_first && connection->role == SF_ROLE_CONNECTED && !thread->read_from) {
 		connection->is_tls_from_start = 1;
+		connection->is_tls_offered = 1;
+	}
+	thread->object = 0;
 	if (object)
-		sf_weigh_tls_pair(bpf_get_current_pid_tgid() >> 32, object, id, SF_TLS_HAS_WRITTEN);
+		sf_weigh_tls_pair(tgid, object, id, SF_TLS_HAS_WRITTEN);
 }
 
 /* What the thread does next has nothing to do with what it did. */

@@ -12,8 +12,11 @@
 
 #include <bpf/bpf_helpers.h>
 
-/* Before requests.h: functions that are verified by themselves are refused here, see uprobes.h. */
-#define SF_TAKE_TRACE_ID(data) sf_find_trace_id(data)
+/*
+ * Before requests.h. A function that is verified by itself is refused here, see uprobes.h; and to be verified for
+ * each way in which bytes may be a request takes seconds. So it is looked for before that is known.
+ */
+#define SF_TAKE_TRACE_ID(data) (scratch->header)
 
 #include "../socket/following.h"
 #include "../socket/payload.h"
@@ -62,15 +65,14 @@ static __always_inline void sf_release_plain_scratch(struct sf_socket_scratch *s
 	__sync_lock_test_and_set(&scratch->busy, 0);
 }
 
-struct sf_plain_bytes {
-	__u64 connection;
-	__u64 address;
-	__u64 length;   /* moved, or to be moved */
-	__u64 captured; /* of them that lie at `address`: `length`, or 0 if none do */
-	__u64 time_ns;
-	__u32 direction;
-	__u32 is_last_chance; /* memory that cannot be read now never will be */
-};
+/* Whether bytes may be the head of a request: capital letters, and not those of a response. */
+static __always_inline bool sf_may_be_head(const struct sf_socket_data *data)
+{
+	__u32 word;
+
+	__builtin_memcpy(&word, data->bytes, sizeof(word));
+	return (word & 0xe0e0) == 0x4040 && word != SF_TEXT4('H', 'T', 'T', 'P');
+}
 
 /* Takes plain bytes into account, and sends them. Returns enum sf_told; position is where they stand. */
 static __noinline int sf_tell_plain_bytes(struct sf_socket_scratch *scratch, struct sf_plain_bytes *plain,
@@ -113,6 +115,7 @@ static __noinline int sf_tell_plain_bytes(struct sf_socket_scratch *scratch, str
 	data->minted = 0;
 	sf_begin_event(&data->event, SF_SOCKET_DATA, socket.connection, plain->time_ns, scratch->pid_tgid,
 		       scratch->goroutine);
+	scratch->header = sf_may_be_head(data) ? sf_find_trace_id(data) : 0;
 	sf_notice_request(scratch, connection, NULL);
 	if (!data->minted || direction == SF_OUT)
 		sf_weigh_evidence(scratch, connection, direction);

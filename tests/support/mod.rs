@@ -14,6 +14,7 @@ pub mod program;
 pub mod recording;
 pub mod server;
 pub mod servers;
+pub mod spans;
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
