@@ -25,7 +25,17 @@ impl Certificate {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let mut openssl = Command::new("openssl");
-        openssl.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]);
+        openssl.args([
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+        ]);
         openssl.arg("-keyout").arg(folder.path().join("key.pem"));
         openssl.arg("-out").arg(folder.path().join("certificate.pem")).stderr(Stdio::null());
         assert!(openssl.status().expect("openssl is there").success());
@@ -46,7 +56,11 @@ fn script(name: &str) -> String {
 }
 
 fn interpreter(name: &str) -> &'static str {
-    if std::path::Path::new(name).extension().is_some_and(|ending| ending == "js") { "node" } else { "python3" }
+    if std::path::Path::new(name).extension().is_some_and(|ending| ending == "js") {
+        "node"
+    } else {
+        "python3"
+    }
 }
 
 /// One of the servers of fixtures/https.
@@ -152,7 +166,8 @@ fn assert_both_ends(server: &Server, path: &str, numbers: usize) {
 fn losses(server: &Server) -> String {
     let page = server.get("/metrics").expect(200).text();
     let is_loss = |line: &&str| {
-        let is_about = line.contains("stage=\"tls\"") || line.contains("_tls_") || line.contains("_unreadable");
+        let is_about =
+            line.contains("stage=\"tls\"") || line.contains("_tls_") || line.contains("_unreadable");
         is_about && !line.starts_with('#') && !line.ends_with(" 0")
     };
     page.lines().filter(is_loss).collect::<Vec<_>>().join("; ")
@@ -194,8 +209,12 @@ fn every_request_of_event_loops_that_give_the_library_memory_is_found() {
             assert!(command.status().expect("it starts").success(), "{command:?}");
         }
     }
-    for path in ["/from-python/to-python/slow", "/from-python/to-node", "/from-node/to-python/slow", "/from-node/to-node"]
-    {
+    for path in [
+        "/from-python/to-python/slow",
+        "/from-python/to-node",
+        "/from-node/to-python/slow",
+        "/from-node/to-node",
+    ] {
         assert_both_ends(&server, path, 32);
     }
     drop((python.program, node.program));
@@ -280,10 +299,8 @@ fn pieces_are_put_together_and_many_connections_at_once_are_kept_apart() {
     for connection in 0..8 {
         assert_both_ends(&server, &format!("/pieces/{connection}"), 20);
     }
-    let sizes: BTreeSet<String> = spans(&server, "/pieces")
-        .iter()
-        .map(|span| span.get("http.response.body.size").to_owned())
-        .collect();
+    let sizes: BTreeSet<String> =
+        spans(&server, "/pieces").iter().map(|span| span.get("http.response.body.size").to_owned()).collect();
     assert_eq!(sizes, BTreeSet::from(["3".to_owned()]));
     drop(threads.program);
 }
@@ -304,7 +321,9 @@ fn requests_on_connections_that_are_older_than_the_agent_are_found() {
         let paths: BTreeSet<&str> = found
             .iter()
             .filter(|span| span.kind == kind)
-            .filter_map(|span| span.get(if kind == 2 { "url.path" } else { "url.full" }).split("/older/").nth(1))
+            .filter_map(|span| {
+                span.get(if kind == 2 { "url.path" } else { "url.full" }).split("/older/").nth(1)
+            })
             .collect();
         assert!(paths.len() >= 4 * 19, "{} of 80 of kind {kind}; {}", paths.len(), losses(&server));
         assert_eq!(paths.len(), found.iter().filter(|span| span.kind == kind).count(), "none twice");

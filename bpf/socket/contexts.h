@@ -36,7 +36,8 @@ static __always_inline const struct sf_propagation *sf_propagation(void)
 }
 
 /* Whether a trace is kept that nobody has decided on (src/trace/sampling.rs). */
-static __always_inline bool sf_is_kept(const struct sf_propagation *propagation, const unsigned char *trace_id)
+static __always_inline bool sf_is_kept(const struct sf_propagation *propagation,
+				       const unsigned char *trace_id)
 {
 	__u64 lower;
 
@@ -52,7 +53,8 @@ static __always_inline bool sf_is_loopback(const struct sf_endpoint *peer)
 	__builtin_memcpy(words, peer->address, sizeof(words));
 	if (words[0] || words[1])
 		return false;
-	return words[2] == bpf_htonl(0xffff) ? peer->address[12] == 127 : !words[2] && words[3] == bpf_htonl(1);
+	return words[2] == bpf_htonl(0xffff) ? peer->address[12] == 127
+					     : !words[2] && words[3] == bpf_htonl(1);
 }
 
 /* Takes the context that came with the segment in which the request's first byte stands. */
@@ -96,7 +98,8 @@ static __always_inline void sf_receive_context(struct sf_socket_data *data,
 	else if (sk && sf_take_context(data, sk, begun_bytes))
 		is_sampled = true;
 	else
-		is_sampled = sk && !sf_is_loopback(&connection->peer) && sf_is_kept(propagation, data->trace_id);
+		is_sampled =
+			sk && !sf_is_loopback(&connection->peer) && sf_is_kept(propagation, data->trace_id);
 	if (!is_sampled)
 		return;
 	__builtin_memcpy(trace.bytes, data->trace_id, sizeof(trace.bytes));
@@ -110,7 +113,7 @@ static __always_inline void sf_send_context(struct sf_socket_scratch *scratch,
 	const struct sf_propagation *propagation = sf_propagation();
 	struct sf_socket_data *data = &scratch->data;
 	struct sf_outgoing_context outgoing = {};
-	__u64 id = data->event.connection, within = scratch->within;
+	__u64 id = data->event.connection, within = data->within;
 
 	if (!propagation || !sk)
 		return;

@@ -59,8 +59,11 @@ struct sf_socket_scratch {
 	__u64 busy;
 	__u64 pid_tgid;
 	__u64 goroutine;
-	__u64 within; /* the request that is open for the current thread or goroutine */
-	__u64 is_go;  /* a goroutine is at it, not a thread */
+	__u64 within;      /* the request that is open for the current thread or goroutine */
+	__u64 is_go;       /* a goroutine is at it, not a thread */
+	__u64 is_own;      /* `within` was opened by it, not by a goroutine that has begun it */
+	__u64 serves_many; /* the current thread is an event loop */
+	struct sf_running running;
 	__u64 minted; /* requests, with this scratch, ever */
 	__u64 header; /* enum sf_header, of the programs on TLS libraries */
 	__u64 minter; /* upper 16 bits of their keys, no other scratch's */

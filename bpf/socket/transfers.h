@@ -6,9 +6,11 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
+#include "evidence.h"
 #include "following.h"
 #include "payload.h"
 #include "requests.h"
+#include "tcp_state.h"
 #include "tls_pairs.h"
 
 /* ---- data ------------------------------------------------------------------------------------- */
@@ -34,6 +36,8 @@ static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call 
 	if (!connection || connection->is_excluded)
 		return SF_TOLD_NOTHING;
 	sf_count(SF_SOCKET_COUNTER_BYTES, call->length);
+	if (direction == SF_OUT && connection->serves)
+		sf_note_answer(bpf_get_current_task_btf(), call->socket.connection);
 	if (direction == SF_IN)
 		sf_forget_context(connection, call->socket.connection);
 	/* Of a connection that a TLS library shows, it is told what it shows. */
@@ -69,6 +73,8 @@ static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call 
 	sf_notice_request(scratch, connection, call->socket.family == AF_UNIX ? NULL : call->socket.sk);
 	if (!data->minted || direction == SF_OUT)
 		sf_weigh_evidence(scratch, connection, direction);
+	if (scratch->serves_many && !data->within)
+		data->flags |= SF_DATA_EVENT_LOOP;
 	sf_announce(scratch, connection, &call->socket, call->time_ns);
 	bytes = data->head_bytes + data->tail_bytes;
 	if (bytes > SF_WHOLE_BYTES)
@@ -217,6 +223,8 @@ __noinline int sf_end_transfer(struct sf_call *call, __u64 number, __u64 second,
 	}
 	sf_tell(scratch, call, &position);
 	sf_release_scratch(scratch);
+	if (call->direction == SF_IN && call->socket.family != AF_UNIX && call->socket.state == TCP_CLOSE)
+		sf_leave_when_read(call->socket.sk, call->socket.connection);
 	return 0;
 }
 

@@ -18,6 +18,7 @@
  */
 #define SF_TAKE_TRACE_ID(data) (scratch->header)
 
+#include "../socket/evidence.h"
 #include "../socket/following.h"
 #include "../socket/payload.h"
 #include "../socket/requests.h"
@@ -74,25 +75,30 @@ static __always_inline bool sf_may_be_head(const struct sf_socket_data *data)
 	return (word & 0xe0e0) == 0x4040 && word != SF_TEXT4('H', 'T', 'T', 'P');
 }
 
-/* Takes plain bytes into account, and sends them. Returns enum sf_told; position is where they stand. */
-static __noinline int sf_tell_plain_bytes(struct sf_socket_scratch *scratch, struct sf_plain_bytes *plain,
-					  __u64 *position)
+/*
+ * Takes plain bytes into account, in three steps: what leads to the end of one is forgotten by the verifier
+ * before the next, which would otherwise be verified for each way through the steps before. Each returns
+ * enum sf_told; SF_TOLD means to go on.
+ */
+static __noinline int sf_capture_plain_bytes(struct sf_socket_scratch *scratch,
+					     const struct sf_plain_bytes *plain, __u64 *position)
 {
 	struct sf_buffers buffers = {.address = plain->address, .length = plain->captured};
-	struct sf_socket socket = {.connection = plain->connection, .family = AF_INET};
 	struct sf_socket_data *data = &scratch->data;
 	__u32 direction = plain->direction & 1;
 	struct sf_connection *connection;
-	__u64 limit, bytes;
+	__u64 id = plain->connection, limit;
 
-	connection = bpf_map_lookup_elem(&connections, &socket.connection);
+	connection = bpf_map_lookup_elem(&connections, &id);
 	if (!connection || connection->is_excluded)
 		return SF_TOLD_NOTHING;
 	if (!connection->is_decrypted) {
 		connection->begun_bytes = 0;
 		connection->is_decrypted = 1;
 	}
-	limit = sf_capture_limit(socket.connection, SF_CAPTURE_OF_DECRYPTED);
+	if (direction == SF_OUT && connection->serves)
+		sf_note_answer(bpf_get_current_task_btf(), id);
+	limit = sf_capture_limit(id, SF_CAPTURE_OF_DECRYPTED);
 	if (!limit) {
 		sf_weigh_evidence(scratch, connection, direction);
 		*position = __sync_fetch_and_add(&connection->plain_position[direction], plain->length);
@@ -107,6 +113,21 @@ static __noinline int sf_tell_plain_bytes(struct sf_socket_scratch *scratch, str
 		data->flags |= SF_DATA_UNREADABLE;
 		sf_count(SF_SOCKET_COUNTER_LOST_UNREADABLE, 1);
 	}
+	return SF_TOLD;
+}
+
+static __noinline int sf_send_plain_bytes(struct sf_socket_scratch *scratch,
+					  const struct sf_plain_bytes *plain, __u64 *position)
+{
+	struct sf_socket socket = {.connection = plain->connection, .family = AF_INET};
+	struct sf_socket_data *data = &scratch->data;
+	__u32 direction = plain->direction & 1;
+	struct sf_connection *connection;
+	__u64 bytes;
+
+	connection = bpf_map_lookup_elem(&connections, &socket.connection);
+	if (!connection)
+		return SF_TOLD_NOTHING;
 	*position = __sync_fetch_and_add(&connection->plain_position[direction], plain->length);
 	data->position = *position;
 	data->length = plain->length;
@@ -115,10 +136,11 @@ static __noinline int sf_tell_plain_bytes(struct sf_socket_scratch *scratch, str
 	data->minted = 0;
 	sf_begin_event(&data->event, SF_SOCKET_DATA, socket.connection, plain->time_ns, scratch->pid_tgid,
 		       scratch->goroutine);
-	scratch->header = sf_may_be_head(data) ? sf_find_trace_id(data) : 0;
 	sf_notice_request(scratch, connection, NULL);
 	if (!data->minted || direction == SF_OUT)
 		sf_weigh_evidence(scratch, connection, direction);
+	if (scratch->serves_many && !data->within)
+		data->flags |= SF_DATA_EVENT_LOOP;
 	sf_announce(scratch, connection, &socket, plain->time_ns);
 	bytes = data->head_bytes + data->tail_bytes;
 	if (bytes > SF_WHOLE_BYTES)
@@ -126,6 +148,18 @@ static __noinline int sf_tell_plain_bytes(struct sf_socket_scratch *scratch, str
 	sf_send(data, __builtin_offsetof(struct sf_socket_data, bytes) + bytes);
 	sf_count_tls(SF_TLS_COUNTER_BYTES, plain->length);
 	return SF_TOLD;
+}
+
+/* All three of them; `position` is where the bytes stand. */
+static __always_inline int sf_tell_plain_bytes(struct sf_socket_scratch *scratch,
+					       const struct sf_plain_bytes *plain, __u64 *position)
+{
+	int told = sf_capture_plain_bytes(scratch, plain, position);
+
+	if (told != SF_TOLD)
+		return told;
+	scratch->header = sf_may_be_head(&scratch->data) ? sf_find_trace_id(&scratch->data) : 0;
+	return sf_send_plain_bytes(scratch, plain, position);
 }
 
 /* The write that was told at `position` moved only `moved` of `length` bytes. */

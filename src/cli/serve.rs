@@ -115,6 +115,9 @@ pub fn run(args: &Args) -> Result<(), CommandError> {
     let store = open_store(&configuration)?;
     let spans = SpanKeeper::start(Arc::clone(&store), Arc::clone(&exporter));
     let spans = Arc::new(spans.context("cannot start the thread that keeps spans")?);
+    if receivers.is_some() {
+        spans.expect_received();
+    }
     let tracer = start_tracer(&configuration, &spans);
     let recorder = match configuration.agent.ebpf.enabled {
         true => Some(Arc::new(start_recorder(&configuration, tracer.as_deref(), &store, &exporter)?)),
@@ -127,7 +130,7 @@ pub fn run(args: &Args) -> Result<(), CommandError> {
         sources,
         reloading: Mutex::new(()),
         set_log_level,
-        intake: Intake::new(Arc::clone(&store)),
+        intake: Intake::new(Arc::clone(&store), Some(Arc::clone(&spans))),
         store,
         recorder,
         tracer,

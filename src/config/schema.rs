@@ -110,13 +110,16 @@ section! {
             exclude_ports: Vec<u16> = Vec::new(), Restart, example "[22, 2379]";
             /// Whether the query string stands in the attributes of a span. It often holds secrets.
             capture_query: bool = false, Reload;
+            /// Whether `traceparent`, `tracestate` and B3 of requests are believed. Without, every parent is inferred.
+            read_context: bool = true, Reload;
             /// Names of attributes: OpenTelemetry's `stable` ones, those before them (`seed`), or `both`.
             semconv: SemanticConventions = SemanticConventions::Stable, Reload;
             /// How a request's context goes on to the next host, where its program sends none: in an option of TCP's
             /// header to private addresses (`tcp_option`), or not (`disabled`).
             context_propagation: ContextPropagation = ContextPropagation::TcpOption, Restart;
-            /// Spans of processes that export their own: `auto` exports none of ours, `always`, `never`.
-            spans: SpanExport = SpanExport::Auto, NotYet;
+            /// Whose spans of ours are exported: `auto`, of processes that export none of their own; `always`, of
+            /// all; `never`. They are stored in any case.
+            spans: SpanExport = SpanExport::Auto, Reload;
         }
         sections {}
     }

@@ -11,13 +11,17 @@
 pub mod ability;
 
 mod abi;
+mod application_words;
 mod bpf_object;
 mod clock;
 mod context_propagation;
+#[cfg(test)]
+mod context_propagation_live_tests;
 mod cpus;
 mod error;
 mod event_ring;
 mod extents;
+mod go_probes;
 #[cfg(test)]
 mod goroutine_live_tests;
 mod introspection;
@@ -42,9 +46,11 @@ mod tables;
 mod tls_tracer;
 mod user_probes;
 
+pub use application_words::ApplicationWords;
 pub use clock::monotonic_ns;
 pub use cpus::online as online_cpus;
 pub use error::KernelError;
+pub use go_probes::{GoCounters, GoProbes};
 pub use introspection::{EbpfState, MapState, ProgramState};
 pub use priority::PreferredThread;
 pub use process_events::{ProcessEvent, ProcessEvents};

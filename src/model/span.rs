@@ -133,6 +133,28 @@ pub const DROPPED_EVENTS: &str = "otel.dropped_events_count";
 /// See [`DROPPED_ATTRIBUTES`].
 pub const DROPPED_LINKS: &str = "otel.dropped_links_count";
 
+/// Stands on a span of ours that has turned out to be the same piece of work as one that an SDK made: that
+/// span's ids, `TRACE-SPAN`. Whoever reads takes that one instead.
+pub const JOINED_TO: &str = "spanflame.joined.to";
+/// Stands on what we know of such a span, written under the ids of the SDK's: the ids that ours had, which
+/// samples and children carry.
+pub const JOINED_FROM: &str = "spanflame.joined.from";
+/// The name of our own library, as spans have it.
+pub const OWN_LIBRARY: &str = "spanflame";
+
+/// The ids of a span as one text.
+#[must_use]
+pub fn ids_text(trace_id: TraceId, span_id: SpanId) -> String {
+    format!("{trace_id}-{span_id}")
+}
+
+/// The ids that such a text holds.
+#[must_use]
+pub fn ids_of_text(text: &str) -> Option<(TraceId, SpanId)> {
+    let (trace_id, span_id) = text.split_once('-')?;
+    Some((TraceId::from_hex(trace_id.as_bytes())?, SpanId::from_hex(span_id.as_bytes())?))
+}
+
 /// An attribute: most names are the conventions' own and need no memory.
 pub type Attribute = (Cow<'static, str>, AttributeValue);
 
@@ -254,6 +276,16 @@ mod tests {
         assert_eq!(SpanId::from_hex(b"00F067AA0BA902B7"), None);
         assert_eq!(SpanId::from_hex(b"00f067aa0ba902b"), None);
         assert_eq!(SpanId::from_hex(b"00f067aa0ba902b70"), None);
+    }
+
+    #[test]
+    fn ids_come_back_from_their_text() {
+        let ids = (TraceId::nonzero([7; 16]), SpanId::nonzero([9; 8]));
+        let text = ids_text(ids.0, ids.1);
+        assert_eq!(ids_of_text(&text), Some(ids));
+        for length in 0..text.len() {
+            assert_eq!(ids_of_text(&text[..length]), None);
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub mod table;
 mod task_state;
 mod tls_libraries;
 
-pub use go_program::go_program;
+pub use go_program::{GoProcess, GoPrograms};
 pub use image::Image;
 pub use listening::ListeningPorts;
 pub use living::{LivingProcess, LivingThread, living};

@@ -18,6 +18,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::SpanKeeper;
 use crate::export::{Format, otlp_schema};
 use crate::ingest::{self, IngestError, Limits, ReceivedSpans, Rejected};
 use crate::model::{Label, LabelValue, Profile};
@@ -218,14 +219,16 @@ pub struct Intake {
     taking_apart: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
     status: Arc<Mutex<IntakeStatus>>,
+    keeper: Option<Arc<SpanKeeper>>,
 }
 
 impl Intake {
-    /// Into this store.
+    /// Into this store. The keeper of our own spans learns which have come.
     #[must_use]
-    pub fn new(store: Arc<dyn WindowStore>) -> Self {
+    pub fn new(store: Arc<dyn WindowStore>, keeper: Option<Arc<SpanKeeper>>) -> Self {
         Self {
             store,
+            keeper,
             budget_kib: Arc::new(Semaphore::new(BUDGET_KIB)),
             taking_apart: Arc::new(Semaphore::new(1)),
             waiting: Arc::new(Semaphore::new(MAX_WAITING)),
@@ -283,6 +286,7 @@ impl Intake {
         let held = self.counted(self.receive(body).await)?;
         let message = message_of(held.bytes()).map_err(|error| Refused::malformed(&error));
         let message = self.counted(message)?;
+        let keeper = self.keeper.clone();
         self.taken_apart(held.map(|_| message), move |bytes, store| {
             let message = plain_message(bytes, encoding, &otlp_schema::TRACES_REQUEST)?;
             let ReceivedSpans { spans, rejected } = ingest::read_spans(&message, &LIMITS, now_unix_ns())?;
@@ -293,6 +297,9 @@ impl Intake {
                     RefusedKind::StoreFailed,
                     "the store cannot keep them at the moment",
                 ));
+            }
+            if let Some(keeper) = keeper {
+                keeper.received(&spans);
             }
             Ok(Taken { spans: spans.len() as u64, rejected, ..Taken::default() })
         })

@@ -149,6 +149,23 @@ fn collected(page: &mut Page, recorder: &RecorderStatus, exports: &ExporterStatu
         "Spans dropped (queue full, errors) before they were stored",
         spans.lost().iter().map(|(_, count)| count).sum::<u64>(),
     );
+    page.counter(
+        "spans_left_to_sdks",
+        "Spans kept and not exported, since their process exports its own",
+        spans.left_to_sdks,
+    );
+    let help = "Servers' spans that SDKs have sent here, by the evidence that joined them with ours or why they \
+                stand beside them";
+    page.add(Kind::Counter, "span_joins", help, |family| {
+        let joins = &spans.joins;
+        let family = joins.joined().iter().fold(family, |family, &(evidence, count)| {
+            family.labelled(&[("outcome", "joined"), ("why", evidence)], count)
+        });
+        joins.apart().iter().fold(family, |family, &(reason, count)| {
+            family.labelled(&[("outcome", "apart"), ("why", reason)], count)
+        })
+    });
+    page.gauge("span_joins_waiting", "Spans of SDKs that wait for ours to come", spans.joins.waiting);
     let metrics = &exports.metrics;
     let collected = metrics.exported + metrics.dropped_in_all() + metrics.size;
     page.counter("metrics_collected", "Metrics collected", collected);
@@ -212,7 +229,7 @@ fn losses(
     let help = "What was lost, by stage and reason: events of the ring buffer (ringbuf), records about \
                 processes (perf), samples (profile, store), items of export (export), requests and profiles \
                 that were sent here (ingest), events of sockets \
-                (sockets), connections that were let go (connections), spans (spans)";
+                (sockets), connections that were let go (connections), spans (spans), joins of spans with an SDK's (joins)";
     page.add(Kind::Counter, "losses", help, |mut family| {
         let mut lost = |stage, reason: &str, count: u64| {
             let labelled = std::mem::replace(&mut family, Family::new(Kind::Counter, "", ""));
@@ -238,6 +255,7 @@ fn losses(
         for (reason, count) in spans.lost() {
             lost("spans", reason, count);
         }
+        lost("joins", "not_written", spans.joins_lost);
         family
     });
 }

@@ -27,6 +27,7 @@ mod recorder;
 mod reload;
 mod request_tracer;
 mod router;
+pub mod self_exporters;
 pub mod self_telemetry;
 pub mod spans;
 mod state;

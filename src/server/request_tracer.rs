@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::spans::{SpanBatch, SpanKeeper};
-use crate::config::{Configuration, ContextPropagation, PathPattern, SemanticConventions};
+use crate::config::{Configuration, ContextPropagation, PathPattern, SemanticConventions, SpanExport};
 use crate::kernel::{EbpfState, KernelError, RequestMaps, SocketTracer, SocketTracerOptions};
 use crate::metrics::requests::Request;
 use crate::profile::RequestSamplingOptions;
@@ -23,6 +23,8 @@ pub struct RequestTracer {
     /// Taken out by whoever asks: an answer takes its time, and others want to know the status meanwhile.
     tracer: Mutex<Option<Arc<Tracer>>>,
     maps: Arc<RequestMaps>,
+    /// Whose spans are exported.
+    export: Arc<Mutex<SpanExport>>,
 }
 
 impl RequestTracer {
@@ -43,12 +45,26 @@ impl RequestTracer {
             tracing::warn!("requests do not carry their context on to other hosts: {error}");
         }
         let maps = Arc::new(socket.request_maps()?);
+        let export = Arc::new(Mutex::new(network.spans));
+        let wanted = Arc::clone(&export);
         let on_outcome = Box::new(move |outcome: Outcome| {
             let unsampled = outcome.unsampled.iter().filter_map(|span| Request::of(span, false)).collect();
-            keeper.offer(SpanBatch { spans: outcome.spans, not_exported: Vec::new(), unsampled });
+            let exporters = keeper.self_exporters();
+            outcome.spans.iter().chain(&outcome.unsampled).for_each(|span| exporters.look_at(span));
+            let (spans, not_exported) = match *wanted.lock().unwrap_or_else(PoisonError::into_inner) {
+                SpanExport::Always => (outcome.spans, Vec::new()),
+                SpanExport::Never => (Vec::new(), outcome.spans),
+                SpanExport::Auto => {
+                    let (not_exported, spans): (Vec<_>, Vec<_>) =
+                        outcome.spans.into_iter().partition(|span| exporters.has(span));
+                    keeper.count_left_to_sdks(not_exported.len());
+                    (spans, not_exported)
+                }
+            };
+            keeper.offer(SpanBatch { spans, not_exported, unsampled });
         });
         let tracer = Tracer::start(socket, span_options(configuration), on_outcome)?;
-        Ok(Self { tracer: Mutex::new(Some(Arc::new(tracer))), maps })
+        Ok(Self { tracer: Mutex::new(Some(Arc::new(tracer))), maps, export })
     }
 
     /// How samplers tell in which request a thread or goroutine is, and learn what that came to; at
@@ -68,6 +84,8 @@ impl RequestTracer {
 
     /// Goes on as the configuration says now.
     pub fn reconfigure(&self, configuration: &Configuration) {
+        let wanted = configuration.agent.ebpf.network.spans;
+        *self.export.lock().unwrap_or_else(PoisonError::into_inner) = wanted;
         if let Some(tracer) = self.tracer() {
             tracer.set_options(span_options(configuration));
         }
@@ -106,6 +124,7 @@ fn span_options(configuration: &Configuration) -> SpanOptions {
             SemanticConventions::Both => Conventions::Both,
         },
         capture_query: network.capture_query,
+        read_context: network.read_context,
         sampler: Sampler::new(configuration.otlp.traces.sample_rate.get()),
         http: network.http,
         grpc: network.grpc,

@@ -1,21 +1,25 @@
 //! What becomes of the spans that the tracer makes: they are kept, sent on, and counted as requests.
 //!
-//! Comes in: batches of spans, and requests that have no span because they are not sampled. Goes out: spans
-//! into the store first and to the exporter then; every ended request into the metrics, with an exemplar only
-//! if its span is in the store. Never: a wait of whoever offers; what finds no room is dropped and counted.
+//! Comes in: batches of spans, and requests that have no span because they are not sampled; spans that SDKs have
+//! sent and that are in the store. Goes out: spans into the store first and to the exporter then; what joins ours
+//! and an SDK's; every ended request into the metrics, with an exemplar only if its span is in the store. Never: a
+//! wait of whoever offers; what finds no room is dropped and counted.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
+use super::self_exporters::SelfExporters;
 use crate::export::otlp_client::OtlpExporter;
+use crate::kernel::monotonic_ns;
 use crate::metrics::requests::{Request, RequestMetrics};
-use crate::model::Span;
+use crate::model::{Span, SpanKind};
 use crate::store::WindowStore;
+use crate::trace::joining::{JoinCounts, Joiner};
 
 /// How many batches may wait for the disk.
 const BATCH_QUEUE: usize = 256;
@@ -26,6 +30,8 @@ const WRITE_SPANS: usize = 4096;
 /// … and so long after the first of them came: a transaction rewrites half a dozen pages however small it is.
 /// A query does not wait for it.
 const WRITE_INTERVAL: Duration = Duration::from_millis(500);
+/// How often it is looked whether SDKs' spans that wait are ours.
+const JOIN_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a flush waits.
 const FLUSH_LIMIT: Duration = Duration::from_secs(20);
 
@@ -48,6 +54,8 @@ impl SpanBatch {
 
 enum Message {
     Batch(SpanBatch),
+    /// Servers' spans that SDKs have sent.
+    Received(Vec<Span>),
     /// Answered when all that came before is done with.
     Flush(Sender<()>),
 }
@@ -59,6 +67,9 @@ struct Counts {
     kept: AtomicU64,
     queue_full: AtomicU64,
     write_failed: AtomicU64,
+    left_to_sdks: AtomicU64,
+    joins: Mutex<JoinCounts>,
+    joins_lost: AtomicU64,
 }
 
 /// What became of the spans so far. `offered` = `kept` + losses + `waiting`.
@@ -74,6 +85,12 @@ pub struct SpanKeeperStatus {
     pub queue_full: u64,
     /// Spans that the store did not take.
     pub write_failed: u64,
+    /// Spans that are kept and not exported, since their process exports its own.
+    pub left_to_sdks: u64,
+    /// What became of servers' spans that SDKs have sent.
+    pub joins: JoinCounts,
+    /// … of which what joins them with ours could not be kept: they stand beside each other.
+    pub joins_lost: u64,
 }
 
 impl SpanKeeperStatus {
@@ -90,6 +107,9 @@ pub struct SpanKeeper {
     writer: Mutex<Option<JoinHandle<()>>>,
     counts: Arc<Counts>,
     requests: Arc<RequestMetrics>,
+    self_exporters: Arc<SelfExporters>,
+    /// Whether SDKs may send spans here.
+    is_receiving: Arc<AtomicBool>,
 }
 
 impl SpanKeeper {
@@ -100,12 +120,21 @@ impl SpanKeeper {
     pub fn start(store: Arc<dyn WindowStore>, exporter: Arc<OtlpExporter>) -> std::io::Result<Self> {
         let (queue, received) = bounded(BATCH_QUEUE);
         let (counts, requests) = (Arc::<Counts>::default(), Arc::<RequestMetrics>::default());
-        let worker = Worker { store, exporter, counts: Arc::clone(&counts), requests: Arc::clone(&requests) };
+        let (self_exporters, is_receiving) = (Arc::<SelfExporters>::default(), Arc::<AtomicBool>::default());
+        let mut worker = Worker {
+            store,
+            exporter,
+            counts: Arc::clone(&counts),
+            requests: Arc::clone(&requests),
+            self_exporters: Arc::clone(&self_exporters),
+            is_receiving: Arc::clone(&is_receiving),
+            joiner: Joiner::default(),
+        };
         let writer = std::thread::Builder::new()
             .name("span-writer".to_owned())
             .spawn(move || worker.run(&received))?;
         let (queue, writer) = (Mutex::new(Some(queue)), Mutex::new(Some(writer)));
-        Ok(Self { queue, writer, counts, requests })
+        Ok(Self { queue, writer, counts, requests, self_exporters, is_receiving })
     }
 
     /// Takes a batch, or counts that there was no room for its spans. Never blocks.
@@ -121,7 +150,7 @@ impl SpanKeeper {
                     self.counts.waiting.fetch_sub(spans, Ordering::Relaxed);
                     match error.into_inner() {
                         Message::Batch(batch) => batch,
-                        Message::Flush(_) => SpanBatch::default(),
+                        Message::Received(_) | Message::Flush(_) => SpanBatch::default(),
                     }
                 })
             }
@@ -134,6 +163,38 @@ impl SpanKeeper {
             self.requests.observe(batch.spans.iter().chain(&batch.not_exported).filter_map(without_span));
             self.requests.observe(batch.unsampled);
         }
+    }
+
+    /// SDKs may send spans here from now on: ours are kept for a while to be compared with them.
+    pub fn expect_received(&self) {
+        self.is_receiving.store(true, Ordering::Relaxed);
+    }
+
+    /// SDKs have sent these spans, which are in the store: those that are ours too are joined. Never blocks;
+    /// without room they stay beside ours.
+    pub fn received(&self, spans: &[Span]) {
+        let of_servers: Vec<Span> =
+            spans.iter().filter(|span| span.kind == SpanKind::Server).cloned().collect();
+        if of_servers.is_empty() {
+            return;
+        }
+        let count = of_servers.len() as u64;
+        let is_taken =
+            self.queue().is_some_and(|queue| queue.try_send(Message::Received(of_servers)).is_ok());
+        if !is_taken {
+            self.counts.joins_lost.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    /// Who exports spans of their own.
+    #[must_use]
+    pub fn self_exporters(&self) -> &SelfExporters {
+        &self.self_exporters
+    }
+
+    /// So many spans are not exported, since their processes export their own.
+    pub fn count_left_to_sdks(&self, spans: usize) {
+        self.counts.left_to_sdks.fetch_add(spans as u64, Ordering::Relaxed);
     }
 
     /// Waits until everything that was offered before is in the store, or lost. Blocks. Returns whether that
@@ -157,6 +218,9 @@ impl SpanKeeper {
             kept: count(&self.counts.kept),
             queue_full: count(&self.counts.queue_full),
             write_failed: count(&self.counts.write_failed),
+            left_to_sdks: count(&self.counts.left_to_sdks),
+            joins: *self.counts.joins.lock().unwrap_or_else(PoisonError::into_inner),
+            joins_lost: count(&self.counts.joins_lost),
         }
     }
 
@@ -190,20 +254,35 @@ struct Worker {
     exporter: Arc<OtlpExporter>,
     counts: Arc<Counts>,
     requests: Arc<RequestMetrics>,
+    self_exporters: Arc<SelfExporters>,
+    is_receiving: Arc<AtomicBool>,
+    joiner: Joiner,
 }
 
 impl Worker {
-    fn run(&self, received: &Receiver<Message>) {
-        while let Ok(first) = received.recv() {
+    fn run(&mut self, received: &Receiver<Message>) {
+        loop {
+            let first = match self.joiner.is_waiting() {
+                true => received.recv_timeout(JOIN_INTERVAL),
+                false => received.recv().map_err(Into::into),
+            };
             let (mut all, mut flushed) = (SpanBatch::default(), Vec::new());
             let write_at = Instant::now() + WRITE_INTERVAL;
-            let mut next = Some(first);
+            let mut next = match first {
+                Ok(first) => Some(first),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
             while let Some(message) = next.take() {
                 match message {
                     Message::Batch(mut batch) => {
                         all.spans.append(&mut batch.spans);
                         all.not_exported.append(&mut batch.not_exported);
                         all.unsampled.append(&mut batch.unsampled);
+                    }
+                    Message::Received(spans) => {
+                        let now_ns = monotonic_ns();
+                        spans.iter().for_each(|span| self.joiner.take_theirs(span, now_ns));
                     }
                     Message::Flush(done) => flushed.push(done),
                 }
@@ -212,6 +291,7 @@ impl Worker {
                 }
             }
             self.write(all);
+            self.join();
             for done in flushed {
                 // Whoever waited may have gone.
                 let _ = done.try_send(());
@@ -219,7 +299,24 @@ impl Worker {
         }
     }
 
-    fn write(&self, batch: SpanBatch) {
+    /// Writes down which of ours are SDKs', as far as that is known by now.
+    fn join(&mut self) {
+        let joins = self.joiner.settle(monotonic_ns());
+        for join in &joins {
+            self.self_exporters.was_joined(&join.write[1]);
+        }
+        let count = joins.len() as u64;
+        let spans: Vec<Span> = joins.into_iter().flat_map(|join| join.write).collect();
+        if !spans.is_empty()
+            && let Err(error) = self.store.write_spans(&spans)
+        {
+            tracing::error!("{count} spans stay beside those of SDKs that are the same: {error}");
+            self.counts.joins_lost.fetch_add(count, Ordering::Relaxed);
+        }
+        *self.counts.joins.lock().unwrap_or_else(PoisonError::into_inner) = self.joiner.counts();
+    }
+
+    fn write(&mut self, batch: SpanBatch) {
         self.requests.observe(batch.unsampled);
         let exported: Arc<[Span]> = batch.spans.into();
         for spans in [&*exported, &batch.not_exported] {
@@ -242,6 +339,10 @@ impl Worker {
             };
             let counter = if is_stored { &self.counts.kept } else { &self.counts.write_failed };
             counter.fetch_add(count, Ordering::Relaxed);
+            if is_stored && self.is_receiving.load(Ordering::Relaxed) {
+                let now_ns = monotonic_ns();
+                spans.iter().for_each(|span| self.joiner.take_ours(span, now_ns));
+            }
             self.counts.waiting.fetch_sub(count, Ordering::Relaxed);
             self.requests.observe(spans.iter().filter_map(|span| Request::of(span, is_stored)));
         }

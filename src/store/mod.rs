@@ -93,13 +93,14 @@ pub trait WindowStore: Send + Sync {
     /// [`StoreError`]; [`StoreError::TooMuch`] if they have too many spans for one page.
     fn traces(&self, query: &TraceQuery) -> Result<TracePage, StoreError>;
 
-    /// The most lately written spans that are asked for.
+    /// The most lately written spans that are asked for. Ours that an SDK tells of too are the SDK's.
     ///
     /// # Errors
     /// [`StoreError`].
     fn spans(&self, query: &SpanQuery) -> Result<SpanList, StoreError>;
 
-    /// All spans of a trace, by start; none if it is unknown.
+    /// All spans of a trace, by start; none if it is unknown. What an SDK and we have seen both is the SDK's, with
+    /// what we know beside it; a trace that it began and one of ours that are joined by it come together.
     ///
     /// # Errors
     /// [`StoreError`]; [`StoreError::TooMuch`] beyond [`spans::MAX_SPANS_OF_TRACE`].
@@ -116,6 +117,17 @@ pub trait WindowStore: Send + Sync {
     /// # Errors
     /// [`StoreError`].
     fn span_summaries(&self, spans: &[(TraceId, SpanId)]) -> Result<Vec<Option<SpanSummary>>, StoreError>;
+
+    /// The ids under which samples of a span or of a trace are labelled beside its own: those that spans of ours
+    /// had before an SDK told of them ([`JOINED_FROM`](crate::model::span::JOINED_FROM)), and the SDK's.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn span_aliases(
+        &self,
+        trace_id: Option<TraceId>,
+        span_id: Option<SpanId>,
+    ) -> Result<Vec<(TraceId, SpanId)>, StoreError>;
 
     /// What the store holds and what has happened to it.
     fn statistics(&self) -> Statistics;
@@ -178,6 +190,8 @@ pub struct Selector {
     pub trace_id: Option<String>,
     /// Label `span_id`, 16 lower-case hexadecimal digits.
     pub span_id: Option<String>,
+    /// Label `trace_id`, any of these.
+    pub traces: Option<Vec<TraceId>>,
     /// Label `span_id`, any of these.
     pub spans: Option<Vec<SpanId>>,
 }

@@ -21,6 +21,8 @@ pub(super) struct Selection<'a> {
     tid: Option<u64>,
     trace_id: Option<[u8; 16]>,
     span_id: Option<[u8; 8]>,
+    /// [`Selector::traces`].
+    traces: Option<HashSet<[u8; 16]>>,
     /// [`Selector::spans`].
     spans: Option<HashSet<[u8; 8]>>,
 }
@@ -43,7 +45,9 @@ impl<'a> Selection<'a> {
         };
         let tid = selector.thread.as_ref().and_then(|thread| thread.parse().ok());
         let spans = selector.spans.as_ref().map(|spans| spans.iter().map(|span| span.bytes()).collect());
-        Ok(Self { selector, tid, trace_id, span_id, spans })
+        let traces =
+            selector.traces.as_ref().map(|traces| traces.iter().map(|trace| trace.bytes()).collect());
+        Ok(Self { selector, tid, trace_id, span_id, traces, spans })
     }
 
     /// The index of the selected value in profiles of this format, if they have it.
@@ -90,8 +94,9 @@ impl<'a> Selection<'a> {
 
     /// Whether threads have to be looked at.
     pub(super) fn is_by_thread(&self) -> bool {
-        let Selector { pid, thread, trace_id, span_id, spans, .. } = self.selector;
-        pid.is_some() || thread.is_some() || trace_id.is_some() || span_id.is_some() || spans.is_some()
+        let Selector { pid, thread, trace_id, span_id, traces, spans, .. } = self.selector;
+        let is_by_id = trace_id.is_some() || span_id.is_some() || traces.is_some() || spans.is_some();
+        pid.is_some() || thread.is_some() || is_by_id
     }
 
     /// Whether samples of this thread are selected, their series being so.
@@ -103,6 +108,11 @@ impl<'a> Selection<'a> {
         }
         if self.trace_id.is_some() && thread.trace_id != self.trace_id
             || self.span_id.is_some() && thread.span_id != self.span_id
+        {
+            return Ok(false);
+        }
+        if let Some(traces) = &self.traces
+            && !thread.trace_id.is_some_and(|trace_id| traces.contains(&trace_id))
         {
             return Ok(false);
         }

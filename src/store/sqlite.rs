@@ -17,7 +17,7 @@ use super::query::{self, Source};
 use super::retention::{KeptFile, Retention, Why};
 use super::segment::{self, SegmentReader, SegmentWriter};
 use super::spans::find::SpanSource;
-use super::spans::traces;
+use super::spans::{joined, traces};
 use super::{
     Answer, ProfileQuery, ProfileType, Selector, ServiceSummary, SetAside, SpanCuts, SpanList, SpanQuery,
     SpanSummary, Statistics, TimeRange, Timeline, TracePage, TraceQuery, WindowStore,
@@ -447,15 +447,23 @@ impl WindowStore for SqliteStore {
     }
 
     fn trace(&self, trace_id: TraceId) -> Result<Vec<Span>, StoreError> {
-        self.ask_spans(|source| traces::trace(source, trace_id))
+        self.ask_spans(|source| joined::trace(source, trace_id))
     }
 
     fn span(&self, span_id: SpanId, trace_id: Option<TraceId>) -> Result<Option<Span>, StoreError> {
-        self.ask_spans(|source| traces::span(source, span_id, trace_id))
+        self.ask_spans(|source| joined::span(source, span_id, trace_id))
     }
 
     fn span_summaries(&self, spans: &[(TraceId, SpanId)]) -> Result<Vec<Option<SpanSummary>>, StoreError> {
-        self.ask_spans(|source| traces::span_summaries(source, spans))
+        self.ask_spans(|source| joined::span_summaries(source, spans))
+    }
+
+    fn span_aliases(
+        &self,
+        trace_id: Option<TraceId>,
+        span_id: Option<SpanId>,
+    ) -> Result<Vec<(TraceId, SpanId)>, StoreError> {
+        self.ask_spans(|source| joined::aliases(source, trace_id, span_id))
     }
 
     fn statistics(&self) -> Statistics {

@@ -15,14 +15,19 @@
 //!            parents.rs         … ids, parent, and the evidence for it; context.rs reads headers
 //!            attributes.rs      … attributes; route.rs finds the template of a path
 //!            tls.rs             the libraries whose plain bytes are such events
+//!            streams.rs         … who works on which stream of HTTP/2; go_programs.rs: whose that is
 //!        ──▶ requests.rs        what the keys of samples came to
 //! ```
+//!
+//! Apart from them `joining/` tells which span that an SDK has sent is which of ours.
 
 mod attributes;
 mod connections;
 pub mod context;
 pub mod conversation;
 pub mod exchange;
+mod go_programs;
+pub mod joining;
 mod parents;
 mod protocols;
 mod requests;
@@ -33,6 +38,7 @@ mod spans;
 mod spans_tests;
 mod status;
 mod stream;
+mod streams;
 mod tls;
 mod tracer;
 #[cfg(test)]

@@ -3,17 +3,18 @@
 //! Whose child a span is, is found out by `parents.rs`.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
 use super::attributes::{self, Asked, Conventions};
 use super::context::{Incoming, TraceContext};
 use super::exchange::{Began, Discarded, Ended, ExchangeEvent, ExchangeId, RequestHead};
-use super::parents::{Parent, Place, RecentIds, attribute_of};
+use super::parents::{Parent, Place, Received, RecentIds, attribute_of};
 use super::requests::{Request, Requests};
 use super::route::{self, Routes};
 use super::sampling::Sampler;
+use super::streams::{StreamWork, Streams};
 use crate::model::socket::{Actor, Direction, Endpoint, Opened};
 use crate::model::{
     ConnectionId, RequestKey, Span, SpanId, SpanKind, SpanResource, SpanStatus, Stamp, TraceId, Unstamped,
@@ -28,6 +29,8 @@ pub struct SpanOptions {
     pub conventions: Conventions,
     /// Whether queries stand in attributes.
     pub capture_query: bool,
+    /// Whether contexts that requests carry are believed.
+    pub read_context: bool,
     /// Which traces are kept.
     pub sampler: Sampler,
     /// Whether HTTP that is no gRPC is followed.
@@ -40,11 +43,12 @@ pub struct SpanOptions {
 
 impl std::fmt::Debug for SpanOptions {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { conventions, capture_query, sampler, http, grpc, is_excluded: _ } = self;
+        let Self { conventions, capture_query, read_context, sampler, http, grpc, is_excluded: _ } = self;
         formatter
             .debug_struct("SpanOptions")
             .field("conventions", conventions)
             .field("capture_query", capture_query)
+            .field("read_context", read_context)
             .field("sampler", sampler)
             .field("http", http)
             .field("grpc", grpc)
@@ -111,8 +115,12 @@ pub(super) struct Open {
     pub(super) stream_id: u32,
     /// The context its head carried.
     pub(super) context: Option<TraceContext>,
+    /// A part of its head was not seen, in which there may have been one.
+    pub(super) context_is_unknown: bool,
     pub(super) is_sampled: bool,
     pub(super) is_excluded: bool,
+    /// It is a Go program's, and which goroutine is at it is not known.
+    pub(super) is_lost_goroutine: bool,
     /// A server's end of the same request has been found.
     pub(super) is_answered_for: bool,
     pub(super) is_shown: bool,
@@ -121,6 +129,15 @@ pub(super) struct Open {
 impl Open {
     fn is_kept(&self) -> bool {
         self.is_sampled && !self.is_excluded
+    }
+
+    /// What its head said of who sent it.
+    pub(super) fn received(&self) -> Received {
+        match &self.context {
+            Some(context) => Received::Span(context.parent_span_id),
+            None if self.context_is_unknown => Received::Unknown,
+            None => Received::None,
+        }
     }
 }
 
@@ -152,6 +169,7 @@ pub(super) struct Connection {
     pub(super) open: HashMap<ExchangeId, Open>,
     /// Exchanges it has had.
     pub(super) exchanges: u64,
+    pub(super) streams: Streams,
 }
 
 /// The spans that are open, and what is needed to make them.
@@ -171,6 +189,8 @@ pub(super) struct Spans {
     pub(super) received: RecentIds,
     /// Ids that our client spans took over from the headers they sent.
     pub(super) adopted: RecentIds,
+    /// Processes that can receive requests which nobody can read.
+    pub(super) opaque: HashSet<u32>,
     ids: IdSource,
     pub(super) counts: SpanCounts,
 }
@@ -213,6 +233,7 @@ impl Spans {
             routes: Routes::default(),
             received: RecentIds::default(),
             adopted: RecentIds::default(),
+            opaque: HashSet::new(),
             ids: IdSource::default(),
             counts: SpanCounts::default(),
         }
@@ -243,6 +264,54 @@ impl Spans {
         }
     }
 
+    /// Who works on a stream of a connection became known.
+    pub(super) fn stream_taken(
+        &mut self,
+        connection: ConnectionId,
+        stream_id: u32,
+        work: StreamWork,
+        requests: &mut Requests,
+    ) {
+        let of = self.connections.entry(connection).or_default();
+        let begun = of
+            .open
+            .iter_mut()
+            .filter(|(_, open)| open.stream_id == stream_id && open.direction == work.direction)
+            .max_by_key(|&(&exchange, _)| exchange);
+        match (begun, work.direction) {
+            (Some((&exchange, open)), Direction::In) => {
+                open.actor = work.actor;
+                open.is_lost_goroutine = false;
+                if let Some(key) = work.request.filter(|_| open.key.is_none()) {
+                    open.key = Some(key);
+                    self.key_known(key, connection, exchange, requests);
+                }
+            }
+            // It is written already: whoever joined in the middle of that comes too late.
+            (Some(_), Direction::Out) => {}
+            (None, _) => of.streams.add(stream_id, work),
+        }
+    }
+
+    /// Samples of this key are of this open request.
+    fn key_known(
+        &mut self,
+        key: RequestKey,
+        connection: ConnectionId,
+        exchange: ExchangeId,
+        requests: &mut Requests,
+    ) {
+        let open = self.connections.get(&connection).and_then(|of| of.open.get(&exchange));
+        let Some(open) = open else { return };
+        let stamp = match open.is_kept() {
+            true if open.is_lost_goroutine => Err(Unstamped::GoroutineUnknown),
+            true => Ok(Stamp { trace_id: open.span.trace_id, span_id: open.span.span_id }),
+            false => Err(Unstamped::NotTraced),
+        };
+        requests.begin(key, Request { stamp, first_byte_ns: open.first_byte_ns, last_byte_ns: None });
+        self.by_key.insert(key, (connection, exchange));
+    }
+
     /// Takes what a conversation said.
     pub(super) fn take(
         &mut self,
@@ -253,7 +322,7 @@ impl Spans {
         outcome: &mut Outcome,
     ) {
         match event {
-            ExchangeEvent::Began(began) => self.begin(connection, &began, of, requests),
+            ExchangeEvent::Began(began) => self.begin(connection, began, of, requests),
             ExchangeEvent::Ended(ended) => self.end(connection, &ended, requests, outcome),
             ExchangeEvent::Discarded(exchange, reason) => {
                 *self.counts.discarded.entry(reason).or_default() += 1;
@@ -298,7 +367,17 @@ impl Spans {
         self.by_key.clear();
     }
 
-    fn begin(&mut self, connection: ConnectionId, began: &Began, of: &Whose<'_>, requests: &mut Requests) {
+    fn begin(&mut self, connection: ConnectionId, mut began: Began, of: &Whose<'_>, requests: &mut Requests) {
+        let mut key = began.minted.map(|minted| minted.key);
+        let streams = &mut self.connections.entry(connection).or_default().streams;
+        if let Some(work) = streams.take(began.stream_id, began.direction) {
+            began.actor = work.actor;
+            match began.direction {
+                Direction::In => key = key.or(work.request),
+                Direction::Out => began.within = work.request,
+            }
+        }
+        let began = &began;
         // The thread that a goroutine runs on says nothing of it.
         let is_lost_goroutine = of.is_go && began.actor.goroutine == 0;
         let opened = self.connections.entry(connection).or_default().opened;
@@ -310,14 +389,18 @@ impl Spans {
         let asked = Self::ask(&began.head);
         let is_excluded = !(if asked.rpc.is_some() { self.options.grpc } else { self.options.http })
             || asked.path.as_deref().is_some_and(|path| (self.options.is_excluded)(path));
-        let incoming = Incoming::of(&began.head);
+        let carried = Incoming::of(&began.head);
+        let is_ignored = !self.options.read_context && carried != Incoming::Nothing;
+        let incoming = if is_ignored { Incoming::Nothing } else { carried };
         let (context, said) = match &incoming {
             Incoming::Context(context) => (Some(context), context.sampled),
             Incoming::Sampling(sampled) => (None, Some(*sampled)),
             Incoming::Nothing | Incoming::Malformed | Incoming::Unknown => (None, None),
         };
+        // The kernel side has taken the trace id out of the head, too.
         let own = began
             .minted
+            .filter(|_| !is_ignored)
             .and_then(|minted| Some((TraceId::new(minted.trace_id)?, SpanId::new(minted.span_id)?)));
         let (own_trace, own_span) = own.unwrap_or_else(|| self.ids.next());
         let place = match began.direction {
@@ -364,7 +447,6 @@ impl Spans {
             resource: Arc::clone(of.resource),
             scope: Arc::clone(&self.scope),
         };
-        let key = began.minted.map(|minted| minted.key);
         let open = Open {
             span,
             first_byte_ns: began.first_byte_ns,
@@ -373,22 +455,14 @@ impl Spans {
             asked,
             direction: began.direction,
             context: context.cloned(),
+            context_is_unknown: matches!(incoming, Incoming::Unknown),
             stream_id: began.stream_id,
             is_sampled,
             is_excluded,
+            is_lost_goroutine,
             is_answered_for: false,
             is_shown: false,
         };
-        if let Some(key) = key {
-            let stamp = match open.is_kept() {
-                true if is_lost_goroutine => Err(Unstamped::GoroutineUnknown),
-                true => Ok(Stamp { trace_id, span_id }),
-                false => Err(Unstamped::NotTraced),
-            };
-            let first_byte_ns = began.first_byte_ns;
-            requests.begin(key, Request { stamp, first_byte_ns, last_byte_ns: None });
-            self.by_key.insert(key, (connection, began.exchange));
-        }
         if open.is_kept() {
             self.beginnings.push_back((began.first_byte_ns, connection, began.exchange));
         }
@@ -400,6 +474,9 @@ impl Spans {
         let of = self.connections.entry(connection).or_default();
         of.exchanges += 1;
         of.open.insert(began.exchange, open);
+        if let Some(key) = key {
+            self.key_known(key, connection, began.exchange, requests);
+        }
     }
 
     fn ask(head: &RequestHead) -> Asked {

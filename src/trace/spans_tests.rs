@@ -13,7 +13,7 @@ use super::sampling::Sampler;
 use super::spans::{Outcome, SpanOptions, Spans, WallClock, Whose};
 use crate::model::socket::{Actor, Direction, Endpoint, Minted, Opened, Role};
 use crate::model::span::{AttributeValue, integer_of, text_of};
-use crate::model::{ConnectionId, RequestKey, Span, SpanKind, SpanResource, SpanStatus, Unstamped};
+use crate::model::{ConnectionId, RequestKey, Span, SpanId, SpanKind, SpanResource, SpanStatus, Unstamped};
 
 const CLOCK: WallClock = WallClock { offset_ns: 1_000_000_000_000 };
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -34,8 +34,15 @@ struct Request {
     actor: Actor,
     traceparent: Option<String>,
     within: Option<u64>,
+    by_event_loop: bool,
+    /// What stands behind its first line was not seen.
+    head_is_cut: bool,
     path: &'static str,
     at_ns: u64,
+    /// The client's span, as TCP's header said.
+    received: Option<u8>,
+    /// Of which trace, if that goes out in TCP's header.
+    sent: Option<u8>,
 }
 
 impl Request {
@@ -47,8 +54,12 @@ impl Request {
             actor: Actor { pid, tid: pid, goroutine: 0 },
             traceparent: None,
             within: None,
+            by_event_loop: false,
+            head_is_cut: false,
             path: "/users/7",
             at_ns: 100,
+            received: None,
+            sent: None,
         }
     }
 
@@ -78,6 +89,7 @@ impl Host {
         let mut options = SpanOptions {
             conventions: Conventions::Stable,
             capture_query: false,
+            read_context: true,
             sampler: Sampler::new(1.0),
             http: true,
             grpc: true,
@@ -126,7 +138,10 @@ impl Host {
             authority: Known::Absent,
             user_agent: Known::Absent,
             content_type: Known::Absent,
-            traceparent: request.traceparent.map_or(Known::Absent, Known::Value),
+            traceparent: match request.head_is_cut {
+                true => Known::Unknown,
+                false => request.traceparent.map_or(Known::Absent, Known::Value),
+            },
             tracestate: Known::Absent,
             b3: Known::Absent,
         };
@@ -138,12 +153,13 @@ impl Host {
             actor: request.actor,
             minted: Some(Minted {
                 key: RequestKey(key),
-                trace_id: [self.last_id; 16],
+                trace_id: [request.sent.unwrap_or(self.last_id); 16],
                 span_id: [self.last_id; 8],
-                received_parent: None,
-                is_sent: false,
+                received_parent: request.received.map(|id| [id; 8]),
+                is_sent: request.sent.is_some(),
             }),
             within: request.within.map(RequestKey),
+            by_event_loop: request.by_event_loop,
             overlaps: false,
             head,
         };
@@ -266,6 +282,24 @@ fn the_header_names_the_parent_of_what_comes_from_elsewhere() {
 }
 
 #[test]
+fn a_context_that_is_not_to_be_read_has_no_part_in_the_span() {
+    let mut host = Host::with(|options| options.read_context = false);
+    host.connect(1, 2);
+    // Not followed at the other end.
+    host.begin(Request::server(2, 9).with(&TRACEPARENT.replace("-01", "-00")));
+    let span = host.end(2, 1, 200, 400).expect("the sampled flag is not read either");
+    assert_eq!((span.parent_span_id, absent(&span)), (None, Some("no_context_sent")));
+    assert_ne!(span.trace_id.bytes(), [1; 16], "what the kernel side minted may be the head's trace id");
+    // A call keeps its own id.
+    host.connect(3, 4);
+    let key = host.begin(Request::server(2, 9));
+    host.begin(Request::client(3, 9).within(key).with(TRACEPARENT));
+    let call = host.end(3, 1, 200, 500).expect("a span");
+    assert_ne!(Some(call.span_id), SpanId::from_hex(&TRACEPARENT.as_bytes()[36..52]));
+    assert_eq!(source(&call), Some("thread"));
+}
+
+#[test]
 fn a_proxy_that_passes_a_context_on_stands_between() {
     let mut host = Host::new();
     host.open(2, Role::Accepted, endpoint(2, 80), endpoint(99, 5), None);
@@ -297,6 +331,88 @@ fn the_span_of_an_sdk_that_sends_a_context_of_its_own_is_ours_too() {
     let again = host.end(3, 2, 200, 410).expect("a span");
     assert_ne!(again.span_id, call.span_id);
     assert_eq!((again.parent_span_id, source(&again)), (Some(call.span_id), Some("sdk")));
+}
+
+/// A context of the same trace with another span.
+const OTHER_TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01";
+
+fn id_in(traceparent: &str) -> &str {
+    &traceparent[36..52]
+}
+
+#[test]
+fn an_sdk_that_makes_a_span_within_a_request_gives_ours_its_id_and_the_request_is_the_parent() {
+    let mut host = Host::new();
+    host.open(2, Role::Accepted, endpoint(2, 80), endpoint(99, 5), None);
+    host.connect(3, 4);
+    // Also in a process that receives other requests which nobody can read.
+    host.spans.process_is_opaque(9);
+    let key = host.begin(Request::server(2, 9).with(TRACEPARENT));
+    host.begin(Request::client(3, 9).within(key).with(OTHER_TRACEPARENT));
+    let call = host.end(3, 1, 200, 310).expect("a span");
+    let request = host.end(2, 1, 200, 320).expect("a span");
+    assert_eq!(call.span_id.to_string(), id_in(OTHER_TRACEPARENT));
+    assert_eq!((call.parent_span_id, source(&call)), (Some(request.span_id), Some("thread")));
+}
+
+#[test]
+fn what_a_proxy_passes_on_that_came_with_what_nobody_can_read_is_not_its_own() {
+    let mut host = Host::new();
+    host.connect(3, 4);
+    host.spans.process_is_opaque(9);
+    host.begin(Request::client(3, 9).with(TRACEPARENT));
+    host.begin(Request::server(4, 10).with(TRACEPARENT));
+    let callee = host.end(4, 1, 200, 300).expect("a span");
+    let call = host.end(3, 1, 200, 310).expect("a span");
+    assert_ne!(call.span_id.to_string(), id_in(TRACEPARENT));
+    assert_eq!(call.parent_span_id.map(|id| id.to_string()).as_deref(), Some(id_in(TRACEPARENT)));
+    assert_eq!((source(&call), source(&callee)), (Some("header"), Some("local_peer")));
+    assert_eq!(callee.parent_span_id, Some(call.span_id));
+    // Nor is one whose request's head was not all seen.
+    let mut host = Host::new();
+    host.connect(1, 2);
+    host.connect(3, 4);
+    let key = host.begin(Request { head_is_cut: true, ..Request::server(2, 9) });
+    host.begin(Request::client(3, 9).within(key).with(TRACEPARENT));
+    assert_ne!(host.end(3, 1, 200, 310).expect("a span").span_id.to_string(), id_in(TRACEPARENT));
+}
+
+#[test]
+fn a_proxy_passes_on_what_an_sdk_on_this_host_has_sent_and_stands_between() {
+    let mut host = Host::new();
+    host.connect(1, 2);
+    host.connect(3, 4);
+    host.begin(Request::client(1, 8).with(TRACEPARENT));
+    let key = host.begin(Request::server(2, 9).with(TRACEPARENT));
+    host.begin(Request::client(3, 9).within(key).with(TRACEPARENT));
+    let call = host.end(3, 1, 200, 310).expect("a span");
+    let request = host.end(2, 1, 200, 320).expect("a span");
+    assert_eq!((call.parent_span_id, source(&call)), (Some(request.span_id), Some("thread")));
+    let sent = host.end(1, 1, 200, 330).expect("a span");
+    assert_eq!((request.parent_span_id, source(&request)), (Some(sent.span_id), Some("header")));
+}
+
+#[test]
+fn a_header_that_came_with_another_request_than_the_thread_seems_to_be_at_names_the_parent() {
+    let mut host = Host::new();
+    host.open(2, Role::Accepted, endpoint(2, 80), endpoint(99, 5), None);
+    host.open(5, Role::Accepted, endpoint(2, 80), endpoint(99, 6), None);
+    host.connect(3, 4);
+    host.begin(Request::server(5, 9).with(OTHER_TRACEPARENT));
+    let key = host.begin(Request::server(2, 9).with(TRACEPARENT));
+    host.begin(Request::client(3, 9).within(key).with(OTHER_TRACEPARENT));
+    let call = host.end(3, 1, 200, 310).expect("a span");
+    assert_eq!(call.parent_span_id.map(|id| id.to_string()).as_deref(), Some(id_in(OTHER_TRACEPARENT)));
+    assert_eq!(source(&call), Some("header"));
+}
+
+#[test]
+fn what_an_event_loop_asks_has_no_parent_and_says_why() {
+    let mut host = Host::new();
+    host.connect(3, 4);
+    host.begin(Request { by_event_loop: true, ..Request::client(3, 9) });
+    let call = host.end(3, 1, 200, 310).expect("a span");
+    assert_eq!((call.parent_span_id, absent(&call)), (None, Some("event_loop")));
 }
 
 #[test]
@@ -426,4 +542,44 @@ fn a_request_that_was_shown_while_it_hung_is_not_shown_so_for_ever() {
         assert_eq!(span.duration_ns(), Some(1_000_000_000), "it was surely open for so long");
         assert_eq!(text_of(&span.attributes, "spanflame.end.uncertain"), Some("not_seen"));
     }
+}
+
+#[test]
+fn the_context_in_the_header_of_tcp_counts_where_nothing_else_is_known_of_the_sender() {
+    let mut host = Host::new();
+    host.open(2, Role::Accepted, endpoint(2, 80), endpoint(9, 40_000), None);
+    host.begin(Request { received: Some(77), ..Request::server(2, 9) });
+    let span = host.end(2, 1, 200, 400).expect("a span");
+    assert_eq!(span.parent_span_id.map(|id| id.bytes()), Some([77; 8]));
+    assert_eq!(source(&span), Some("tcp_option"));
+
+    // What the program itself has sent counts more.
+    host.begin(Request { received: Some(77), exchange: 2, ..Request::server(2, 9) }.with(TRACEPARENT));
+    let span = host.end(2, 2, 200, 400).expect("a span");
+    assert_eq!(source(&span), Some("header"));
+}
+
+#[test]
+fn both_ways_to_learn_the_sender_are_compared() {
+    let mut host = Host::new();
+    host.connect(1, 2);
+    host.begin(Request { sent: Some(5), ..Request::client(1, 7) });
+    host.begin(Request { received: Some(1), sent: Some(5), ..Request::server(2, 9) });
+    let span = host.end(2, 1, 200, 400).expect("a span");
+    assert_eq!((span.trace_id.bytes(), source(&span)), ([5; 16], Some("local_peer")));
+    let counts = host.spans.counts();
+    assert_eq!((counts.tcp_contexts_right, counts.tcp_contexts_contradicted), (1, 0));
+}
+
+#[test]
+fn a_call_that_went_out_as_part_of_another_trace_is_not_the_requests_child() {
+    let mut host = Host::new();
+    host.connect(3, 4);
+    let key = host.begin(Request::server(2, 9));
+    host.begin(Request { sent: Some(1), ..Request::client(3, 9) }.within(key));
+    let span = host.end(3, 1, 200, 300).expect("a span");
+    assert_eq!((source(&span), span.trace_id.bytes()), (Some("thread"), [1; 16]));
+    host.begin(Request { sent: Some(200), exchange: 2, ..Request::client(3, 9) }.within(key));
+    let span = host.end(3, 2, 200, 300).expect("a span");
+    assert_eq!((absent(&span), span.trace_id.bytes()), (Some("sent_as_another_trace"), [200; 16]));
 }

@@ -2,7 +2,8 @@
 //!
 //! A fragment is what one call moved; only its head and its tail are there. A parser sees them as bytes,
 //! what lies between as a hole of known length, and so is what was lost: a parser that knows where the
-//! next thing of interest stands steps over either.
+//! next thing of interest stands steps over either. When the bytes of a hole within a fragment were moved is
+//! known, and by whom; of what was lost it is only known that it was before the next fragment.
 //!
 //! **Short writes.** A write is announced when it begins with the length that was asked for. If it moved
 //! less, perhaps nothing, an amendment says so when it returns; until then its reader may have answered.
@@ -22,7 +23,7 @@ use crate::model::RequestKey;
 use crate::model::socket::{Actor, Direction, Fragment, Minted};
 
 /// What is known of all bytes of a fragment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Moment {
     /// `CLOCK_MONOTONIC`, nanoseconds.
     pub(super) time_ns: u64,
@@ -32,6 +33,8 @@ pub(super) struct Moment {
     pub(super) minted: Option<Minted>,
     /// See [`Fragment::within`].
     pub(super) within: Option<RequestKey>,
+    /// See [`Fragment::by_event_loop`].
+    pub(super) by_event_loop: bool,
 }
 
 /// A piece of a stream. Each begins where the one before it ended.
@@ -46,8 +49,10 @@ pub(super) enum Piece<'a> {
         /// Whether a fragment ends with them.
         ends: bool,
     },
-    /// So many bytes that nobody has seen.
+    /// So many bytes that were moved at this moment and were not captured.
     Hole(u64),
+    /// So many bytes of which nobody has told: they were moved between the fragment before and this moment.
+    Gap(u64),
     /// Positions mean nothing any more: what comes next stands anywhere.
     Lost,
 }
@@ -55,8 +60,6 @@ pub(super) enum Piece<'a> {
 /// See the module's description.
 #[derive(Debug, Default)]
 pub(super) struct Stream {
-    /// Whether a fragment has been taken.
-    begun: bool,
     /// Where the latest fragment begins.
     latest: u64,
     /// Where what has really been moved ends, as far as is known.
@@ -90,10 +93,8 @@ impl Stream {
             self.broken = true;
             return;
         };
-        if !self.begun {
-            self.begun = true;
-            self.parsed_to = start;
-        } else if start < self.latest || std::mem::take(&mut self.broken) {
+        // The kernel side counts from where it began to look, so that the first fragment begins at 0.
+        if start < self.latest || std::mem::take(&mut self.broken) {
             parse(start, Piece::Lost, &moment);
             self.parsed_to = start;
         }
@@ -102,7 +103,7 @@ impl Stream {
         self.latest = start;
         self.moved_to = end;
         if start > self.parsed_to {
-            parse(self.parsed_to, Piece::Hole(start - self.parsed_to), &moment);
+            parse(self.parsed_to, Piece::Gap(start - self.parsed_to), &moment);
             self.parsed_to = start;
         }
 
@@ -126,6 +127,12 @@ impl Stream {
                 self.unsettled = Some(Box::new(Unsettled { end, tail: fragment.tail.clone(), moment }));
             }
         }
+    }
+
+    /// Steps over a fragment: nobody wants to see it.
+    pub(super) fn pass(&mut self, fragment: &Fragment) {
+        self.take(Moment::default(), fragment, |_, _, _| {});
+        self.settle(|_, _, _| {});
     }
 
     /// What is to be moved to the end of a fragment after its head: a hole, and the tail.
@@ -158,7 +165,7 @@ impl Stream {
     /// The write at `position` moved only `length` bytes.
     pub(super) fn amend(&mut self, position: u64, length: u64) {
         let end = position.saturating_add(length);
-        if !self.begun || position > self.latest {
+        if position > self.latest {
             return; // the fragment itself was lost, which the next one will show
         }
         if position < self.latest {

@@ -14,6 +14,7 @@ pub mod object_file;
 pub mod open;
 mod paged_bytes;
 pub mod symbolize;
+pub mod thread_local;
 pub mod unwind;
 
 pub use address::{ElfAddress, FileOffset, ProcessAddress};

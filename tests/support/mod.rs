@@ -8,9 +8,11 @@
 pub mod collector;
 pub mod folded;
 pub mod go_pprof;
+pub mod http_threads;
 pub mod otlp_conformance;
 pub mod pprof_text;
 pub mod program;
+pub mod python_sdk;
 pub mod recording;
 pub mod server;
 pub mod servers;

@@ -293,6 +293,7 @@ fn sum(one: &Counters, other: &Counters) -> Counters {
         thinned: one.thinned + other.thinned,
         over_budget: one.over_budget + other.over_budget,
         stamped: one.stamped + other.stamped,
+        said: one.said + other.said,
         user_frames: one.user_frames + other.user_frames,
         kernel_frames: one.kernel_frames + other.kernel_frames,
         malformed: one.malformed + other.malformed,

@@ -116,9 +116,10 @@ pub async fn profile_spans(
                 found.spans.into_iter().take(usize::try_from(limit).unwrap_or(usize::MAX)).collect();
             let ids: Vec<(TraceId, SpanId)> = shown.iter().map(|span| span.id).collect();
             let summaries = asked.store.span_summaries(&ids)?;
+            // Under the name that it is stored by now: an SDK may have told of it after the sample was taken.
             let spans = shown.into_iter().zip(summaries).map(|(ran, summary)| FunctionSpan {
-                trace_id: ran.id.0.to_string(),
-                span_id: ran.id.1.to_string(),
+                trace_id: summary.as_ref().map_or(ran.id.0, |span| span.trace_id).to_string(),
+                span_id: summary.as_ref().map_or(ran.id.1, |span| span.span_id).to_string(),
                 value: ran.value,
                 samples: ran.samples,
                 span: summary.map(Span::of),

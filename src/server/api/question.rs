@@ -1,6 +1,6 @@
 //! A question to the store as requests ask it: up to this moment, and with an answer for those who slept.
 
-use crate::model::{Profile, ValueType};
+use crate::model::{Profile, SpanId, TraceId, ValueType};
 use crate::server::{ApiError, App};
 use crate::store::{Answer, Detail, ProfileQuery, Selector, TimeRange};
 
@@ -39,7 +39,8 @@ impl Question {
     pub fn ask(&self, app: &App, detail: Detail, cancelled: &Cancelled) -> Result<Answer, ApiError> {
         catch_up(app, self.range);
         cancelled.check()?;
-        let query = ProfileQuery { selector: self.selector.clone(), range: self.range, detail };
+        let selector = with_aliases(app, self.selector.clone())?;
+        let query = ProfileQuery { selector, range: self.range, detail };
         let mut answer = app.store.profile(&query).map_err(narrower)?;
         cancelled.check()?;
         if !answer.matched {
@@ -50,6 +51,28 @@ impl Question {
         }
         Ok(answer)
     }
+}
+
+/// Samples of a request that an SDK tells of carry the ids that our span had before that was known: whoever asks
+/// for the trace or the span by either name gets all of them.
+fn with_aliases(app: &App, selector: Selector) -> Result<Selector, ApiError> {
+    if selector.trace_id.is_none() && selector.span_id.is_none() {
+        return Ok(selector);
+    }
+    let trace_id = selector.trace_id.as_ref().and_then(|text| TraceId::from_hex(text.as_bytes()));
+    let span_id = selector.span_id.as_ref().and_then(|text| SpanId::from_hex(text.as_bytes()));
+    let aliases = app.store.span_aliases(trace_id, span_id)?;
+    if aliases.is_empty() {
+        return Ok(selector);
+    }
+    let (traces, spans): (Vec<TraceId>, Vec<SpanId>) = aliases.into_iter().unzip();
+    Ok(Selector {
+        trace_id: None,
+        span_id: None,
+        traces: trace_id.map(|own| traces.into_iter().chain([own]).collect()),
+        spans: span_id.map(|own| spans.into_iter().chain([own]).collect()),
+        ..selector
+    })
 }
 
 /// Has the open window kept, if the range has a part in it. Blocks.

@@ -103,6 +103,7 @@ pub fn selector(parameters: &Parameters) -> Result<Selector, ApiError> {
         thread: nonempty("thread")?,
         trace_id: hexadecimal(parameters, "trace_id", 32)?,
         span_id: hexadecimal(parameters, "span_id", 16)?,
+        traces: None,
         spans: None,
     })
 }
@@ -201,6 +202,7 @@ mod tests {
             thread: some("worker 1"),
             trace_id: some("0123456789abcdef0123456789abcdef"),
             span_id: some("0123456789abcdef"),
+            traces: None,
             spans: None,
         };
         assert_eq!(selector, expected);

@@ -19,7 +19,7 @@ use super::question::{Question, catch_up, catch_up_with_spans, nothing};
 use super::selector::selector;
 use super::span_filter::{span_id, trace_id};
 use crate::model::Profile;
-use crate::model::span::{AttributeValue, Span, SpanId};
+use crate::model::span::{AttributeValue, JOINED_FROM, Span, SpanId, TraceId, ids_of_text, text_of};
 use crate::server::error::ErrorBody;
 use crate::server::{ApiError, App};
 use crate::store::{Answer, ProfileQuery, Selector, TimeRange};
@@ -155,10 +155,14 @@ fn question(span: &Span, spans: &[Span], selector: Selector) -> Question {
     let from_unix_ns = starts.min().unwrap_or(span.start_unix_ns);
     let range =
         TimeRange { from_unix_ns, to_unix_ns: ends.max().unwrap_or(now).max(from_unix_ns).saturating_add(1) };
-    let ids: HashSet<SpanId> = spans.iter().map(|span| span.span_id).collect();
+    // What an SDK tells of had other ids when its samples were taken.
+    let before = |span: &Span| text_of(&span.attributes, JOINED_FROM).and_then(ids_of_text);
+    let ids: HashSet<(TraceId, SpanId)> =
+        spans.iter().flat_map(|span| [Some((span.trace_id, span.span_id)), before(span)]).flatten().collect();
+    let traces: HashSet<TraceId> = ids.iter().map(|ids| ids.0).collect();
     let selector = Selector {
-        trace_id: Some(span.trace_id.to_string()),
-        spans: Some(ids.into_iter().collect()),
+        traces: Some(traces.into_iter().collect()),
+        spans: Some(ids.into_iter().map(|ids| ids.1).collect()),
         ..selector
     };
     Question { selector, range }
@@ -225,7 +229,7 @@ fn reason(app: &App, question: &Question, answer: &Answer) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::span::{SpanKind, SpanResource, SpanStatus, TraceId};
+    use crate::model::span::{SpanKind, SpanResource, SpanStatus};
 
     fn span(id: u8, parent: Option<u8>, pid: i64) -> Span {
         let span_id = |id: u8| SpanId::new([id; 8]).unwrap();

@@ -10,6 +10,7 @@
 //! row      kind | status << 3 | has parent 32 | is open 64 | has status code 128
 //!          0, trace id | how many traces ago it came in this block
 //!          span id, parent's id if it has one
+//!          if the kind was 6 or 7: the kind, trace id and span id of what it was joined to (6) or from (7)
 //!          start (difference to the row before), duration unless open
 //!          service, name, library (texts), route + 1 or 0, method + 1 or 0, status code if it has one
 //! detail   resource, version of the library, trace state, status message (texts)
@@ -29,12 +30,16 @@ use std::sync::Arc;
 use super::dictionary::{Promote, SpanDictionary, SpanTexts};
 use crate::model::index_hash::mix;
 use crate::model::span::{
-    Attribute, AttributeValue, Span, SpanEvent, SpanId, SpanKind, SpanLink, SpanResource, SpanStatus,
-    TraceId, integer_of, text_of,
+    Attribute, AttributeValue, JOINED_FROM, JOINED_TO, OWN_LIBRARY, Span, SpanEvent, SpanId, SpanKind,
+    SpanLink, SpanResource, SpanStatus, TraceId, ids_of_text, integer_of, text_of,
 };
 use crate::store::varint::{Malformed, Reader, put, put_signed};
 
 const KIND_BITS: u8 = 0b111;
+/// In the place of a kind: the kind follows, and what the span was joined to.
+const IS_JOINED_TO: u8 = 6;
+/// Likewise, what it was joined from.
+const IS_JOINED_FROM: u8 = 7;
 const STATUS_SHIFT: u8 = 3;
 const STATUS_BITS: u8 = 0b11;
 const HAS_PARENT: u8 = 32;
@@ -171,9 +176,13 @@ impl<'a> BlockWriter<'a> {
         let (rows, texts) = (&mut self.block.rows, &mut self.row_texts);
         let status_code = status_code(span);
         let bit = |set: bool, bit: u8| if set { bit } else { 0 };
+        let joined = Joined::of(span);
         rows.push(
-            span.kind as u8
-                | (span.status as u8) << STATUS_SHIFT
+            match joined {
+                None => span.kind as u8,
+                Some(Joined::To(_)) => IS_JOINED_TO,
+                Some(Joined::From(_)) => IS_JOINED_FROM,
+            } | (span.status as u8) << STATUS_SHIFT
                 | bit(span.parent_span_id.is_some(), HAS_PARENT)
                 | bit(span.end_unix_ns.is_none(), IS_OPEN)
                 | bit(status_code.is_some(), HAS_STATUS_CODE),
@@ -190,6 +199,11 @@ impl<'a> BlockWriter<'a> {
         rows.extend_from_slice(&span.span_id.bytes());
         if let Some(parent) = span.parent_span_id {
             rows.extend_from_slice(&parent.bytes());
+        }
+        if let Some(Joined::To((trace_id, span_id)) | Joined::From((trace_id, span_id))) = joined {
+            rows.push(span.kind as u8);
+            rows.extend_from_slice(&trace_id.bytes());
+            rows.extend_from_slice(&span_id.bytes());
         }
         put_signed(rows, span.start_unix_ns.wrapping_sub(self.last_start_ns).cast_signed());
         self.last_start_ns = span.start_unix_ns;
@@ -414,12 +428,32 @@ impl<'a> Texts<'a> {
     }
 }
 
+/// What a span of ours has to do with one that an SDK made ([`JOINED_TO`], [`JOINED_FROM`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum Joined {
+    /// It has become that one, and is not shown.
+    To((TraceId, SpanId)),
+    /// It is what was known of that one under other ids.
+    From((TraceId, SpanId)),
+}
+
+impl Joined {
+    fn of(span: &Span) -> Option<Self> {
+        if span.scope.0 != OWN_LIBRARY {
+            return None;
+        }
+        let ids = |name: &str| text_of(&span.attributes, name).and_then(ids_of_text);
+        ids(JOINED_TO).map(Self::To).or_else(|| ids(JOINED_FROM).map(Self::From))
+    }
+}
+
 /// A row; its texts are places in the block's [`Texts`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) struct Row {
     pub(in crate::store) trace_id: TraceId,
     pub(in crate::store) span_id: SpanId,
     pub(in crate::store) parent_span_id: Option<SpanId>,
+    pub(in crate::store) joined: Option<Joined>,
     pub(in crate::store) start_unix_ns: u64,
     pub(in crate::store) duration_ns: Option<u64>,
     pub(in crate::store) kind: SpanKind,
@@ -468,6 +502,15 @@ fn read_row(bytes: &mut Reader<'_>, traces: &mut Vec<TraceId>, start: &mut u64) 
     };
     let span_id = SpanId::new(bytes.array()?).ok_or(Malformed("a span id of zeros"))?;
     let parent_span_id = if head & HAS_PARENT != 0 { SpanId::new(bytes.array()?) } else { None };
+    let (kind, joined) = match head & KIND_BITS {
+        how @ (IS_JOINED_TO | IS_JOINED_FROM) => {
+            let kind = bytes.byte()?;
+            let zeros = Malformed("ids of zeros of a span that was joined");
+            let ids = TraceId::new(bytes.array()?).zip(SpanId::new(bytes.array()?)).ok_or(zeros)?;
+            (kind, Some(if how == IS_JOINED_TO { Joined::To(ids) } else { Joined::From(ids) }))
+        }
+        kind => (kind, None),
+    };
     *start = start.wrapping_add(bytes.signed()?.cast_unsigned());
     let duration_ns = if head & IS_OPEN == 0 { Some(bytes.number()?) } else { None };
     let (service, name, library) = (bytes.id()?, bytes.id()?, bytes.id()?);
@@ -481,9 +524,10 @@ fn read_row(bytes: &mut Reader<'_>, traces: &mut Vec<TraceId>, start: &mut u64) 
         trace_id,
         span_id,
         parent_span_id,
+        joined,
         start_unix_ns: *start,
         duration_ns,
-        kind: kind_of(head & KIND_BITS)?,
+        kind: kind_of(kind)?,
         status: status_of(head >> STATUS_SHIFT & STATUS_BITS)?,
         status_code,
         service,

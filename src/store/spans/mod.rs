@@ -12,13 +12,15 @@
 //! block.rs       a batch of spans → keys, rows, details (three blobs), and back
 //! filter.rs      which rows are asked for
 //! find.rs        rows of a segment by position, by id, by time
-//! traces.rs      pages of traces
+//! traces.rs      pages of traces, lists
+//! joined.rs      ours and an SDK's that are one span
 //! ```
 
 pub(super) mod block;
 pub(super) mod dictionary;
 pub(super) mod filter;
 pub(super) mod find;
+pub(super) mod joined;
 pub(super) mod limits;
 pub(super) mod traces;
 

@@ -1,14 +1,16 @@
-//! Pages of traces, lists of spans, and single ones, from rows.
+//! Pages of traces, lists of spans, and single ones, from rows. Which of them are one span is told in
+//! `joined.rs`.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use super::find::{FoundRow, Identity, Scanned, SharedTexts, SpanSource};
+use super::joined::{self, shown};
 use super::{
-    MAX_SPANS, MAX_SPANS_OF_TRACE, MAX_TRACES, SpanList, SpanPosition, SpanQuery, SpanSummary, TraceCursor,
-    TracePage, TraceQuery, TraceSummary,
+    MAX_SPANS, MAX_TRACES, SpanList, SpanPosition, SpanQuery, TraceCursor, TracePage, TraceQuery,
+    TraceSummary,
 };
-use crate::model::span::{Span, SpanId, SpanStatus, TraceId};
+use crate::model::span::{SpanId, SpanStatus, TraceId};
 use crate::store::TimeRange;
 use crate::store::error::StoreError;
 
@@ -126,26 +128,27 @@ fn summaries(
         if on_earlier_page.contains(&trace_id) {
             return None;
         }
-        summary(trace_id, traces.get(&trace_id)?)
+        summary(trace_id, &shown(traces.get(&trace_id)?.iter()))
     };
     Ok(candidates.iter().map(summary).collect())
 }
 
 /// Rows are the newest of each span. Nothing if none of them is asked for.
-fn summary(trace_id: TraceId, rows: &[FoundRow]) -> Option<TraceSummary> {
-    let matching = rows.iter().filter(|row| row.is_asked_for).max_by_key(|row| row.position)?;
+fn summary(trace_id: TraceId, rows: &[&FoundRow]) -> Option<TraceSummary> {
+    let rows = || rows.iter().copied();
+    let matching = rows().filter(|row| row.is_asked_for).max_by_key(|row| row.position)?;
     let earliest = |row: &&FoundRow| (row.row.start_unix_ns, row.position);
-    let without_parent = rows.iter().filter(|row| row.row.parent_span_id.is_none()).min_by_key(earliest);
-    let ids: HashSet<SpanId> = rows.iter().map(|row| row.row.span_id).collect();
+    let without_parent = rows().filter(|row| row.row.parent_span_id.is_none()).min_by_key(earliest);
+    let ids: HashSet<SpanId> = rows().map(|row| row.row.span_id).collect();
     let has_no_parent_here = |row: &&FoundRow| row.row.parent_span_id.is_none_or(|id| !ids.contains(&id));
     let root = without_parent
-        .or_else(|| rows.iter().filter(has_no_parent_here).min_by_key(earliest))
-        .or_else(|| rows.iter().min_by_key(earliest))?;
-    let start_unix_ns = rows.iter().map(|row| row.row.start_unix_ns).min()?;
+        .or_else(|| rows().filter(has_no_parent_here).min_by_key(earliest))
+        .or_else(|| rows().min_by_key(earliest))?;
+    let start_unix_ns = rows().map(|row| row.row.start_unix_ns).min()?;
     let end = |row: &FoundRow| row.row.start_unix_ns.saturating_add(row.row.duration_ns.unwrap_or(0));
-    let end_unix_ns = rows.iter().map(end).max()?;
-    let count = |has: &dyn Fn(&FoundRow) -> bool| rows.iter().filter(|row| has(row)).count() as u64;
-    let mut services: Vec<String> = rows.iter().map(|row| row.service.to_string()).collect();
+    let end_unix_ns = rows().map(end).max()?;
+    let count = |has: &dyn Fn(&FoundRow) -> bool| rows().filter(|row| has(row)).count() as u64;
+    let mut services: Vec<String> = rows().map(|row| row.service.to_string()).collect();
     services.sort();
     services.dedup();
     Some(TraceSummary {
@@ -153,7 +156,7 @@ fn summary(trace_id: TraceId, rows: &[FoundRow]) -> Option<TraceSummary> {
         root: root.summary(),
         start_unix_ns,
         duration_ns: end_unix_ns.saturating_sub(start_unix_ns),
-        spans: rows.len() as u64,
+        spans: rows().count() as u64,
         errors: count(&|row| row.row.status == SpanStatus::Error),
         open: count(&|row| row.row.duration_ns.is_none()),
         services,
@@ -180,9 +183,13 @@ pub(in crate::store) fn spans(source: &SpanSource<'_>, query: &SpanQuery) -> Res
         }
         if is_cut { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
-    // Those that have been replaced by what is not asked for go.
+    // Those that have been replaced by what is not asked for go, and ours that are an SDK's.
     let newest = newest_of(source, &found, &mut texts)?;
-    found.retain(|row| newest.get(&row.identity()).is_none_or(|&newest| newest == row.position));
+    let of_others = joined::of_others(newest.keys());
+    found.retain(|row| {
+        newest.get(&row.identity()).is_none_or(|&newest| newest == row.position)
+            && joined::is_shown(row, &of_others)
+    });
     Ok(SpanList { spans: found.iter().map(FoundRow::summary).collect(), is_cut })
 }
 
@@ -205,55 +212,4 @@ fn newest_of(
         ControlFlow::Continue(())
     })?;
     Ok(newest)
-}
-
-/// See [`WindowStore::span_summaries`](crate::store::WindowStore::span_summaries).
-pub(in crate::store) fn span_summaries(
-    source: &SpanSource<'_>,
-    wanted: &[(TraceId, SpanId)],
-) -> Result<Vec<Option<SpanSummary>>, StoreError> {
-    let mut texts = SharedTexts::default();
-    let mut found: HashMap<(TraceId, SpanId), SpanSummary> = HashMap::new();
-    let ids: HashSet<SpanId> = wanted.iter().map(|&(_, span_id)| span_id).collect();
-    source.rows_of_spans(&ids, TimeRange::ALL, &mut texts, |row| {
-        found.entry((row.row.trace_id, row.row.span_id)).or_insert_with(|| row.summary());
-        ControlFlow::Continue(())
-    })?;
-    Ok(wanted.iter().map(|id| found.get(id).cloned()).collect())
-}
-
-/// See [`WindowStore::trace`](crate::store::WindowStore::trace).
-pub(in crate::store) fn trace(source: &SpanSource<'_>, trace_id: TraceId) -> Result<Vec<Span>, StoreError> {
-    let mut texts = SharedTexts::default();
-    let mut newest: HashMap<Identity, SpanPosition> = HashMap::new();
-    source.rows_of_traces(&HashSet::from([trace_id]), TimeRange::ALL, None, &mut texts, |row| {
-        newest.entry(row.identity()).or_insert(row.position);
-        match newest.len() > MAX_SPANS_OF_TRACE {
-            true => Err(StoreError::TooMuch { what: "spans in the trace", limit: MAX_SPANS_OF_TRACE }),
-            false => Ok(()),
-        }
-    })?;
-    let positions: Vec<SpanPosition> = newest.into_values().collect();
-    let mut spans = source.spans_at(&positions)?;
-    spans.sort_by_key(|span| (span.start_unix_ns, span.span_id));
-    Ok(spans)
-}
-
-/// See [`WindowStore::span`](crate::store::WindowStore::span).
-pub(in crate::store) fn span(
-    source: &SpanSource<'_>,
-    span_id: SpanId,
-    trace_id: Option<TraceId>,
-) -> Result<Option<Span>, StoreError> {
-    let mut texts = SharedTexts::default();
-    let mut position = None;
-    source.rows_of_spans(&HashSet::from([span_id]), TimeRange::ALL, &mut texts, |row| {
-        if trace_id.is_none_or(|trace_id| row.row.trace_id == trace_id) {
-            position = Some(row.position);
-            return ControlFlow::Break(());
-        }
-        ControlFlow::Continue(())
-    })?;
-    let Some(position) = position else { return Ok(None) };
-    Ok(source.spans_at(&[position])?.into_iter().next())
 }

@@ -10,7 +10,8 @@ use rusqlite::Connection;
 use super::synthetic::{Numbers, SMALL, window};
 use super::{MIDNIGHT_NS, SECOND_NS, TestClock, open};
 use crate::model::span::{
-    AttributeValue, Span, SpanEvent, SpanId, SpanKind, SpanLink, SpanResource, SpanStatus, TraceId,
+    AttributeValue, JOINED_FROM, JOINED_TO, Span, SpanEvent, SpanId, SpanKind, SpanLink, SpanResource,
+    SpanStatus, TraceId, ids_text, integer_of, text_of,
 };
 use crate::store::{
     Options, Retention, Selector, SpanFilter, SpanQuery, SqliteStore, StatusFilter, StoreError, TimeRange,
@@ -249,11 +250,85 @@ fn a_span_that_is_written_again_replaces_what_it_was_and_one_of_another_library_
     store.write_spans(&spans[1..2]).unwrap();
     assert_eq!((ids(&store, open.clone()).len(), ids(&store, ended.clone()).len()), (0, 1));
     assert_eq!((listed(&open), listed(&ended)), (0, 3));
-    // An SDK's of the same id stands beside it.
+    // Two SDKs' of the same id stand beside each other, and ours is each of them's.
     let sdk = Span { scope: Arc::new(("otelhttp".to_owned(), String::new())), ..spans[1].clone() };
     store.write_spans(std::slice::from_ref(&sdk)).unwrap();
+    assert_eq!(store.trace(trace_id(1)).unwrap().len(), 3);
+    let other = Span { scope: Arc::new(("other".to_owned(), String::new())), ..spans[1].clone() };
+    store.write_spans(std::slice::from_ref(&other)).unwrap();
     assert_eq!(store.trace(trace_id(1)).unwrap().len(), 4);
-    assert_eq!(store.statistics().spans, 7);
+    assert_eq!(store.statistics().spans, 8);
+}
+
+#[test]
+fn ours_that_an_sdk_tells_of_is_the_sdks_by_either_name_and_its_traces_are_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let text = |text: String| AttributeValue::Text(text);
+    // A proxy asks a server that begins a trace of its own; both call others.
+    let mut proxy = span(1, 1);
+    proxy.kind = SpanKind::Client;
+    let mut ours = span(1, 2);
+    ours.parent_span_id = Some(proxy.span_id);
+    set(&mut ours, "spanflame.parent.source", text("local_peer".to_owned()));
+    let mut child = span(1, 3);
+    child.parent_span_id = Some(ours.span_id);
+    let library = Arc::new(("otelhttp".to_owned(), "0.63".to_owned()));
+    let mut theirs = Span { scope: Arc::clone(&library), ..span(2, 4) };
+    theirs.start_unix_ns += 17;
+    theirs.attributes = vec![("http.route".into(), text("/carts/:id".to_owned()))];
+    let mut inner = Span { scope: library, ..span(2, 5) };
+    inner.parent_span_id = Some(theirs.span_id);
+    store.write_spans(&[proxy.clone(), ours.clone(), child.clone(), theirs.clone(), inner.clone()]).unwrap();
+    assert_eq!(store.trace(trace_id(1)).unwrap().len(), 3);
+    let ids_of = |span: &Span| ids_text(span.trace_id, span.span_id);
+    let mut gone = ours.clone();
+    gone.attributes = vec![(JOINED_TO.into(), text(ids_of(&theirs)))];
+    let mut beside = ours.clone();
+    (beside.trace_id, beside.span_id) = (theirs.trace_id, theirs.span_id);
+    set(&mut beside, JOINED_FROM, text(ids_of(&ours)));
+    store.write_spans(&[gone, beside]).unwrap();
+
+    for trace in [1, 2] {
+        let spans = store.trace(trace_id(trace)).unwrap();
+        let found: Vec<SpanId> = spans.iter().map(|span| span.span_id).collect();
+        assert_eq!(found, [1, 3, 4, 5].map(span_id), "each once, ours not");
+        assert_eq!(spans[1].parent_span_id, Some(theirs.span_id), "its children are the SDK's");
+        let joined = &spans[2];
+        assert_eq!((joined.trace_id, joined.scope.0.as_str()), (theirs.trace_id, "otelhttp"));
+        assert_eq!(joined.start_unix_ns, theirs.start_unix_ns);
+        assert_eq!(joined.parent_span_id, Some(proxy.span_id), "the SDK knows of none");
+        assert_eq!(text_of(&joined.attributes, "http.route"), Some("/carts/:id"));
+        assert_eq!(text_of(&joined.attributes, "spanflame.parent.source"), Some("local_peer"));
+        let start = integer_of(&joined.attributes, "spanflame.start_unix_ns");
+        assert_eq!(start, i64::try_from(ours.start_unix_ns).ok());
+        assert_eq!(text_of(&joined.attributes, JOINED_FROM), Some(ids_of(&ours).as_str()));
+    }
+    for (span_id, trace_id) in
+        [(ours.span_id, None), (ours.span_id, Some(ours.trace_id)), (theirs.span_id, None)]
+    {
+        let found = store.span(span_id, trace_id).unwrap().expect("it is there");
+        assert_eq!((found.trace_id, found.span_id), (theirs.trace_id, theirs.span_id));
+        assert_eq!(text_of(&found.attributes, JOINED_FROM), Some(ids_of(&ours).as_str()));
+    }
+    let wanted = [(ours.trace_id, ours.span_id), (theirs.trace_id, theirs.span_id)];
+    for summary in store.span_summaries(&wanted).unwrap() {
+        assert_eq!(summary.expect("it is there").route, "/carts/:id");
+    }
+    for (trace, span) in
+        [(Some(trace_id(2)), None), (None, Some(span_id(2))), (Some(trace_id(2)), Some(span_id(4)))]
+    {
+        let aliases: HashSet<_> = store.span_aliases(trace, span).unwrap().into_iter().collect();
+        assert_eq!(aliases, HashSet::from(wanted), "{trace:?} {span:?}");
+    }
+    assert_eq!(store.span_aliases(None, Some(span_id(3))).unwrap(), []);
+    let query = SpanQuery { filter: SpanFilter::default(), range: TimeRange::ALL, limit: 100 };
+    let mut listed: Vec<SpanId> =
+        store.spans(&query).unwrap().spans.iter().map(|span| span.span_id).collect();
+    listed.reverse();
+    assert_eq!(listed, [1, 3, 4, 5].map(span_id));
+    let traces = store.traces(&all(SpanFilter::default(), 10)).unwrap().traces;
+    assert_eq!(traces.iter().map(|trace| trace.spans).sum::<u64>(), 4);
 }
 
 #[test]

@@ -188,7 +188,7 @@ fn chunk_heads_in_a_hole_leave_the_end_to_the_last_chunk() {
     wire.lost(Direction::In, 5).wait(900_000_000);
     assert_eq!(wire.summary(), ["GET /a → …"]);
     wire.wrote(get("/b")).read(OK);
-    assert_eq!(wire.summary(), ["GET /a → 200 ~", "GET /b → 200"]);
+    assert_eq!(wire.summary(), ["GET /a → 200 ~", "GET /b → ×Gap"], "the response may be another's");
     assert_eq!(wire.ended()[0].last_byte_ns, seen_ns);
     assert!(!wire.began()[1].overlaps);
     // A second of quiet says so, too.
@@ -438,29 +438,125 @@ fn garbage_between_messages_is_counted_and_passed() {
     assert_eq!(wire.discarded(), [(None, Discarded::Malformed)]);
 }
 
+/// A response with this status and no body.
+fn answer(status: u16) -> String {
+    format!("HTTP/1.1 {status} A\r\nContent-Length: 0\r\n\r\n")
+}
+
+/// A server whose client has waited for each of so many responses, and what became of those requests.
+fn server_of_one_who_waits(rounds: usize) -> (Wire, usize) {
+    let mut wire = server();
+    for _ in 0..rounds {
+        wire.read(get("/a")).wrote(answer(200));
+    }
+    (wire, rounds)
+}
+
+/// What became of the requests behind the first ones.
+fn since(wire: &mut Wire, rounds: usize) -> Vec<String> {
+    wire.wait(60_000_000).summary().split_off(rounds)
+}
+
 #[test]
-fn a_gap_between_messages_pairs_nothing_wrongly() {
-    // A request and its response were lost.
-    let mut wire = server();
-    wire.read(get("/a")).wrote(OK).lost(Direction::In, 33).lost(Direction::Out, 40);
-    wire.read(get("/c")).wrote("HTTP/1.1 201 C\r\nContent-Length: 0\r\n\r\n").wait(50_000_000);
-    assert_eq!(wire.summary(), ["GET /a → 200", "GET /c → 201"]);
+fn after_a_loss_who_waits_for_each_response_is_followed_from_the_next_request_on() {
+    // A request and its response were lost: whose the next response is shows only behind it.
+    let (mut wire, rounds) = server_of_one_who_waits(5);
+    wire.lost(Direction::In, 33).lost(Direction::Out, 40);
+    wire.read(get("/c")).wrote(answer(201)).read(get("/d")).wrote(answer(202));
+    assert_eq!(since(&mut wire, rounds), ["GET /c → ×Gap", "GET /d → 202"]);
     // A request was lost, its response not.
+    let (mut wire, rounds) = server_of_one_who_waits(5);
+    wire.lost(Direction::In, 33).wrote(answer(500)).read(get("/c")).wrote(answer(201));
+    assert_eq!(since(&mut wire, rounds), ["GET /c → 201"]);
+    // A response was lost, its request not; or the request behind it, too.
+    for is_request_lost in [false, true] {
+        let (mut wire, rounds) = server_of_one_who_waits(5);
+        wire.read(get("/b")).lost(Direction::Out, 40);
+        if is_request_lost {
+            wire.lost(Direction::In, 33);
+        } else {
+            wire.read(get("/c"));
+        }
+        wire.wrote(answer(201)).read(get("/d")).wrote(answer(202));
+        let expected: &[&str] = match is_request_lost {
+            true => &["GET /b → ×Gap", "GET /d → 202"],
+            false => &["GET /b → ×Gap", "GET /c → ×Gap", "GET /d → 202"],
+        };
+        assert_eq!(since(&mut wire, rounds), expected);
+        assert!(!wire.began().last().expect("it began").overlaps);
+    }
+}
+
+#[test]
+fn after_a_loss_who_is_not_known_to_wait_is_followed_after_a_second_of_silence() {
+    // Three requests before the first response, which is lost: the next one is the second request's.
     let mut wire = server();
-    wire.read(get("/a")).wrote(OK).lost(Direction::In, 33).wrote(OK);
-    wire.read(get("/c")).wrote("HTTP/1.1 201 C\r\nContent-Length: 0\r\n\r\n").wait(50_000_000);
-    assert_eq!(wire.summary(), ["GET /a → 200", "GET /c → 201"]);
-    // A response was lost, its request not.
+    wire.read(get("/a")).read(get("/b")).read(get("/c")).lost(Direction::Out, 40);
+    wire.wrote(answer(202)).wrote(answer(203)).read(get("/d")).wrote(answer(204)).wait(1_000_000_000);
+    assert_eq!(wire.summary(), ["GET /a → ×Gap", "GET /b → ×Gap", "GET /c → ×Gap"]);
+    wire.read(get("/e")).wrote(answer(205)).wait(60_000_000);
+    assert_eq!(wire.summary().pop().expect("one"), "GET /e → 205");
+    // What is lost of the requests may be answered yet.
     let mut wire = server();
-    wire.read(get("/a")).wrote(OK).read(get("/b")).lost(Direction::Out, 40);
-    wire.read(get("/c")).wrote("HTTP/1.1 201 C\r\nContent-Length: 0\r\n\r\n").wait(50_000_000);
-    assert_eq!(wire.summary(), ["GET /a → 200", "GET /b → ×Gap", "GET /c → 201"]);
-    // On a connection that pipelines, nothing can be paired from then on.
+    wire.read(get("/a")).wrote(answer(200)).lost(Direction::In, 33).read(get("/c"));
+    wire.wrote(answer(202)).wrote(answer(203)).wait(60_000_000);
+    assert_eq!(wire.summary(), ["GET /a → 200"]);
+    // A connection that pipelines is given up.
+    for requests in [[get("/a"), get("/b")].concat(), get("/a")] {
+        let mut wire = server();
+        wire.read(&requests).read(get("/x")).wrote(answer(200)).wrote(answer(200)).wrote(answer(200));
+        wire.lost(Direction::In, 33).read(get("/d")).wrote(answer(200)).wait(60_000_000);
+        assert!(wire.summary().iter().all(|told| !told.starts_with("GET /d")), "{:?}", wire.summary());
+        assert_eq!(wire.conversation.capture(), Capture::Nothing);
+    }
+}
+
+#[test]
+fn an_end_that_was_lost_is_uncertain_and_is_when_the_last_byte_before_it_was_seen() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n";
+    for beyond in [0, 30] {
+        let mut wire = client();
+        wire.wrote(get("/a")).read(format!("{head}{}", "x".repeat(1000)));
+        let seen_ns = wire.now_ns;
+        wire.lost(Direction::In, 4000 + beyond).wait(10_000_000_000).read("x".repeat(100));
+        assert_eq!(wire.summary(), ["GET /a → 200 ~"], "{beyond}");
+        assert_eq!(wire.ended()[0].last_byte_ns, seen_ns);
+        assert_eq!(wire.ended()[0].response_body_bytes, Some(5000));
+    }
+    // One that was moved and only not captured is certain.
+    let mut wire = client();
+    wire.wrote(get("/a")).read(head).wait(1_000_000_000).read("x".repeat(5000));
+    assert_eq!(wire.summary(), ["GET /a → 200"]);
+    assert_eq!(wire.ended()[0].last_byte_ns, wire.now_ns);
+    // Behind the loss of chunk heads another response's last chunk may come.
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut wire = client();
+    wire.wrote(get("/a")).read(chunked).lost(Direction::In, 100).read("3\r\nabc\r\n0\r\n\r\n");
+    assert_eq!(wire.summary(), ["GET /a → 200 ~"]);
+    assert_eq!(wire.ended()[0].response_body_bytes, None);
+    // Of a head that goes on in what was lost the status is known.
+    let mut wire = client();
+    wire.wrote(get("/a")).read("HTTP/1.1 200 OK\r\nServer: x\r\n");
+    let seen_ns = wire.now_ns;
+    wire.lost(Direction::In, 100).wait(5_000_000_000).read("abc");
+    assert_eq!(wire.summary(), ["GET /a → 200 ~"]);
+    assert_eq!(wire.ended()[0].last_byte_ns, seen_ns);
+    // And of a request's head nothing is.
     let mut wire = server();
-    wire.read([get("/a"), get("/b")].concat()).lost(Direction::In, 33).read(get("/d")).wrote(OK).wrote(OK);
-    wire.wait(50_000_000);
-    assert_eq!(wire.summary(), ["GET /a → ×Gap", "GET /b → ×Gap", "GET /d → ×Gap"]);
-    assert_eq!(wire.conversation.capture(), Capture::Nothing);
+    wire.read("GET /a HTTP/1.1\r\nHost: a\r\n")
+        .lost(Direction::In, 100)
+        .read("X: y\r\n\r\n")
+        .wrote(answer(200));
+    assert_eq!(wire.wait(60_000_000).summary(), [""; 0]);
+}
+
+#[test]
+fn a_response_alone_confirms_nothing() {
+    let mut wire = Wire::new(Role::Unknown);
+    wire.read(OK);
+    assert!(!wire.conversation.is_confirmed());
+    wire.wrote(get("/a")).read(OK);
+    assert!(wire.conversation.is_confirmed());
 }
 
 #[test]

@@ -311,6 +311,60 @@ fn an_exchange_whose_end_may_have_been_lost_is_given_up_in_the_end() {
 }
 
 #[test]
+fn an_end_that_was_lost_is_uncertain_and_is_when_the_last_byte_before_it_was_seen() {
+    // The frame that ends the stream ends within what was lost, or where it ends.
+    let body = data(1, END_STREAM, 5000);
+    for beyond in [0, 20] {
+        let mut wire = client();
+        wire.wrote(get(1, "/a")).read([headers_200(1, 0), body[..100].to_vec()].concat());
+        let seen_ns = wire.now_ns;
+        wire.lost(Direction::In, 4909 + beyond).wait(5_000_000_000).read(frame(PING, 0, 0, [0; 8]));
+        assert_eq!(wire.summary(), ["GET /a → 200 ~"], "{beyond}");
+        assert_eq!(wire.ended()[0].last_byte_ns, seen_ns);
+    }
+    // It may have been among other frames.
+    let mut wire = client();
+    wire.wrote([get(1, "/a"), get(3, "/b")].concat()).read([headers_200(1, 0), headers_200(3, 0)].concat());
+    let seen_ns = wire.now_ns;
+    wire.read(data(3, 0, 10)).lost(Direction::In, 50).wait(3_000_000_000);
+    wire.read(data(3, END_STREAM, 10)).wait(1_000_000_000);
+    assert_eq!(wire.summary(), ["GET /a → 200 ~", "GET /b → 200"]);
+    assert_eq!(wire.ended()[1].last_byte_ns, seen_ns);
+}
+
+#[test]
+fn a_request_whose_cancellation_may_have_been_lost_is_not_kept_for_ever() {
+    let mut wire = server();
+    wire.read([get(1, "/a"), get(3, "/b")].concat()).wrote(headers_200(3, 0)).lost(Direction::In, 13);
+    wire.read(frame(PING, 0, 0, [0; 8])).wait(50_000_000_000).wrote(data(3, 0, 10));
+    let seen_ns = wire.now_ns;
+    assert_eq!(wire.summary(), ["GET /a → …", "GET /b → …"]);
+    wire.wait(11_000_000_000);
+    assert_eq!(wire.summary(), ["GET /a → ×Gap", "GET /b → …"], "a sign of it puts that off");
+    wire.wait(50_000_000_000);
+    assert_eq!(wire.summary(), ["GET /a → ×Gap", "GET /b → 200 ~"]);
+    assert_eq!(wire.ended()[0].last_byte_ns, seen_ns);
+    assert_eq!(wire.conversation.settles_at(), None);
+}
+
+#[test]
+fn requests_that_are_not_followed_are_counted() {
+    let mut wire = client();
+    wire.wrote(get(2, "/even")).wrote(get(5, "/a")).wrote(get(3, "/late"));
+    // Trailers of a request whose head was never seen, and of one that has been answered.
+    wire.wrote(frame(HEADERS, END_HEADERS | END_STREAM, 7, literal("x", "y")));
+    wire.read(headers_200(5, END_STREAM)).wrote(frame(
+        HEADERS,
+        END_HEADERS | END_STREAM,
+        5,
+        literal("x", "y"),
+    ));
+    assert_eq!(wire.summary(), ["GET /a → 200"]);
+    let malformed = (None, Discarded::Malformed);
+    assert_eq!(wire.discarded(), [malformed, malformed, (None, Discarded::Gap)]);
+}
+
+#[test]
 fn bodies_may_be_lost() {
     let mut wire = client();
     wire.wrote(get(1, "/a")).read(headers_200(1, 0));

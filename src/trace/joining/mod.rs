@@ -1,0 +1,328 @@
+//! Which span of an SDK is the same piece of work as which of ours?
+//!
+//! Comes in: our spans as they end, and spans that SDKs send, seconds later. Goes out: for each pair that is
+//! one, what is to be written into the store (`store/spans/joined.rs` tells how it is read). Never: a guess.
+//! Where two spans of ours could be meant, or one that two of an SDK's could mean, they stay apart, and that is
+//! counted.
+//!
+//! A client's span needs none of this: its request carried the SDK's ids, and ours took them (`parents.rs`).
+//! Of a server's span the SDK alone knows the id. Evidence, the strongest first:
+//!
+//! ```text
+//! connection  both name the client's port, and the SDK's begins while ours lasts
+//! trace       both are of one trace, because the request carried it or the process sent it on, and of one
+//!             process; or, if the SDK names none, of one service
+//! request     method, path and status are the same, or RPC, within one process or service, and no other
+//!             request could be meant: two spans without a common trace
+//! ```
+//!
+//! Evidence of the last kind is looked at only when every request of that time is known.
+
+mod facts;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use self::facts::{SameProcess, Told};
+use crate::model::span::{
+    AttributeValue, JOINED_FROM, JOINED_TO, OWN_LIBRARY, Span, SpanId, SpanKind, TraceId, ids_text,
+};
+
+/// Our spans are kept for so long: an SDK sends every five seconds, and again after a failure.
+const KEEP_OURS_NS: u64 = 60_000_000_000;
+/// … and at most so many, about a kilobyte each.
+const MAX_OURS: usize = 16_384;
+/// So many of SDKs' may wait.
+const MAX_THEIRS: usize = 16_384;
+/// When an SDK's span has been here for so long, all of ours are that ended before it was sent.
+const SETTLED_AFTER_NS: u64 = 2_000_000_000;
+/// Ours may end long after the SDK's, while a body is being sent. It is waited for so long.
+const GIVE_UP_AFTER_NS: u64 = 15_000_000_000;
+/// How far the SDK's clock may be from ours: of one host, but the JVM keeps its own for a trace.
+const CLOCK_TOLERANCE_NS: u64 = 2_000_000;
+
+/// Why two spans are one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Evidence {
+    /// The same request by its content, and no other could be meant.
+    Request,
+    /// One trace and one process or service.
+    Trace,
+    /// The client's port.
+    Connection,
+}
+
+/// What became of servers' spans that SDKs sent. Only ever grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(missing_docs)]
+pub struct JoinCounts {
+    pub by_connection: u64,
+    pub by_trace: u64,
+    pub by_request: u64,
+    pub not_seen: u64,
+    pub ambiguous: u64,
+    pub no_room: u64,
+    /// Those that wait.
+    pub waiting: u64,
+    /// Spans of ours that are kept to be compared with.
+    pub kept: u64,
+}
+
+impl JoinCounts {
+    /// Those that are one with one of ours, by evidence.
+    #[must_use]
+    pub fn joined(&self) -> [(&'static str, u64); 3] {
+        [("connection", self.by_connection), ("trace", self.by_trace), ("request", self.by_request)]
+    }
+
+    /// Those that are not, by reason: nothing of ours could be it (another host, encrypted, before our time);
+    /// several of ours could be it, or it and others the same one of ours; there was no room to wait.
+    #[must_use]
+    pub fn apart(&self) -> [(&'static str, u64); 3] {
+        [("not_seen", self.not_seen), ("ambiguous", self.ambiguous), ("no_room", self.no_room)]
+    }
+}
+
+/// A pair that is one.
+#[derive(Debug)]
+pub struct Join {
+    /// What is to be written: ours without its content, and ours under the SDK's ids.
+    pub write: [Span; 2],
+    /// The process, by its number in the initial namespace.
+    pub pid: Option<i64>,
+    /// How that is known.
+    pub evidence: Evidence,
+}
+
+type Ids = (TraceId, SpanId);
+/// By start, so that those of a time are found.
+type OursKey = (u64, SpanId, TraceId);
+
+#[derive(Debug)]
+struct Ours {
+    told: Told,
+    /// `None` while the request is open.
+    end_unix_ns: Option<u64>,
+    came_ns: u64,
+    span: Span,
+}
+
+#[derive(Debug)]
+struct Theirs {
+    told: Told,
+    came_ns: u64,
+}
+
+enum Found {
+    One(OursKey, Evidence),
+    /// None yet.
+    Nothing,
+    Several,
+}
+
+type IsIt = fn(&Told, &Told) -> bool;
+
+const STEPS: [(Evidence, IsIt); 4] = [
+    (Evidence::Connection, |ours, theirs| ours.facts.is_same_connection(&theirs.facts)),
+    (Evidence::Trace, |ours, theirs| {
+        ours.trace_id == theirs.trace_id && ours.facts.same_process(&theirs.facts) == SameProcess::Known
+    }),
+    (Evidence::Trace, |ours, theirs| {
+        ours.trace_id == theirs.trace_id && ours.facts.same_process(&theirs.facts) == SameProcess::Service
+    }),
+    (Evidence::Request, |ours, theirs| {
+        ours.facts.same_process(&theirs.facts) != SameProcess::Unknown
+            && ours.facts.is_same_request(&theirs.facts)
+    }),
+];
+
+/// See the module's description.
+#[derive(Debug, Default)]
+pub struct Joiner {
+    ours: BTreeMap<OursKey, Ours>,
+    by_trace: HashMap<TraceId, Vec<OursKey>>,
+    /// In the order in which they came, with when that was.
+    arrivals: VecDeque<(u64, OursKey)>,
+    /// The longest of ours that is kept, or has been since none was.
+    longest_ns: u64,
+    theirs: Vec<Theirs>,
+    counts: JoinCounts,
+}
+
+impl Joiner {
+    /// Takes a span of ours: one that has ended, or that is shown while it is open.
+    pub fn take_ours(&mut self, span: &Span, now_ns: u64) {
+        if span.kind != SpanKind::Server {
+            return;
+        }
+        let key = (span.start_unix_ns, span.span_id, span.trace_id);
+        let (told, end_unix_ns) = (Told::of(span), span.end_unix_ns);
+        let ours = Ours { told, end_unix_ns, came_ns: now_ns, span: span.clone() };
+        self.longest_ns = self.longest_ns.max(span.duration_ns().unwrap_or(KEEP_OURS_NS));
+        if self.ours.insert(key, ours).is_none() {
+            self.by_trace.entry(span.trace_id).or_default().push(key);
+        }
+        self.arrivals.push_back((now_ns, key));
+        while let Some(&(came_ns, key)) = self.arrivals.front()
+            && (came_ns.saturating_add(KEEP_OURS_NS) < now_ns || self.arrivals.len() > MAX_OURS)
+        {
+            self.arrivals.pop_front();
+            // One that was open and has ended came again later.
+            if self.ours.get(&key).is_some_and(|ours| ours.came_ns == came_ns) {
+                self.forget(key);
+            }
+        }
+    }
+
+    fn forget(&mut self, key: OursKey) {
+        self.ours.remove(&key);
+        if let Some(of_trace) = self.by_trace.get_mut(&key.2) {
+            of_trace.retain(|&other| other != key);
+            if of_trace.is_empty() {
+                self.by_trace.remove(&key.2);
+            }
+        }
+        if self.ours.is_empty() {
+            self.longest_ns = 0;
+        }
+    }
+
+    /// Takes a span that was sent here.
+    pub fn take_theirs(&mut self, span: &Span, now_ns: u64) {
+        if span.kind != SpanKind::Server || span.scope.0 == OWN_LIBRARY {
+            return;
+        }
+        if self.theirs.len() >= MAX_THEIRS {
+            self.counts.no_room += 1;
+            return;
+        }
+        self.theirs.push(Theirs { told: Told::of(span), came_ns: now_ns });
+    }
+
+    /// Whether anything waits to be decided.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        !self.theirs.is_empty()
+    }
+
+    /// What became of all so far.
+    #[must_use]
+    pub fn counts(&self) -> JoinCounts {
+        JoinCounts { waiting: self.theirs.len() as u64, kept: self.ours.len() as u64, ..self.counts }
+    }
+
+    /// Decides what can be decided now.
+    pub fn settle(&mut self, now_ns: u64) -> Vec<Join> {
+        let mut claims: BTreeMap<OursKey, Vec<(Evidence, Theirs)>> = BTreeMap::new();
+        for theirs in std::mem::take(&mut self.theirs) {
+            let age_ns = now_ns.saturating_sub(theirs.came_ns);
+            match self.find(&theirs.told) {
+                Found::One(key, evidence) if evidence > Evidence::Request || age_ns >= SETTLED_AFTER_NS => {
+                    claims.entry(key).or_default().push((evidence, theirs));
+                }
+                Found::One(..) => self.theirs.push(theirs),
+                Found::Nothing if age_ns >= GIVE_UP_AFTER_NS => self.counts.not_seen += 1,
+                Found::Several if age_ns >= SETTLED_AFTER_NS => self.counts.ambiguous += 1,
+                Found::Nothing | Found::Several => self.theirs.push(theirs),
+            }
+        }
+        let mut joins = Vec::new();
+        for (key, claimants) in claims {
+            let all = claimants.len() as u64;
+            match outermost(claimants) {
+                Some((evidence, theirs)) => {
+                    self.counts.ambiguous += all - 1;
+                    joins.extend(self.join(key, evidence, &theirs));
+                }
+                None => self.counts.ambiguous += all,
+            }
+        }
+        joins
+    }
+
+    /// Which of ours it is.
+    fn find(&self, theirs: &Told) -> Found {
+        let of_trace = self.by_trace.get(&theirs.trace_id).into_iter().flatten();
+        let found = among(of_trace.filter_map(|key| self.ours.get_key_value(key)), theirs);
+        if !matches!(found, Found::Nothing) {
+            return found;
+        }
+        let time = theirs.start_unix_ns;
+        let earliest = time.saturating_sub(self.longest_ns).saturating_sub(CLOCK_TOLERANCE_NS);
+        let latest = time.saturating_add(CLOCK_TOLERANCE_NS);
+        let from = (earliest, SpanId::nonzero([0; 8]), TraceId::nonzero([0; 16]));
+        let to = (latest, SpanId::nonzero([0xff; 8]), TraceId::nonzero([0xff; 16]));
+        among(self.ours.range(from..=to), theirs)
+    }
+
+    fn join(&mut self, key: OursKey, evidence: Evidence, theirs: &Theirs) -> Option<Join> {
+        let span = self.ours.get(&key)?.span.clone();
+        self.forget(key);
+        match evidence {
+            Evidence::Connection => self.counts.by_connection += 1,
+            Evidence::Trace => self.counts.by_trace += 1,
+            Evidence::Request => self.counts.by_request += 1,
+        }
+        let name_of = |ids: Ids| AttributeValue::Text(ids_text(ids.0, ids.1));
+        let (before, after) = ((span.trace_id, span.span_id), (theirs.told.trace_id, theirs.told.span_id));
+        let pid = crate::model::span::integer_of(&span.resource.attributes, "process.pid");
+        let mut beside = span.clone();
+        (beside.trace_id, beside.span_id) = after;
+        beside.attributes.push((Cow::Borrowed(JOINED_FROM), name_of(before)));
+        let gone = Span {
+            attributes: vec![(Cow::Borrowed(JOINED_TO), name_of(after))],
+            events: Vec::new(),
+            links: Vec::new(),
+            ..span
+        };
+        Some(Join { write: [gone, beside], pid, evidence })
+    }
+}
+
+impl Ours {
+    fn lasted_at(&self, time_unix_ns: u64, tolerance_ns: u64) -> bool {
+        let end = self.end_unix_ns.unwrap_or(u64::MAX);
+        self.told.start_unix_ns.saturating_sub(tolerance_ns) <= time_unix_ns
+            && time_unix_ns <= end.saturating_add(tolerance_ns)
+    }
+}
+
+/// Which of these it is, by the strongest evidence there is.
+fn among<'a>(ours: impl Iterator<Item = (&'a OursKey, &'a Ours)>, theirs: &Told) -> Found {
+    let candidates: Vec<(&OursKey, &Ours)> = ours
+        .filter(|(_, ours)| {
+            ours.lasted_at(theirs.start_unix_ns, CLOCK_TOLERANCE_NS)
+                && !ours.told.facts.contradict(&theirs.facts)
+        })
+        .collect();
+    for (evidence, is_it) in STEPS {
+        let mut found: Vec<_> =
+            candidates.iter().filter(|(_, ours)| is_it(&ours.told, theirs)).copied().collect();
+        if found.len() > 1 && evidence > Evidence::Request {
+            // On one connection, or in one trace, requests follow each other closely.
+            found.retain(|(_, ours)| ours.lasted_at(theirs.start_unix_ns, 0));
+        }
+        match found.as_slice() {
+            [] => {}
+            [(key, ours)] if ours.end_unix_ns.is_some() => return Found::One(**key, evidence),
+            // It is joined when it has ended.
+            [_] => return Found::Nothing,
+            _ => return Found::Several,
+        }
+    }
+    Found::Nothing
+}
+
+/// Of several spans of an SDK's that are one of ours the one that the others are within, if they are, and
+/// nothing speaks more strongly for another.
+fn outermost(mut claimants: Vec<(Evidence, Theirs)>) -> Option<(Evidence, Theirs)> {
+    let strongest = claimants.iter().map(|(evidence, _)| *evidence).max()?;
+    claimants.retain(|(evidence, _)| *evidence == strongest);
+    let ids: BTreeSet<Ids> = claimants.iter().map(|(_, it)| (it.told.trace_id, it.told.span_id)).collect();
+    let is_within =
+        |told: &Told| told.parent_span_id.is_some_and(|parent| ids.contains(&(told.trace_id, parent)));
+    claimants.retain(|(_, theirs)| !is_within(&theirs.told));
+    if claimants.len() == 1 { claimants.pop() } else { None }
+}

@@ -1,0 +1,221 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::model::span::{SpanResource, SpanStatus, ids_of_text, text_of};
+
+const NOW: u64 = 1_800_000_000_000_000_000;
+const MS: u64 = 1_000_000;
+
+fn text(text: &str) -> AttributeValue {
+    AttributeValue::Text(text.to_owned())
+}
+
+/// A server's span of ours: from this millisecond for so many.
+fn ours(trace: u8, id: u8, start_ms: u64, length_ms: u64) -> Span {
+    let number = AttributeValue::Integer;
+    Span {
+        trace_id: TraceId::nonzero([trace; 16]),
+        span_id: SpanId::nonzero([id; 8]),
+        parent_span_id: None,
+        trace_state: String::new(),
+        name: "GET /cart".to_owned(),
+        kind: SpanKind::Server,
+        start_unix_ns: NOW + start_ms * MS,
+        end_unix_ns: Some(NOW + (start_ms + length_ms) * MS),
+        status: SpanStatus::Unset,
+        status_message: String::new(),
+        attributes: vec![
+            ("http.request.method".into(), text("GET")),
+            ("url.path".into(), text("/cart")),
+            ("http.response.status_code".into(), number(200)),
+            ("network.peer.port".into(), number(40_000)),
+        ],
+        events: Vec::new(),
+        links: Vec::new(),
+        resource: Arc::new(SpanResource {
+            attributes: vec![
+                ("host.name".into(), text("here")),
+                ("process.pid".into(), number(10)),
+                ("service.name".into(), text("shop")),
+            ],
+        }),
+        scope: Arc::new((OWN_LIBRARY.to_owned(), String::new())),
+    }
+}
+
+/// What an SDK with old conventions says: of its process the service alone, of the connection nothing.
+fn theirs(trace: u8, id: u8, start_ms: u64) -> Span {
+    Span {
+        attributes: vec![
+            ("http.method".into(), text("GET")),
+            ("http.target".into(), text("/cart?id=7")),
+            ("http.status_code".into(), AttributeValue::Integer(200)),
+        ],
+        resource: Arc::new(SpanResource { attributes: vec![("service.name".into(), text("shop"))] }),
+        scope: Arc::new(("flask".to_owned(), String::new())),
+        ..ours(trace, id, start_ms, 5)
+    }
+}
+
+fn set(span: &mut Span, name: &'static str, value: AttributeValue) {
+    span.attributes.retain(|(key, _)| key != name);
+    span.attributes.push((name.into(), value));
+}
+
+/// Which of ours each of theirs came to be, by the first byte of the ids, `at_ns` after it came.
+fn joined(ours: &[Span], theirs: &[Span], at_ns: u64) -> (Vec<(u8, u8, Evidence)>, JoinCounts) {
+    let mut joiner = Joiner::default();
+    ours.iter().for_each(|span| joiner.take_ours(span, NOW));
+    theirs.iter().for_each(|span| joiner.take_theirs(span, NOW));
+    let joins = joiner.settle(NOW + at_ns);
+    let of = |join: &Join| {
+        let [gone, beside] = &join.write;
+        let to = text_of(&gone.attributes, JOINED_TO).and_then(ids_of_text).expect("its ids");
+        let from = text_of(&beside.attributes, JOINED_FROM).and_then(ids_of_text).expect("its ids");
+        assert_eq!(to, (beside.trace_id, beside.span_id));
+        assert_eq!(from, (gone.trace_id, gone.span_id));
+        assert_eq!((gone.start_unix_ns, gone.end_unix_ns), (beside.start_unix_ns, beside.end_unix_ns));
+        assert_eq!(join.pid, Some(10));
+        (from.1.bytes()[0], to.1.bytes()[0], join.evidence)
+    };
+    (joins.iter().map(of).collect(), joiner.counts())
+}
+
+#[test]
+fn the_clients_port_tells_requests_of_one_time_apart() {
+    let mut other = ours(2, 2, 0, 20);
+    set(&mut other, "network.peer.port", AttributeValue::Integer(40_001));
+    for name in ["net.peer.port", "network.peer.port", "net.sock.peer.port"] {
+        let mut one = theirs(8, 8, 5);
+        set(&mut one, name, text("40001"));
+        let mut two = theirs(9, 9, 5);
+        set(&mut two, name, AttributeValue::Integer(40_000));
+        let (joins, counts) = joined(&[ours(1, 1, 0, 20), other.clone()], &[one, two], 0);
+        assert_eq!(joins, [(1, 9, Evidence::Connection), (2, 8, Evidence::Connection)]);
+        assert_eq!((counts.by_connection, counts.waiting), (2, 0));
+    }
+}
+
+#[test]
+fn requests_that_follow_each_other_on_a_connection_are_told_apart_by_time() {
+    let spans = [ours(1, 1, 0, 3), ours(2, 2, 3, 3)];
+    let mut one = theirs(8, 8, 1);
+    set(&mut one, "net.peer.port", AttributeValue::Integer(40_000));
+    let mut two = theirs(9, 9, 4);
+    set(&mut two, "net.peer.port", AttributeValue::Integer(40_000));
+    let (joins, _) = joined(&spans, &[two, one], 0);
+    assert_eq!(joins, [(1, 8, Evidence::Connection), (2, 9, Evidence::Connection)]);
+}
+
+#[test]
+fn of_one_trace_the_span_of_the_process_or_the_service_is_it_and_that_of_a_proxy_is_not() {
+    let mut proxy = ours(1, 1, 0, 20);
+    proxy.resource = Arc::new(SpanResource { attributes: vec![("service.name".into(), text("nginx"))] });
+    let server = ours(1, 2, 1, 18);
+    let (joins, _) = joined(&[proxy.clone(), server.clone()], &[theirs(1, 9, 5)], 0);
+    assert_eq!(joins, [(2, 9, Evidence::Trace)]);
+    // Before ours of it has come, the proxy's is not taken for it.
+    let (joins, counts) = joined(&[proxy.clone()], &[theirs(1, 9, 5)], SETTLED_AFTER_NS);
+    assert_eq!((joins.len(), counts.waiting), (0, 1));
+    // The SDK says nothing of its process.
+    let mut nobody = theirs(1, 9, 5);
+    nobody.resource = Arc::default();
+    let (joins, counts) = joined(&[proxy, server], &[nobody], GIVE_UP_AFTER_NS);
+    assert_eq!((joins.len(), counts.not_seen), (0, 1));
+}
+
+#[test]
+fn another_process_of_the_service_is_another_one() {
+    let mut other = ours(1, 2, 0, 20);
+    other.resource = Arc::new(SpanResource {
+        attributes: vec![
+            ("process.pid".into(), AttributeValue::Integer(11)),
+            ("service.name".into(), text("shop")),
+        ],
+    });
+    let mut told = theirs(1, 9, 5);
+    let attributes = vec![
+        ("process.pid".into(), AttributeValue::Integer(10)),
+        ("service.name".into(), text("another name, which it gave itself")),
+    ];
+    told.resource = Arc::new(SpanResource { attributes });
+    let (joins, _) = joined(&[ours(1, 1, 0, 20), other], &[told], 0);
+    assert_eq!(joins, [(1, 9, Evidence::Trace)]);
+}
+
+#[test]
+fn without_a_common_trace_only_one_request_may_be_meant_and_all_must_be_known() {
+    let (joins, counts) = joined(&[ours(1, 1, 0, 20)], &[theirs(9, 9, 5)], SETTLED_AFTER_NS - 1);
+    assert_eq!((joins.len(), counts.waiting), (0, 1));
+    let (joins, _) = joined(&[ours(1, 1, 0, 20)], &[theirs(9, 9, 5)], SETTLED_AFTER_NS);
+    assert_eq!(joins, [(1, 9, Evidence::Request)]);
+    // Two of ours at a time, two of theirs in one of ours.
+    let (joins, counts) =
+        joined(&[ours(1, 1, 0, 20), ours(2, 2, 0, 20)], &[theirs(9, 9, 5)], SETTLED_AFTER_NS);
+    assert_eq!((joins.len(), counts.ambiguous), (0, 1));
+    let (joins, counts) = joined(&[ours(1, 1, 0, 20)], &[theirs(8, 8, 5), theirs(9, 9, 6)], SETTLED_AFTER_NS);
+    assert_eq!((joins.len(), counts.ambiguous), (0, 2));
+    for (name, value) in [
+        ("http.target", text("/other")),
+        ("http.status_code", AttributeValue::Integer(404)),
+        ("http.method", text("POST")),
+    ] {
+        let mut other = theirs(9, 9, 5);
+        set(&mut other, name, value);
+        let (joins, counts) = joined(&[ours(1, 1, 0, 20)], &[other], GIVE_UP_AFTER_NS);
+        assert_eq!((joins.len(), counts.not_seen), (0, 1), "{name}");
+    }
+    let (joins, _) = joined(&[ours(1, 1, 0, 20)], &[theirs(9, 9, 25)], GIVE_UP_AFTER_NS);
+    assert_eq!(joins, [], "it began after ours had ended");
+}
+
+#[test]
+fn of_spans_within_each_other_the_outermost_is_the_request() {
+    let mut inner = theirs(1, 9, 6);
+    inner.parent_span_id = Some(SpanId::nonzero([8; 8]));
+    let (joins, counts) = joined(&[ours(1, 1, 0, 20)], &[inner, theirs(1, 8, 5)], 0);
+    assert_eq!(joins, [(1, 8, Evidence::Trace)]);
+    assert_eq!(counts.ambiguous, 1);
+}
+
+#[test]
+fn a_request_that_is_open_is_joined_when_it_has_ended() {
+    let mut joiner = Joiner::default();
+    let open = Span { end_unix_ns: None, ..ours(1, 1, 0, 20) };
+    joiner.take_ours(&open, NOW);
+    joiner.take_theirs(&theirs(1, 9, 5), NOW);
+    assert!(joiner.settle(NOW + SETTLED_AFTER_NS).is_empty());
+    joiner.take_ours(&ours(1, 1, 0, 20), NOW + SETTLED_AFTER_NS);
+    assert_eq!(joiner.settle(NOW + SETTLED_AFTER_NS).len(), 1);
+    assert_eq!((joiner.counts().kept, joiner.is_waiting()), (0, false));
+}
+
+#[test]
+fn what_is_kept_is_bounded_by_time_and_number() {
+    let mut joiner = Joiner::default();
+    let numbered = |number: u64| {
+        let mut span = ours(1, 1, number, 1);
+        span.span_id = SpanId::nonzero(number.to_be_bytes());
+        span
+    };
+    for number in 0..MAX_OURS as u64 + 50 {
+        joiner.take_ours(&numbered(number), NOW);
+        joiner.take_theirs(&theirs(7, 7, 0), NOW);
+    }
+    assert_eq!(joiner.counts().kept, MAX_OURS as u64);
+    assert_eq!((joiner.counts().waiting, joiner.counts().no_room), (MAX_THEIRS as u64, 50));
+    joiner.take_ours(&numbered(1 << 40), NOW + KEEP_OURS_NS + 1);
+    assert_eq!(joiner.counts().kept, 1);
+    assert_eq!(joiner.by_trace.values().map(Vec::len).sum::<usize>(), 1);
+    joiner.settle(NOW + KEEP_OURS_NS);
+    assert_eq!(joiner.counts().waiting, 0);
+}
+
+#[test]
+fn internal_spans_clients_and_our_own_do_not_wait() {
+    let mut joiner = Joiner::default();
+    joiner.take_theirs(&Span { kind: SpanKind::Client, ..theirs(1, 1, 0) }, NOW);
+    joiner.take_theirs(&Span { kind: SpanKind::Internal, ..theirs(1, 1, 0) }, NOW);
+    joiner.take_theirs(&ours(1, 1, 0, 1), NOW);
+    assert!(!joiner.is_waiting());
+}
