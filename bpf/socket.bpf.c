@@ -51,6 +51,7 @@ struct sf_socket_contract {
 	enum sf_socket_event_type event_type;
 	enum sf_data_flag data_flag;
 	enum sf_ending ending;
+	enum sf_event_loop event_loop;
 	enum sf_socket_counter counter;
 	enum sf_tls_function tls_function;
 	enum sf_tls_counter tls_counter;
@@ -93,7 +94,7 @@ static __always_inline void sf_begin_wait(struct task_struct *task, __u64 number
 	if (!thread || !thread->request)
 		return;
 	if (sf_is_of_event_loop(number) && sf_has_unanswered(thread))
-		thread->serves_many = 1;
+		sf_begin_to_serve_many(thread);
 	thread->request = 0;
 }
 
@@ -187,6 +188,7 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long result)
 		return 0;
 	case SF_SYS_ACCEPT:
 	case SF_SYS_ACCEPT4:
+		sf_end_callback(task, result);
 		sf_end_opening(task, pid_tgid, result, SF_ROLE_ACCEPTED);
 		return 0;
 	case SF_SYS_SHUTDOWN:

@@ -522,6 +522,15 @@ enum sf_socket_counter {
 };
 
 /*
+ * Map `prompt_processes`, key = tgid, written by user space: programs whose event loops are known, see
+ * socket/requests.h.
+ */
+enum sf_event_loop {
+	SF_EVENT_LOOP_PROMPT = 1, /* it handles each event to its end */
+	SF_EVENT_LOOP_TURNS = 2,  /* it says when it has done so with all that came together (turns.bpf.c) */
+};
+
+/*
  * Map `propagation`, one entry, written by user space: whether contexts go out in TCP's header, and of which
  * traces that nobody has decided on: those whose lower 63 bits are below the bound.
  */

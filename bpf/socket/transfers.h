@@ -278,8 +278,10 @@ static __always_inline void sf_end_read(struct task_struct *task, __u64 pid_tgid
 {
 	struct sf_call call = {};
 
-	if (!sf_find_socket(task, descriptor, &call.socket))
+	if (!sf_find_socket(task, descriptor, &call.socket)) {
+		sf_end_callback(task, descriptor);
 		return;
+	}
 	if (!result) {
 		/* A read of no bytes reads none. */
 		if (third || (number != SF_SYS_READ && number != SF_SYS_RECVFROM))
@@ -334,8 +336,11 @@ static __always_inline void sf_end_messages(struct task_struct *task, __u64 numb
 	struct sf_messages messages = {.address = second, .count = result};
 	struct sf_call call = {};
 
-	if (!sf_find_socket(task, descriptor, &call.socket))
+	if (!sf_find_socket(task, descriptor, &call.socket)) {
+		if (direction == SF_IN)
+			sf_end_callback(task, descriptor);
 		return;
+	}
 	bpf_loop(SF_IOV_MAX, sf_sum_message, &messages, 0);
 	if (!messages.sum)
 		return;

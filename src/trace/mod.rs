@@ -25,6 +25,7 @@ mod attributes;
 mod connections;
 pub mod context;
 pub mod conversation;
+mod event_loops;
 pub mod exchange;
 mod go_programs;
 pub mod joining;

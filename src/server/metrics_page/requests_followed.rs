@@ -70,6 +70,7 @@ pub(super) fn add(page: &mut Page, tracer: &TracerStatus) {
         family
             .labelled(&[("result", "right")], spans.tcp_contexts_right)
             .labelled(&[("result", "contradicted")], spans.tcp_contexts_contradicted)
+            .labelled(&[("result", "sent_as_another_trace")], spans.tcp_contexts_of_other_traces)
     });
     page.counter("samples_stamped", "Samples that say in which span they were taken", tracer.stamped_samples);
     page.add(Kind::Counter, "samples_unstamped", "Samples in a request that do not, by why", |family| {
