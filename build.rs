@@ -73,6 +73,7 @@ fn main() {
     println!("cargo:rerun-if-changed=bpf/propagate.bpf.c");
     println!("cargo:rerun-if-changed=bpf/socket");
     println!("cargo:rerun-if-changed=bpf/go.bpf.c");
+    println!("cargo:rerun-if-changed=bpf/go");
     println!("cargo:rerun-if-changed=bpf/uprobes.h");
     println!("cargo:rerun-if-changed=bpf/unwind");
     println!("cargo:rerun-if-env-changed=CLANG");
