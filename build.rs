@@ -60,6 +60,7 @@ fn main() {
         .expect("the socket programs' types can be described in Rust");
     compile("go", &out);
     compile("propagate", &out);
+    compile("tls", &out);
     println!("cargo:rerun-if-changed=bpf/spanflame.h");
     println!("cargo:rerun-if-changed=bpf/vmlinux.h");
     println!("cargo:rerun-if-changed=bpf/process_maps.h");
@@ -75,6 +76,8 @@ fn main() {
     println!("cargo:rerun-if-changed=bpf/go.bpf.c");
     println!("cargo:rerun-if-changed=bpf/go");
     println!("cargo:rerun-if-changed=bpf/uprobes.h");
+    println!("cargo:rerun-if-changed=bpf/tls.bpf.c");
+    println!("cargo:rerun-if-changed=bpf/tls");
     println!("cargo:rerun-if-changed=bpf/unwind");
     println!("cargo:rerun-if-env-changed=CLANG");
     // The page is embedded, with the files that are there when this crate is compiled.

@@ -344,6 +344,11 @@ enum sf_capture {
 	SF_CAPTURE_HEADS = 0, /* no entry means the same */
 	SF_CAPTURE_WHOLE = 1,
 	SF_CAPTURE_NOTHING = 2, /* no event at all until it ends */
+	/*
+	 * Added to those: it is said of the plain bytes inside of TLS. What is said of a connection's bytes as
+	 * they are on the wire holds until plain ones come; from then on they are not captured.
+	 */
+	SF_CAPTURE_OF_DECRYPTED = 8,
 };
 
 enum sf_direction {
@@ -374,6 +379,7 @@ enum sf_socket_event_type {
 	SF_SOCKET_ENDED = 5,
 	SF_SOCKET_STREAM = 6,
 	SF_SOCKET_LISTENS = 7, /* nothing but the head: a TCP socket is to be connected to */
+	SF_SOCKET_NEW_CODE = 8,
 };
 
 /* Ring buffer `socket_events`: each event begins so. */
@@ -452,6 +458,15 @@ struct sf_socket_stream {
 	unsigned int direction; /* enum sf_direction */
 };
 
+/*
+ * A process has mapped what may be a TLS library, or runs another program: not about a connection, which is 0.
+ */
+struct sf_socket_new_code {
+	struct sf_socket_event event;
+	unsigned int is_program;
+	unsigned int reserved;
+};
+
 enum sf_ending {
 	SF_ENDING_CLOSED = 0,
 	SF_ENDING_RESET = 1,
@@ -470,6 +485,8 @@ struct sf_socket_ended {
 struct sf_socket_config {
 	unsigned int wake_at_bytes; /* wake the reader when this much lies in the ring */
 	unsigned int exclude_agent; /* 1: nothing that the agent itself does is looked at */
+	unsigned int cpus;          /* possible numbers of CPUs are below it */
+	unsigned int reserved;
 };
 
 /*
@@ -564,5 +581,38 @@ struct sf_code_range {
 struct sf_go_code {
 	struct sf_code_range ranges[SF_MAX_GO_CODE_RANGES];
 };
+
+/* ---- TLS libraries (tls.bpf.c) ------------------------------------------------------------------ */
+
+/* What a probe sits on: the cookie that user space gives it. The names are OpenSSL's. */
+enum sf_tls_function {
+	SF_TLS_READ = 1,      /* int SSL_read(SSL *, void *, int) */
+	SF_TLS_READ_EX = 2,   /* int SSL_read_ex(SSL *, void *, size_t, size_t *) */
+	SF_TLS_WRITE = 3,     /* int SSL_write(SSL *, const void *, int) */
+	SF_TLS_WRITE_EX = 4,  /* int SSL_write_ex(SSL *, const void *, size_t, size_t *) */
+	SF_TLS_SENDFILE = 5,  /* ssize_t SSL_sendfile(SSL *, int, off_t, size_t, int) */
+	SF_TLS_HANDSHAKE = 6, /* int SSL_do_handshake(SSL *), SSL_connect, SSL_accept */
+	SF_TLS_WRITE_EX2 = 7, /* int SSL_write_ex2(SSL *, const void *, size_t, uint64_t, size_t *) */
+};
+
+/* Per-CPU array `tls_counters`, never reset. */
+enum sf_tls_counter {
+	SF_TLS_COUNTER_READS = 0,           /* that gave plain bytes */
+	SF_TLS_COUNTER_WRITES = 1,          /* that took plain bytes, each attempt */
+	SF_TLS_COUNTER_BYTES = 2,           /* plain bytes told, both directions */
+	SF_TLS_COUNTER_BOUND = 3,           /* objects whose connection became known */
+	SF_TLS_COUNTER_CONTRADICTED = 4,    /* … and then seemed to be another one: known no more */
+	SF_TLS_COUNTER_MOVED = 5,           /* … and then was certainly another one */
+	SF_TLS_COUNTER_LOST_UNBOUND = 6,    /* reads and writes of objects whose connection is not known */
+	SF_TLS_COUNTER_LOST_GONE = 7,       /* … whose connection is not followed, or no more */
+	SF_TLS_COUNTER_LOST_NO_SCRATCH = 8, /* reads and writes: no scratch was free */
+	SF_TLS_COUNTER_LOST_NO_THREAD = 9,  /* calls: no memory for the thread's state */
+	SF_TLS_COUNTER_LOST_DEPTH = 10,     /* calls within SF_MAX_TLS_CALLS calls */
+	SF_TLS_COUNTER_LOST_RETURN = 11,    /* returns of reads and writes whose beginning was not seen */
+	SF_TLS_COUNTER_LOST_NO_ROOM = 12,   /* objects: no room for another pair */
+	SF_TLS_COUNTERS = 13,
+};
+
+#define SF_MAX_TLS_CALLS 4 /* within each other on one thread: TLS in TLS, handshakes */
 
 #endif /* SPANFLAME_H */

@@ -20,7 +20,10 @@
 extern void bpf_preempt_disable(void) __ksym __weak;
 extern void bpf_preempt_enable(void) __ksym __weak;
 
-/* Both are NULL where the kernel does not have them: the verifier then sees neither. A program `name` that calls `body`, a static __noinline int of the registers. */
+/*
+ * A program `name` that calls `body`, a static __noinline int of the registers. The two functions are NULL where
+ * the kernel does not have them, and the verifier sees no call then.
+ */
 #define SF_UPROBE(name, body)                   \
 	int name(bpf_user_pt_regs_t *registers) \
 	{                                       \

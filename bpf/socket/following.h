@@ -55,20 +55,14 @@ static __always_inline void sf_take_goroutine(struct sf_socket_scratch *scratch,
 		sf_note_inherited(key.tgid, key.goroutine, scratch->within);
 }
 
-/* The scratch with who is calling in it; NULL, counted, if it is not to be had. */
-static __always_inline struct sf_socket_scratch *sf_take_scratch(struct task_struct *task, __u64 pid_tgid)
+/* Who is calling, and at which request. */
+static __always_inline void sf_note_caller(struct sf_socket_scratch *scratch, struct task_struct *task,
+					   __u64 pid_tgid)
 {
-	__u32 cpu = bpf_get_smp_processor_id();
-	struct sf_socket_scratch *scratch = bpf_map_lookup_elem(&socket_scratch, &cpu);
 	const struct sf_go_process *go;
 	struct sf_thread *thread;
 	__u32 tgid = pid_tgid >> 32;
 
-	if (!scratch || scratch->busy) {
-		sf_count(SF_SOCKET_COUNTER_LOST_NO_SCRATCH, 1);
-		return NULL;
-	}
-	scratch->busy = 1;
 	scratch->pid_tgid = pid_tgid;
 	scratch->goroutine = 0;
 	scratch->serves_many = 0;
@@ -84,6 +78,21 @@ static __always_inline struct sf_socket_scratch *sf_take_scratch(struct task_str
 		scratch->is_own = 1;
 		scratch->serves_many = thread ? thread->serves_many : 0;
 	}
+}
+
+/* The scratch with who is calling in it; NULL, counted, if it is not to be had. */
+static __always_inline struct sf_socket_scratch *sf_take_scratch(struct task_struct *task, __u64 pid_tgid)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+	struct sf_socket_scratch *scratch = bpf_map_lookup_elem(&socket_scratch, &cpu);
+
+	if (!scratch || scratch->busy) {
+		sf_count(SF_SOCKET_COUNTER_LOST_NO_SCRATCH, 1);
+		return NULL;
+	}
+	scratch->busy = 1;
+	scratch->minter = cpu;
+	sf_note_caller(scratch, task, pid_tgid);
 	return scratch;
 }
 
@@ -95,8 +104,8 @@ static __always_inline void sf_release_scratch(struct sf_socket_scratch *scratch
 /* ---- connections ------------------------------------------------------------------------------ */
 
 /* What is known of the socket's connection, from now on if not before. NULL, counted: it cannot be followed. */
-static __noinline struct sf_connection *sf_follow(struct sf_socket_scratch *scratch,
-						  const struct sf_socket *socket, __u32 role)
+static __noinline __attribute__((unused)) struct sf_connection *
+sf_follow(struct sf_socket_scratch *scratch, const struct sf_socket *socket, __u32 role)
 {
 	__u64 id = socket->connection;
 	struct sf_connection *connection;
@@ -154,13 +163,21 @@ static __always_inline void sf_announce(struct sf_socket_scratch *scratch, struc
 		connection->is_announced = 0;
 }
 
-static __always_inline __u64 sf_capture_limit(__u64 connection)
+/* How much is captured of a call; `decrypted` is SF_CAPTURE_OF_DECRYPTED for plain bytes inside of TLS, or 0. */
+static __always_inline __u64 sf_capture_limit(__u64 connection, __u32 decrypted)
 {
 	const __u32 *capture = bpf_map_lookup_elem(&captures, &connection);
 
-	if (!capture || *capture == SF_CAPTURE_HEADS)
+	if (!capture || (*capture & SF_CAPTURE_OF_DECRYPTED) != decrypted)
 		return SF_HEAD_BYTES;
-	return *capture == SF_CAPTURE_WHOLE ? SF_WHOLE_BYTES : 0;
+	switch (*capture & ~SF_CAPTURE_OF_DECRYPTED) {
+	case SF_CAPTURE_HEADS:
+		return SF_HEAD_BYTES;
+	case SF_CAPTURE_WHOLE:
+		return SF_WHOLE_BYTES;
+	default:
+		return 0;
+	}
 }
 
 #endif /* SF_SOCKET_FOLLOWING_H */

@@ -43,6 +43,7 @@ mod socket_decoder;
 mod socket_live_tests;
 mod socket_tracer;
 mod tables;
+mod tls_tracer;
 mod user_probes;
 
 pub use application_words::ApplicationWords;
@@ -57,6 +58,7 @@ pub use run_statistics::{ProgramRuns, RunStatistics};
 pub use sampler::{Counters, RequestMaps, RequestSampling, Sampler, SamplerOptions};
 pub use socket_tracer::{SocketCounters, SocketTracer, SocketTracerOptions};
 pub use tables::{MappingKind, ProcessMapping, TableStatistics, Tables};
+pub use tls_tracer::{TlsCounters, TlsFunction, TlsTracer};
 pub use user_probes::{FileIdentity, ProbeRefusal, ProbedFile, UserProbe, UserProbes, UserProbesStatus};
 
 pub use crate::model::{ObjectId, RawFrame, RawSample};

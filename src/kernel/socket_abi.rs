@@ -23,8 +23,8 @@ mod skeleton {
 pub(super) use skeleton::types::{
     sf_capture, sf_data_flag, sf_direction, sf_ending, sf_endpoint, sf_go_counter, sf_go_process,
     sf_propagation, sf_role, sf_socket_amended, sf_socket_config, sf_socket_counter, sf_socket_data,
-    sf_socket_ended, sf_socket_event, sf_socket_event_type, sf_socket_opened, sf_socket_shut_down,
-    sf_socket_stream,
+    sf_socket_ended, sf_socket_event, sf_socket_event_type, sf_socket_new_code, sf_socket_opened,
+    sf_socket_shut_down, sf_socket_stream, sf_tls_counter, sf_tls_function,
 };
 
 /// Of a process: where its goroutines begin that work for who began them.
@@ -39,6 +39,12 @@ pub(super) fn network_namespace_of(connection: &[u8]) -> Option<u32> {
     connection.get(begin..begin + size_of::<u32>())?.try_into().ok().map(u32::from_ne_bytes)
 }
 
+/// The programs on TLS libraries, as an ELF object.
+pub(super) static TLS_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tls.bpf.o"));
+
+/// Scratches of the programs on TLS libraries beyond one a CPU; `SF_SPARE_SCRATCHES`.
+pub(super) const SPARE_SCRATCHES: u32 = 4;
+
 /// Words of the map `excluded_ports`: one bit a port.
 pub(super) const PORT_WORDS: usize = (1 << 16) / 64;
 
@@ -52,7 +58,7 @@ unsafe impl Plain for GoCode {}
 unsafe impl Plain for sf_propagation {}
 
 const _: () = {
-    assert!(size_of::<sf_socket_config>() == 8);
+    assert!(size_of::<sf_socket_config>() == 16);
     assert!(size_of::<sf_go_process>() == 64);
     assert!(size_of::<GoCode>() == 16 * 160);
     assert!(size_of::<sf_propagation>() == 16);

@@ -100,12 +100,14 @@ impl SocketTracer {
         sampler::check_ring_buffer(options.ring_buffer_bytes)?;
         forward_libbpf_messages();
 
+        // CPUs that come later are not looked at, and that is counted.
+        let scratches = cpus::online()?.last().map_or(1, |last| last + 1);
         let config = sf_socket_config {
             wake_at_bytes: options.ring_buffer_bytes / 4,
             exclude_agent: u32::from(options.exclude_agent),
+            cpus: scratches,
+            reserved: 0,
         };
-        // CPUs that come later are not looked at, and that is counted.
-        let scratches = cpus::online()?.last().map_or(1, |last| last + 1);
         let mut socket = open_object("the socket programs", SOCKET_OBJECT)?;
         let cannot = |error| KernelError::bpf("prepare the socket programs", error);
         for mut map in socket.maps_mut() {
@@ -169,6 +171,7 @@ impl SocketTracer {
                  network namespaces takes CAP_SYS_ADMIN"
             );
         }
+        links.push(self.attach("on_exec")?);
         links.push(self.attach("on_sys_enter")?);
         links.push(self.attach("on_sys_exit")?);
         for (name, _) in OPTIONAL_PROGRAMS {
@@ -358,6 +361,11 @@ impl SocketTracer {
         })
     }
 
+    /// The loaded object.
+    pub(super) fn object(&self) -> &Object {
+        &self.socket
+    }
+
     /// A map of the programs, by its name, for other objects to share.
     pub(super) fn map_named(&self, name: &str) -> Option<Map<'_>> {
         self.socket.maps().filter(is_created).find(|map| map.name() == name)
@@ -433,13 +441,19 @@ impl SocketTracer {
             .map_err(|error| KernelError::bpf(format!("note how process {pid} handles events"), error))
     }
 
-    /// Says how much of a connection's fragments is to be captured from now on.
+    /// Says how much of a connection's fragments is to be captured from now on: of those on the wire, or of the
+    /// plain ones inside of TLS. What was said of the others holds no more.
     ///
     /// # Errors
     /// If the kernel has no room for another connection that is not as all begin.
-    pub fn set_capture(&self, connection: ConnectionId, capture: Capture) -> Result<(), KernelError> {
+    pub fn set_capture(
+        &self,
+        connection: ConnectionId,
+        is_decrypted: bool,
+        capture: Capture,
+    ) -> Result<(), KernelError> {
         let key = connection.0.to_ne_bytes();
-        let code = match capture {
+        let mode = match capture {
             Capture::Heads => {
                 // Not there is fine: it means the same.
                 let _ = self.captures.delete(&key);
@@ -448,8 +462,10 @@ impl SocketTracer {
             Capture::Whole => sf_capture::SF_CAPTURE_WHOLE,
             Capture::Nothing => sf_capture::SF_CAPTURE_NOTHING,
         };
+        let of = if is_decrypted { sf_capture::SF_CAPTURE_OF_DECRYPTED.0 } else { 0 };
+        let code = mode.0 | of;
         self.captures
-            .update(&key, &code.0.to_ne_bytes(), MapFlags::ANY)
+            .update(&key, &code.to_ne_bytes(), MapFlags::ANY)
             .map_err(|error| KernelError::bpf("say what to capture of a connection", error))?;
         // The kernel side takes the entry away when the connection ends, which may have been before this.
         if !matches!(self.connections.lookup(&key, MapFlags::ANY), Ok(Some(_))) {

@@ -171,6 +171,12 @@ pub enum SocketEventKind {
     ShutDown(Direction),
     /// The connection is no more.
     Ended(Ending),
+    /// Of no connection (its number is 0): the process runs another program, or has mapped a file that is a TLS
+    /// library by its name.
+    NewCode {
+        /// It runs another program.
+        is_program: bool,
+    },
 }
 
 /// How much of a connection's fragments is to be captured. Every connection begins with `Heads`.
@@ -188,7 +194,7 @@ pub enum Capture {
 /// An event of a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SocketEvent {
-    /// The connection's end.
+    /// The connection's end; 0 for [`SocketEventKind::NewCode`].
     pub connection: ConnectionId,
     /// `CLOCK_MONOTONIC`, nanoseconds: for reads when they returned, for writes when they began.
     pub time_ns: u64,

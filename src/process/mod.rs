@@ -15,10 +15,12 @@ mod mapped_file;
 pub mod mapping_list;
 pub mod objects;
 pub mod proc_maps;
+mod process_context;
 mod service_name;
 mod span_resource;
 pub mod table;
 mod task_state;
+mod tls_libraries;
 
 pub use go_program::{GoProcess, GoPrograms};
 pub use image::Image;
@@ -29,3 +31,4 @@ pub use mapping_list::{ExecutableMapping, MappingContent, MappingList};
 pub use objects::{ObjectRegistry, RegisteredObject};
 pub use span_resource::SpanResources;
 pub use table::{Interest, ProcessTable};
+pub use tls_libraries::{ProcessLibraries, TlsLibraries, TlsLibrary};

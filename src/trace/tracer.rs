@@ -22,6 +22,7 @@ use super::requests::Requests;
 use super::spans::{Outcome, SpanOptions, Spans, WallClock, Whose};
 use super::status::{TracerFailures, TracerStatus};
 use super::streams::StreamWork;
+use super::tls::FollowedTls;
 use crate::kernel::{EbpfState, KernelError, SocketTracer, monotonic_ns};
 use crate::model::socket::{Capture, SocketEventKind};
 use crate::model::{ConnectionId, RequestKey, RequestSpans, SocketEvent, SpanResource, Stamp, Unstamped};
@@ -114,6 +115,8 @@ impl Tracer {
             nobody: Arc::default(),
             outcome: Outcome::default(),
             captures: Vec::new(),
+            new_code: Vec::new(),
+            unreadable: Vec::new(),
             programs: HashMap::new(),
             go_programs: GoPrograms::default(),
             go_processes: Vec::new(),
@@ -124,6 +127,7 @@ impl Tracer {
         };
         let now = Instant::now();
         let mut worker = Worker {
+            tls: FollowedTls::begin(&socket),
             go: GoProcesses::new(&socket),
             socket,
             engine,
@@ -235,8 +239,12 @@ struct Engine {
     /// Stands where nobody asks whose an exchange is.
     nobody: Arc<SpanResource>,
     outcome: Outcome,
-    /// What protocols want to see of their connections from now on.
-    captures: Vec<(ConnectionId, Capture)>,
+    /// What protocols want to see of their connections from now on, of their plain bytes inside of TLS or not.
+    captures: Vec<(ConnectionId, bool, Capture)>,
+    /// Processes that may have TLS libraries which were not looked at.
+    new_code: Vec<u32>,
+    /// Whose connection is TLS that could not be read.
+    unreadable: Vec<u32>,
     /// Which processes are Go programs, as long as they are the same.
     programs: HashMap<u32, (Arc<SpanResource>, bool)>,
     go_programs: GoPrograms,
@@ -268,8 +276,13 @@ impl Engine {
     }
 
     fn understand(&mut self, event: &SocketEvent, turn: &mut Turn<'_>) {
+        if let SocketEventKind::NewCode { .. } = event.kind {
+            self.new_code.push(event.actor.pid);
+            return;
+        }
         let mut news = std::mem::take(&mut self.news);
         self.connections.take(event, &mut news);
+        self.unreadable.extend(news.unreadable_by);
         if let Some(opened) = news.opened {
             self.spans.connection_opened(event.connection, opened);
             // Before its requests are: whose they are is for the kernel side to know.
@@ -287,7 +300,7 @@ impl Engine {
             _ => {}
         }
         if let Some(capture) = news.capture {
-            self.captures.push((event.connection, capture));
+            self.captures.push((event.connection, news.is_decrypted, capture));
         }
         if news.is_opaque {
             self.spans.process_is_opaque(event.actor.pid);
@@ -327,6 +340,7 @@ impl Engine {
         if is_prompt || known_before {
             self.prompt_processes.push((pid, is_prompt));
         }
+        self.new_code.push(pid);
         if self.programs.len() >= MAX_PROGRAMS {
             self.programs.clear();
         }
@@ -369,6 +383,7 @@ impl Engine {
 }
 
 struct Worker {
+    tls: FollowedTls,
     // Its probes go before the programs whose maps they share.
     go: GoProcesses,
     socket: SocketTracer,
@@ -408,7 +423,11 @@ impl Worker {
                         self.flush_at_ns = monotonic_ns() + SETTLED_AFTER_NS;
                         self.shared.wanted_ns.fetch_max(monotonic_ns(), Ordering::Relaxed);
                     }
-                    Command::Inspect(answer) => drop(answer.send(self.socket.ebpf())),
+                    Command::Inspect(answer) => {
+                        let mut state = self.socket.ebpf();
+                        self.tls.add_ebpf(&mut state);
+                        drop(answer.send(state));
+                    }
                     Command::Stop => is_over = true,
                 }
             }
@@ -437,7 +456,7 @@ impl Worker {
     /// Takes what waits in the ring buffer.
     fn turn(&mut self) {
         let now_ns = monotonic_ns();
-        let Self { socket, go, engine, shared, .. } = self;
+        let Self { socket, tls, go, engine, shared, .. } = self;
         let mut turn = Turn { now_ns, clock: wall_clock(now_ns), requests: &shared.requests };
         socket.drain(&mut |event| engine.take(&event, &mut turn));
         let is_crowded = engine.connections.len() > CROWDED;
@@ -448,10 +467,19 @@ impl Worker {
                 tracing::debug!("connections whose end went by unseen cannot be looked for: {error}");
             }
             engine.forget_dead_programs();
+            tls.forget();
         }
         engine.settle(&mut turn);
-        for (connection, capture) in engine.captures.drain(..) {
-            if let Err(error) = socket.set_capture(connection, capture) {
+        engine.new_code.sort_unstable();
+        engine.new_code.dedup();
+        for pid in engine.new_code.drain(..) {
+            tls.look_at(pid);
+        }
+        for pid in engine.unreadable.drain(..) {
+            tls.note_unreadable(pid);
+        }
+        for (connection, is_decrypted, capture) in engine.captures.drain(..) {
+            if let Err(error) = socket.set_capture(connection, is_decrypted, capture) {
                 engine.failures.captures += 1;
                 tracing::debug!("how much of a connection is captured cannot be changed: {error}");
             }
@@ -485,7 +513,8 @@ impl Worker {
         status.failures = self.engine.failures;
         status.connections = self.engine.connections.len();
         status.forgotten_connections = self.engine.connections.forgotten();
-        status.map_bytes = self.socket.map_bytes();
+        status.map_bytes = self.socket.map_bytes() + self.tls.map_bytes();
+        status.tls = self.tls.status();
     }
 
     /// Waits for news, a question or the next look.
