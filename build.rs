@@ -76,6 +76,7 @@ fn main() {
     println!("cargo:rerun-if-changed=bpf/turns.bpf.c");
     println!("cargo:rerun-if-changed=bpf/socket");
     println!("cargo:rerun-if-changed=bpf/go.bpf.c");
+    println!("cargo:rerun-if-changed=bpf/go");
     println!("cargo:rerun-if-changed=bpf/uprobes.h");
     println!("cargo:rerun-if-changed=bpf/tls.bpf.c");
     println!("cargo:rerun-if-changed=bpf/tls");
