@@ -32,13 +32,14 @@ enum sf_told {
 
 /* Does the call show that the thread is not, or no longer, at the request that it seemed to be at? */
 static __always_inline void sf_weigh_evidence(struct sf_socket_scratch *scratch,
-					      struct sf_connection *connection, __u32 direction)
+					      struct sf_connection *connection, __u32 direction,
+					      bool was_used)
 {
 	struct sf_thread *thread;
 
 	if (scratch->is_go || !scratch->within)
 		return;
-	if (sf_is_for_request(connection, direction, scratch->within, scratch->serves_many)) {
+	if (sf_is_for_request(connection, direction, scratch->within, scratch->serves_many, was_used)) {
 		if (direction == SF_OUT && !connection->serves)
 			sf_leave_prompt(bpf_get_current_task_btf(), scratch->serves_many);
 		return;
@@ -56,6 +57,7 @@ static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call 
 	struct sf_socket_data *data = &scratch->data;
 	__u32 direction = call->direction & 1;
 	__u64 limit, bytes;
+	bool was_used;
 
 	if (!connection || connection->is_excluded)
 		return SF_TOLD_NOTHING;
@@ -66,10 +68,11 @@ static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call 
 		sf_forget_context(connection, call->socket.connection);
 	limit = sf_capture_limit(call->socket.connection);
 	if (!limit) {
-		sf_weigh_evidence(scratch, connection, direction);
+		sf_weigh_evidence(scratch, connection, direction, true);
 		*position = __sync_fetch_and_add(&connection->position[direction], call->length);
 		return SF_TOLD_SILENT;
 	}
+	was_used = connection->asks;
 	data->flags = 0;
 	if (sf_capture(scratch, &call->buffers, limit)) {
 		if (!call->is_last_chance)
@@ -91,7 +94,7 @@ static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call 
 		       scratch->pid_tgid, scratch->goroutine);
 	sf_notice_request(scratch, connection, call->socket.family == AF_UNIX ? NULL : call->socket.sk);
 	if (!data->minted || direction == SF_OUT)
-		sf_weigh_evidence(scratch, connection, direction);
+		sf_weigh_evidence(scratch, connection, direction, was_used);
 	if (scratch->serves_many && !data->within)
 		data->flags |= SF_DATA_EVENT_LOOP;
 	sf_announce(scratch, connection, &call->socket, call->time_ns);
@@ -303,6 +306,8 @@ static __always_inline void sf_end_read(struct task_struct *task, __u64 pid_tgid
 		/* A read of no bytes reads none. */
 		if (third || (number != SF_SYS_READ && number != SF_SYS_RECVFROM))
 			sf_end_of_stream(task, &call.socket, pid_tgid);
+		if (call.socket.family != AF_UNIX && call.socket.state == TCP_CLOSE)
+			sf_leave_when_read(call.socket.sk, call.socket.connection);
 		return;
 	}
 	call.direction = SF_IN;

@@ -20,8 +20,8 @@ use super::connections::{Connections, News};
 use super::exchange::ExchangeEvent;
 use super::requests::Requests;
 use super::spans::{Outcome, SpanOptions, Spans, WallClock, Whose};
-use super::status::{TracerFailures, TracerStatus};
-use crate::kernel::{EbpfState, KernelError, SocketTracer, monotonic_ns};
+use super::status::{TracerFailures, TracerStatus, UnexplainedProcess};
+use crate::kernel::{EbpfState, KernelError, SocketCounters, SocketTracer, monotonic_ns};
 use crate::model::socket::Capture;
 use crate::model::{ConnectionId, RequestKey, RequestSpans, SocketEvent, SpanResource, Stamp, Unstamped};
 use crate::process::{SpanResources, go_program, living};
@@ -462,9 +462,17 @@ impl Worker {
             return;
         }
         self.last_published = Instant::now();
+        let counters = self.socket.counters().ok();
+        let moved = |of: &SocketCounters| (of.unexplained_in_bytes, of.unexplained_out_bytes);
+        let before = moved(&lock(&self.shared.status).socket);
+        let has_moved = counters.as_ref().is_some_and(|counters| moved(counters) != before);
+        let unexplained = has_moved.then(|| self.unexplained());
         let mut status = lock(&self.shared.status);
-        if let Ok(counters) = self.socket.counters() {
+        if let Some(counters) = counters {
             status.socket = counters;
+        }
+        if let Some(unexplained) = unexplained {
+            status.unexplained = unexplained;
         }
         status.events = self.engine.events;
         status.spans = self.engine.spans.counts();
@@ -472,6 +480,15 @@ impl Worker {
         status.connections = self.engine.connections.len();
         status.forgotten_connections = self.engine.connections.forgotten();
         status.map_bytes = self.socket.map_bytes();
+    }
+
+    fn unexplained(&mut self) -> Vec<UnexplainedProcess> {
+        let now_ns = monotonic_ns();
+        let named = self.socket.unexplained().into_iter().map(|(pid, [in_bytes, out_bytes])| {
+            let service = self.engine.resources.of(pid, now_ns).service().to_owned();
+            UnexplainedProcess { pid, service, in_bytes, out_bytes }
+        });
+        named.collect()
     }
 
     /// Waits for news, a question or the next look.
