@@ -145,6 +145,7 @@ print('ready', os.getpid(), time.monotonic_ns(), flush=True)
 listener = socket.create_server(('127.0.0.1', 0))
 ours, theirs = socket.socketpair()
 if not os.fork():
+    ours.close()
     print('child', os.getpid(), flush=True)
     for _ in range(20):
         _, descriptors, _, _ = socket.recv_fds(theirs, 1, 1)
