@@ -35,6 +35,7 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 	__u32 parent_tgid = parent->tgid, child_tgid = child->tgid;
 	const struct sf_process *process;
 	const struct sf_target *target;
+	const struct sf_words *own;
 
 	if (parent_tgid == child_tgid)
 		return 0; /* a thread */
@@ -55,6 +56,13 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 		};
 
 		bpf_map_update_elem(&processes, &child_tgid, &alias, BPF_ANY);
+	}
+
+	own = bpf_map_lookup_elem(&words, &parent_tgid);
+	if (own) {
+		struct sf_words same = *own;
+
+		bpf_map_update_elem(&words, &child_tgid, &same, BPF_ANY);
 	}
 	return 0;
 }
@@ -84,6 +92,8 @@ int BPF_PROG(on_exec, struct task_struct *task)
 	const struct sf_process *process = bpf_map_lookup_elem(&processes, &tgid);
 	const __u64 *renamed_ns;
 
+	/* User space tells it again with the new program's mappings. */
+	bpf_map_delete_elem(&words, &tgid);
 	if (!process)
 		return 0;
 	renamed_ns = bpf_map_lookup_elem(&renamed, &tgid);
@@ -102,5 +112,6 @@ int BPF_PROG(on_exit, struct task_struct *task)
 		return 0;
 	bpf_map_delete_elem(&processes, &tgid);
 	bpf_map_delete_elem(&targets, &tgid);
+	bpf_map_delete_elem(&words, &tgid);
 	return 0;
 }

@@ -26,4 +26,13 @@ struct {
 	__type(value, struct sf_target);
 } targets SEC(".maps");
 
+/* tgid → how its threads say in which span they are. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, SF_MAX_PROCESSES);
+	__type(key, __u32);
+	__type(value, struct sf_words);
+} words SEC(".maps");
+
 #endif /* SF_PROCESS_MAPS_H */

@@ -18,6 +18,7 @@
 #include "table_maps.h"
 #include "unwind/native.h"
 #include "unwind/uprobe.h"
+#include "words.h"
 
 char LICENSE[] SEC("license")
 = "Dual BSD/GPL";
@@ -92,6 +93,8 @@ struct sf_contract {
 	struct sf_target target;
 	struct sf_sample sample;
 	struct sf_config config;
+	struct sf_words words;
+	enum sf_words_kind words_kind;
 	enum sf_cfa cfa;
 	enum sf_saved_fp saved_fp;
 	enum sf_return_address return_address;
@@ -291,6 +294,9 @@ int sample(struct bpf_perf_event_data *ctx)
 	sample->tid = (__u32)pid_tgid;
 	sample->flags = 0;
 	sample->ticks = ticks;
+	sf_take_words(task, tgid, sample);
+	if (sample->flags & SF_SAMPLE_SAID)
+		count(SF_COUNTER_SAID, 1);
 	/* What may stand behind a name's NUL does not matter; a copy as a string takes several times as long. */
 	leader = task->group_leader;
 	bpf_probe_read_kernel(sample->thread_name, sizeof(sample->thread_name), task->comm);
@@ -301,7 +307,7 @@ int sample(struct bpf_perf_event_data *ctx)
 
 	in_kernel = (ctx->regs.cs & 3) == 0;
 	if (in_kernel) {
-		sample->flags = SF_SAMPLE_IN_KERNEL;
+		sample->flags |= SF_SAMPLE_IN_KERNEL;
 		taken = bpf_get_stack(ctx, sample->frames, SF_MAX_KERNEL_FRAMES * sizeof(__u64), 0);
 		if (taken > 0)
 			kernel_frames = (__u64)taken / sizeof(__u64);

@@ -2,7 +2,6 @@
 
 mod support;
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,6 +13,7 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Sta
 use prost::Message;
 use serde_json::{Value, json};
 use support::collector::Collector;
+use support::python_sdk::{SDK, python_with};
 use support::server::{Request, Server, WITHOUT_EBPF};
 
 /// A server with a receiver of OTLP, and where that listens.
@@ -396,28 +396,6 @@ fn spans_come_through_a_collector_unchanged() {
     }
 }
 
-/// The Python of an environment with OpenTelemetry's SDK, made once; or why it cannot be had.
-fn python_with_sdk() -> Result<PathBuf, String> {
-    let _one = support::locked("otel-sdk.lock");
-    let environment = support::target_directory().join("otel-sdk");
-    let python = environment.join("bin/python");
-    let run = |command: &mut Command| {
-        let output = command.output().map_err(|error| error.to_string())?;
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        if output.status.success() { Ok(()) } else { Err(said) }
-    };
-    let imports = "import opentelemetry.sdk, opentelemetry.exporter.otlp.proto.http";
-    if run(Command::new(&python).args(["-c", imports])).is_ok() {
-        return Ok(python);
-    }
-    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment))?;
-    let packages = ["opentelemetry-sdk==1.38.*", "opentelemetry-exporter-otlp-proto-http==1.38.*"];
-    run(Command::new(environment.join("bin/pip"))
-        .args(["install", "--quiet", "--disable-pip-version-check"])
-        .args(packages))?;
-    Ok(python)
-}
-
 /// Two thousand requests of two services, each with a client's span between; prints what it made.
 const SDK_PROGRAM: &str = r#"
 import json, sys
@@ -454,7 +432,8 @@ print(json.dumps(made))
 
 #[test]
 fn what_an_sdk_sends_is_what_is_found() {
-    let python = match python_with_sdk() {
+    let modules = "opentelemetry.sdk, opentelemetry.exporter.otlp.proto.http";
+    let python = match python_with("otel-sdk", &SDK, modules) {
         Ok(python) => python,
         Err(reason) => return support::skip(&reason),
     };

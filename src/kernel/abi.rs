@@ -26,7 +26,8 @@ use skeleton::types::{
 };
 pub(super) use skeleton::types::{
     sf_config, sf_counter, sf_event_type, sf_mapping, sf_mapping_kind, sf_object, sf_object_flag,
-    sf_object_state, sf_process, sf_process_flag, sf_sample, sf_sample_flag, sf_target,
+    sf_object_state, sf_process, sf_process_flag, sf_sample, sf_sample_flag, sf_target, sf_words,
+    sf_words_kind,
 };
 
 /// The sampler's variable `agent_tgid`, out of the value of its map `.bss`.
@@ -126,12 +127,15 @@ unsafe impl Plain for sf_mapping {}
 unsafe impl Plain for sf_process {}
 // SAFETY: as above.
 unsafe impl Plain for sf_target {}
+// SAFETY: as above.
+unsafe impl Plain for sf_words {}
 
 const _: () = {
     assert!(size_of::<sf_config>() == 24);
     assert!(size_of::<sf_mapping>() == 32);
     assert!(size_of::<sf_process>() == 32);
     assert!(size_of::<sf_target>() == 4);
+    assert!(size_of::<sf_words>() == 32);
 };
 
 /// The bytes of a value, as the kernel wants them.

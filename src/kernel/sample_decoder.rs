@@ -3,7 +3,7 @@
 use std::mem::offset_of;
 
 use super::abi::{sf_event_type, sf_sample, sf_sample_flag};
-use crate::model::{ImageId, ObjectId, Outcome, RawFrame, RawSample, RequestKey};
+use crate::model::{ImageId, ObjectId, Outcome, RawFrame, RawSample, RequestKey, SpanId, Stamp, TraceId};
 
 const OBJECT_SHIFT: u32 = 48;
 const ADDRESS_MASK: u64 = (1 << OBJECT_SHIFT) - 1;
@@ -38,6 +38,12 @@ fn user_frame(word: u64) -> RawFrame {
     }
 }
 
+/// The span that the application says it is in.
+fn said(record: &[u8]) -> Option<Stamp> {
+    let trace_id = TraceId::new(bytes_at(record, offset_of!(sf_sample, said_trace_id))?)?;
+    Some(Stamp { trace_id, span_id: SpanId::new(bytes_at(record, offset_of!(sf_sample, said_span_id))?)? })
+}
+
 /// Decodes one `struct sf_sample`, `None` if it is none. Fields are read one by one from where BTF
 /// says they are: the record is shorter than the struct, by the frames it does not have.
 pub(super) fn decode(record: &[u8], weight_ns: u64) -> Option<RawSample> {
@@ -59,6 +65,10 @@ pub(super) fn decode(record: &[u8], weight_ns: u64) -> Option<RawSample> {
         pid: u32_at(record, offset_of!(sf_sample, pid))?,
         tid: u32_at(record, offset_of!(sf_sample, tid))?,
         request: RequestKey::of(u64_at(record, offset_of!(sf_sample, request))?),
+        said: match u32::from(flags) & sf_sample_flag::SF_SAMPLE_SAID.0 {
+            0 => None,
+            _ => said(record),
+        },
         image: ImageId::default(),
         comm: task_name(&bytes_at::<16>(record, offset_of!(sf_sample, comm))?),
         thread_name: task_name(&bytes_at::<16>(record, offset_of!(sf_sample, thread_name))?),

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use libbpf_rs::{Link, Map, MapCore, MapFlags, MapHandle, Object, ProgramInput};
 
 use super::abi::{self, LIFECYCLE_OBJECT, SAMPLE_OBJECT, sf_config, sf_counter, sf_target};
+use super::application_words::ApplicationWords;
 use super::bpf_object::{
     find_map, find_program, forward_libbpf_messages, is_created, map_handle, open_object,
 };
@@ -52,6 +53,8 @@ pub struct Counters {
     pub over_budget: u64,
     /// Taken within a request.
     pub stamped: u64,
+    /// Taken in a span that the application named.
+    pub said: u64,
     /// Of those sent: records that could not be decoded. Counted on this side.
     pub malformed: u64,
 }
@@ -66,7 +69,9 @@ const MAX_RING_BUFFER_BYTES: u32 = 256 << 20;
 pub struct RequestMaps {
     pub(super) threads: MapHandle,
     pub(super) goroutines: MapHandle,
+    pub(super) go_http2_senders: MapHandle,
     pub(super) go_processes: MapHandle,
+    pub(super) go_code: MapHandle,
 }
 
 /// How to sample within requests.
@@ -92,6 +97,7 @@ pub struct Sampler {
     lifecycle: Object,
     ring: EventRing,
     targets: MapHandle,
+    words: MapHandle,
     tables: Option<Tables>,
     slab_bytes: Arc<AtomicU64>,
     statistics: Option<OwnedFd>,
@@ -150,7 +156,7 @@ impl Sampler {
                 map.set_autocreate(false).map_err(cannot)?;
             } else if let Some(shared) = requests.and_then(|requests| requests.maps.named(map.name())) {
                 map.reuse_fd(shared.as_fd()).map_err(cannot)?;
-            } else if map.name() == "goroutines" {
+            } else if ["goroutines", "go_http2_senders"].iter().any(|name| map.name() == *name) {
                 // Nobody writes or reads it then.
                 map.set_max_entries(1).map_err(cannot)?;
             }
@@ -183,6 +189,7 @@ impl Sampler {
             lifecycle_links: Vec::new(),
             ring: EventRing::new(events, options.ring_buffer_bytes)?,
             targets: map_handle(&sample, "targets")?,
+            words: map_handle(&sample, "words")?,
             tables: Some(tables),
             slab_bytes,
             statistics: None,
@@ -233,6 +240,23 @@ impl Sampler {
     pub fn remove_target(&self, pid: u32) {
         // Not there is fine: the kernel side drops targets that exit by itself.
         let _ = self.targets.delete(&pid.to_ne_bytes());
+    }
+
+    /// From now on samples of this process say in which span they are, where it does.
+    ///
+    /// # Errors
+    /// If there is no room for more processes.
+    pub fn set_words(&self, pid: u32, words: &ApplicationWords) -> Result<(), KernelError> {
+        let words = words.for_kernel();
+        self.words
+            .update(&pid.to_ne_bytes(), abi::bytes_of(&words), MapFlags::ANY)
+            .map_err(|error| KernelError::bpf(format!("note how process {pid} names its spans"), error))
+    }
+
+    /// The process has ended, or runs another program.
+    pub fn remove_words(&self, pid: u32) {
+        // Not there is fine.
+        let _ = self.words.delete(&pid.to_ne_bytes());
     }
 
     /// The processes asked for, ascending, those included that were forked since.
@@ -349,6 +373,7 @@ impl Sampler {
             thinned: sum(sf_counter::SF_COUNTER_THINNED)?,
             over_budget: sum(sf_counter::SF_COUNTER_OVER_BUDGET)?,
             stamped: sum(sf_counter::SF_COUNTER_STAMPED)?,
+            said: sum(sf_counter::SF_COUNTER_SAID)?,
             malformed: self.malformed,
         })
     }
@@ -412,7 +437,9 @@ impl RequestMaps {
         match name.to_str()? {
             "threads" => Some(&self.threads),
             "goroutines" => Some(&self.goroutines),
+            "go_http2_senders" => Some(&self.go_http2_senders),
             "go_processes" => Some(&self.go_processes),
+            "go_code" => Some(&self.go_code),
             _ => None,
         }
     }

@@ -1,6 +1,6 @@
 //! A sample as the kernel side hands it on: addresses, no names.
 
-use super::{Outcome, RequestKey};
+use super::{Outcome, RequestKey, Stamp};
 
 /// Names an object (executable, library, vDSO) that is or was mapped, for the life of this program.
 /// Dense from 1; its number is an index of the BPF map `objects`.
@@ -49,6 +49,8 @@ pub struct RawSample {
     pub tid: u32,
     /// The request that the thread or goroutine was at, as the kernel side saw it.
     pub request: Option<RequestKey>,
+    /// The span that the application itself says the thread or goroutine is in.
+    pub said: Option<Stamp>,
     /// The program that the process ran; the process table knows it.
     pub image: ImageId,
     /// Name of the process, i.e. of its first thread.

@@ -122,10 +122,11 @@ impl Aggregate {
             thread: self.threads.intern(thread),
             stack: self.stacks.intern(&self.stack),
             outcome: sample.outcome,
-            span: None,
+            // What the application says itself is more than what anybody could infer.
+            span: sample.said.map(|stamp| self.spans.intern(stamp)),
         };
         self.samples += 1;
-        match sample.request {
+        match sample.request.filter(|_| key.span.is_none()) {
             Some(request) => {
                 let RawSample { time_ns, weight_ns, .. } = sample;
                 self.in_requests.push(InRequest { key, request, time_ns, weight_ns });
@@ -213,6 +214,7 @@ mod tests {
             pid: 1,
             tid,
             request: None,
+            said: None,
             image: ImageId(1),
             comm: "server".to_owned(),
             thread_name: format!("worker-{tid}"),

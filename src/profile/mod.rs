@@ -4,7 +4,7 @@
 //! [`crate::model::Profile`]. Never: files, formats, HTTP.
 //!
 //! [`session`] turns the wheel; [`feed`] builds unwind tables in the background; [`collect`] takes the
-//! samples, [`aggregate`] counts equal stacks; a [`raw_window`] is what is handed on, and [`naming`] has
+//! samples, `words` finds out where programs name their spans themselves, [`aggregate`] counts equal stacks; a [`raw_window`] is what is handed on, and [`naming`] has
 //! [`resolve`] give it names on another thread. [`continuous`] does all this for as long as it is left running,
 //! [`live`] once for whoever asks.
 
@@ -19,6 +19,7 @@ pub mod raw_window;
 pub mod resolve;
 pub mod resources;
 pub mod session;
+mod words;
 
 pub use aggregate::Aggregate;
 pub use collect::Collector;

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::feed::{FeedStatistics, TableFeeder};
+use super::words::Words;
 use crate::kernel::{
     Counters, EbpfState, KernelError, MappingKind, PreferredThread, ProcessEvent, ProcessEvents,
     ProcessMapping, RequestMaps, RequestSampling, RunStatistics, Sampler, SamplerOptions, Tables,
@@ -78,6 +79,7 @@ pub struct Session {
     tables: Tables,
     records: ProcessEvents,
     feeder: TableFeeder,
+    words: Words,
     /// The processes of interest.
     pub processes: ProcessTable,
     /// The objects they have mapped.
@@ -126,6 +128,7 @@ impl Session {
             tables,
             records,
             feeder,
+            words: Words::default(),
             processes: ProcessTable::new(options.interest.clone()),
             objects: ObjectRegistry::default(),
             only_targets,
@@ -270,7 +273,9 @@ impl Session {
         self.publish_processes();
         for pid in self.processes.take_ended() {
             self.tables.remove_process(pid);
+            self.words.forget(pid, &self.sampler);
         }
+        self.words.look_again(&self.processes, &self.objects, &self.sampler);
         Ok(())
     }
 
@@ -294,6 +299,10 @@ impl Session {
             let only_if_known = process.is_forked_copy;
             if let Err(error) = self.tables.set_process(pid, process.image_ns(), only_if_known, &mappings) {
                 tracing::warn!("stacks of process {pid} are cut: {error}");
+            }
+            // A child that has not run another program yet has its parent's, by the kernel side.
+            if !process.is_forked_copy {
+                self.words.look_at(pid, &self.processes, &self.objects, &self.sampler);
             }
             for id in process.mappings.objects() {
                 if self.only_targets || process.started_under_watch {
@@ -363,6 +372,7 @@ impl Session {
             self.feeder.forget(id);
             self.tables.release_object(id);
         }
+        self.words.forget_objects();
     }
 
     /// The sampler's counters; final after [`Session::stop`].

@@ -13,9 +13,11 @@ pub mod http_threads;
 pub mod otlp_conformance;
 pub mod pprof_text;
 pub mod program;
+pub mod python_sdk;
 pub mod recording;
 pub mod server;
 pub mod servers;
+pub mod spans;
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;

@@ -43,6 +43,7 @@ fn sample(pid: u32, time_ns: u64) -> RawSample {
         pid,
         tid: pid,
         request: None,
+        said: None,
         image: ImageId::default(),
         comm: String::new(),
         thread_name: String::new(),

@@ -259,6 +259,7 @@ impl Worker {
         }
         self.with_status(|status| {
             status.taken = counters.taken;
+            status.said = counters.said;
             status.arrived = arrived;
             status.lost.insert(reason::RING_BUFFER_FULL, counters.lost_ring_full);
             status.lost.insert(reason::NO_SCRATCH_MEMORY, counters.lost_no_scratch);
@@ -293,6 +294,7 @@ fn sum(one: &Counters, other: &Counters) -> Counters {
         thinned: one.thinned + other.thinned,
         over_budget: one.over_budget + other.over_budget,
         stamped: one.stamped + other.stamped,
+        said: one.said + other.said,
         user_frames: one.user_frames + other.user_frames,
         kernel_frames: one.kernel_frames + other.kernel_frames,
         malformed: one.malformed + other.malformed,

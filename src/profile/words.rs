@@ -1,0 +1,174 @@
+//! Finds out how processes say in which span their threads are, and tells the sampler.
+//!
+//! Comes in: processes and what they have mapped. Goes out: [`ApplicationWords`]. Never: a symbol looked for
+//! twice in one object.
+//!
+//! A process that has an object mapped which exports `otel_thread_ctx_v1` (OpenTelemetry's OTEP 4947) says it there;
+//! a Go program by labels of its goroutines. The loader fills in where a library's variable is a moment after it
+//! has mapped the library, so that is asked again for a while.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use spanflame_symbols::address::Bias;
+use spanflame_symbols::go::{GoLabels, GoProgram};
+use spanflame_symbols::thread_local::{ThreadLocal, ThreadLocalPlace};
+use spanflame_symbols::{ElfAddress, ObjectFile};
+
+use crate::kernel::{ApplicationWords, Sampler};
+use crate::model::ObjectId;
+use crate::process::{MappingContent, ObjectRegistry, ProcessTable};
+
+const THREAD_CONTEXT: &str = "otel_thread_ctx_v1";
+/// How often a slot that is not filled in is looked at again, and how many times.
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
+const TRIES: u32 = 40;
+/// Processes that may wait so at a time.
+const MAX_WAITING: usize = 1024;
+
+/// What an object has to say of all processes that map it.
+#[derive(Debug, Clone)]
+struct OfObject {
+    object: Weak<ObjectFile>,
+    thread_context: Option<ThreadLocal>,
+    go: Option<GoLabels>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    pid: u32,
+    tries: u32,
+}
+
+/// See the module's description.
+#[derive(Debug, Default)]
+pub(super) struct Words {
+    objects: HashMap<ObjectId, OfObject>,
+    told: HashMap<u32, ApplicationWords>,
+    waiting: Vec<Waiting>,
+    looked: Option<Instant>,
+}
+
+impl Words {
+    /// What a process has mapped has changed.
+    pub(super) fn look_at(
+        &mut self,
+        pid: u32,
+        processes: &ProcessTable,
+        objects: &ObjectRegistry,
+        sampler: &Sampler,
+    ) {
+        if !self.tell(pid, processes, objects, sampler) && self.waiting.len() < MAX_WAITING {
+            self.waiting.retain(|waiting| waiting.pid != pid);
+            self.waiting.push(Waiting { pid, tries: TRIES });
+        }
+    }
+
+    /// A process is no more.
+    pub(super) fn forget(&mut self, pid: u32, sampler: &Sampler) {
+        if self.told.remove(&pid).is_some() {
+            sampler.remove_words(pid);
+        }
+        self.waiting.retain(|waiting| waiting.pid != pid);
+    }
+
+    /// Looks again at what was not ready.
+    pub(super) fn look_again(
+        &mut self,
+        processes: &ProcessTable,
+        objects: &ObjectRegistry,
+        sampler: &Sampler,
+    ) {
+        if self.waiting.is_empty() || self.looked.is_some_and(|looked| looked.elapsed() < RETRY_INTERVAL) {
+            return;
+        }
+        self.looked = Some(Instant::now());
+        for mut waiting in std::mem::take(&mut self.waiting) {
+            waiting.tries -= 1;
+            if !self.tell(waiting.pid, processes, objects, sampler) && waiting.tries > 0 {
+                self.waiting.push(waiting);
+            }
+        }
+    }
+
+    /// False if it is not known yet.
+    fn tell(
+        &mut self,
+        pid: u32,
+        processes: &ProcessTable,
+        objects: &ObjectRegistry,
+        sampler: &Sampler,
+    ) -> bool {
+        let Some(process) = processes.get(pid) else { return true };
+        let executable = processes.executable_object(pid);
+        let mut context = None;
+        let mut go = None;
+        for mapping in process.mappings.as_slice() {
+            let MappingContent::Object { object, bias } = mapping.content else { continue };
+            let Some(of_object) = self.of_object(object, objects) else { continue };
+            context = context.or(of_object.thread_context.map(|found| (found, bias)));
+            go = go.or(of_object.go.filter(|_| executable == Some(object)));
+        }
+        let words = match (go, context) {
+            (Some(go), _) => Some(ApplicationWords::GoLabels(go)),
+            (None, Some((context, bias))) => match place_of(pid, context, bias) {
+                Some(place) => Some(ApplicationWords::ThreadContext(place)),
+                None => return false,
+            },
+            (None, None) => None,
+        };
+        match words {
+            // Again where it is known: the kernel side forgets it with each new program.
+            Some(words) => match sampler.set_words(pid, &words) {
+                Ok(()) => drop(self.told.insert(pid, words)),
+                Err(error) => tracing::warn!("spans that process {pid} names are not seen: {error}"),
+            },
+            None => {
+                if self.told.remove(&pid).is_some() {
+                    sampler.remove_words(pid);
+                }
+            }
+        }
+        true
+    }
+
+    fn of_object(&mut self, id: ObjectId, objects: &ObjectRegistry) -> Option<&OfObject> {
+        let file = objects.get(id)?.file.as_ref().ok()?;
+        let weak = Arc::downgrade(file);
+        let is_known = self.objects.get(&id).is_some_and(|known| known.object.ptr_eq(&weak));
+        if !is_known {
+            let thread_context = ThreadLocal::find(file, THREAD_CONTEXT).unwrap_or_else(|error| {
+                tracing::debug!("thread-local variables of {} are not known: {error}", file.path().display());
+                None
+            });
+            let go = GoProgram::read(file).ok().flatten().and_then(|program| program.labels());
+            self.objects.insert(id, OfObject { object: weak, thread_context, go });
+        }
+        self.objects.get(&id)
+    }
+
+    /// Lets go of objects that are no more.
+    pub(super) fn forget_objects(&mut self) {
+        self.objects.retain(|_, of_object| of_object.object.strong_count() > 0);
+    }
+}
+
+/// Where the variable is in a process.
+fn place_of(pid: u32, variable: ThreadLocal, bias: Bias) -> Option<ThreadLocalPlace> {
+    if let ThreadLocal::Distance(distance) = variable {
+        return Some(ThreadLocalPlace::Distance(distance));
+    }
+    let memory = File::open(format!("/proc/{pid}/mem")).ok()?;
+    variable.place(&|at: Result<ElfAddress, u64>| {
+        let address = match at {
+            Ok(address) => bias.to_process(address).0,
+            Err(address) => address,
+        };
+        let mut word = [0; 8];
+        memory.read_exact_at(&mut word, address).ok()?;
+        Some(u64::from_le_bytes(word))
+    })
+}
