@@ -481,6 +481,12 @@ struct sf_socket_ended {
 	int error;           /* errno of the socket, 0: none */
 };
 
+/* Map `unexplained`, key = tgid: what a process has moved that no system call explains. */
+struct sf_unexplained {
+	unsigned long long bytes[2]; /* by enum sf_direction */
+};
+#define SF_MAX_UNEXPLAINED 256 /* processes */
+
 /* Read-only data of socket.bpf.c (section .rodata.config), set before loading. */
 struct sf_socket_config {
 	unsigned int wake_at_bytes; /* wake the reader when this much lies in the ring */

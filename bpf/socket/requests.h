@@ -378,18 +378,18 @@ static __noinline int sf_notice_request(struct sf_socket_scratch *scratch, struc
 /* ---- whose connection it is ---------------------------------------------------------------------- */
 
 /*
- * Notes for which request a client's end is written to. False: the call is for another request than the one
+ * Notes for which request a client's end is written to; `was_used`: others have been before. False: the call is for another request than the one
  * that the thread seemed to be at, and nothing is certain any more.
  */
 static __always_inline bool sf_is_for_request(struct sf_connection *connection, __u32 direction, __u64 within,
-					      __u32 serves_many)
+					      __u32 serves_many, bool was_used)
 {
 	bool is_server = connection->serves || connection->role == SF_ROLE_ACCEPTED;
 
 	if (direction == SF_OUT && !is_server) {
 		/* An event loop that goes on with what another request, or nobody, has begun: connecting. */
-		bool is_others = !connection->request && (connection->opened_by || serves_many) &&
-				 connection->opened_by != within;
+		bool is_new = serves_many ? !was_used : !connection->request && connection->opened_by;
+		bool is_others = is_new && connection->opened_by != within;
 
 		/*
 		 * In a callback of its own it may go to whoever waits for one. What a loop that shows its turns

@@ -486,6 +486,20 @@ impl SocketTracer {
         Ok(())
     }
 
+    /// Processes that moved bytes of sockets without any system call of those that are looked at (`io_uring`), with
+    /// how many they read and wrote so.
+    #[must_use]
+    pub fn unexplained(&self) -> Vec<(u32, [u64; 2])> {
+        let Ok(map) = find_map(&self.socket, "unexplained") else { return Vec::new() };
+        let number = |bytes: &[u8]| Some(u64::from_ne_bytes(bytes.try_into().ok()?));
+        let of = |key: Vec<u8>| {
+            let value = map.lookup(&key, MapFlags::ANY).ok()??;
+            let bytes = [number(value.get(..8)?)?, number(value.get(8..16)?)?];
+            Some((u32::from_ne_bytes(key.as_slice().try_into().ok()?), bytes))
+        };
+        map.keys().filter_map(of).collect()
+    }
+
     /// The counters so far.
     ///
     /// # Errors

@@ -48,6 +48,6 @@ mod wire;
 pub use attributes::Conventions;
 pub use sampling::Sampler;
 pub use spans::{Outcome, SpanCounts, SpanOptions};
-pub use status::{TracerFailures, TracerStatus};
+pub use status::{TracerFailures, TracerStatus, UnexplainedProcess};
 pub use tls::{TlsStatus, Unreadable};
 pub use tracer::{OnOutcome, Tracer};

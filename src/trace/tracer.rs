@@ -21,10 +21,10 @@ use super::exchange::ExchangeEvent;
 use super::go_programs::GoProcesses;
 use super::requests::Requests;
 use super::spans::{Outcome, SpanOptions, Spans, WallClock, Whose};
-use super::status::{TracerFailures, TracerStatus};
+use super::status::{TracerFailures, TracerStatus, UnexplainedProcess};
 use super::streams::StreamWork;
 use super::tls::FollowedTls;
-use crate::kernel::{EbpfState, KernelError, SocketTracer, monotonic_ns};
+use crate::kernel::{EbpfState, KernelError, SocketCounters, SocketTracer, monotonic_ns};
 use crate::model::socket::{Capture, SocketEventKind};
 use crate::model::{ConnectionId, RequestKey, RequestSpans, SocketEvent, SpanResource, Stamp, Unstamped};
 use crate::process::{GoProcess, GoPrograms, SpanResources, living};
@@ -503,9 +503,17 @@ impl Worker {
             return;
         }
         self.last_published = Instant::now();
+        let counters = self.socket.counters().ok();
+        let moved = |of: &SocketCounters| (of.unexplained_in_bytes, of.unexplained_out_bytes);
+        let before = moved(&lock(&self.shared.status).socket);
+        let has_moved = counters.as_ref().is_some_and(|counters| moved(counters) != before);
+        let unexplained = has_moved.then(|| self.unexplained());
         let mut status = lock(&self.shared.status);
-        if let Ok(counters) = self.socket.counters() {
+        if let Some(counters) = counters {
             status.socket = counters;
+        }
+        if let Some(unexplained) = unexplained {
+            status.unexplained = unexplained;
         }
         status.events = self.engine.events;
         status.spans = self.engine.spans.counts();
@@ -514,6 +522,15 @@ impl Worker {
         status.forgotten_connections = self.engine.connections.forgotten();
         status.map_bytes = self.socket.map_bytes() + self.tls.map_bytes();
         status.tls = self.tls.status();
+    }
+
+    fn unexplained(&mut self) -> Vec<UnexplainedProcess> {
+        let now_ns = monotonic_ns();
+        let named = self.socket.unexplained().into_iter().map(|(pid, [in_bytes, out_bytes])| {
+            let service = self.engine.resources.of(pid, now_ns).service().to_owned();
+            UnexplainedProcess { pid, service, in_bytes, out_bytes }
+        });
+        named.collect()
     }
 
     /// Waits for news, a question or the next look.
