@@ -38,7 +38,9 @@ struct sf_socket_contract {
 	struct sf_socket_amended amended;
 	struct sf_socket_shut_down shut_down;
 	struct sf_socket_ended ended;
+	struct sf_socket_stream stream;
 	struct sf_go_process go_process;
+	struct sf_go_code go_code;
 	struct sf_propagation propagation;
 	struct sf_connection connection;
 	enum sf_capture capture;
@@ -48,6 +50,7 @@ struct sf_socket_contract {
 	enum sf_data_flag data_flag;
 	enum sf_ending ending;
 	enum sf_socket_counter counter;
+	enum sf_go_counter go_counter;
 };
 struct sf_socket_contract contract SEC(".data.contract");
 
@@ -75,9 +78,12 @@ static __always_inline void sf_begin_wait(struct task_struct *task, __u64 number
 {
 	struct sf_thread *thread = sf_thread_of(task, 0);
 
-	if (thread && thread->request &&
-	    sf_waits_for_several(number, regs->di, regs->si, regs->dx, regs->r10))
-		thread->request = 0;
+	if (!thread || !thread->request ||
+	    !sf_waits_for_several(number, regs->di, regs->si, regs->dx, regs->r10))
+		return;
+	if (sf_is_of_event_loop(number) && sf_has_unanswered(thread))
+		thread->serves_many = 1;
+	thread->request = 0;
 }
 
 SEC("tp_btf/sys_enter")

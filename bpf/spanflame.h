@@ -325,13 +325,15 @@ struct sf_config {
  *
  * Who is at a request is kept in two places. `threads` (task storage) has what each thread does;
  * `goroutines` (hash by tgid and goroutine id) what each goroutine does, for processes that
- * `go_processes` describes. The sampler looks there and writes nothing.
+ * `go_processes` describes. The sampler looks there and writes nothing. A key that was minted where a
+ * goroutine begins to work on a request (go.bpf.c) has bit 47 set.
  */
 #define SF_CONNECTION_UNIX (1ULL << 63)
 #define SF_REQUEST_CPU_SHIFT 48
 
 #define SF_MAX_CONNECTIONS 65536 /* followed at a time; those beyond are counted */
-#define SF_MAX_GOROUTINES 65536  /* with an open request at a time; the oldest are forgotten */
+#define SF_MAX_GOROUTINES 32768  /* with an open request at a time; the oldest are forgotten */
+#define SF_MAX_GO_SENDERS 8192   /* goroutines that wait for an HTTP/2 answer; the oldest are forgotten */
 #define SF_HEAD_BYTES 2048       /* captured of each call with SF_CAPTURE_HEADS, less the tail */
 #define SF_TAIL_BYTES 64         /* the last bytes of a longer call */
 #define SF_WHOLE_BYTES 16384     /* captured of each call with SF_CAPTURE_WHOLE */
@@ -369,6 +371,8 @@ enum sf_socket_event_type {
 	SF_SOCKET_AMENDED = 3,
 	SF_SOCKET_SHUT_DOWN = 4,
 	SF_SOCKET_ENDED = 5,
+	SF_SOCKET_STREAM = 6,
+	SF_SOCKET_LISTENS = 7, /* nothing but the head: a TCP socket is to be connected to */
 };
 
 /* Ring buffer `socket_events`: each event begins so. */
@@ -401,6 +405,7 @@ enum sf_data_flag {
 	SF_DATA_UNREADABLE = 4, /* the memory could not be read: nothing is captured */
 	SF_DATA_RECEIVED = 8, /* of a minted request: `trace_id` and `parent_span_id` came in TCP's header */
 	SF_DATA_SENT = 16,    /* … `trace_id` and `span_id` go out in TCP's header */
+	SF_DATA_EVENT_LOOP = 32, /* by a thread that serves many at a time: for whom is not known */
 };
 
 /* What a call moved. Only head_bytes + tail_bytes of `bytes` are sent. */
@@ -433,6 +438,17 @@ struct sf_socket_shut_down {
 	struct sf_socket_event event;
 	unsigned int direction; /* enum sf_direction */
 	unsigned int reserved;
+};
+
+/*
+ * Who works on a request of a connection that carries many (HTTP/2): the event's goroutine. Of a request that was
+ * read the event comes after its head, of one that is written before it.
+ */
+struct sf_socket_stream {
+	struct sf_socket_event event;
+	unsigned long long request; /* SF_IN: its key; SF_OUT: the one within which it is asked, 0: none */
+	unsigned int stream;
+	unsigned int direction; /* enum sf_direction */
 };
 
 enum sf_ending {
@@ -483,7 +499,9 @@ enum sf_socket_counter {
 	SF_SOCKET_COUNTER_CONTEXTS_SENT = 17,     /* requests whose context goes out in TCP's header */
 	SF_SOCKET_COUNTER_CONTEXTS_RECEIVED = 18, /* … whose context came in it */
 	SF_SOCKET_COUNTER_CONTEXTS_STRAY = 19, /* contexts that came, but not with a request's first byte */
-	SF_SOCKET_COUNTERS = 20,
+	SF_SOCKET_COUNTER_EVENT_LOOP = 20, /* requests read by threads that serve many: nobody is at them */
+	SF_SOCKET_COUNTER_AFTER_END = 21,  /* calls on TCP connections whose end has been told */
+	SF_SOCKET_COUNTERS = 22,
 };
 
 /*
@@ -505,7 +523,45 @@ struct sf_go_process {
 	unsigned int m_curg;
 	unsigned int g_goid;
 	unsigned int g_parent_goid; /* 0: this version does not have it */
+	unsigned int g_start_pc;
+	unsigned int m_p; /* the processor that the thread has, the one before its system call follows */
+	unsigned int
+		p_goidcache; /* the next goroutine id that the processor gives, the end of its ids follows */
+	unsigned long long goroutine_ids; /* where the last id is that was given to a processor; 0: unknown */
+	unsigned int code_ranges;         /* entries of sf_go_code that count; 0: nothing is inherited */
+	unsigned int http2_sender_ranges; /* of those the first ones: code that sends one HTTP/2 request */
+	/* gRPC, see src/kernel/go_probes.rs; 0: unknown, where the offset is not of a first member */
+	unsigned int grpc_stream_id;
+	unsigned int grpc_server_conn;
+	unsigned int grpc_writer_conn;
 	unsigned int reserved;
+};
+
+/* Per-CPU array `go_counters`, never reset. */
+enum sf_go_counter {
+	SF_GO_COUNTER_HANDLERS = 0,  /* streams whose goroutine became known */
+	SF_GO_COUNTER_ASKERS = 1,    /* requests whose asking goroutine was seen */
+	SF_GO_COUNTER_INHERITED = 2, /* goroutines found to work for who began them, at a probe */
+	SF_GO_COUNTER_LOST_CONNECTION =
+		3, /* calls whose connection was not found: of an unknown kind, or none */
+	SF_GO_COUNTERS = 4,
+};
+
+#define SF_MAX_GO_CODE_RANGES 160
+#define SF_MAX_GO_CODE_RANGES_LOG2 8
+
+struct sf_code_range {
+	unsigned long long begin;
+	unsigned long long end; /* behind the last byte */
+};
+
+/*
+ * Map `go_code`, key = tgid, written by user space: where goroutines begin that work for who began them, as
+ * process addresses. First code that sends one HTTP/2 request each, then the program's own, each in order
+ * of address.
+ */
+struct sf_go_code {
+	struct sf_code_range ranges[SF_MAX_GO_CODE_RANGES];
 };
 
 #endif /* SPANFLAME_H */

@@ -273,6 +273,7 @@ struct inet_sock {
 };
 
 struct tcp_sock {
+	__u32 rcv_nxt;    /* up to where bytes have come */
 	__u32 copied_seq; /* the first byte that has not been read */
 	__u32 write_seq;  /* the one that is written next */
 };
@@ -330,6 +331,7 @@ enum {
 	TCP_SYN_RECV = 3,
 	TCP_FIN_WAIT1 = 4,
 	TCP_CLOSE = 7,
+	TCP_LISTEN = 10,
 	TCP_LAST_ACK = 9,
 };
 

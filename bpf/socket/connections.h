@@ -28,11 +28,14 @@ struct sf_connection {
 	__u32 is_announced; /* its OPENED event is out */
 	__u32 is_excluded;  /* by its port */
 	__u32 is_at_end;    /* end of stream has been read, and told */
-	__u32 serves;       /* a request was read from it: this end is the server, whatever `role` says */
-	__u32 asks;         /* … was written to it: this end is the client */
-	__u64 begun;        /* what was read last if it was less than tells a request, lowest byte first */
-	__u32 begun_bytes;  /* 0 to 8 */
-	__u32 is_sending;   /* a request's context waits to go out in TCP's header */
+	__u32 is_shut_down; /* this end writes no more */
+	__u32 ending;       /* enum sf_ending and 1; it is told when what has come before was read */
+	__s32 error;
+	__u32 serves;      /* a request was read from it: this end is the server, whatever `role` says */
+	__u32 asks;        /* … was written to it: this end is the client */
+	__u64 begun;       /* what was read last if it was less than tells a request, lowest byte first */
+	__u32 begun_bytes; /* 0 to 8 */
+	__u32 is_sending;  /* a request's context waits to go out in TCP's header */
 	__u32 padding;
 	__u32 network_namespace; /* inode number */
 	__u64 request; /* of a server's end: read last; of a client's: within which was written last */
@@ -45,6 +48,20 @@ struct {
 	__type(key, __u64);
 	__type(value, struct sf_connection);
 } connections SEC(".maps");
+
+/* Who asks, and within which request. */
+struct sf_asker {
+	__u64 request; /* 0: none */
+	__u64 goroutine;
+};
+
+/* Key = connection: who is about to send an HTTP/1 request there. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, SF_MAX_GO_SENDERS);
+	__type(key, __u64);
+	__type(value, struct sf_asker);
+} go_askers SEC(".maps");
 
 /* Written by user space. */
 struct {

@@ -24,13 +24,45 @@ static __always_inline __u64 sf_current_goroutine(struct task_struct *task, __u3
 	return go ? sf_goroutine_of(go, task) : 0;
 }
 
+/* What an event loop has asked of others for its request is all that is certain to be for it. */
+static __always_inline void sf_leave_prompt(struct task_struct *task, bool serves_many)
+{
+	struct sf_thread *thread = serves_many ? sf_thread_of(task, 0) : NULL;
+
+	if (thread)
+		thread->request = 0;
+}
+
+/* Who is at it, in a Go program, and within which request. */
+static __always_inline void sf_take_goroutine(struct sf_socket_scratch *scratch,
+					      const struct sf_go_process *go, struct task_struct *task)
+{
+	struct sf_goroutine_key key = {.tgid = scratch->pid_tgid >> 32};
+	const struct sf_goroutine *own;
+
+	key.goroutine = sf_find_goroutine(go, task, &scratch->running);
+	scratch->goroutine = key.goroutine;
+	if (!key.goroutine)
+		return;
+	own = bpf_map_lookup_elem(&goroutines, &key);
+	if (own) {
+		scratch->within = own->request;
+		scratch->is_own = 1;
+		return;
+	}
+	scratch->within = sf_inherited_request(key.tgid, scratch->running.g, key.goroutine);
+	if (scratch->within)
+		sf_note_inherited(key.tgid, key.goroutine, scratch->within);
+}
+
 /* The scratch with who is calling in it; NULL, counted, if it is not to be had. */
 static __always_inline struct sf_socket_scratch *sf_take_scratch(struct task_struct *task, __u64 pid_tgid)
 {
 	__u32 cpu = bpf_get_smp_processor_id();
 	struct sf_socket_scratch *scratch = bpf_map_lookup_elem(&socket_scratch, &cpu);
+	const struct sf_go_process *go;
 	struct sf_thread *thread;
-	bool is_go;
+	__u32 tgid = pid_tgid >> 32;
 
 	if (!scratch || scratch->busy) {
 		sf_count(SF_SOCKET_COUNTER_LOST_NO_SCRATCH, 1);
@@ -38,13 +70,19 @@ static __always_inline struct sf_socket_scratch *sf_take_scratch(struct task_str
 	}
 	scratch->busy = 1;
 	scratch->pid_tgid = pid_tgid;
-	scratch->goroutine = sf_current_goroutine(task, pid_tgid >> 32, &is_go);
-	scratch->is_go = is_go;
-	if (is_go) {
-		scratch->within = sf_goroutine_request(pid_tgid >> 32, scratch->goroutine);
+	scratch->goroutine = 0;
+	scratch->serves_many = 0;
+	scratch->within = 0;
+	scratch->is_own = 0;
+	go = bpf_map_lookup_elem(&go_processes, &tgid);
+	scratch->is_go = go != NULL;
+	if (go) {
+		sf_take_goroutine(scratch, go, task);
 	} else {
 		thread = sf_thread_of(task, 0);
 		scratch->within = thread ? thread->request : 0;
+		scratch->is_own = 1;
+		scratch->serves_many = thread ? thread->serves_many : 0;
 	}
 	return scratch;
 }
@@ -74,13 +112,19 @@ static __noinline struct sf_connection *sf_follow(struct sf_socket_scratch *scra
 	connection = bpf_map_lookup_elem(&connections, &id);
 	if (connection)
 		return connection;
+	if (socket->family != AF_UNIX && socket->state == TCP_CLOSE) {
+		sf_count(SF_SOCKET_COUNTER_AFTER_END, 1);
+		return NULL;
+	}
 	__builtin_memset(&scratch->fresh, 0, sizeof(scratch->fresh));
 	scratch->fresh.role = role;
 	if (role == SF_ROLE_CONNECTED) {
-		scratch->fresh.opened_by = scratch->within;
+		/* Libraries connect for whoever comes next, in goroutines that somebody happened to begin. */
+		scratch->fresh.opened_by = scratch->is_own ? scratch->within : 0;
 		scratch->fresh.opener_goroutine = scratch->goroutine;
 		scratch->fresh.opener_pid = scratch->pid_tgid >> 32;
 		scratch->fresh.opener_tid = (__u32)scratch->pid_tgid;
+		sf_leave_prompt(bpf_get_current_task_btf(), scratch->serves_many);
 	}
 	if (socket->family == AF_UNIX)
 		sf_describe_unix(socket, &scratch->fresh);

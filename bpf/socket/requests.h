@@ -9,6 +9,13 @@
  * many, and what it does next is anybody's), reads another request, or touches what is another one's: reads
  * from a connection that it has not written to for this request, or answers elsewhere. A thread that serves
  * one request at a time does none of that. A goroutine is at it until it reads another one.
+ *
+ * Within one turn of an event loop there are no system calls between what it does for one and for another: a
+ * timer that runs out, a promise, a task that another thread has woken come right behind a read of something
+ * else. So a thread that was ever seen to have two requests at once, or to wait with epoll while one that it
+ * has read waits for its answer, is at none from then on, and that is counted. But for programs of which user space
+ * knows that they handle each event to its end (`prompt_processes`): with those the first thing that is asked of
+ * others after a request was read is for that request, and nothing else is.
  */
 #ifndef SF_SOCKET_REQUESTS_H
 #define SF_SOCKET_REQUESTS_H
@@ -205,6 +212,53 @@ __noinline int sf_take_trace_id(void)
 		       : SF_HEADER_FOUND;
 }
 
+/* ---- threads that serve many --------------------------------------------------------------------- */
+
+/* Written by user space: tgids. The value means nothing. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, SF_MAX_PROCESSES);
+	__type(key, __u32);
+	__type(value, __u32);
+} prompt_processes SEC(".maps");
+
+/* Whether the request that the thread has read last waits for its answer, and for the thread to write it. */
+static __always_inline bool sf_has_unanswered(const struct sf_thread *thread)
+{
+	__u64 id = thread->connection;
+	const struct sf_connection *connection;
+
+	if (!id || thread->is_answered)
+		return false;
+	connection = bpf_map_lookup_elem(&connections, &id);
+	return connection && !connection->is_at_end && !connection->is_shut_down;
+}
+
+/* A thread reads a request. */
+static __always_inline void sf_begin_serving(struct sf_thread *thread, __u64 connection, __u64 request,
+					     __u32 tgid)
+{
+	if (thread->connection != connection && sf_has_unanswered(thread))
+		thread->serves_many = 1;
+	thread->connection = connection;
+	thread->is_answered = 0;
+	if (thread->serves_many && !bpf_map_lookup_elem(&prompt_processes, &tgid)) {
+		sf_count(SF_SOCKET_COUNTER_EVENT_LOOP, 1);
+		request = 0;
+	}
+	thread->request = request;
+}
+
+/* Something is written to a connection from which requests are read. */
+static __always_inline void sf_note_answer(struct task_struct *task, __u64 connection)
+{
+	struct sf_thread *thread = bpf_task_storage_get(&threads, task, NULL, 0);
+
+	if (thread && thread->connection == connection)
+		thread->is_answered = 1;
+}
+
 /* ---- minting ----------------------------------------------------------------------------------- */
 
 static __always_inline void sf_take_random(void *place, int words)
@@ -225,18 +279,34 @@ static __always_inline void sf_open_request(struct sf_socket_scratch *scratch, _
 			.goroutine = scratch->goroutine,
 			.tgid = scratch->pid_tgid >> 32,
 		};
+		const struct sf_go_process *go = bpf_map_lookup_elem(&go_processes, &key.tgid);
+		struct sf_goroutine opened = {.request = request};
 
-		if (!key.goroutine || bpf_map_update_elem(&goroutines, &key, &request, BPF_ANY))
+		if (go)
+			sf_note_ids(go, &scratch->running, &opened);
+		if (!go || !key.goroutine || bpf_map_update_elem(&goroutines, &key, &opened, BPF_ANY))
 			sf_count(SF_SOCKET_COUNTER_LOST_REQUEST, 1);
 	} else {
 		struct sf_thread *thread = bpf_task_storage_get(&threads, bpf_get_current_task_btf(), NULL,
 								BPF_LOCAL_STORAGE_GET_F_CREATE);
 
 		if (thread)
-			thread->request = request;
+			sf_begin_serving(thread, scratch->data.event.connection, request,
+					 scratch->pid_tgid >> 32);
 		else
 			sf_count(SF_SOCKET_COUNTER_LOST_REQUEST, 1);
 	}
+}
+
+/* A Go program's request is written for another goroutine, which was seen when it asked (go.bpf.c). */
+static __always_inline void sf_take_asker(struct sf_socket_data *data)
+{
+	const struct sf_asker *asker = bpf_map_lookup_elem(&go_askers, &data->event.connection);
+
+	if (!asker)
+		return;
+	data->within = asker->request;
+	bpf_map_delete_elem(&go_askers, &data->event.connection);
 }
 
 /*
@@ -274,6 +344,8 @@ static __noinline int sf_notice_request(struct sf_socket_scratch *scratch, struc
 		sf_open_request(scratch, data->minted);
 	} else {
 		connection->asks = 1;
+		if (scratch->is_go)
+			sf_take_asker(data);
 		if (!header)
 			sf_send_context(scratch, connection, sk);
 	}
@@ -286,14 +358,15 @@ static __noinline int sf_notice_request(struct sf_socket_scratch *scratch, struc
  * Notes for which request a client's end is written to. False: the call is for another request than the one
  * that the thread seemed to be at, and nothing is certain any more.
  */
-static __always_inline bool sf_is_for_request(struct sf_connection *connection, __u32 direction, __u64 within)
+static __always_inline bool sf_is_for_request(struct sf_connection *connection, __u32 direction, __u64 within,
+					      bool serves_many)
 {
 	bool is_server = connection->serves || connection->role == SF_ROLE_ACCEPTED;
 
 	if (direction == SF_OUT && !is_server) {
-		/* An event loop that goes on with what another request has begun: connecting. */
-		bool is_others =
-			!connection->request && connection->opened_by && connection->opened_by != within;
+		/* An event loop that goes on with what another request, or nobody, has begun: connecting. */
+		bool is_others = !connection->request && (connection->opened_by || serves_many) &&
+				 connection->opened_by != within;
 
 		if (is_others)
 			connection->opened_by = 0;
@@ -330,6 +403,13 @@ static __always_inline __u64 sf_count_set(__u64 address, __u32 descriptors)
 	for (index = 0; index < SF_FD_SET_WORDS; index++)
 		found += sf_count_bits(words[index]);
 	return found;
+}
+
+/* Whether the system call is one with which only event loops wait. */
+static __always_inline bool sf_is_of_event_loop(__u64 number)
+{
+	return number == SF_SYS_EPOLL_WAIT || number == SF_SYS_EPOLL_PWAIT || number == SF_SYS_EPOLL_PWAIT2 ||
+	       number == SF_SYS_IO_URING_ENTER;
 }
 
 /* Whether the system call waits for readiness, and for any of several descriptors. */

@@ -14,7 +14,7 @@
 const volatile struct sf_socket_config config SEC(".rodata.config");
 
 /* The agent's own tgid in the initial pid namespace. Its own sockets are not followed. */
-__u32 agent_tgid;
+__u32 agent_tgid SEC(".data.agent");
 
 /* Events in the order in which they were finished. Sized by user space. */
 struct {
@@ -53,6 +53,9 @@ struct sf_socket_scratch {
 	__u64 goroutine;
 	__u64 within; /* the request that is open for the current thread or goroutine */
 	__u64 is_go;  /* a goroutine is at it, not a thread */
+	__u64 is_own; /* `within` was opened by it, not by a goroutine that has begun it */
+	__u64 serves_many; /* the current thread is an event loop */
+	struct sf_running running;
 	__u64 minted; /* requests, on this CPU, ever */
 	struct sf_connection fresh;
 	struct sf_socket_opened opened;

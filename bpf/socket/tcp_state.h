@@ -46,10 +46,12 @@ static __always_inline void sf_enter_connection(const struct sock *sk, __u64 id,
 		fresh.opener_tid = (__u32)pid_tgid;
 		fresh.opener_goroutine = sf_current_goroutine(task, fresh.opener_pid, &is_go);
 		if (is_go) {
-			fresh.opened_by = sf_goroutine_request(fresh.opener_pid, fresh.opener_goroutine);
+			fresh.opened_by = sf_noted_request(fresh.opener_pid, fresh.opener_goroutine);
 		} else {
 			thread = sf_thread_of(task, 0);
 			fresh.opened_by = thread ? thread->request : 0;
+			if (thread)
+				sf_leave_prompt(task, thread->serves_many);
 		}
 		if (config.exclude_agent && fresh.opener_pid == agent_tgid)
 			return;
@@ -67,7 +69,10 @@ static __always_inline void sf_tell_shut_down(__u64 id)
 	struct sf_connection *connection = bpf_map_lookup_elem(&connections, &id);
 	struct sf_socket_shut_down shut_down = {.direction = SF_OUT};
 
-	if (!connection || !connection->is_announced)
+	if (!connection)
+		return;
+	connection->is_shut_down = 1;
+	if (!connection->is_announced)
 		return;
 	sf_begin_event(&shut_down.event, SF_SOCKET_SHUT_DOWN, id, bpf_ktime_get_ns(),
 		       bpf_get_current_pid_tgid(), 0);
@@ -86,18 +91,30 @@ static __noinline int sf_tell_failed(const struct sf_connection *connection, __u
 	return 0;
 }
 
-static __noinline int sf_leave_connection(__u64 id, int old_state, int error)
+/* Bytes that have come and that nobody has read yet. */
+static __always_inline __u32 sf_unread_bytes(const struct sock *sk)
+{
+	const struct tcp_sock *tcp = (const struct tcp_sock *)sk;
+
+	return BPF_CORE_READ(tcp, rcv_nxt) - BPF_CORE_READ(tcp, copied_seq);
+}
+
+static __noinline int sf_leave_connection(__u64 id, __u32 ending, int error)
 {
 	struct sf_connection *connection = bpf_map_lookup_elem(&connections, &id);
 	struct sf_socket_ended ended = {};
 
 	if (!connection)
 		return 0;
-	if (!connection->is_excluded && (connection->is_announced || old_state == TCP_SYN_SENT)) {
+	if (connection->ending) {
+		ending = connection->ending - 1;
+		error = connection->error;
+	}
+	if (!connection->is_excluded && (connection->is_announced || ending == SF_ENDING_NOT_CONNECTED)) {
 		if (!connection->is_announced)
 			sf_tell_failed(connection, id);
 		sf_begin_event(&ended.event, SF_SOCKET_ENDED, id, bpf_ktime_get_ns(), 0, 0);
-		ended.ending = sf_ending(old_state, error);
+		ended.ending = ending;
 		ended.error = error;
 		/* It stays then, for the sweep of user space to find it gone. */
 		if (!sf_send(&ended, sizeof(ended)))
@@ -106,6 +123,44 @@ static __noinline int sf_leave_connection(__u64 id, int old_state, int error)
 	bpf_map_delete_elem(&connections, &id);
 	bpf_map_delete_elem(&captures, &id);
 	return 0;
+}
+
+/* So that what must be known of a server's process is known before its first request. */
+static __noinline int sf_tell_listening(__u64 id)
+{
+	struct sf_socket_event event = {};
+
+	sf_begin_event(&event, SF_SOCKET_LISTENS, id, bpf_ktime_get_ns(), bpf_get_current_pid_tgid(), 0);
+	if (!config.exclude_agent || event.pid != agent_tgid)
+		sf_send(&event, sizeof(event));
+	return 0;
+}
+
+/*
+ * TCP is done with a connection, but what has come before a reset can be read all the same: a response, and
+ * then the reset of a server that did not want the rest of the request. So the end waits for that.
+ */
+static __always_inline void sf_end_connection(const struct sock *sk, int old_state)
+{
+	__u64 id = bpf_get_socket_cookie((void *)sk);
+	__u32 ending = sf_ending(old_state, sk->sk_err);
+	struct sf_connection *connection;
+
+	if (sk->sk_socket && sk->sk_err && old_state != TCP_SYN_SENT) {
+		connection = bpf_map_lookup_elem(&connections, &id);
+		if (connection && connection->is_announced && sf_unread_bytes(sk)) {
+			connection->error = sk->sk_err;
+			connection->ending = ending + 1;
+			return;
+		}
+	}
+	sf_leave_connection(id, ending, sk->sk_err);
+}
+
+static __always_inline void sf_leave_when_read(const struct sock *sk, __u64 id)
+{
+	if (!sf_unread_bytes(sk))
+		sf_leave_connection(id, SF_ENDING_CLOSED, 0);
 }
 
 /*
@@ -121,6 +176,9 @@ int BPF_PROG(on_tcp_state, struct sock *sk, int old_state, int new_state)
 	if (sk->sk_protocol != IPPROTO_TCP)
 		return 0;
 	switch (new_state) {
+	case TCP_LISTEN:
+		sf_tell_listening(bpf_get_socket_cookie(sk));
+		break;
 	case TCP_SYN_SENT:
 		sf_enter_connection(sk, bpf_get_socket_cookie(sk), SF_ROLE_CONNECTED);
 		break;
@@ -140,11 +198,22 @@ int BPF_PROG(on_tcp_state, struct sock *sk, int old_state, int new_state)
 		sf_tell_shut_down(bpf_get_socket_cookie(sk));
 		break;
 	case TCP_CLOSE:
-		sf_leave_connection(bpf_get_socket_cookie(sk), old_state, sk->sk_err);
+		sf_end_connection(sk, old_state);
 		break;
 	default:
 		break;
 	}
+	return 0;
+}
+
+/* Whatever has not been told of a connection's end by now. */
+SEC("tp_btf/tcp_destroy_sock")
+int BPF_PROG(on_tcp_destroyed, struct sock *sk)
+{
+	__u64 id = sk->__sk_common.skc_cookie.counter;
+
+	if (id)
+		sf_leave_connection(id, SF_ENDING_CLOSED, 0);
 	return 0;
 }
 

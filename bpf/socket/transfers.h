@@ -9,6 +9,7 @@
 #include "following.h"
 #include "payload.h"
 #include "requests.h"
+#include "tcp_state.h"
 
 /* ---- data ------------------------------------------------------------------------------------- */
 
@@ -37,8 +38,11 @@ static __always_inline void sf_weigh_evidence(struct sf_socket_scratch *scratch,
 
 	if (scratch->is_go || !scratch->within)
 		return;
-	if (sf_is_for_request(connection, direction, scratch->within))
+	if (sf_is_for_request(connection, direction, scratch->within, scratch->serves_many)) {
+		if (direction == SF_OUT && !connection->serves)
+			sf_leave_prompt(bpf_get_current_task_btf(), scratch->serves_many);
 		return;
+	}
 	scratch->data.within = 0;
 	thread = sf_thread_of(bpf_get_current_task_btf(), 0);
 	if (thread)
@@ -56,6 +60,8 @@ static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call 
 	if (!connection || connection->is_excluded)
 		return SF_TOLD_NOTHING;
 	sf_count(SF_SOCKET_COUNTER_BYTES, call->length);
+	if (direction == SF_OUT && connection->serves)
+		sf_note_answer(bpf_get_current_task_btf(), call->socket.connection);
 	if (direction == SF_IN)
 		sf_forget_context(connection, call->socket.connection);
 	limit = sf_capture_limit(call->socket.connection);
@@ -86,6 +92,8 @@ static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call 
 	sf_notice_request(scratch, connection, call->socket.family == AF_UNIX ? NULL : call->socket.sk);
 	if (!data->minted || direction == SF_OUT)
 		sf_weigh_evidence(scratch, connection, direction);
+	if (scratch->serves_many && !data->within)
+		data->flags |= SF_DATA_EVENT_LOOP;
 	sf_announce(scratch, connection, &call->socket, call->time_ns);
 	bytes = data->head_bytes + data->tail_bytes;
 	if (bytes > SF_WHOLE_BYTES)
@@ -234,6 +242,8 @@ __noinline int sf_end_transfer(struct sf_call *call, __u64 number, __u64 second,
 	}
 	sf_tell(scratch, call, &position);
 	sf_release_scratch(scratch);
+	if (call->direction == SF_IN && call->socket.family != AF_UNIX && call->socket.state == TCP_CLOSE)
+		sf_leave_when_read(call->socket.sk, call->socket.connection);
 	return 0;
 }
 

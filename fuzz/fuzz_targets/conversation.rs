@@ -47,7 +47,17 @@ fuzz_target!(|input: (u8, Vec<Happening>)| {
                 positions[usize::from(written)] = position + length;
                 let direction = if written { Direction::Out } else { Direction::In };
                 let fragment =
-                    Fragment { direction, is_decrypted, position, length, head, tail, minted: None, within: None };
+                    Fragment {
+                        direction,
+                        is_decrypted,
+                        position,
+                        length,
+                        head,
+                        tail,
+                        minted: None,
+                        within: None,
+                        by_event_loop: false,
+                    };
                 conversation.take(now_ns, Actor::default(), &fragment, &mut events);
             }
             Happening::Amended { is_decrypted, back, length } => {

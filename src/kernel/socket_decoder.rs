@@ -10,6 +10,7 @@ use super::sample_decoder::{bytes_at, u16_at, u32_at, u64_at};
 use super::socket_abi::{
     sf_data_flag, sf_direction, sf_ending, sf_endpoint, sf_role, sf_socket_amended, sf_socket_data,
     sf_socket_ended, sf_socket_event, sf_socket_event_type, sf_socket_opened, sf_socket_shut_down,
+    sf_socket_stream,
 };
 use crate::model::RequestKey;
 use crate::model::socket::{
@@ -24,6 +25,8 @@ pub(super) fn decode(record: &[u8]) -> Option<SocketEvent> {
         sf_socket_event_type::SF_SOCKET_DATA => SocketEventKind::Data(fragment(record)?),
         sf_socket_event_type::SF_SOCKET_AMENDED => amended(record)?,
         sf_socket_event_type::SF_SOCKET_SHUT_DOWN => SocketEventKind::ShutDown(shut_down(record)?),
+        sf_socket_event_type::SF_SOCKET_LISTENS => SocketEventKind::Listens,
+        sf_socket_event_type::SF_SOCKET_STREAM => stream(record)?,
         sf_socket_event_type::SF_SOCKET_ENDED => SocketEventKind::Ended(ended(record)?),
         _ => return None,
     };
@@ -119,6 +122,7 @@ fn fragment(record: &[u8]) -> Option<Fragment> {
         tail: tail.to_vec(),
         minted,
         within: RequestKey::of(u64_at(record, offset_of!(sf_socket_data, within))?),
+        by_event_loop: has(sf_data_flag::SF_DATA_EVENT_LOOP),
     })
 }
 
@@ -131,6 +135,17 @@ fn amended(record: &[u8]) -> Option<SocketEventKind> {
         is_decrypted: flags & sf_data_flag::SF_DATA_DECRYPTED.0 != 0,
         position: u64_at(record, offset_of!(sf_socket_amended, position))?,
         length: u64_at(record, offset_of!(sf_socket_amended, length))?,
+    })
+}
+
+fn stream(record: &[u8]) -> Option<SocketEventKind> {
+    if record.len() != size_of::<sf_socket_stream>() {
+        return None;
+    }
+    Some(SocketEventKind::Stream {
+        stream_id: u32_at(record, offset_of!(sf_socket_stream, stream))?,
+        direction: direction(u32_at(record, offset_of!(sf_socket_stream, direction))?)?,
+        request: RequestKey::of(u64_at(record, offset_of!(sf_socket_stream, request))?),
     })
 }
 

@@ -246,7 +246,8 @@ fn a_thread_is_sampled_often_and_stamped_from_reading_a_request_until_it_waits_f
     let after = burn_until(&mut sampler, 3);
     assert!(after.iter().all(|sample| sample.request.is_none()));
 
-    // And again, until it waits with epoll.
+    // And again, until it waits with epoll. The first one is answered, else it would be one that serves many.
+    server.write_all(b"HTTP/1.1 204 No\r\n\r\n").expect("written");
     let _ = other.read(&mut buffer).expect("read");
     let again = burn_until(&mut sampler, 10);
     assert!(again.iter().skip(1).all(|sample| sample.request.is_some_and(|key| key != minted.key)));
@@ -264,6 +265,140 @@ fn a_thread_is_sampled_often_and_stamped_from_reading_a_request_until_it_waits_f
     let counters = sampler.counters().expect("counters");
     assert_eq!(counters.ticks, counters.idle + counters.not_selected + counters.thinned + counters.taken);
     assert!(counters.stamped >= 60 && counters.over_budget == 0, "{counters:?}");
+}
+
+/// Which requests a thread is at, one after the other, as it writes elsewhere after each.
+fn within_after_each(watch: &mut Watch, serve: impl FnOnce(&mut dyn FnMut(&mut TcpStream))) -> Vec<bool> {
+    let (mut elsewhere, _there) = tcp_pair("127.0.0.1");
+    let (local, peer) = ports(&elsewhere);
+    // As a pool would have it: used before.
+    elsewhere.write_all(b"GET /before HTTP/1.1\r\n\r\n").expect("written");
+    serve(&mut |server| {
+        let _ = server.read(&mut [0; 512]).expect("read");
+        elsewhere.write_all(b"GET /onward HTTP/1.1\r\n\r\n").expect("written");
+    });
+    let told = watch.of(local, peer);
+    let fragments = told.fragments(Direction::Out);
+    assert!(fragments[1..].iter().all(|fragment| fragment.by_event_loop == fragment.within.is_none()));
+    fragments[1..].iter().map(|fragment| fragment.within.is_some()).collect()
+}
+
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
+const RESPONSE: &[u8] = b"HTTP/1.1 204 No\r\n\r\n";
+
+fn epoll_once() {
+    let epoll = rustix::event::epoll::create(rustix::event::epoll::CreateFlags::empty()).expect("made");
+    let data = rustix::event::epoll::EventData::new_u64(0);
+    let mut events = [rustix::event::epoll::Event { flags: rustix::event::epoll::EventFlags::empty(), data }];
+    let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: 1 };
+    let _ = rustix::event::epoll::wait(&epoll, &mut events[..], Some(&timeout));
+}
+
+#[test]
+fn a_thread_that_has_two_requests_at_once_is_an_event_loop_and_at_none_from_then_on() {
+    let Some(mut watch) = Watch::begin(&options()) else { return };
+    let (mut one, mut first) = tcp_pair("127.0.0.1");
+    let (mut two, mut second) = tcp_pair("127.0.0.1");
+    // Clients write in a thread of their own, as others would.
+    let mut ask = |clients: &[bool]| {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for is_first in clients {
+                    (if *is_first { &mut one } else { &mut two }).write_all(REQUEST).expect("written");
+                }
+            });
+        });
+    };
+    // One after the other, whatever it waits with in between; the second client goes away unanswered.
+    let taken = within_after_each(&mut watch, |serve| {
+        for _ in 0..3 {
+            ask(&[true]);
+            serve(&mut first);
+            first.write_all(RESPONSE).expect("written");
+            epoll_once();
+        }
+        let (mut aborting, mut aborted) = tcp_pair("127.0.0.1");
+        std::thread::scope(|scope| {
+            scope.spawn(|| aborting.write_all(REQUEST).expect("written"));
+        });
+        serve(&mut aborted);
+        drop(aborting);
+        assert_eq!(aborted.read(&mut [0; 64]).expect("the end"), 0);
+        epoll_once();
+        ask(&[true]);
+        serve(&mut first);
+        first.write_all(RESPONSE).expect("written");
+    });
+    assert_eq!(taken, [true; 5]);
+    // Two at once: the first one is believed once, before that is known.
+    let taken = within_after_each(&mut watch, |serve| {
+        ask(&[true, false]);
+        serve(&mut first);
+        serve(&mut second);
+        first.write_all(RESPONSE).expect("written");
+        second.write_all(RESPONSE).expect("written");
+        ask(&[true]);
+        serve(&mut first);
+    });
+    assert_eq!(taken, [true, false, false]);
+    assert!(watch.tracer.counters().expect("counters").event_loop >= 2);
+}
+
+#[test]
+fn a_thread_that_waits_with_epoll_while_a_request_is_open_is_an_event_loop() {
+    for is_prompt in [false, true] {
+        let Some(mut watch) = Watch::begin(&options()) else { return };
+        watch.tracer.set_prompt_process(std::process::id(), is_prompt).expect("room");
+        let (mut one, mut first) = tcp_pair("127.0.0.1");
+        let mut ask = || {
+            std::thread::scope(|scope| {
+                scope.spawn(|| one.write_all(REQUEST).expect("written"));
+            });
+        };
+        let (mut elsewhere, _there) = tcp_pair("127.0.0.1");
+        let (local, peer) = ports(&elsewhere);
+        let taken = within_after_each(&mut watch, |serve| {
+            ask();
+            serve(&mut first);
+            epoll_once();
+            first.write_all(RESPONSE).expect("written");
+            ask();
+            serve(&mut first);
+            // What it asks besides is somebody else's.
+            elsewhere.write_all(REQUEST).expect("written");
+            first.write_all(RESPONSE).expect("written");
+        });
+        assert_eq!(taken, [true, is_prompt]);
+        let others = watch.of(local, peer).fragments(Direction::Out)[0].clone();
+        assert_eq!((others.within, others.by_event_loop), (None, true));
+    }
+}
+
+#[test]
+fn what_has_come_before_a_reset_is_read_before_the_end_is_told() {
+    let Some(mut watch) = Watch::begin(&options()) else { return };
+    for is_read in [true, false] {
+        let (mut client, mut server) = tcp_pair("127.0.0.1");
+        let (local, peer) = ports(&client);
+        client.write_all(b"more than it wants").expect("written");
+        let _ = server.read(&mut [0; 4]).expect("read");
+        server.write_all(RESPONSE).expect("written");
+        // With unread bytes that is a reset.
+        drop(server);
+        std::thread::sleep(Duration::from_millis(20));
+        let is_end = |kind: &SocketEventKind| matches!(kind, SocketEventKind::Ended(Ending::Reset));
+        assert!(!watch.of(local, peer).kinds.iter().any(is_end), "{:?}", watch.of(local, peer).kinds);
+        if is_read {
+            assert_eq!(client.read(&mut [0; 64]).expect("read"), RESPONSE.len());
+        } else {
+            drop(client);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let told = watch.of(local, peer);
+        assert!(told.kinds.last().is_some_and(is_end), "{:?}", told.kinds);
+        assert_eq!(told.fragments(Direction::In).len(), usize::from(is_read));
+    }
+    assert_eq!(watch.tracer.counters().expect("counters").after_end, 0);
 }
 
 #[test]
@@ -500,10 +635,9 @@ fn a_connection_older_than_the_tracer_is_followed_also_by_who_waits_already() {
 #[test]
 fn resets_and_refusals_are_told() {
     let Some(mut watch) = Watch::begin(&options()) else { return };
-    let (mut client, mut server) = tcp_pair("127.0.0.1");
+    let (mut client, server) = tcp_pair("127.0.0.1");
     let (local, peer) = ports(&client);
     client.write_all(b"never read").expect("written");
-    server.write_all(b"x").expect("written");
     drop(server);
     std::thread::sleep(Duration::from_millis(20));
     let told = watch.of(local, peer);

@@ -7,14 +7,15 @@ use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use libbpf_rs::libbpf_sys::{BPF_TRACE_RAW_TP, bpf_iter_create, libbpf_find_vmlinux_btf_id};
-use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, Object, ProgramInput};
-use spanflame_symbols::go::GoroutineOffsets;
+use libbpf_rs::{Link, Map, MapCore, MapFlags, MapHandle, Object, ProgramInput};
+use spanflame_symbols::go::{GoRequestCode, GoroutineOffsets};
 
 use super::bpf_object::{
     find_map, find_program, forward_libbpf_messages, is_created, map_handle, open_object,
 };
 use super::context_propagation::ContextPropagation;
 use super::event_ring::EventRing;
+use super::go_probes::code_ranges;
 use super::introspection::{self, EbpfState};
 use super::run_statistics::{self, RunStatistics, map_memory_bytes};
 use super::sampler::{self, RequestMaps};
@@ -56,6 +57,8 @@ pub struct SocketCounters {
     pub lost_request: u64,
     pub unexplained_in_bytes: u64,
     pub unexplained_out_bytes: u64,
+    pub event_loop: u64,
+    pub after_end: u64,
     pub contexts_sent: u64,
     pub contexts_received: u64,
     pub contexts_stray: u64,
@@ -157,7 +160,7 @@ impl SocketTracer {
             return Ok(());
         }
         // The cookies of old connections come after those of new ones are cared for, so that none has none.
-        let mut links = vec![self.attach("on_tcp_state")?];
+        let mut links = vec![self.attach("on_tcp_state")?, self.attach("on_tcp_destroyed")?];
         let mut listed = Listed::default();
         self.list("list_tcp", &mut listed)?;
         if !listed.closed_namespaces.is_empty() {
@@ -349,35 +352,84 @@ impl SocketTracer {
         Ok(RequestMaps {
             threads: map_handle(&self.socket, "threads")?,
             goroutines: map_handle(&self.socket, "goroutines")?,
+            go_http2_senders: map_handle(&self.socket, "go_http2_senders")?,
             go_processes: map_handle(&self.socket, "go_processes")?,
+            go_code: map_handle(&self.socket, "go_code")?,
         })
     }
 
+    /// A map of the programs, by its name, for other objects to share.
+    pub(super) fn map_named(&self, name: &str) -> Option<Map<'_>> {
+        self.socket.maps().filter(is_created).find(|map| map.name() == name)
+    }
+
     /// Says that a process is a Go program, and how to find its goroutines. From then on its requests belong
-    /// to goroutines and no longer to threads.
+    /// to goroutines and no longer to threads. With its code and what is added to its addresses in this
+    /// process, goroutines also work for the requests of those that began them.
     ///
     /// # Errors
     /// If the kernel has no room for another process.
-    pub fn set_go_process(&self, pid: u32, offsets: &GoroutineOffsets) -> Result<(), KernelError> {
-        let process = sf_go_process {
+    pub fn set_go_process(
+        &self,
+        pid: u32,
+        offsets: &GoroutineOffsets,
+        code: Option<(&GoRequestCode, u64)>,
+    ) -> Result<(), KernelError> {
+        let cannot = |error| KernelError::bpf(format!("note that process {pid} is a Go program"), error);
+        let mut process = sf_go_process {
             tls_offset: offsets.tls_offset,
             g_m: offsets.g_m,
             m_curg: offsets.m_curg,
             g_goid: offsets.g_goid,
             g_parent_goid: offsets.g_parent_goid.unwrap_or(0),
-            reserved: 0,
+            g_start_pc: offsets.g_start_pc,
+            m_p: offsets.m_p,
+            p_goidcache: offsets.p_goidcache,
+            ..sf_go_process::default()
         };
+        if let Some((code, load_bias)) = code {
+            let (ranges, senders, all) = code_ranges(code, load_bias);
+            process.goroutine_ids = code.goroutine_ids.map_or(0, |at| at.0.wrapping_add(load_bias));
+            process.http2_sender_ranges = senders;
+            process.code_ranges = all;
+            if let Some(grpc) = code.grpc {
+                process.grpc_stream_id = grpc.stream_id;
+                process.grpc_server_conn = grpc.server_conn;
+                process.grpc_writer_conn = grpc.writer_conn.unwrap_or(0);
+            }
+            find_map(&self.socket, "go_code")?
+                .update(&pid.to_ne_bytes(), abi::bytes_of(&*ranges), MapFlags::ANY)
+                .map_err(cannot)?;
+        }
         find_map(&self.socket, "go_processes")?
             .update(&pid.to_ne_bytes(), abi::bytes_of(&process), MapFlags::ANY)
-            .map_err(|error| KernelError::bpf(format!("note that process {pid} is a Go program"), error))
+            .map_err(cannot)
     }
 
     /// Forgets a process that ended or became another program.
     pub fn remove_go_process(&self, pid: u32) {
-        if let Ok(map) = find_map(&self.socket, "go_processes") {
+        for name in ["go_processes", "go_code"] {
+            if let Ok(map) = find_map(&self.socket, name) {
+                // Not there is fine.
+                let _ = map.delete(&pid.to_ne_bytes());
+            }
+        }
+    }
+
+    /// Says whether a process handles each event to its end before it looks at the next: its threads may be at a
+    /// request although they serve many.
+    ///
+    /// # Errors
+    /// If the kernel has no room for another process.
+    pub fn set_prompt_process(&self, pid: u32, is_prompt: bool) -> Result<(), KernelError> {
+        let map = find_map(&self.socket, "prompt_processes")?;
+        if !is_prompt {
             // Not there is fine.
             let _ = map.delete(&pid.to_ne_bytes());
+            return Ok(());
         }
+        map.update(&pid.to_ne_bytes(), &1_u32.to_ne_bytes(), MapFlags::ANY)
+            .map_err(|error| KernelError::bpf(format!("note how process {pid} handles events"), error))
     }
 
     /// Says how much of a connection's fragments is to be captured from now on.
@@ -438,6 +490,8 @@ impl SocketTracer {
             lost_request: sum(sf_socket_counter::SF_SOCKET_COUNTER_LOST_REQUEST)?,
             unexplained_in_bytes: sum(sf_socket_counter::SF_SOCKET_COUNTER_UNEXPLAINED_IN)?,
             unexplained_out_bytes: sum(sf_socket_counter::SF_SOCKET_COUNTER_UNEXPLAINED_OUT)?,
+            event_loop: sum(sf_socket_counter::SF_SOCKET_COUNTER_EVENT_LOOP)?,
+            after_end: sum(sf_socket_counter::SF_SOCKET_COUNTER_AFTER_END)?,
             contexts_sent: sum(sf_socket_counter::SF_SOCKET_COUNTER_CONTEXTS_SENT)?,
             contexts_received: sum(sf_socket_counter::SF_SOCKET_COUNTER_CONTEXTS_RECEIVED)?,
             contexts_stray: sum(sf_socket_counter::SF_SOCKET_COUNTER_CONTEXTS_STRAY)?,

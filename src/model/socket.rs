@@ -121,6 +121,8 @@ pub struct Fragment {
     /// The request that was open on the thread or goroutine when it made this call: what an outgoing
     /// request may have been caused by. Not set where `minted` is and the bytes were read.
     pub within: Option<RequestKey>,
+    /// A thread that serves many at a time made this call, so that nothing is known of what caused it.
+    pub by_event_loop: bool,
 }
 
 /// Why a connection is no more.
@@ -154,6 +156,17 @@ pub enum SocketEventKind {
         /// What it really moved.
         length: u64,
     },
+    /// Who works on a request of a connection that carries many: the event's actor.
+    Stream {
+        /// Number of the request's stream.
+        stream_id: u32,
+        /// `In`: it was read, `request` is its key. `Out`: it is about to be written, within `request`.
+        direction: Direction,
+        /// See `direction`.
+        request: Option<RequestKey>,
+    },
+    /// The actor's process begins to serve: no connection is that yet.
+    Listens,
     /// One direction was shut down: nothing more is read (`In`) or written (`Out`).
     ShutDown(Direction),
     /// The connection is no more.

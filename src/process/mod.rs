@@ -21,7 +21,7 @@ mod span_resource;
 pub mod table;
 mod task_state;
 
-pub use go_program::go_program;
+pub use go_program::{GoProcess, GoPrograms};
 pub use image::Image;
 pub use listening::ListeningPorts;
 pub use living::{LivingProcess, LivingThread, living};

@@ -16,6 +16,8 @@ use crate::model::span::{Attribute, AttributeValue};
 /// What was read of a process is believed for so long: it may execute another program, and its number may
 /// be given to another one.
 const BELIEVED_NS: u64 = 5_000_000_000;
+/// Whether it still runs the same file is looked at so often: one call of the system.
+const LOOKED_AT_NS: u64 = 20_000_000;
 /// Processes that are remembered; more of them take a few files each time they are met.
 const MAX_PROCESSES: usize = 8192;
 
@@ -24,6 +26,15 @@ struct Entry {
     resource: Arc<SpanResource>,
     started_unix_ns: u64,
     read_ns: u64,
+    /// Device and inode of what it runs, when that was looked at last.
+    executable: Option<(u64, u64)>,
+    looked_at_ns: u64,
+}
+
+/// What a process runs; `None` if it is gone.
+fn executable_of(pid: u32) -> Option<(u64, u64)> {
+    let file = rustix::fs::stat(format!("/proc/{pid}/exe")).ok()?;
+    Some((file.st_dev, file.st_ino))
 }
 
 /// The resources of processes that were met.
@@ -42,13 +53,22 @@ impl SpanResources {
     }
 
     /// The resource of a process at `now_ns` (`CLOCK_MONOTONIC`). One that has ended is what it was when it
-    /// was met last, or its number alone. Reads a few files of `/proc` at most every five seconds a process.
+    /// was met last, or its number alone. Reads a few files of `/proc` at most every five seconds a process, unless
+    /// it has executed another program.
     pub fn of(&mut self, pid: u32, now_ns: u64) -> Arc<SpanResource> {
-        if let Some(entry) = self.entries.get(&pid)
+        if let Some(entry) = self.entries.get_mut(&pid)
             && now_ns.saturating_sub(entry.read_ns) < BELIEVED_NS
         {
-            return Arc::clone(&entry.resource);
+            let is_due = now_ns.saturating_sub(entry.looked_at_ns) >= LOOKED_AT_NS;
+            if is_due {
+                entry.looked_at_ns = now_ns;
+            }
+            if !is_due || executable_of(pid).is_none_or(|now| entry.executable == Some(now)) {
+                return Arc::clone(&entry.resource);
+            }
         }
+        // Before the rest is read: if it executes another program meanwhile, that will show.
+        let executable = executable_of(pid);
         let living = LivingProcess::read(pid);
         if living.is_none()
             && let Some(entry) = self.entries.get(&pid)
@@ -65,7 +85,13 @@ impl SpanResources {
             Some(entry) if *entry.resource == made => entry.resource,
             _ => Arc::new(made),
         };
-        let entry = Entry { resource: Arc::clone(&resource), started_unix_ns, read_ns: now_ns };
+        let entry = Entry {
+            resource: Arc::clone(&resource),
+            started_unix_ns,
+            read_ns: now_ns,
+            executable,
+            looked_at_ns: now_ns,
+        };
         if self.entries.len() < MAX_PROCESSES {
             self.entries.insert(pid, entry);
         }
@@ -143,6 +169,35 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(resources.of(child.id(), now_ns + 9 * BELIEVED_NS).service(), "shop");
+    }
+
+    #[test]
+    fn a_process_that_executes_another_program_is_another_one_at_once() {
+        let script = "read line; exec sleep 60";
+        let mut child = Command::new("sh").args(["-c", script]).stdin(Stdio::piped()).spawn().unwrap();
+        let (pid, mut input) = (child.id(), child.stdin.take().unwrap());
+        let mut resources = SpanResources::new();
+        let path = |resources: &mut SpanResources, now_ns: u64| {
+            let resource = resources.of(pid, now_ns);
+            resource.text("process.executable.path").unwrap_or_default().to_owned()
+        };
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let mut now_ns = 1;
+        let mut wait_for = |name: &str, step_ns: u64| {
+            while !path(&mut resources, now_ns).ends_with(name) {
+                assert!(std::time::Instant::now() < deadline, "it never is {name}");
+                std::thread::sleep(std::time::Duration::from_millis(1));
+                now_ns += step_ns;
+            }
+            now_ns
+        };
+        // It may be seen before it executes the shell.
+        let first_ns = wait_for("sh", LOOKED_AT_NS);
+        std::io::Write::write_all(&mut input, b"go\n").unwrap();
+        let second_ns = wait_for("sleep", LOOKED_AT_NS / 1000);
+        assert!(second_ns - first_ns < BELIEVED_NS, "after {} ns", second_ns - first_ns);
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::collections::{BinaryHeap, HashMap};
 use super::conversation::{Capture, Conversation};
 use super::exchange::ExchangeEvent;
 use crate::model::ConnectionId;
-use crate::model::socket::{Opened, Role, SocketEvent, SocketEventKind};
+use crate::model::socket::{Direction, Opened, Role, SocketEvent, SocketEventKind};
 
 /// As many as the kernel side follows at a time, and those whose end is still on its way.
 const MAX_CONNECTIONS: usize = 80_000;
@@ -27,6 +27,8 @@ pub(super) struct News {
     pub(super) capture: Option<Capture>,
     /// What was understood was read inside of a TLS library.
     pub(super) is_decrypted: bool,
+    /// Who reads from it may have received requests there that nobody can read.
+    pub(super) is_opaque: bool,
     /// It is no more.
     pub(super) is_over: bool,
 }
@@ -55,6 +57,7 @@ impl Connections {
         news.opened = None;
         news.events.clear();
         news.capture = None;
+        news.is_opaque = false;
         news.is_over = false;
         let known = self.connections.get(&event.connection);
         news.is_decrypted = known.is_some_and(|known| known.conversation.is_decrypted());
@@ -67,6 +70,8 @@ impl Connections {
                 let connection = self.begin(event, Role::Unknown);
                 connection.conversation.take(event.time_ns, event.actor, fragment, &mut news.events);
                 news.is_decrypted = fragment.is_decrypted;
+                news.is_opaque =
+                    fragment.direction == Direction::In && connection.conversation.may_hide_requests();
                 let capture = connection.conversation.capture();
                 if capture != connection.capture {
                     connection.capture = capture;
@@ -83,6 +88,8 @@ impl Connections {
                     connection.conversation.shut_down(direction, &mut news.events);
                 }
             }
+            // It says nothing of what goes over it.
+            SocketEventKind::Stream { .. } | SocketEventKind::Listens => {}
             &SocketEventKind::Ended(ending) => {
                 news.is_over = true;
                 if let Some(mut connection) = self.connections.remove(&event.connection) {

@@ -222,6 +222,14 @@ impl Conversation {
         self.is_tls && !self.is_decrypted
     }
 
+    /// Whether requests may be read from it of which nothing is known: this end did not ask for the connection,
+    /// and it is encrypted or of another protocol.
+    #[must_use]
+    pub fn may_hide_requests(&self) -> bool {
+        let is_nothing = matches!(self.protocol, Protocol::Nothing);
+        self.role != Role::Connected && (self.is_encrypted() || is_nothing && !self.is_confirmed())
+    }
+
     /// About how many bytes it keeps of what others sent.
     #[cfg(test)]
     fn footprint(&self) -> usize {
@@ -286,7 +294,8 @@ impl Conversation {
     }
 
     fn take_known(&mut self, time_ns: u64, actor: Actor, fragment: &Fragment, out: &mut Vec<ExchangeEvent>) {
-        let moment = Moment { time_ns, actor, minted: fragment.minted, within: fragment.within };
+        let &Fragment { minted, within, by_event_loop, .. } = fragment;
+        let moment = Moment { time_ns, actor, minted, within, by_event_loop };
         let stream = match fragment.direction {
             Direction::In => &mut self.read,
             Direction::Out => &mut self.written,

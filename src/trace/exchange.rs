@@ -104,6 +104,8 @@ pub struct Began {
     pub minted: Option<Minted>,
     /// The request that was open on the writer's thread or goroutine.
     pub within: Option<RequestKey>,
+    /// The writer serves many at a time, and which of them this is for is not known.
+    pub by_event_loop: bool,
     /// Whether another request of this connection was still unanswered: only HTTP/1 pipelining and HTTP/2
     /// can have that, and the thread's evidence is worth nothing then.
     pub overlaps: bool,

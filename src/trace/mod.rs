@@ -14,6 +14,7 @@
 //!        ──▶ spans.rs           exchange → span: name, status, times
 //!            parents.rs         … ids, parent, and the evidence for it; context.rs reads headers
 //!            attributes.rs      … attributes; route.rs finds the template of a path
+//!            streams.rs         … who works on which stream of HTTP/2; go_programs.rs: whose that is
 //!        ──▶ requests.rs        what the keys of samples came to
 //! ```
 //!
@@ -24,6 +25,7 @@ mod connections;
 pub mod context;
 pub mod conversation;
 pub mod exchange;
+mod go_programs;
 pub mod joining;
 mod parents;
 mod protocols;
@@ -35,6 +37,7 @@ mod spans;
 mod spans_tests;
 mod status;
 mod stream;
+mod streams;
 mod tracer;
 #[cfg(test)]
 mod wire;

@@ -8,13 +8,18 @@
 //!         tcp_option  the context that came in TCP's header: the sender's host runs this, too
 //! client  goroutine   the request that was open on the goroutine that wrote it
 //!         thread      … on the thread that wrote it
-//!         sdk         its own traceparent names a span that nobody sent here: an SDK has made it
+//!         sdk         an SDK in the process that sends it has said so in another request
+//!         header      traceparent or b3, as it was passed on
 //! ```
 //!
 //! A request that carries a context and whose sender is followed too has both. If the sender only passed on
-//! what it had received (a proxy), its own span stands between; if the sender made the context up, an SDK in
-//! it has a span for this very request, and ours takes that span's id. Both ways nobody's parent is
-//! missing and no span is there twice.
+//! what it had received (a proxy), its own span stands between, with an id of its own; if the sender made the
+//! context up, an SDK in it has a span for this very request, and ours takes that span's id. Both ways nobody's
+//! parent is missing and no span is there twice. Which of the two it is, is known
+//!
+//! - of what is sent within a request: by whether that request came with the same span's id;
+//! - else by whether anybody has sent that id here. If the process can receive requests that nobody can read
+//!   (TLS, a protocol that we do not know), it may have come with one of those, and then it is nobody's here.
 //!
 //! A request that came without a context, and within which its program sends one of its own making, is of that
 //! trace: its SDK has begun it. Ours moves there while nobody knows it yet by the ids that it had.
@@ -22,7 +27,7 @@
 //! Where nothing is certain there is no parent, and the span says why (`spanflame.parent.absent_reason`).
 
 use std::borrow::Cow;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use super::context::TraceContext;
 use super::exchange::{Began, ExchangeId};
@@ -35,6 +40,8 @@ use crate::model::{ConnectionId, SpanId, Stamp, TraceId};
 /// Ids of SDKs' spans that ours took, and ids that were sent here: one of each is remembered for so many
 /// requests.
 const REMEMBERED_IDS: usize = 1 << 16;
+/// Processes that receive what nobody can read.
+const MAX_OPAQUE: usize = 1 << 14;
 
 /// Evidence for a parent, or why there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +67,17 @@ struct Caller {
     span_id: SpanId,
     source: &'static str,
     is_sampled: bool,
+    received: Received,
+}
+
+/// The span that a request came from, as its header said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Received {
+    Span(SpanId),
+    /// Its head named none.
+    None,
+    /// A part of its head was not seen.
+    Unknown,
 }
 
 pub(super) fn attribute_of(parent: Parent) -> Attribute {
@@ -70,30 +88,33 @@ pub(super) fn attribute_of(parent: Parent) -> Attribute {
     (Cow::Borrowed(name), AttributeValue::Text(text.to_owned()))
 }
 
-/// Ids of which the newest are remembered.
+/// Ids of which the newest are remembered, and by which process each was said first.
 #[derive(Debug, Default)]
 pub(super) struct RecentIds {
-    known: HashSet<SpanId>,
+    known: HashMap<SpanId, u32>,
     order: VecDeque<SpanId>,
 }
 
 impl RecentIds {
-    /// Whether it is new.
-    fn insert(&mut self, id: SpanId) -> bool {
-        if !self.known.insert(id) {
-            return false;
+    fn insert(&mut self, id: SpanId, pid: u32) {
+        if self.known.contains_key(&id) {
+            return;
         }
+        self.known.insert(id, pid);
         self.order.push_back(id);
         if self.order.len() > REMEMBERED_IDS
             && let Some(oldest) = self.order.pop_front()
         {
             self.known.remove(&oldest);
         }
-        true
     }
 
     fn contains(&self, id: SpanId) -> bool {
-        self.known.contains(&id)
+        self.known.contains_key(&id)
+    }
+
+    fn are_of(&self, id: SpanId, pid: u32) -> bool {
+        self.known.get(&id) == Some(&pid)
     }
 }
 
@@ -108,7 +129,7 @@ impl Spans {
         (own_trace, own_span): (TraceId, SpanId),
     ) -> Place {
         if let Some(context) = context {
-            self.received.insert(context.parent_span_id);
+            self.received.insert(context.parent_span_id, began.actor.pid);
         }
         let peer = opened.and_then(|opened| self.client_of(connection, began.stream_id, opened));
         let sent = peer.and_then(|(client, exchange)| {
@@ -238,26 +259,34 @@ impl Spans {
                 },
             };
         };
-        let caller = caller.filter(|caller| caller.trace_id == context.trace_id);
-        // An id that was sent here is of somebody else; any other one was made by an SDK in this process, for
-        // this request, unless it says so of several requests.
-        let is_of_sdk = self.adopted.contains(context.parent_span_id);
-        let is_passed_on = !is_of_sdk && self.received.contains(context.parent_span_id);
-        let takes_over = !is_of_sdk && !is_passed_on;
-        if takes_over {
-            self.adopted.insert(context.parent_span_id);
-        }
-        let span_id = if takes_over { context.parent_span_id } else { own_span };
         let said = context.parent_span_id;
+        let received = caller.as_ref().map(|caller| caller.received);
+        let is_passed_on = received == Some(Received::Span(said));
+        // Several requests of one span of an SDK: retries below it, redirects.
+        let is_of_sdk = !is_passed_on && self.adopted.are_of(said, began.actor.pid);
+        let is_of_others = is_passed_on
+            || self.received.contains(said)
+            || match received {
+                Some(received) => received == Received::Unknown,
+                None => self.opaque.contains(&began.actor.pid),
+            };
+        let is_adopted = !is_of_sdk && !is_of_others;
+        if is_adopted {
+            self.adopted.insert(said, began.actor.pid);
+        }
+        let caller = caller.filter(|caller| caller.trace_id == context.trace_id);
         let parent = match caller {
             _ if is_of_sdk => Parent::Known { span_id: said, source: "sdk" },
-            Some(caller) => Parent::Known { span_id: caller.span_id, source: caller.source },
-            None if is_passed_on => Parent::Known { span_id: said, source: "header" },
-            None => Parent::Absent { reason: "known_to_the_sdk_alone" },
+            Some(caller) if is_passed_on || is_adopted => {
+                Parent::Known { span_id: caller.span_id, source: caller.source }
+            }
+            // The request that it seems to be within did not come with it: another one did.
+            _ if is_of_others => Parent::Known { span_id: said, source: "header" },
+            _ => Parent::Absent { reason: "known_to_the_sdk_alone" },
         };
         Place {
             trace_id: context.trace_id,
-            span_id,
+            span_id: if is_adopted { said } else { own_span },
             parent,
             decision: context.sampled,
             trace_state: context.trace_state.clone(),
@@ -279,7 +308,7 @@ impl Spans {
         }
         let Ok(caller) = self.caller_of(connection, began, opened) else { return };
         let Some(open) = self.open_mut(caller.of) else { return };
-        let is_free = open.context.is_none()
+        let is_free = open.received() == Received::None
             && open.span.parent_span_id.is_none()
             && open.is_kept()
             && !open.is_shown
@@ -295,6 +324,19 @@ impl Spans {
         self.connections.get_mut(&connection)?.open.get_mut(&exchange)
     }
 
+    /// A process can receive requests that nobody can read, and pass on what came with them.
+    pub(super) fn process_is_opaque(&mut self, pid: u32) {
+        if self.opaque.len() >= MAX_OPAQUE {
+            self.opaque.clear();
+        }
+        self.opaque.insert(pid);
+    }
+
+    /// Processes that are no more, whose numbers will be others'.
+    pub(super) fn forget_processes(&mut self, lives: impl Fn(u32) -> bool) {
+        self.opaque.retain(|&pid| lives(pid));
+    }
+
     /// The server's span within which a request was sent.
     fn caller_of(
         &self,
@@ -308,6 +350,7 @@ impl Spans {
             // Another thread writes, or the same one after it has waited, but the connection was made for one
             // request. Only the first thing sent is surely that request's: pools hand connections on.
             (None, Some(Opened { opened_by: Some(key), opener, .. })) if is_first => (key, opener),
+            _ if began.by_event_loop => return Err("event_loop"),
             _ => return Err("no_open_request"),
         };
         // Whoever writes to a connection of many streams writes for others, too; a goroutine does not.
@@ -325,6 +368,7 @@ impl Spans {
         }
         let source = if actor.goroutine != 0 { "goroutine" } else { "thread" };
         let (trace_id, span_id) = (open.span.trace_id, open.span.span_id);
-        Ok(Caller { of: (connection, exchange), trace_id, span_id, source, is_sampled: open.is_sampled })
+        let of = (connection, exchange);
+        Ok(Caller { of, trace_id, span_id, source, is_sampled: open.is_sampled, received: open.received() })
     }
 }

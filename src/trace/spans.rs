@@ -3,17 +3,18 @@
 //! Whose child a span is, is found out by `parents.rs`.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
 use super::attributes::{self, Asked, Conventions};
 use super::context::{Incoming, TraceContext};
 use super::exchange::{Began, Discarded, Ended, ExchangeEvent, ExchangeId, RequestHead};
-use super::parents::{Parent, Place, RecentIds, attribute_of};
+use super::parents::{Parent, Place, Received, RecentIds, attribute_of};
 use super::requests::{Request, Requests};
 use super::route::{self, Routes};
 use super::sampling::Sampler;
+use super::streams::{StreamWork, Streams};
 use crate::model::socket::{Actor, Direction, Endpoint, Opened};
 use crate::model::{
     ConnectionId, RequestKey, Span, SpanId, SpanKind, SpanResource, SpanStatus, Stamp, TraceId, Unstamped,
@@ -114,8 +115,12 @@ pub(super) struct Open {
     pub(super) stream_id: u32,
     /// The context its head carried.
     pub(super) context: Option<TraceContext>,
+    /// A part of its head was not seen, in which there may have been one.
+    pub(super) context_is_unknown: bool,
     pub(super) is_sampled: bool,
     pub(super) is_excluded: bool,
+    /// It is a Go program's, and which goroutine is at it is not known.
+    pub(super) is_lost_goroutine: bool,
     /// A server's end of the same request has been found.
     pub(super) is_answered_for: bool,
     pub(super) is_shown: bool,
@@ -126,6 +131,15 @@ pub(super) struct Open {
 impl Open {
     pub(super) fn is_kept(&self) -> bool {
         self.is_sampled && !self.is_excluded
+    }
+
+    /// What its head said of who sent it.
+    pub(super) fn received(&self) -> Received {
+        match &self.context {
+            Some(context) => Received::Span(context.parent_span_id),
+            None if self.context_is_unknown => Received::Unknown,
+            None => Received::None,
+        }
     }
 }
 
@@ -157,6 +171,7 @@ pub(super) struct Connection {
     pub(super) open: HashMap<ExchangeId, Open>,
     /// Exchanges it has had.
     pub(super) exchanges: u64,
+    pub(super) streams: Streams,
 }
 
 /// The spans that are open, and what is needed to make them.
@@ -176,6 +191,8 @@ pub(super) struct Spans {
     pub(super) received: RecentIds,
     /// Ids that our client spans took over from the headers they sent.
     pub(super) adopted: RecentIds,
+    /// Processes that can receive requests which nobody can read.
+    pub(super) opaque: HashSet<u32>,
     ids: IdSource,
     pub(super) counts: SpanCounts,
 }
@@ -218,6 +235,7 @@ impl Spans {
             routes: Routes::default(),
             received: RecentIds::default(),
             adopted: RecentIds::default(),
+            opaque: HashSet::new(),
             ids: IdSource::default(),
             counts: SpanCounts::default(),
         }
@@ -248,6 +266,55 @@ impl Spans {
         }
     }
 
+    /// Who works on a stream of a connection became known.
+    pub(super) fn stream_taken(
+        &mut self,
+        connection: ConnectionId,
+        stream_id: u32,
+        work: StreamWork,
+        requests: &mut Requests,
+    ) {
+        let of = self.connections.entry(connection).or_default();
+        let begun = of
+            .open
+            .iter_mut()
+            .filter(|(_, open)| open.stream_id == stream_id && open.direction == work.direction)
+            .max_by_key(|&(&exchange, _)| exchange);
+        match (begun, work.direction) {
+            (Some((&exchange, open)), Direction::In) => {
+                open.actor = work.actor;
+                open.is_lost_goroutine = false;
+                if let Some(key) = work.request.filter(|_| open.key.is_none()) {
+                    open.key = Some(key);
+                    self.key_known(key, connection, exchange, requests);
+                }
+            }
+            // It is written already: whoever joined in the middle of that comes too late.
+            (Some(_), Direction::Out) => {}
+            (None, _) => of.streams.add(stream_id, work),
+        }
+    }
+
+    /// Samples of this key are of this open request.
+    fn key_known(
+        &mut self,
+        key: RequestKey,
+        connection: ConnectionId,
+        exchange: ExchangeId,
+        requests: &mut Requests,
+    ) {
+        let open = self.connections.get(&connection).and_then(|of| of.open.get(&exchange));
+        let Some(open) = open else { return };
+        let stamp = match open.is_kept() {
+            true if open.is_lost_goroutine => Err(Unstamped::GoroutineUnknown),
+            true => Ok(Stamp { trace_id: open.span.trace_id, span_id: open.span.span_id }),
+            false => Err(Unstamped::NotTraced),
+        };
+        let first_byte_ns = open.first_byte_ns;
+        requests.begin(key, Request { stamp, first_byte_ns, last_byte_ns: None, is_told: false });
+        self.by_key.insert(key, (connection, exchange));
+    }
+
     /// Takes what a conversation said.
     pub(super) fn take(
         &mut self,
@@ -258,7 +325,7 @@ impl Spans {
         outcome: &mut Outcome,
     ) {
         match event {
-            ExchangeEvent::Began(began) => self.begin(connection, &began, of, requests),
+            ExchangeEvent::Began(began) => self.begin(connection, began, of, requests),
             ExchangeEvent::Ended(ended) => self.end(connection, &ended, requests, outcome),
             ExchangeEvent::Discarded(exchange, reason) => {
                 *self.counts.discarded.entry(reason).or_default() += 1;
@@ -303,7 +370,17 @@ impl Spans {
         self.by_key.clear();
     }
 
-    fn begin(&mut self, connection: ConnectionId, began: &Began, of: &Whose<'_>, requests: &mut Requests) {
+    fn begin(&mut self, connection: ConnectionId, mut began: Began, of: &Whose<'_>, requests: &mut Requests) {
+        let mut key = began.minted.map(|minted| minted.key);
+        let streams = &mut self.connections.entry(connection).or_default().streams;
+        if let Some(work) = streams.take(began.stream_id, began.direction) {
+            began.actor = work.actor;
+            match began.direction {
+                Direction::In => key = key.or(work.request),
+                Direction::Out => began.within = work.request,
+            }
+        }
+        let began = &began;
         // The thread that a goroutine runs on says nothing of it.
         let is_lost_goroutine = of.is_go && began.actor.goroutine == 0;
         let opened = self.connections.entry(connection).or_default().opened;
@@ -379,7 +456,6 @@ impl Spans {
             resource: Arc::clone(of.resource),
             scope: Arc::clone(&self.scope),
         };
-        let key = began.minted.map(|minted| minted.key);
         let open = Open {
             span,
             first_byte_ns: began.first_byte_ns,
@@ -388,23 +464,15 @@ impl Spans {
             asked,
             direction: began.direction,
             context: context.cloned(),
+            context_is_unknown: matches!(incoming, Incoming::Unknown),
             stream_id: began.stream_id,
             is_sampled,
             is_excluded,
+            is_lost_goroutine,
             is_answered_for: false,
             is_shown: false,
             has_children: false,
         };
-        if let Some(key) = key {
-            let stamp = match open.is_kept() {
-                true if is_lost_goroutine => Err(Unstamped::GoroutineUnknown),
-                true => Ok(Stamp { trace_id, span_id }),
-                false => Err(Unstamped::NotTraced),
-            };
-            let first_byte_ns = began.first_byte_ns;
-            requests.begin(key, Request { stamp, first_byte_ns, last_byte_ns: None, is_told: false });
-            self.by_key.insert(key, (connection, began.exchange));
-        }
         if open.is_kept() {
             self.beginnings.push_back((began.first_byte_ns, connection, began.exchange));
         }
@@ -416,6 +484,9 @@ impl Spans {
         let of = self.connections.entry(connection).or_default();
         of.exchanges += 1;
         of.open.insert(began.exchange, open);
+        if let Some(key) = key {
+            self.key_known(key, connection, began.exchange, requests);
+        }
     }
 
     fn ask(head: &RequestHead) -> Asked {

@@ -34,6 +34,9 @@ struct Request {
     actor: Actor,
     traceparent: Option<String>,
     within: Option<u64>,
+    by_event_loop: bool,
+    /// What stands behind its first line was not seen.
+    head_is_cut: bool,
     path: &'static str,
     at_ns: u64,
     /// The client's span, as TCP's header said.
@@ -51,6 +54,8 @@ impl Request {
             actor: Actor { pid, tid: pid, goroutine: 0 },
             traceparent: None,
             within: None,
+            by_event_loop: false,
+            head_is_cut: false,
             path: "/users/7",
             at_ns: 100,
             received: None,
@@ -133,7 +138,10 @@ impl Host {
             authority: Known::Absent,
             user_agent: Known::Absent,
             content_type: Known::Absent,
-            traceparent: request.traceparent.map_or(Known::Absent, Known::Value),
+            traceparent: match request.head_is_cut {
+                true => Known::Unknown,
+                false => request.traceparent.map_or(Known::Absent, Known::Value),
+            },
             tracestate: Known::Absent,
             b3: Known::Absent,
         };
@@ -151,6 +159,7 @@ impl Host {
                 is_sent: request.sent.is_some(),
             }),
             within: request.within.map(RequestKey),
+            by_event_loop: request.by_event_loop,
             overlaps: false,
             head,
         };
@@ -322,6 +331,88 @@ fn the_span_of_an_sdk_that_sends_a_context_of_its_own_is_ours_too() {
     let again = host.end(3, 2, 200, 410).expect("a span");
     assert_ne!(again.span_id, call.span_id);
     assert_eq!((again.parent_span_id, source(&again)), (Some(call.span_id), Some("sdk")));
+}
+
+/// A context of the same trace with another span.
+const OTHER_TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01";
+
+fn id_in(traceparent: &str) -> &str {
+    &traceparent[36..52]
+}
+
+#[test]
+fn an_sdk_that_makes_a_span_within_a_request_gives_ours_its_id_and_the_request_is_the_parent() {
+    let mut host = Host::new();
+    host.open(2, Role::Accepted, endpoint(2, 80), endpoint(99, 5), None);
+    host.connect(3, 4);
+    // Also in a process that receives other requests which nobody can read.
+    host.spans.process_is_opaque(9);
+    let key = host.begin(Request::server(2, 9).with(TRACEPARENT));
+    host.begin(Request::client(3, 9).within(key).with(OTHER_TRACEPARENT));
+    let call = host.end(3, 1, 200, 310).expect("a span");
+    let request = host.end(2, 1, 200, 320).expect("a span");
+    assert_eq!(call.span_id.to_string(), id_in(OTHER_TRACEPARENT));
+    assert_eq!((call.parent_span_id, source(&call)), (Some(request.span_id), Some("thread")));
+}
+
+#[test]
+fn what_a_proxy_passes_on_that_came_with_what_nobody_can_read_is_not_its_own() {
+    let mut host = Host::new();
+    host.connect(3, 4);
+    host.spans.process_is_opaque(9);
+    host.begin(Request::client(3, 9).with(TRACEPARENT));
+    host.begin(Request::server(4, 10).with(TRACEPARENT));
+    let callee = host.end(4, 1, 200, 300).expect("a span");
+    let call = host.end(3, 1, 200, 310).expect("a span");
+    assert_ne!(call.span_id.to_string(), id_in(TRACEPARENT));
+    assert_eq!(call.parent_span_id.map(|id| id.to_string()).as_deref(), Some(id_in(TRACEPARENT)));
+    assert_eq!((source(&call), source(&callee)), (Some("header"), Some("local_peer")));
+    assert_eq!(callee.parent_span_id, Some(call.span_id));
+    // Nor is one whose request's head was not all seen.
+    let mut host = Host::new();
+    host.connect(1, 2);
+    host.connect(3, 4);
+    let key = host.begin(Request { head_is_cut: true, ..Request::server(2, 9) });
+    host.begin(Request::client(3, 9).within(key).with(TRACEPARENT));
+    assert_ne!(host.end(3, 1, 200, 310).expect("a span").span_id.to_string(), id_in(TRACEPARENT));
+}
+
+#[test]
+fn a_proxy_passes_on_what_an_sdk_on_this_host_has_sent_and_stands_between() {
+    let mut host = Host::new();
+    host.connect(1, 2);
+    host.connect(3, 4);
+    host.begin(Request::client(1, 8).with(TRACEPARENT));
+    let key = host.begin(Request::server(2, 9).with(TRACEPARENT));
+    host.begin(Request::client(3, 9).within(key).with(TRACEPARENT));
+    let call = host.end(3, 1, 200, 310).expect("a span");
+    let request = host.end(2, 1, 200, 320).expect("a span");
+    assert_eq!((call.parent_span_id, source(&call)), (Some(request.span_id), Some("thread")));
+    let sent = host.end(1, 1, 200, 330).expect("a span");
+    assert_eq!((request.parent_span_id, source(&request)), (Some(sent.span_id), Some("header")));
+}
+
+#[test]
+fn a_header_that_came_with_another_request_than_the_thread_seems_to_be_at_names_the_parent() {
+    let mut host = Host::new();
+    host.open(2, Role::Accepted, endpoint(2, 80), endpoint(99, 5), None);
+    host.open(5, Role::Accepted, endpoint(2, 80), endpoint(99, 6), None);
+    host.connect(3, 4);
+    host.begin(Request::server(5, 9).with(OTHER_TRACEPARENT));
+    let key = host.begin(Request::server(2, 9).with(TRACEPARENT));
+    host.begin(Request::client(3, 9).within(key).with(OTHER_TRACEPARENT));
+    let call = host.end(3, 1, 200, 310).expect("a span");
+    assert_eq!(call.parent_span_id.map(|id| id.to_string()).as_deref(), Some(id_in(OTHER_TRACEPARENT)));
+    assert_eq!(source(&call), Some("header"));
+}
+
+#[test]
+fn what_an_event_loop_asks_has_no_parent_and_says_why() {
+    let mut host = Host::new();
+    host.connect(3, 4);
+    host.begin(Request { by_event_loop: true, ..Request::client(3, 9) });
+    let call = host.end(3, 1, 200, 310).expect("a span");
+    assert_eq!((call.parent_span_id, absent(&call)), (None, Some("event_loop")));
 }
 
 #[test]

@@ -33,6 +33,8 @@ pub(super) struct Moment {
     pub(super) minted: Option<Minted>,
     /// See [`Fragment::within`].
     pub(super) within: Option<RequestKey>,
+    /// See [`Fragment::by_event_loop`].
+    pub(super) by_event_loop: bool,
 }
 
 /// A piece of a stream. Each begins where the one before it ended.

@@ -8,23 +8,24 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use spanflame_symbols::go::GoroutineOffsets;
 
 use super::connections::{Connections, News};
 use super::exchange::ExchangeEvent;
+use super::go_programs::GoProcesses;
 use super::requests::Requests;
 use super::spans::{Outcome, SpanOptions, Spans, WallClock, Whose};
 use super::status::{TracerFailures, TracerStatus};
+use super::streams::StreamWork;
 use crate::kernel::{EbpfState, KernelError, SocketTracer, monotonic_ns};
-use crate::model::socket::Capture;
+use crate::model::socket::{Capture, SocketEventKind};
 use crate::model::{ConnectionId, RequestKey, RequestSpans, SocketEvent, SpanResource, Stamp, Unstamped};
-use crate::process::{SpanResources, go_program, living};
+use crate::process::{GoProcess, GoPrograms, SpanResources, living};
 
 /// How often the ring buffer is looked at when nothing wakes us: what a request's span is late at most.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
@@ -43,6 +44,10 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 const SETTLED_AFTER_NS: u64 = 60_000_000;
 /// Programs that are remembered: beyond that all are looked at anew.
 const MAX_PROGRAMS: usize = 16_384;
+/// Event loops that handle each event to its end: what they ask of others right after they have read a request they
+/// ask for that request. nginx forwards a request from within the handler of the event that brought its head
+/// (`ngx_http_upstream_init`), and has no tasks that run in between.
+const PROMPT_PROGRAMS: [&str; 3] = ["nginx", "angie", "freenginx"];
 /// How long anybody waits for the thread.
 const WAIT_LIMIT: Duration = Duration::from_secs(2);
 
@@ -110,13 +115,16 @@ impl Tracer {
             outcome: Outcome::default(),
             captures: Vec::new(),
             programs: HashMap::new(),
+            go_programs: GoPrograms::default(),
             go_processes: Vec::new(),
+            prompt_processes: Vec::new(),
             news: News::default(),
             events: 0,
             failures: TracerFailures::default(),
         };
         let now = Instant::now();
         let mut worker = Worker {
+            go: GoProcesses::new(&socket),
             socket,
             engine,
             on_outcome,
@@ -231,8 +239,11 @@ struct Engine {
     captures: Vec<(ConnectionId, Capture)>,
     /// Which processes are Go programs, as long as they are the same.
     programs: HashMap<u32, (Arc<SpanResource>, bool)>,
+    go_programs: GoPrograms,
     /// Processes that the kernel side is to know as Go programs from now on, or not any more.
-    go_processes: Vec<(u32, Option<GoroutineOffsets>)>,
+    go_processes: Vec<(u32, Option<GoProcess>)>,
+    /// Likewise, whether they handle each event to its end.
+    prompt_processes: Vec<(u32, bool)>,
     news: News,
     events: u64,
     failures: TracerFailures,
@@ -242,7 +253,8 @@ struct Engine {
 struct Turn<'a> {
     now_ns: u64,
     clock: WallClock,
-    requests: MutexGuard<'a, Requests>,
+    /// Held for no longer than it takes to write: others ask what samples belong to meanwhile.
+    requests: &'a Mutex<Requests>,
 }
 
 impl Engine {
@@ -266,8 +278,19 @@ impl Engine {
             }
         }
         self.hear(event.connection, &mut news, turn);
+        match event.kind {
+            SocketEventKind::Stream { stream_id, direction, request } => {
+                let work = StreamWork { direction, request, actor: event.actor };
+                self.spans.stream_taken(event.connection, stream_id, work, &mut lock(turn.requests));
+            }
+            SocketEventKind::Listens => drop(self.meet(event.actor.pid, turn.now_ns)),
+            _ => {}
+        }
         if let Some(capture) = news.capture {
             self.captures.push((event.connection, capture));
+        }
+        if news.is_opaque {
+            self.spans.process_is_opaque(event.actor.pid);
         }
         self.news = news;
     }
@@ -281,7 +304,8 @@ impl Engine {
                 ExchangeEvent::Ended(_) | ExchangeEvent::Discarded(..) => (Arc::clone(&self.nobody), false),
             };
             let of = Whose { resource: &resource, is_go, is_decrypted, clock: turn.clock };
-            self.spans.take(connection, exchange, &of, &mut turn.requests, &mut self.outcome);
+            let mut requests = lock(turn.requests);
+            self.spans.take(connection, exchange, &of, &mut requests, &mut self.outcome);
         }
         if news.is_over {
             self.spans.connection_ended(connection);
@@ -291,14 +315,18 @@ impl Engine {
     /// Who a process is. A Go program that is met for the first time is remembered for the kernel side.
     fn meet(&mut self, pid: u32, now_ns: u64) -> (Arc<SpanResource>, bool) {
         let resource = self.resources.of(pid, now_ns);
-        if let Some((known, is_go)) = self.programs.get(&pid)
-            && Arc::ptr_eq(known, &resource)
-        {
-            return (resource, *is_go);
+        let known_before = match self.programs.get(&pid) {
+            Some((known, is_go)) if Arc::ptr_eq(known, &resource) => return (resource, *is_go),
+            known => known.is_some(),
+        };
+        let process = self.go_programs.of(pid);
+        let is_go = process.is_some();
+        self.go_processes.push((pid, process));
+        let executable = resource.text("process.executable.path").unwrap_or_default();
+        let is_prompt = executable.rsplit('/').next().is_some_and(|name| PROMPT_PROGRAMS.contains(&name));
+        if is_prompt || known_before {
+            self.prompt_processes.push((pid, is_prompt));
         }
-        let program = go_program(pid);
-        let is_go = program.is_some();
-        self.go_processes.push((pid, program.and_then(|program| program.goroutines)));
         if self.programs.len() >= MAX_PROGRAMS {
             self.programs.clear();
         }
@@ -308,14 +336,19 @@ impl Engine {
 
     /// The kernel side forgets Go programs that have ended: their numbers will be others'.
     fn forget_dead_programs(&mut self) {
-        let go_processes = &mut self.go_processes;
+        let (go_processes, prompt_processes) = (&mut self.go_processes, &mut self.prompt_processes);
         self.programs.retain(|&pid, &mut (_, is_go)| {
             let lives = std::path::Path::new("/proc").join(pid.to_string()).exists();
-            if !lives && is_go {
-                go_processes.push((pid, None));
+            if !lives {
+                if is_go {
+                    go_processes.push((pid, None));
+                }
+                prompt_processes.push((pid, false));
             }
             lives
         });
+        let programs = &self.programs;
+        self.spans.forget_processes(|pid| programs.contains_key(&pid));
     }
 
     /// What is due although nothing has happened.
@@ -328,13 +361,16 @@ impl Engine {
         for connection in self.connections.forget_silent() {
             let resource = Arc::clone(&self.nobody);
             let of = Whose { resource: &resource, is_go: false, is_decrypted: false, clock: turn.clock };
-            self.spans.connection_forgotten(connection, &of, &mut turn.requests, &mut self.outcome);
+            let mut requests = lock(turn.requests);
+            self.spans.connection_forgotten(connection, &of, &mut requests, &mut self.outcome);
         }
         self.spans.show_open(turn.now_ns, &mut self.outcome);
     }
 }
 
 struct Worker {
+    // Its probes go before the programs whose maps they share.
+    go: GoProcesses,
     socket: SocketTracer,
     engine: Engine,
     on_outcome: OnOutcome,
@@ -354,7 +390,8 @@ impl Worker {
         for process in living() {
             self.engine.meet(process.pid, monotonic_ns());
         }
-        note_go_processes(&self.socket, &mut self.engine.go_processes);
+        self.go.note(&self.socket, &mut self.engine.go_processes);
+        note_prompt_processes(&self.socket, &mut self.engine.prompt_processes);
         loop {
             let mut is_over = false;
             // Commands first: what happened before one of them is in the ring when it is looked at now.
@@ -400,8 +437,8 @@ impl Worker {
     /// Takes what waits in the ring buffer.
     fn turn(&mut self) {
         let now_ns = monotonic_ns();
-        let Self { socket, engine, shared, .. } = self;
-        let mut turn = Turn { now_ns, clock: wall_clock(now_ns), requests: lock(&shared.requests) };
+        let Self { socket, go, engine, shared, .. } = self;
+        let mut turn = Turn { now_ns, clock: wall_clock(now_ns), requests: &shared.requests };
         socket.drain(&mut |event| engine.take(&event, &mut turn));
         let is_crowded = engine.connections.len() > CROWDED;
         if self.last_sweep.elapsed() >= if is_crowded { CROWDED_SWEEP_INTERVAL } else { SWEEP_INTERVAL } {
@@ -413,14 +450,14 @@ impl Worker {
             engine.forget_dead_programs();
         }
         engine.settle(&mut turn);
-        drop(turn);
         for (connection, capture) in engine.captures.drain(..) {
             if let Err(error) = socket.set_capture(connection, capture) {
                 engine.failures.captures += 1;
                 tracing::debug!("how much of a connection is captured cannot be changed: {error}");
             }
         }
-        note_go_processes(socket, &mut engine.go_processes);
+        go.note(socket, &mut engine.go_processes);
+        note_prompt_processes(socket, &mut engine.prompt_processes);
         *lock(&shared.known_until_ns) = now_ns.saturating_sub(SETTLED_AFTER_NS);
         shared.known.notify_all();
     }
@@ -470,14 +507,10 @@ impl Worker {
     }
 }
 
-fn note_go_processes(socket: &SocketTracer, processes: &mut Vec<(u32, Option<GoroutineOffsets>)>) {
-    for (pid, offsets) in processes.drain(..) {
-        let Some(offsets) = offsets else {
-            socket.remove_go_process(pid);
-            continue;
-        };
-        if let Err(error) = socket.set_go_process(pid, &offsets) {
-            tracing::warn!("the goroutines of process {pid} are not told apart: {error}");
+fn note_prompt_processes(socket: &SocketTracer, processes: &mut Vec<(u32, bool)>) {
+    for (pid, is_prompt) in processes.drain(..) {
+        if let Err(error) = socket.set_prompt_process(pid, is_prompt) {
+            tracing::warn!("what process {pid} asks of others is not told apart: {error}");
         }
     }
 }

@@ -45,6 +45,7 @@ impl Wire {
             tail: bytes[bytes.len() - tail..].to_vec(),
             minted: None,
             within: None,
+            by_event_loop: false,
         }
     }
 

@@ -76,14 +76,22 @@ def rust(calls=0, parallel=False):
     return Kind("axum", lambda port, *_: [fetch.rust(), str(port)], calls, environment, shares_threads=True)
 
 
-def nginx():
+def nginx(calls=1):
+    """A proxy; without calls it answers by itself."""
     def command(port, next_address, folder):
         template = (HERE / "apps" / "nginx" / "nginx.conf").read_text()
-        for name, value in {"DIRECTORY": folder, "PORT": port, "NEXT": next_address}.items():
+        upstream = f"upstream next {{ server {next_address}; keepalive 32; keepalive_requests 1000000; }}"
+        values = {
+            "DIRECTORY": folder,
+            "PORT": port,
+            "UPSTREAM": upstream if calls else "",
+            "ANSWER": "proxy_pass http://next" if calls else r'return 200 "ok\n"',
+        }
+        for name, value in values.items():
             template = template.replace(f"@{name}@", str(value))
         (folder / "nginx.conf").write_text(template)
         return [fetch.nginx(), "-e", folder / "error.log", "-p", folder, "-c", folder / "nginx.conf"]
-    return Kind("nginx", command, 1, has_sdk=False, shares_threads=True)
+    return Kind("nginx", command, calls, has_sdk=False, shares_threads=True)
 
 
 STACKS = {

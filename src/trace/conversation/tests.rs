@@ -355,6 +355,7 @@ impl Happening {
                     tail: bytes[bytes.len() - tail..].to_vec(),
                     minted: None,
                     within: None,
+                    by_event_loop: false,
                 });
             }
             Self::Amended { back, length } => {

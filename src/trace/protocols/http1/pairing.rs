@@ -190,6 +190,7 @@ impl Http1 {
             actor: place.first.actor,
             minted: place.first.minted,
             within: place.first.within,
+            by_event_loop: place.first.by_event_loop,
             overlaps,
             head: request.head,
         });
@@ -383,12 +384,7 @@ impl Http1 {
 
     /// The last byte that was seen is the response's last.
     pub(super) fn response_ends_with_stream(&mut self, out: &mut Output<'_>) {
-        let last = Moment {
-            time_ns: self.response_lane.last_ns,
-            actor: crate::model::socket::Actor::default(),
-            minted: None,
-            within: None,
-        };
+        let last = Moment { time_ns: self.response_lane.last_ns, ..Moment::default() };
         self.response_ends(self.response_lane.end, &last, false, out);
     }
 }

@@ -126,6 +126,7 @@ impl Http2 {
             actor: block.first.actor,
             minted,
             within: block.first.within,
+            by_event_loop: block.first.by_event_loop,
             overlaps,
             head: fields.request_head(),
         });
