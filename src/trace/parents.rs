@@ -321,7 +321,7 @@ impl Spans {
         }
         let Ok(caller) = self.caller_of(connection, began, opened) else { return };
         let Some(open) = self.open_mut(caller.of) else { return };
-        let is_free = open.context.is_none()
+        let is_free = open.received() == Received::None
             && open.span.parent_span_id.is_none()
             && open.is_kept()
             && !open.is_shown
