@@ -58,7 +58,9 @@ fn main() {
     compile("socket", &out)
         .generate(out.join("socket.skel.rs"))
         .expect("the socket programs' types can be described in Rust");
+    compile("go", &out);
     compile("propagate", &out);
+    compile("tls", &out);
     println!("cargo:rerun-if-changed=bpf/spanflame.h");
     println!("cargo:rerun-if-changed=bpf/vmlinux.h");
     println!("cargo:rerun-if-changed=bpf/process_maps.h");
@@ -71,6 +73,10 @@ fn main() {
     println!("cargo:rerun-if-changed=bpf/propagation_maps.h");
     println!("cargo:rerun-if-changed=bpf/propagate.bpf.c");
     println!("cargo:rerun-if-changed=bpf/socket");
+    println!("cargo:rerun-if-changed=bpf/go.bpf.c");
+    println!("cargo:rerun-if-changed=bpf/uprobes.h");
+    println!("cargo:rerun-if-changed=bpf/tls.bpf.c");
+    println!("cargo:rerun-if-changed=bpf/tls");
     println!("cargo:rerun-if-changed=bpf/unwind");
     println!("cargo:rerun-if-env-changed=CLANG");
     // The page is embedded, with the files that are there when this crate is compiled.

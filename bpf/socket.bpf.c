@@ -21,6 +21,7 @@
 #include <bpf/bpf_tracing.h>
 
 #include "request_maps.h"
+#include "socket/new_code.h"
 #include "socket/syscalls.h"
 #include "socket/tcp_state.h"
 #include "socket/transfers.h"
@@ -38,7 +39,10 @@ struct sf_socket_contract {
 	struct sf_socket_amended amended;
 	struct sf_socket_shut_down shut_down;
 	struct sf_socket_ended ended;
+	struct sf_socket_stream stream;
+	struct sf_socket_new_code new_code;
 	struct sf_go_process go_process;
+	struct sf_go_code go_code;
 	struct sf_propagation propagation;
 	struct sf_connection connection;
 	enum sf_capture capture;
@@ -48,6 +52,9 @@ struct sf_socket_contract {
 	enum sf_data_flag data_flag;
 	enum sf_ending ending;
 	enum sf_socket_counter counter;
+	enum sf_tls_function tls_function;
+	enum sf_tls_counter tls_counter;
+	enum sf_go_counter go_counter;
 };
 struct sf_socket_contract contract SEC(".data.contract");
 
@@ -74,9 +81,16 @@ static __always_inline bool sf_is_ours(struct task_struct *task, __u64 pid_tgid)
 static __always_inline void sf_begin_wait(struct task_struct *task, __u64 number, const struct pt_regs *regs)
 {
 	struct sf_thread *thread = sf_thread_of(task, 0);
+	struct sf_tls_thread *tls = bpf_task_storage_get(&tls_threads, task, NULL, 0);
+	bool is_tls = tls && !tls->calls;
 
-	if (!thread || !thread->request ||
-	    !sf_waits_for_several(number, regs->di, regs->si, regs->dx, regs->r10))
+	if (!is_tls && !(thread && thread->request))
+		return;
+	if (!sf_waits_for_several(number, regs->di, regs->si, regs->dx, regs->r10))
+		return;
+	if (is_tls)
+		sf_forget_transfers(tls);
+	if (!thread || !thread->request)
 		return;
 	if (sf_is_of_event_loop(number) && sf_has_unanswered(thread))
 		thread->serves_many = 1;
@@ -126,6 +140,10 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long result)
 	task = bpf_get_current_task_btf();
 	pid_tgid = bpf_get_current_pid_tgid();
 	switch (number) {
+	case SF_SYS_MMAP:
+		if (regs->dx & PROT_EXEC && !(regs->r10 & MAP_ANONYMOUS))
+			sf_end_mapping(task, pid_tgid, regs->r8);
+		return 0;
 	case SF_SYS_WRITE:
 	case SF_SYS_WRITEV:
 	case SF_SYS_SENDTO:

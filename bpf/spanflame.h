@@ -325,13 +325,15 @@ struct sf_config {
  *
  * Who is at a request is kept in two places. `threads` (task storage) has what each thread does;
  * `goroutines` (hash by tgid and goroutine id) what each goroutine does, for processes that
- * `go_processes` describes. The sampler looks there and writes nothing.
+ * `go_processes` describes. The sampler looks there and writes nothing. A key that was minted where a
+ * goroutine begins to work on a request (go.bpf.c) has bit 47 set.
  */
 #define SF_CONNECTION_UNIX (1ULL << 63)
 #define SF_REQUEST_CPU_SHIFT 48
 
 #define SF_MAX_CONNECTIONS 65536 /* followed at a time; those beyond are counted */
-#define SF_MAX_GOROUTINES 65536  /* with an open request at a time; the oldest are forgotten */
+#define SF_MAX_GOROUTINES 32768  /* with an open request at a time; the oldest are forgotten */
+#define SF_MAX_GO_SENDERS 8192   /* goroutines that wait for an HTTP/2 answer; the oldest are forgotten */
 #define SF_HEAD_BYTES 2048       /* captured of each call with SF_CAPTURE_HEADS, less the tail */
 #define SF_TAIL_BYTES 64         /* the last bytes of a longer call */
 #define SF_WHOLE_BYTES 16384     /* captured of each call with SF_CAPTURE_WHOLE */
@@ -341,6 +343,11 @@ enum sf_capture {
 	SF_CAPTURE_HEADS = 0, /* no entry means the same */
 	SF_CAPTURE_WHOLE = 1,
 	SF_CAPTURE_NOTHING = 2, /* no event at all until it ends */
+	/*
+	 * Added to those: it is said of the plain bytes inside of TLS. What is said of a connection's bytes as
+	 * they are on the wire holds until plain ones come; from then on they are not captured.
+	 */
+	SF_CAPTURE_OF_DECRYPTED = 8,
 };
 
 enum sf_direction {
@@ -369,6 +376,9 @@ enum sf_socket_event_type {
 	SF_SOCKET_AMENDED = 3,
 	SF_SOCKET_SHUT_DOWN = 4,
 	SF_SOCKET_ENDED = 5,
+	SF_SOCKET_STREAM = 6,
+	SF_SOCKET_LISTENS = 7, /* nothing but the head: a TCP socket is to be connected to */
+	SF_SOCKET_NEW_CODE = 8,
 };
 
 /* Ring buffer `socket_events`: each event begins so. */
@@ -436,6 +446,26 @@ struct sf_socket_shut_down {
 	unsigned int reserved;
 };
 
+/*
+ * Who works on a request of a connection that carries many (HTTP/2): the event's goroutine. Of a request that was
+ * read the event comes after its head, of one that is written before it.
+ */
+struct sf_socket_stream {
+	struct sf_socket_event event;
+	unsigned long long request; /* SF_IN: its key; SF_OUT: the one within which it is asked, 0: none */
+	unsigned int stream;
+	unsigned int direction; /* enum sf_direction */
+};
+
+/*
+ * A process has mapped what may be a TLS library, or runs another program: not about a connection, which is 0.
+ */
+struct sf_socket_new_code {
+	struct sf_socket_event event;
+	unsigned int is_program;
+	unsigned int reserved;
+};
+
 enum sf_ending {
 	SF_ENDING_CLOSED = 0,
 	SF_ENDING_RESET = 1,
@@ -454,6 +484,8 @@ struct sf_socket_ended {
 struct sf_socket_config {
 	unsigned int wake_at_bytes; /* wake the reader when this much lies in the ring */
 	unsigned int exclude_agent; /* 1: nothing that the agent itself does is looked at */
+	unsigned int cpus;          /* possible numbers of CPUs are below it */
+	unsigned int reserved;
 };
 
 /*
@@ -508,7 +540,78 @@ struct sf_go_process {
 	unsigned int m_curg;
 	unsigned int g_goid;
 	unsigned int g_parent_goid; /* 0: this version does not have it */
-	unsigned int reserved;
+	unsigned int g_start_pc;
+	unsigned int m_p; /* the processor that the thread has, the one before its system call follows */
+	unsigned int
+		p_goidcache; /* the next goroutine id that the processor gives, the end of its ids follows */
+	unsigned long long goroutine_ids; /* where the last id is that was given to a processor; 0: unknown */
+	unsigned int code_ranges;         /* entries of sf_go_code that count; 0: nothing is inherited */
+	unsigned int http2_sender_ranges; /* of those the first ones: code that sends one HTTP/2 request */
+	/* Of gRPC, if its programs are attached: see GrpcOffsets in symbols/src/go/request_code.rs. */
+	unsigned int grpc_stream_id;
+	unsigned int grpc_server_conn;
+	unsigned int grpc_writer_conn;
+	unsigned int grpc_stream_is_pointer;
 };
+
+/* Per-CPU array `go_counters`, never reset. */
+enum sf_go_counter {
+	SF_GO_COUNTER_HANDLERS = 0,  /* streams whose goroutine became known */
+	SF_GO_COUNTER_ASKERS = 1,    /* requests whose asking goroutine was seen */
+	SF_GO_COUNTER_INHERITED = 2, /* goroutines found to work for who began them, at a probe */
+	SF_GO_COUNTER_LOST_CONNECTION =
+		3, /* calls whose connection was not found: of an unknown kind, or none */
+	SF_GO_COUNTERS = 4,
+};
+
+#define SF_MAX_GO_CODE_RANGES 160
+#define SF_MAX_GO_CODE_RANGES_LOG2 8
+
+struct sf_code_range {
+	unsigned long long begin;
+	unsigned long long end; /* behind the last byte */
+};
+
+/*
+ * Map `go_code`, key = tgid, written by user space: where goroutines begin that work for who began them, as
+ * process addresses. First code that sends one HTTP/2 request each, then the program's own, each in order
+ * of address.
+ */
+struct sf_go_code {
+	struct sf_code_range ranges[SF_MAX_GO_CODE_RANGES];
+};
+
+/* ---- TLS libraries (tls.bpf.c) ------------------------------------------------------------------ */
+
+/* What a probe sits on: the cookie that user space gives it. The names are OpenSSL's. */
+enum sf_tls_function {
+	SF_TLS_READ = 1,      /* int SSL_read(SSL *, void *, int) */
+	SF_TLS_READ_EX = 2,   /* int SSL_read_ex(SSL *, void *, size_t, size_t *) */
+	SF_TLS_WRITE = 3,     /* int SSL_write(SSL *, const void *, int) */
+	SF_TLS_WRITE_EX = 4,  /* int SSL_write_ex(SSL *, const void *, size_t, size_t *) */
+	SF_TLS_SENDFILE = 5,  /* ssize_t SSL_sendfile(SSL *, int, off_t, size_t, int) */
+	SF_TLS_HANDSHAKE = 6, /* int SSL_do_handshake(SSL *), SSL_connect, SSL_accept */
+	SF_TLS_WRITE_EX2 = 7, /* int SSL_write_ex2(SSL *, const void *, size_t, uint64_t, size_t *) */
+};
+
+/* Per-CPU array `tls_counters`, never reset. */
+enum sf_tls_counter {
+	SF_TLS_COUNTER_READS = 0,           /* that gave plain bytes */
+	SF_TLS_COUNTER_WRITES = 1,          /* that took plain bytes, each attempt */
+	SF_TLS_COUNTER_BYTES = 2,           /* plain bytes told, both directions */
+	SF_TLS_COUNTER_BOUND = 3,           /* objects whose connection became known */
+	SF_TLS_COUNTER_CONTRADICTED = 4,    /* … and then seemed to be another one: known no more */
+	SF_TLS_COUNTER_MOVED = 5,           /* … and then was certainly another one */
+	SF_TLS_COUNTER_LOST_UNBOUND = 6,    /* reads and writes of objects whose connection is not known */
+	SF_TLS_COUNTER_LOST_GONE = 7,       /* … whose connection is not followed, or no more */
+	SF_TLS_COUNTER_LOST_NO_SCRATCH = 8, /* reads and writes: no scratch was free */
+	SF_TLS_COUNTER_LOST_NO_THREAD = 9,  /* calls: no memory for the thread's state */
+	SF_TLS_COUNTER_LOST_DEPTH = 10,     /* calls within SF_MAX_TLS_CALLS calls */
+	SF_TLS_COUNTER_LOST_RETURN = 11,    /* returns of reads and writes whose beginning was not seen */
+	SF_TLS_COUNTER_LOST_NO_ROOM = 12,   /* objects: no room for another pair */
+	SF_TLS_COUNTERS = 13,
+};
+
+#define SF_MAX_TLS_CALLS 4 /* within each other on one thread: TLS in TLS, handshakes */
 
 #endif /* SPANFLAME_H */

@@ -38,6 +38,13 @@ struct sf_connection {
 	__u32 is_sending;  /* a request's context waits to go out in TCP's header */
 	__u32 padding;
 	__u32 network_namespace; /* inode number */
+	__u32 is_tls;            /* what went over it looks like TLS records */
+	__u32 is_decrypted;      /* a TLS library shows its plain bytes, which are what is told of it */
+	__u32 is_tls_from_start; /* … and all of them: the library was there before anything was moved */
+	__u32 is_tls_offered;    /* its first bytes were written by a thread that had read no TLS before */
+	__u32 tls_tgid;          /* of the process that has `tls_object` */
+	__u64 tls_object;        /* of a TLS library that is for this connection, see tls_pairs.h; 0: none */
+	__u64 plain_position[2]; /* plain bytes inside of TLS moved so far, by enum sf_direction */
 	__u64 request; /* of a server's end: read last; of a client's: within which was written last */
 };
 
@@ -48,6 +55,20 @@ struct {
 	__type(key, __u64);
 	__type(value, struct sf_connection);
 } connections SEC(".maps");
+
+/* Who asks, and within which request. */
+struct sf_asker {
+	__u64 request; /* 0: none */
+	__u64 goroutine;
+};
+
+/* Key = connection: who is about to send an HTTP/1 request there. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, SF_MAX_GO_SENDERS);
+	__type(key, __u64);
+	__type(value, struct sf_asker);
+} go_askers SEC(".maps");
 
 /* Written by user space. */
 struct {

@@ -113,7 +113,7 @@ static __always_inline void sf_send_context(struct sf_socket_scratch *scratch,
 	const struct sf_propagation *propagation = sf_propagation();
 	struct sf_socket_data *data = &scratch->data;
 	struct sf_outgoing_context outgoing = {};
-	__u64 id = data->event.connection, within = scratch->within;
+	__u64 id = data->event.connection, within = data->within;
 
 	if (!propagation || !sk)
 		return;

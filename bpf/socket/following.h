@@ -33,30 +33,66 @@ static __always_inline void sf_leave_prompt(struct task_struct *task, bool serve
 		thread->request = 0;
 }
 
+/* Who is at it, in a Go program, and within which request. */
+static __always_inline void sf_take_goroutine(struct sf_socket_scratch *scratch,
+					      const struct sf_go_process *go, struct task_struct *task)
+{
+	struct sf_goroutine_key key = {.tgid = scratch->pid_tgid >> 32};
+	const struct sf_goroutine *own;
+
+	key.goroutine = sf_find_goroutine(go, task, &scratch->running);
+	scratch->goroutine = key.goroutine;
+	if (!key.goroutine)
+		return;
+	own = bpf_map_lookup_elem(&goroutines, &key);
+	if (own) {
+		scratch->within = own->request;
+		scratch->is_own = 1;
+		return;
+	}
+	scratch->within = sf_inherited_request(key.tgid, scratch->running.g, key.goroutine);
+	if (scratch->within)
+		sf_note_inherited(key.tgid, key.goroutine, scratch->within);
+}
+
+/* Who is calling, and at which request. */
+static __always_inline void sf_note_caller(struct sf_socket_scratch *scratch, struct task_struct *task,
+					   __u64 pid_tgid)
+{
+	const struct sf_go_process *go;
+	struct sf_thread *thread;
+	__u32 tgid = pid_tgid >> 32;
+
+	scratch->pid_tgid = pid_tgid;
+	scratch->goroutine = 0;
+	scratch->serves_many = 0;
+	scratch->within = 0;
+	scratch->is_own = 0;
+	go = bpf_map_lookup_elem(&go_processes, &tgid);
+	scratch->is_go = go != NULL;
+	if (go) {
+		sf_take_goroutine(scratch, go, task);
+	} else {
+		thread = sf_thread_of(task, 0);
+		scratch->within = thread ? thread->request : 0;
+		scratch->is_own = 1;
+		scratch->serves_many = thread ? thread->serves_many : 0;
+	}
+}
+
 /* The scratch with who is calling in it; NULL, counted, if it is not to be had. */
 static __always_inline struct sf_socket_scratch *sf_take_scratch(struct task_struct *task, __u64 pid_tgid)
 {
 	__u32 cpu = bpf_get_smp_processor_id();
 	struct sf_socket_scratch *scratch = bpf_map_lookup_elem(&socket_scratch, &cpu);
-	struct sf_thread *thread;
-	bool is_go;
 
 	if (!scratch || scratch->busy) {
 		sf_count(SF_SOCKET_COUNTER_LOST_NO_SCRATCH, 1);
 		return NULL;
 	}
 	scratch->busy = 1;
-	scratch->pid_tgid = pid_tgid;
-	scratch->goroutine = sf_current_goroutine(task, pid_tgid >> 32, &is_go);
-	scratch->is_go = is_go;
-	scratch->serves_many = 0;
-	if (is_go) {
-		scratch->within = sf_goroutine_request(pid_tgid >> 32, scratch->goroutine);
-	} else {
-		thread = sf_thread_of(task, 0);
-		scratch->within = thread ? thread->request : 0;
-		scratch->serves_many = thread ? thread->serves_many : 0;
-	}
+	scratch->minter = cpu;
+	sf_note_caller(scratch, task, pid_tgid);
 	return scratch;
 }
 
@@ -68,8 +104,8 @@ static __always_inline void sf_release_scratch(struct sf_socket_scratch *scratch
 /* ---- connections ------------------------------------------------------------------------------ */
 
 /* What is known of the socket's connection, from now on if not before. NULL, counted: it cannot be followed. */
-static __noinline struct sf_connection *sf_follow(struct sf_socket_scratch *scratch,
-						  const struct sf_socket *socket, __u32 role)
+static __noinline __attribute__((unused)) struct sf_connection *
+sf_follow(struct sf_socket_scratch *scratch, const struct sf_socket *socket, __u32 role)
 {
 	__u64 id = socket->connection;
 	struct sf_connection *connection;
@@ -92,7 +128,8 @@ static __noinline struct sf_connection *sf_follow(struct sf_socket_scratch *scra
 	__builtin_memset(&scratch->fresh, 0, sizeof(scratch->fresh));
 	scratch->fresh.role = role;
 	if (role == SF_ROLE_CONNECTED) {
-		scratch->fresh.opened_by = scratch->within;
+		/* Libraries connect for whoever comes next, in goroutines that somebody happened to begin. */
+		scratch->fresh.opened_by = scratch->is_own ? scratch->within : 0;
 		scratch->fresh.opener_goroutine = scratch->goroutine;
 		scratch->fresh.opener_pid = scratch->pid_tgid >> 32;
 		scratch->fresh.opener_tid = (__u32)scratch->pid_tgid;
@@ -126,13 +163,21 @@ static __always_inline void sf_announce(struct sf_socket_scratch *scratch, struc
 		connection->is_announced = 0;
 }
 
-static __always_inline __u64 sf_capture_limit(__u64 connection)
+/* How much is captured of a call; `decrypted` is SF_CAPTURE_OF_DECRYPTED for plain bytes inside of TLS, or 0. */
+static __always_inline __u64 sf_capture_limit(__u64 connection, __u32 decrypted)
 {
 	const __u32 *capture = bpf_map_lookup_elem(&captures, &connection);
 
-	if (!capture || *capture == SF_CAPTURE_HEADS)
+	if (!capture || (*capture & SF_CAPTURE_OF_DECRYPTED) != decrypted)
 		return SF_HEAD_BYTES;
-	return *capture == SF_CAPTURE_WHOLE ? SF_WHOLE_BYTES : 0;
+	switch (*capture & ~SF_CAPTURE_OF_DECRYPTED) {
+	case SF_CAPTURE_HEADS:
+		return SF_HEAD_BYTES;
+	case SF_CAPTURE_WHOLE:
+		return SF_WHOLE_BYTES;
+	default:
+		return 0;
+	}
 }
 
 #endif /* SF_SOCKET_FOLLOWING_H */

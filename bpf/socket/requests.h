@@ -169,20 +169,14 @@ const volatile __u8 hex_digits[256] SEC(".rodata.calls")
 
 /*
  * Takes the trace id of the head's traceparent into the event. Returns enum sf_header; 0: there is none that is
- * well formed. Not static, so that it is verified once and not for each way that leads here.
+ * well formed.
  */
-__noinline int sf_take_trace_id(void)
+static __noinline int sf_find_trace_id(struct sf_socket_data *data)
 {
-	__u32 cpu = bpf_get_smp_processor_id(), at, all = SF_IS_DIGIT, any = 0;
-	struct sf_socket_scratch *scratch = bpf_map_lookup_elem(&socket_scratch, &cpu);
-	struct sf_socket_data *data;
-	struct sf_scan scan = {};
+	__u32 at, all = SF_IS_DIGIT, any = 0;
+	struct sf_scan scan = {.data = data};
 	int index;
 
-	if (!scratch)
-		return 0;
-	data = &scratch->data;
-	scan.data = data;
 	bpf_loop(SF_SCANNED_BYTES / 8, sf_scan_word, &scan, 0);
 	at = scan.found;
 	if (!at || at > SF_SCANNED_BYTES + 16)
@@ -259,6 +253,21 @@ static __always_inline void sf_note_answer(struct task_struct *task, __u64 conne
 		thread->is_answered = 1;
 }
 
+#ifndef SF_TAKE_TRACE_ID
+/*
+ * The same for the system-call programs. Not static, so that it is verified once and not for each way that
+ * leads here.
+ */
+__noinline int sf_take_trace_id(void)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+	struct sf_socket_scratch *scratch = bpf_map_lookup_elem(&socket_scratch, &cpu);
+
+	return scratch ? sf_find_trace_id(&scratch->data) : 0;
+}
+#define SF_TAKE_TRACE_ID(data) sf_take_trace_id()
+#endif
+
 /* ---- minting ----------------------------------------------------------------------------------- */
 
 static __always_inline void sf_take_random(void *place, int words)
@@ -279,8 +288,12 @@ static __always_inline void sf_open_request(struct sf_socket_scratch *scratch, _
 			.goroutine = scratch->goroutine,
 			.tgid = scratch->pid_tgid >> 32,
 		};
+		const struct sf_go_process *go = bpf_map_lookup_elem(&go_processes, &key.tgid);
+		struct sf_goroutine opened = {.request = request};
 
-		if (!key.goroutine || bpf_map_update_elem(&goroutines, &key, &request, BPF_ANY))
+		if (go)
+			sf_note_ids(go, &scratch->running, &opened);
+		if (!go || !key.goroutine || bpf_map_update_elem(&goroutines, &key, &opened, BPF_ANY))
 			sf_count(SF_SOCKET_COUNTER_LOST_REQUEST, 1);
 	} else {
 		struct sf_thread *thread = bpf_task_storage_get(&threads, bpf_get_current_task_btf(), NULL,
@@ -292,6 +305,17 @@ static __always_inline void sf_open_request(struct sf_socket_scratch *scratch, _
 		else
 			sf_count(SF_SOCKET_COUNTER_LOST_REQUEST, 1);
 	}
+}
+
+/* A Go program's request is written for another goroutine, which was seen when it asked (go.bpf.c). */
+static __always_inline void sf_take_asker(struct sf_socket_data *data)
+{
+	const struct sf_asker *asker = bpf_map_lookup_elem(&go_askers, &data->event.connection);
+
+	if (!asker)
+		return;
+	data->within = asker->request;
+	bpf_map_delete_elem(&go_askers, &data->event.connection);
 }
 
 /*
@@ -314,9 +338,9 @@ static __noinline int sf_notice_request(struct sf_socket_scratch *scratch, struc
 	if (is_read ? begun_bytes < 0 : !sf_is_request(data, 0, 0))
 		return 0;
 	scratch->minted++;
-	data->minted = (__u64)data->event.cpu << SF_REQUEST_CPU_SHIFT | scratch->minted;
+	data->minted = scratch->minter << SF_REQUEST_CPU_SHIFT | scratch->minted;
 	data->flags |= SF_DATA_MINTED;
-	header = sf_take_trace_id();
+	header = SF_TAKE_TRACE_ID(data);
 	if (!header)
 		sf_take_random(data->trace_id, 4);
 	sf_take_random(data->span_id, 2);
@@ -329,6 +353,8 @@ static __noinline int sf_notice_request(struct sf_socket_scratch *scratch, struc
 		sf_open_request(scratch, data->minted);
 	} else {
 		connection->asks = 1;
+		if (scratch->is_go)
+			sf_take_asker(data);
 		if (!header)
 			sf_send_context(scratch, connection, sk);
 	}
@@ -396,8 +422,8 @@ static __always_inline bool sf_is_of_event_loop(__u64 number)
 }
 
 /* Whether the system call waits for readiness, and for any of several descriptors. */
-static __noinline bool sf_waits_for_several(__u64 number, __u64 first, __u64 second, __u64 third,
-					    __u64 fourth)
+static __noinline __attribute__((unused)) bool sf_waits_for_several(__u64 number, __u64 first, __u64 second,
+								    __u64 third, __u64 fourth)
 {
 	switch (number) {
 	case SF_SYS_EPOLL_WAIT:

@@ -14,7 +14,7 @@
 const volatile struct sf_socket_config config SEC(".rodata.config");
 
 /* The agent's own tgid in the initial pid namespace. Its own sockets are not followed. */
-__u32 agent_tgid;
+__u32 agent_tgid SEC(".data.agent");
 
 /* Events in the order in which they were finished. Sized by user space. */
 struct {
@@ -28,6 +28,14 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } socket_counters SEC(".maps");
+
+/* What has become of something that was to be told. */
+enum sf_told {
+	SF_TOLD_NOTHING = 0, /* not followed */
+	SF_TOLD = 1,
+	SF_TOLD_SILENT = 2, /* its place in the stream is taken, but nobody wants to see it */
+	SF_TOLD_UNREAD = 3, /* nothing is done yet */
+};
 
 #define SF_MAX_IOVECS 16
 
@@ -53,8 +61,12 @@ struct sf_socket_scratch {
 	__u64 goroutine;
 	__u64 within;      /* the request that is open for the current thread or goroutine */
 	__u64 is_go;       /* a goroutine is at it, not a thread */
+	__u64 is_own;      /* `within` was opened by it, not by a goroutine that has begun it */
 	__u64 serves_many; /* the current thread is an event loop */
-	__u64 minted;      /* requests, on this CPU, ever */
+	struct sf_running running;
+	__u64 minted; /* requests, with this scratch, ever */
+	__u64 header; /* enum sf_header, of the programs on TLS libraries */
+	__u64 minter; /* upper 16 bits of their keys, no other scratch's */
 	struct sf_connection fresh;
 	struct sf_socket_opened opened;
 	struct sf_iovec iovecs[SF_MAX_IOVECS];

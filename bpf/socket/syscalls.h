@@ -16,6 +16,7 @@ enum sf_syscall {
 	SF_SYS_READ = 0,
 	SF_SYS_WRITE = 1,
 	SF_SYS_POLL = 7,
+	SF_SYS_MMAP = 9,
 	SF_SYS_READV = 19,
 	SF_SYS_WRITEV = 20,
 	SF_SYS_SELECT = 23,
@@ -52,7 +53,7 @@ enum sf_syscall {
 	 X(SF_SYS_RECVMMSG, word) | X(SF_SYS_WRITE, word) | X(SF_SYS_WRITEV, word) |                         \
 	 X(SF_SYS_SENDTO, word) | X(SF_SYS_SENDMSG, word) | X(SF_SYS_SENDMMSG, word) |                       \
 	 X(SF_SYS_SENDFILE, word) | X(SF_SYS_SPLICE, word) | X(SF_SYS_SHUTDOWN, word) |                      \
-	 X(SF_SYS_CONNECT, word) | X(SF_SYS_ACCEPT, word) | X(SF_SYS_ACCEPT4, word))
+	 X(SF_SYS_CONNECT, word) | X(SF_SYS_ACCEPT, word) | X(SF_SYS_ACCEPT4, word) | X(SF_SYS_MMAP, word))
 
 #define SF_SYSCALL_BIT(number, word) ((number) / 64 == (word) ? 1ULL << ((number) % 64) : 0)
 #define SF_SYSCALL_BITS(CALLS)                                                         \
@@ -76,6 +77,10 @@ static __always_inline bool sf_concerns(const volatile __u64 *calls, __u64 numbe
 #define MSG_PEEK 0x2
 #define MSG_TRUNC 0x20
 #define MSG_ERRQUEUE 0x2000
+
+/* linux/mman.h */
+#define PROT_EXEC 0x4
+#define MAP_ANONYMOUS 0x20
 
 /* linux/io_uring.h */
 #define IORING_ENTER_GETEVENTS 1

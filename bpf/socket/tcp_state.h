@@ -7,6 +7,7 @@
 #include <bpf/bpf_tracing.h>
 
 #include "following.h"
+#include "tls_pairs.h"
 
 /* ---- TCP's own account of how connections begin and end ------------------------------------------ */
 
@@ -46,7 +47,7 @@ static __always_inline void sf_enter_connection(const struct sock *sk, __u64 id,
 		fresh.opener_tid = (__u32)pid_tgid;
 		fresh.opener_goroutine = sf_current_goroutine(task, fresh.opener_pid, &is_go);
 		if (is_go) {
-			fresh.opened_by = sf_goroutine_request(fresh.opener_pid, fresh.opener_goroutine);
+			fresh.opened_by = sf_noted_request(fresh.opener_pid, fresh.opener_goroutine);
 		} else {
 			thread = sf_thread_of(task, 0);
 			fresh.opened_by = thread ? thread->request : 0;
@@ -120,8 +121,20 @@ static __noinline int sf_leave_connection(__u64 id, __u32 ending, int error)
 		if (!sf_send(&ended, sizeof(ended)))
 			return 0;
 	}
+	sf_forget_tls_object(connection);
 	bpf_map_delete_elem(&connections, &id);
 	bpf_map_delete_elem(&captures, &id);
+	return 0;
+}
+
+/* So that what must be known of a server's process is known before its first request. */
+static __noinline int sf_tell_listening(__u64 id)
+{
+	struct sf_socket_event event = {};
+
+	sf_begin_event(&event, SF_SOCKET_LISTENS, id, bpf_ktime_get_ns(), bpf_get_current_pid_tgid(), 0);
+	if (!config.exclude_agent || event.pid != agent_tgid)
+		sf_send(&event, sizeof(event));
 	return 0;
 }
 
@@ -165,6 +178,9 @@ int BPF_PROG(on_tcp_state, struct sock *sk, int old_state, int new_state)
 	if (sk->sk_protocol != IPPROTO_TCP)
 		return 0;
 	switch (new_state) {
+	case TCP_LISTEN:
+		sf_tell_listening(bpf_get_socket_cookie(sk));
+		break;
 	case TCP_SYN_SENT:
 		sf_enter_connection(sk, bpf_get_socket_cookie(sk), SF_ROLE_CONNECTED);
 		break;

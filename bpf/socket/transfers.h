@@ -6,10 +6,12 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
+#include "evidence.h"
 #include "following.h"
 #include "payload.h"
 #include "requests.h"
 #include "tcp_state.h"
+#include "tls_pairs.h"
 
 /* ---- data ------------------------------------------------------------------------------------- */
 
@@ -22,32 +24,6 @@ struct sf_call {
 	__u32 direction;
 	__u32 is_last_chance; /* memory that cannot be read now never will be */
 };
-
-enum sf_told {
-	SF_TOLD_NOTHING = 0, /* not followed */
-	SF_TOLD = 1,
-	SF_TOLD_SILENT = 2, /* its place in the stream is taken, but nobody wants to see it */
-	SF_TOLD_UNREAD = 3, /* nothing is done yet */
-};
-
-/* Does the call show that the thread is not, or no longer, at the request that it seemed to be at? */
-static __always_inline void sf_weigh_evidence(struct sf_socket_scratch *scratch,
-					      struct sf_connection *connection, __u32 direction)
-{
-	struct sf_thread *thread;
-
-	if (scratch->is_go || !scratch->within)
-		return;
-	if (sf_is_for_request(connection, direction, scratch->within, scratch->serves_many)) {
-		if (direction == SF_OUT && !connection->serves)
-			sf_leave_prompt(bpf_get_current_task_btf(), scratch->serves_many);
-		return;
-	}
-	scratch->data.within = 0;
-	thread = sf_thread_of(bpf_get_current_task_btf(), 0);
-	if (thread)
-		thread->request = 0;
-}
 
 /* Takes what a call moves into account, and sends it. */
 static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call *call, __u64 *position)
@@ -64,8 +40,10 @@ static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call 
 		sf_note_answer(bpf_get_current_task_btf(), call->socket.connection);
 	if (direction == SF_IN)
 		sf_forget_context(connection, call->socket.connection);
-	limit = sf_capture_limit(call->socket.connection);
+	/* Of a connection that a TLS library shows, it is told what it shows. */
+	limit = connection->is_decrypted ? 0 : sf_capture_limit(call->socket.connection, 0);
 	if (!limit) {
+		sf_note_tls_transfer(connection, call->socket.connection, direction, false);
 		sf_weigh_evidence(scratch, connection, direction);
 		*position = __sync_fetch_and_add(&connection->position[direction], call->length);
 		return SF_TOLD_SILENT;
@@ -89,6 +67,9 @@ static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call 
 	data->minted = 0;
 	sf_begin_event(&data->event, SF_SOCKET_DATA, call->socket.connection, call->time_ns,
 		       scratch->pid_tgid, scratch->goroutine);
+	sf_notice_tls(connection, data);
+	sf_note_tls_transfer(connection, call->socket.connection, direction,
+			     !*position && !connection->position[!direction]);
 	sf_notice_request(scratch, connection, call->socket.family == AF_UNIX ? NULL : call->socket.sk);
 	if (!data->minted || direction == SF_OUT)
 		sf_weigh_evidence(scratch, connection, direction);

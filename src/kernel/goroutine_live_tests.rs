@@ -120,7 +120,7 @@ fn check(server: &Server, version: &str, offsets: &spanflame_symbols::go::Gorout
         Err(error) => panic!("{error}"),
     };
     let pid = server.child.id();
-    tracer.set_go_process(pid, offsets).expect("room");
+    tracer.set_go_process(pid, offsets, None).expect("room");
     tracer.start().expect("started");
     let maps = tracer.request_maps().expect("descriptors");
     let requests = RequestSampling { maps: &maps, frequency_hz: 499, budget_permille: 1000 };

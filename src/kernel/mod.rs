@@ -21,6 +21,7 @@ mod cpus;
 mod error;
 mod event_ring;
 mod extents;
+mod go_probes;
 #[cfg(test)]
 mod goroutine_live_tests;
 mod introspection;
@@ -42,11 +43,14 @@ mod socket_decoder;
 mod socket_live_tests;
 mod socket_tracer;
 mod tables;
+mod tls_tracer;
+mod user_probes;
 
 pub use application_words::ApplicationWords;
 pub use clock::monotonic_ns;
 pub use cpus::online as online_cpus;
 pub use error::KernelError;
+pub use go_probes::{GoCounters, GoProbes};
 pub use introspection::{EbpfState, MapState, ProgramState};
 pub use priority::PreferredThread;
 pub use process_events::{ProcessEvent, ProcessEvents};
@@ -54,5 +58,7 @@ pub use run_statistics::{ProgramRuns, RunStatistics};
 pub use sampler::{Counters, RequestMaps, RequestSampling, Sampler, SamplerOptions};
 pub use socket_tracer::{SocketCounters, SocketTracer, SocketTracerOptions};
 pub use tables::{MappingKind, ProcessMapping, TableStatistics, Tables};
+pub use tls_tracer::{TlsCounters, TlsFunction, TlsTracer};
+pub use user_probes::{FileIdentity, ProbeRefusal, ProbedFile, UserProbe, UserProbes, UserProbesStatus};
 
 pub use crate::model::{ObjectId, RawFrame, RawSample};

@@ -69,7 +69,9 @@ const MAX_RING_BUFFER_BYTES: u32 = 256 << 20;
 pub struct RequestMaps {
     pub(super) threads: MapHandle,
     pub(super) goroutines: MapHandle,
+    pub(super) go_http2_senders: MapHandle,
     pub(super) go_processes: MapHandle,
+    pub(super) go_code: MapHandle,
 }
 
 /// How to sample within requests.
@@ -154,7 +156,7 @@ impl Sampler {
                 map.set_autocreate(false).map_err(cannot)?;
             } else if let Some(shared) = requests.and_then(|requests| requests.maps.named(map.name())) {
                 map.reuse_fd(shared.as_fd()).map_err(cannot)?;
-            } else if map.name() == "goroutines" {
+            } else if ["goroutines", "go_http2_senders"].iter().any(|name| map.name() == *name) {
                 // Nobody writes or reads it then.
                 map.set_max_entries(1).map_err(cannot)?;
             }
@@ -435,7 +437,9 @@ impl RequestMaps {
         match name.to_str()? {
             "threads" => Some(&self.threads),
             "goroutines" => Some(&self.goroutines),
+            "go_http2_senders" => Some(&self.go_http2_senders),
             "go_processes" => Some(&self.go_processes),
+            "go_code" => Some(&self.go_code),
             _ => None,
         }
     }

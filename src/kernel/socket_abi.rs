@@ -2,10 +2,16 @@
 
 use std::mem::{offset_of, size_of};
 
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
+
+use super::KernelError;
 use super::abi::Plain;
 
 /// The socket programs, as an ELF object.
 pub(super) static SOCKET_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/socket.bpf.o"));
+
+/// The programs at places in Go programs, as an ELF object.
+pub(super) static GO_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/go.bpf.o"));
 
 #[allow(clippy::all, clippy::pedantic, clippy::undocumented_unsafe_blocks, dead_code, missing_docs)]
 #[allow(non_camel_case_types, non_snake_case, unused_imports)]
@@ -15,10 +21,14 @@ mod skeleton {
 }
 
 pub(super) use skeleton::types::{
-    sf_capture, sf_data_flag, sf_direction, sf_ending, sf_endpoint, sf_go_process, sf_propagation, sf_role,
-    sf_socket_amended, sf_socket_config, sf_socket_counter, sf_socket_data, sf_socket_ended, sf_socket_event,
-    sf_socket_event_type, sf_socket_opened, sf_socket_shut_down,
+    sf_capture, sf_data_flag, sf_direction, sf_ending, sf_endpoint, sf_go_counter, sf_go_process,
+    sf_propagation, sf_role, sf_socket_amended, sf_socket_config, sf_socket_counter, sf_socket_data,
+    sf_socket_ended, sf_socket_event, sf_socket_event_type, sf_socket_new_code, sf_socket_opened,
+    sf_socket_shut_down, sf_socket_stream, sf_tls_counter, sf_tls_function,
 };
+
+/// Of a process: where its goroutines begin that work for who began them.
+pub(super) use skeleton::types::sf_go_code as GoCode;
 
 /// Set in the numbers of UNIX sockets; `SF_CONNECTION_UNIX`.
 pub(super) const CONNECTION_UNIX: u64 = 1 << 63;
@@ -29,6 +39,12 @@ pub(super) fn network_namespace_of(connection: &[u8]) -> Option<u32> {
     connection.get(begin..begin + size_of::<u32>())?.try_into().ok().map(u32::from_ne_bytes)
 }
 
+/// The programs on TLS libraries, as an ELF object.
+pub(super) static TLS_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tls.bpf.o"));
+
+/// Scratches of the programs on TLS libraries beyond one a CPU; `SF_SPARE_SCRATCHES`.
+pub(super) const SPARE_SCRATCHES: u32 = 4;
+
 /// Words of the map `excluded_ports`: one bit a port.
 pub(super) const PORT_WORDS: usize = (1 << 16) / 64;
 
@@ -37,13 +53,32 @@ unsafe impl Plain for sf_socket_config {}
 // SAFETY: as above.
 unsafe impl Plain for sf_go_process {}
 // SAFETY: as above.
+unsafe impl Plain for GoCode {}
+// SAFETY: as above.
 unsafe impl Plain for sf_propagation {}
 
 const _: () = {
-    assert!(size_of::<sf_socket_config>() == 8);
-    assert!(size_of::<sf_go_process>() == 24);
+    assert!(size_of::<sf_socket_config>() == 16);
+    assert!(size_of::<sf_go_process>() == 64);
+    assert!(size_of::<GoCode>() == 16 * 160);
     assert!(size_of::<sf_propagation>() == 16);
     // What an event is sent with begins where its fixed part ends.
     assert!(offset_of!(sf_socket_data, bytes) == 120);
     assert!(size_of::<sf_socket_event>() == 40);
 };
+
+/// The counters of the programs for Go, in the order of `enum sf_go_counter`, summed over CPUs.
+pub(super) fn go_counters(
+    map: &MapHandle,
+) -> Result<[u64; sf_go_counter::SF_GO_COUNTERS.0 as usize], KernelError> {
+    let mut counters = [0; sf_go_counter::SF_GO_COUNTERS.0 as usize];
+    for (index, counter) in (0_u32..).zip(&mut counters) {
+        let per_cpu = map
+            .lookup_percpu(&index.to_ne_bytes(), MapFlags::ANY)
+            .map_err(|error| KernelError::bpf("read the counters of the programs for Go", error))?;
+        let values = per_cpu.unwrap_or_default();
+        *counter =
+            values.iter().filter_map(|value| value.as_slice().try_into().ok().map(u64::from_ne_bytes)).sum();
+    }
+    Ok(counters)
+}

@@ -9,7 +9,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use super::sample_decoder::{bytes_at, u16_at, u32_at, u64_at};
 use super::socket_abi::{
     sf_data_flag, sf_direction, sf_ending, sf_endpoint, sf_role, sf_socket_amended, sf_socket_data,
-    sf_socket_ended, sf_socket_event, sf_socket_event_type, sf_socket_opened, sf_socket_shut_down,
+    sf_socket_ended, sf_socket_event, sf_socket_event_type, sf_socket_new_code, sf_socket_opened,
+    sf_socket_shut_down, sf_socket_stream,
 };
 use crate::model::RequestKey;
 use crate::model::socket::{
@@ -24,7 +25,10 @@ pub(super) fn decode(record: &[u8]) -> Option<SocketEvent> {
         sf_socket_event_type::SF_SOCKET_DATA => SocketEventKind::Data(fragment(record)?),
         sf_socket_event_type::SF_SOCKET_AMENDED => amended(record)?,
         sf_socket_event_type::SF_SOCKET_SHUT_DOWN => SocketEventKind::ShutDown(shut_down(record)?),
+        sf_socket_event_type::SF_SOCKET_LISTENS => SocketEventKind::Listens,
+        sf_socket_event_type::SF_SOCKET_STREAM => stream(record)?,
         sf_socket_event_type::SF_SOCKET_ENDED => SocketEventKind::Ended(ended(record)?),
+        sf_socket_event_type::SF_SOCKET_NEW_CODE => new_code(record)?,
         _ => return None,
     };
     let connection = u64_at(record, offset_of!(sf_socket_event, connection))?;
@@ -34,7 +38,9 @@ pub(super) fn decode(record: &[u8]) -> Option<SocketEvent> {
         goroutine: u64_at(record, offset_of!(sf_socket_event, goroutine))?,
     };
     let time_ns = u64_at(record, offset_of!(sf_socket_event, time_ns))?;
-    (connection != 0).then_some(SocketEvent { connection: ConnectionId(connection), time_ns, actor, kind })
+    let is_of_none = matches!(kind, SocketEventKind::NewCode { .. });
+    let event = SocketEvent { connection: ConnectionId(connection), time_ns, actor, kind };
+    ((connection == 0) == is_of_none).then_some(event)
 }
 
 fn direction(code: u32) -> Option<Direction> {
@@ -135,11 +141,30 @@ fn amended(record: &[u8]) -> Option<SocketEventKind> {
     })
 }
 
+fn stream(record: &[u8]) -> Option<SocketEventKind> {
+    if record.len() != size_of::<sf_socket_stream>() {
+        return None;
+    }
+    Some(SocketEventKind::Stream {
+        stream_id: u32_at(record, offset_of!(sf_socket_stream, stream))?,
+        direction: direction(u32_at(record, offset_of!(sf_socket_stream, direction))?)?,
+        request: RequestKey::of(u64_at(record, offset_of!(sf_socket_stream, request))?),
+    })
+}
+
 fn shut_down(record: &[u8]) -> Option<Direction> {
     if record.len() != size_of::<sf_socket_shut_down>() {
         return None;
     }
     direction(u32_at(record, offset_of!(sf_socket_shut_down, direction))?)
+}
+
+fn new_code(record: &[u8]) -> Option<SocketEventKind> {
+    if record.len() != size_of::<sf_socket_new_code>() {
+        return None;
+    }
+    let is_program = u32_at(record, offset_of!(sf_socket_new_code, is_program))? != 0;
+    Some(SocketEventKind::NewCode { is_program })
 }
 
 fn ended(record: &[u8]) -> Option<Ending> {
@@ -309,6 +334,11 @@ mod tests {
         assert!(record.event().is_some());
         record.put(offset_of!(sf_socket_event, connection), &0u64.to_ne_bytes());
         assert!(record.event().is_none());
+        let mut record =
+            Record::new(sf_socket_event_type::SF_SOCKET_NEW_CODE, size_of::<sf_socket_new_code>());
+        assert!(record.event().is_none(), "that is of no connection");
+        record.put(offset_of!(sf_socket_event, connection), &0u64.to_ne_bytes());
+        assert_eq!(record.event().expect("sound").kind, SocketEventKind::NewCode { is_program: false });
         for code in [0, 6, u32::MAX] {
             assert!(Record::new(sf_socket_event_type(code), 4096).event().is_none());
         }

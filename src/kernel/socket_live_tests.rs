@@ -472,13 +472,13 @@ fn a_long_write_has_its_first_and_last_bytes_and_as_much_as_is_asked_for() {
     client.write_all(&bytes).expect("written");
     server.read_exact(&mut sink).expect("read");
     let id = watch.of(local, peer).id;
-    watch.tracer.set_capture(id, crate::model::socket::Capture::Whole).expect("room");
+    watch.tracer.set_capture(id, false, crate::model::socket::Capture::Whole).expect("room");
     client.write_all(&bytes).expect("written");
     server.read_exact(&mut sink).expect("read");
-    watch.tracer.set_capture(id, crate::model::socket::Capture::Nothing).expect("room");
+    watch.tracer.set_capture(id, false, crate::model::socket::Capture::Nothing).expect("room");
     client.write_all(&bytes).expect("written");
     server.read_exact(&mut sink).expect("read");
-    watch.tracer.set_capture(id, crate::model::socket::Capture::Heads).expect("room");
+    watch.tracer.set_capture(id, false, crate::model::socket::Capture::Heads).expect("room");
     client.write_all(b"end").expect("written");
     let told = watch.of(local, peer);
     let fragments = told.fragments(Direction::Out);

@@ -7,14 +7,15 @@ use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use libbpf_rs::libbpf_sys::{BPF_TRACE_RAW_TP, bpf_iter_create, libbpf_find_vmlinux_btf_id};
-use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, Object, ProgramInput};
-use spanflame_symbols::go::GoroutineOffsets;
+use libbpf_rs::{Link, Map, MapCore, MapFlags, MapHandle, Object, ProgramInput};
+use spanflame_symbols::go::{GoRequestCode, GoroutineOffsets};
 
 use super::bpf_object::{
     find_map, find_program, forward_libbpf_messages, is_created, map_handle, open_object,
 };
 use super::context_propagation::ContextPropagation;
 use super::event_ring::EventRing;
+use super::go_probes::code_ranges;
 use super::introspection::{self, EbpfState};
 use super::run_statistics::{self, RunStatistics, map_memory_bytes};
 use super::sampler::{self, RequestMaps};
@@ -99,12 +100,14 @@ impl SocketTracer {
         sampler::check_ring_buffer(options.ring_buffer_bytes)?;
         forward_libbpf_messages();
 
+        // CPUs that come later are not looked at, and that is counted.
+        let scratches = cpus::online()?.last().map_or(1, |last| last + 1);
         let config = sf_socket_config {
             wake_at_bytes: options.ring_buffer_bytes / 4,
             exclude_agent: u32::from(options.exclude_agent),
+            cpus: scratches,
+            reserved: 0,
         };
-        // CPUs that come later are not looked at, and that is counted.
-        let scratches = cpus::online()?.last().map_or(1, |last| last + 1);
         let mut socket = open_object("the socket programs", SOCKET_OBJECT)?;
         let cannot = |error| KernelError::bpf("prepare the socket programs", error);
         for mut map in socket.maps_mut() {
@@ -168,6 +171,7 @@ impl SocketTracer {
                  network namespaces takes CAP_SYS_ADMIN"
             );
         }
+        links.push(self.attach("on_exec")?);
         links.push(self.attach("on_sys_enter")?);
         links.push(self.attach("on_sys_exit")?);
         for (name, _) in OPTIONAL_PROGRAMS {
@@ -351,34 +355,73 @@ impl SocketTracer {
         Ok(RequestMaps {
             threads: map_handle(&self.socket, "threads")?,
             goroutines: map_handle(&self.socket, "goroutines")?,
+            go_http2_senders: map_handle(&self.socket, "go_http2_senders")?,
             go_processes: map_handle(&self.socket, "go_processes")?,
+            go_code: map_handle(&self.socket, "go_code")?,
         })
     }
 
+    /// The loaded object.
+    pub(super) fn object(&self) -> &Object {
+        &self.socket
+    }
+
+    /// A map of the programs, by its name, for other objects to share.
+    pub(super) fn map_named(&self, name: &str) -> Option<Map<'_>> {
+        self.socket.maps().filter(is_created).find(|map| map.name() == name)
+    }
+
     /// Says that a process is a Go program, and how to find its goroutines. From then on its requests belong
-    /// to goroutines and no longer to threads.
+    /// to goroutines and no longer to threads. With its code and what is added to its addresses in this
+    /// process, goroutines also work for the requests of those that began them.
     ///
     /// # Errors
     /// If the kernel has no room for another process.
-    pub fn set_go_process(&self, pid: u32, offsets: &GoroutineOffsets) -> Result<(), KernelError> {
-        let process = sf_go_process {
+    pub fn set_go_process(
+        &self,
+        pid: u32,
+        offsets: &GoroutineOffsets,
+        code: Option<(&GoRequestCode, u64)>,
+    ) -> Result<(), KernelError> {
+        let cannot = |error| KernelError::bpf(format!("note that process {pid} is a Go program"), error);
+        let mut process = sf_go_process {
             tls_offset: offsets.tls_offset,
             g_m: offsets.g_m,
             m_curg: offsets.m_curg,
             g_goid: offsets.g_goid,
             g_parent_goid: offsets.g_parent_goid.unwrap_or(0),
-            reserved: 0,
+            g_start_pc: offsets.g_start_pc,
+            m_p: offsets.m_p,
+            p_goidcache: offsets.p_goidcache,
+            ..sf_go_process::default()
         };
+        if let Some((code, load_bias)) = code {
+            let (ranges, senders, all) = code_ranges(code, load_bias);
+            process.goroutine_ids = code.goroutine_ids.map_or(0, |at| at.0.wrapping_add(load_bias));
+            process.http2_sender_ranges = senders;
+            process.code_ranges = all;
+            if let Some(grpc) = code.grpc {
+                process.grpc_stream_is_pointer = u32::from(grpc.stream_is_pointer);
+                process.grpc_stream_id = grpc.stream_id;
+                process.grpc_server_conn = grpc.server_conn;
+                process.grpc_writer_conn = grpc.writer_conn.unwrap_or(0);
+            }
+            find_map(&self.socket, "go_code")?
+                .update(&pid.to_ne_bytes(), abi::bytes_of(&*ranges), MapFlags::ANY)
+                .map_err(cannot)?;
+        }
         find_map(&self.socket, "go_processes")?
             .update(&pid.to_ne_bytes(), abi::bytes_of(&process), MapFlags::ANY)
-            .map_err(|error| KernelError::bpf(format!("note that process {pid} is a Go program"), error))
+            .map_err(cannot)
     }
 
     /// Forgets a process that ended or became another program.
     pub fn remove_go_process(&self, pid: u32) {
-        if let Ok(map) = find_map(&self.socket, "go_processes") {
-            // Not there is fine.
-            let _ = map.delete(&pid.to_ne_bytes());
+        for name in ["go_processes", "go_code"] {
+            if let Ok(map) = find_map(&self.socket, name) {
+                // Not there is fine.
+                let _ = map.delete(&pid.to_ne_bytes());
+            }
         }
     }
 
@@ -398,13 +441,19 @@ impl SocketTracer {
             .map_err(|error| KernelError::bpf(format!("note how process {pid} handles events"), error))
     }
 
-    /// Says how much of a connection's fragments is to be captured from now on.
+    /// Says how much of a connection's fragments is to be captured from now on: of those on the wire, or of the
+    /// plain ones inside of TLS. What was said of the others holds no more.
     ///
     /// # Errors
     /// If the kernel has no room for another connection that is not as all begin.
-    pub fn set_capture(&self, connection: ConnectionId, capture: Capture) -> Result<(), KernelError> {
+    pub fn set_capture(
+        &self,
+        connection: ConnectionId,
+        is_decrypted: bool,
+        capture: Capture,
+    ) -> Result<(), KernelError> {
         let key = connection.0.to_ne_bytes();
-        let code = match capture {
+        let mode = match capture {
             Capture::Heads => {
                 // Not there is fine: it means the same.
                 let _ = self.captures.delete(&key);
@@ -413,8 +462,10 @@ impl SocketTracer {
             Capture::Whole => sf_capture::SF_CAPTURE_WHOLE,
             Capture::Nothing => sf_capture::SF_CAPTURE_NOTHING,
         };
+        let of = if is_decrypted { sf_capture::SF_CAPTURE_OF_DECRYPTED.0 } else { 0 };
+        let code = mode.0 | of;
         self.captures
-            .update(&key, &code.0.to_ne_bytes(), MapFlags::ANY)
+            .update(&key, &code.to_ne_bytes(), MapFlags::ANY)
             .map_err(|error| KernelError::bpf("say what to capture of a connection", error))?;
         // The kernel side takes the entry away when the connection ends, which may have been before this.
         if !matches!(self.connections.lookup(&key, MapFlags::ANY), Ok(Some(_))) {

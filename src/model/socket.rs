@@ -156,10 +156,27 @@ pub enum SocketEventKind {
         /// What it really moved.
         length: u64,
     },
+    /// Who works on a request of a connection that carries many: the event's actor.
+    Stream {
+        /// Number of the request's stream.
+        stream_id: u32,
+        /// `In`: it was read, `request` is its key. `Out`: it is about to be written, within `request`.
+        direction: Direction,
+        /// See `direction`.
+        request: Option<RequestKey>,
+    },
+    /// The actor's process begins to serve: no connection is that yet.
+    Listens,
     /// One direction was shut down: nothing more is read (`In`) or written (`Out`).
     ShutDown(Direction),
     /// The connection is no more.
     Ended(Ending),
+    /// Of no connection (its number is 0): the process runs another program, or has mapped a file that is a TLS
+    /// library by its name.
+    NewCode {
+        /// It runs another program.
+        is_program: bool,
+    },
 }
 
 /// How much of a connection's fragments is to be captured. Every connection begins with `Heads`.
@@ -177,7 +194,7 @@ pub enum Capture {
 /// An event of a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SocketEvent {
-    /// The connection's end.
+    /// The connection's end; 0 for [`SocketEventKind::NewCode`].
     pub connection: ConnectionId,
     /// `CLOCK_MONOTONIC`, nanoseconds: for reads when they returned, for writes when they began.
     pub time_ns: u64,

@@ -76,9 +76,15 @@ impl LivingProcess {
 /// microseconds a process.
 #[must_use]
 pub fn living() -> Vec<LivingProcess> {
-    let mut pids = numbers_in("/proc");
+    let mut pids = living_pids();
     pids.sort_unstable();
     pids.into_iter().filter_map(LivingProcess::read).collect()
+}
+
+/// The numbers of the processes that there are, kernel threads and those included that have ended and are
+/// only still to be waited for.
+pub(super) fn living_pids() -> Vec<u32> {
+    numbers_in("/proc")
 }
 
 /// The names in a folder that are numbers.

@@ -31,15 +31,30 @@ pub(super) struct News {
     pub(super) is_opaque: bool,
     /// It is no more.
     pub(super) is_over: bool,
+    /// It is TLS of which nothing could be read up to now, or its end: the process at this end. Told once.
+    pub(super) unreadable_by: Option<u32>,
 }
 
 #[derive(Debug)]
 struct Connection {
     conversation: Conversation,
     capture: Capture,
+    /// The process that moved something over it last; 0: none yet.
+    pid: u32,
+    /// See [`News::unreadable_by`].
+    was_told_unreadable: bool,
     last_heard_ns: u64,
     /// When it is to be looked at again although nothing happens.
     settles_at_ns: Option<u64>,
+}
+
+impl Connection {
+    /// The process at this end, if it is TLS of which nothing could be read and that has not been told.
+    fn tell_unreadable(&mut self) -> Option<u32> {
+        let is_news = self.conversation.is_encrypted() && !self.was_told_unreadable;
+        self.was_told_unreadable |= is_news;
+        is_news.then_some(self.pid)
+    }
 }
 
 /// See the module's description.
@@ -59,6 +74,7 @@ impl Connections {
         news.capture = None;
         news.is_opaque = false;
         news.is_over = false;
+        news.unreadable_by = None;
         let known = self.connections.get(&event.connection);
         news.is_decrypted = known.is_some_and(|known| known.conversation.is_decrypted());
         match &event.kind {
@@ -68,6 +84,7 @@ impl Connections {
             }
             SocketEventKind::Data(fragment) => {
                 let connection = self.begin(event, Role::Unknown);
+                connection.pid = event.actor.pid;
                 connection.conversation.take(event.time_ns, event.actor, fragment, &mut news.events);
                 news.is_decrypted = fragment.is_decrypted;
                 news.is_opaque =
@@ -76,6 +93,9 @@ impl Connections {
                 if capture != connection.capture {
                     connection.capture = capture;
                     news.capture = Some(capture);
+                    if capture == Capture::Nothing {
+                        news.unreadable_by = connection.tell_unreadable();
+                    }
                 }
             }
             &SocketEventKind::Amended { is_decrypted, position, length } => {
@@ -88,12 +108,16 @@ impl Connections {
                     connection.conversation.shut_down(direction, &mut news.events);
                 }
             }
+            // It says nothing of what goes over it.
+            SocketEventKind::Stream { .. } | SocketEventKind::Listens => {}
             &SocketEventKind::Ended(ending) => {
                 news.is_over = true;
                 if let Some(mut connection) = self.connections.remove(&event.connection) {
+                    news.unreadable_by = connection.tell_unreadable();
                     connection.conversation.end(event.time_ns, ending, &mut news.events);
                 }
             }
+            SocketEventKind::NewCode { .. } => return,
         }
         self.note_settling(event.connection);
     }
@@ -131,6 +155,8 @@ impl Connections {
         let connection = self.connections.entry(event.connection).or_insert_with(|| Connection {
             conversation: Conversation::new(role),
             capture: Capture::default(),
+            pid: 0,
+            was_told_unreadable: false,
             last_heard_ns: event.time_ns,
             settles_at_ns: None,
         });

@@ -14,6 +14,8 @@
 //!        ──▶ spans.rs           exchange → span: name, status, times
 //!            parents.rs         … ids, parent, and the evidence for it; context.rs reads headers
 //!            attributes.rs      … attributes; route.rs finds the template of a path
+//!            tls.rs             the libraries whose plain bytes are such events
+//!            streams.rs         … who works on which stream of HTTP/2; go_programs.rs: whose that is
 //!        ──▶ requests.rs        what the keys of samples came to
 //! ```
 //!
@@ -24,6 +26,7 @@ mod connections;
 pub mod context;
 pub mod conversation;
 pub mod exchange;
+mod go_programs;
 pub mod joining;
 mod parents;
 mod protocols;
@@ -35,6 +38,8 @@ mod spans;
 mod spans_tests;
 mod status;
 mod stream;
+mod streams;
+mod tls;
 mod tracer;
 #[cfg(test)]
 mod wire;
@@ -43,4 +48,5 @@ pub use attributes::Conventions;
 pub use sampling::Sampler;
 pub use spans::{Outcome, SpanCounts, SpanOptions};
 pub use status::{TracerFailures, TracerStatus};
+pub use tls::{TlsStatus, Unreadable};
 pub use tracer::{OnOutcome, Tracer};

@@ -14,6 +14,7 @@ use super::parents::{Parent, Place, Received, RecentIds, attribute_of};
 use super::requests::{Request, Requests};
 use super::route::{self, Routes};
 use super::sampling::Sampler;
+use super::streams::{StreamWork, Streams};
 use crate::model::socket::{Actor, Direction, Endpoint, Opened};
 use crate::model::{
     ConnectionId, RequestKey, Span, SpanId, SpanKind, SpanResource, SpanStatus, Stamp, TraceId, Unstamped,
@@ -118,13 +119,17 @@ pub(super) struct Open {
     pub(super) context_is_unknown: bool,
     pub(super) is_sampled: bool,
     pub(super) is_excluded: bool,
+    /// It is a Go program's, and which goroutine is at it is not known.
+    pub(super) is_lost_goroutine: bool,
     /// A server's end of the same request has been found.
     pub(super) is_answered_for: bool,
     pub(super) is_shown: bool,
+    /// Spans of other requests name this one as their parent.
+    pub(super) has_children: bool,
 }
 
 impl Open {
-    fn is_kept(&self) -> bool {
+    pub(super) fn is_kept(&self) -> bool {
         self.is_sampled && !self.is_excluded
     }
 
@@ -166,6 +171,7 @@ pub(super) struct Connection {
     pub(super) open: HashMap<ExchangeId, Open>,
     /// Exchanges it has had.
     pub(super) exchanges: u64,
+    pub(super) streams: Streams,
 }
 
 /// The spans that are open, and what is needed to make them.
@@ -260,6 +266,57 @@ impl Spans {
         }
     }
 
+    /// Who works on a stream of a connection became known.
+    pub(super) fn stream_taken(
+        &mut self,
+        connection: ConnectionId,
+        stream_id: u32,
+        work: StreamWork,
+        requests: &mut Requests,
+    ) {
+        let of = self.connections.entry(connection).or_default();
+        let begun = of
+            .open
+            .iter_mut()
+            .filter(|(_, open)| open.stream_id == stream_id && open.direction == work.direction)
+            .max_by_key(|&(&exchange, _)| exchange);
+        match (begun, work.direction) {
+            (Some((&exchange, open)), Direction::In) => {
+                open.actor = work.actor;
+                open.is_lost_goroutine = false;
+                if let Some(key) = work.request.filter(|_| open.key.is_none()) {
+                    open.key = Some(key);
+                    self.key_known(key, connection, exchange, requests);
+                }
+            }
+            // It is written already: whoever joined in the middle of that comes too late.
+            (Some(_), Direction::Out) => {}
+            (None, _) => of.streams.add(stream_id, work),
+        }
+    }
+
+    /// Samples of this key are of this open request.
+    fn key_known(
+        &mut self,
+        key: RequestKey,
+        connection: ConnectionId,
+        exchange: ExchangeId,
+        requests: &mut Requests,
+    ) {
+        let open = self.connections.get(&connection).and_then(|of| of.open.get(&exchange));
+        let Some(open) = open else { return };
+        let stamp = match open.is_kept() {
+            true if open.is_lost_goroutine => Err(Unstamped::GoroutineUnknown),
+            true => Ok(Stamp { trace_id: open.span.trace_id, span_id: open.span.span_id }),
+            false => Err(Unstamped::NotTraced),
+        };
+        requests.begin(
+            key,
+            Request { stamp, first_byte_ns: open.first_byte_ns, last_byte_ns: None, is_told: false },
+        );
+        self.by_key.insert(key, (connection, exchange));
+    }
+
     /// Takes what a conversation said.
     pub(super) fn take(
         &mut self,
@@ -270,7 +327,7 @@ impl Spans {
         outcome: &mut Outcome,
     ) {
         match event {
-            ExchangeEvent::Began(began) => self.begin(connection, &began, of, requests),
+            ExchangeEvent::Began(began) => self.begin(connection, began, of, requests),
             ExchangeEvent::Ended(ended) => self.end(connection, &ended, requests, outcome),
             ExchangeEvent::Discarded(exchange, reason) => {
                 *self.counts.discarded.entry(reason).or_default() += 1;
@@ -315,7 +372,17 @@ impl Spans {
         self.by_key.clear();
     }
 
-    fn begin(&mut self, connection: ConnectionId, began: &Began, of: &Whose<'_>, requests: &mut Requests) {
+    fn begin(&mut self, connection: ConnectionId, mut began: Began, of: &Whose<'_>, requests: &mut Requests) {
+        let mut key = began.minted.map(|minted| minted.key);
+        let streams = &mut self.connections.entry(connection).or_default().streams;
+        if let Some(work) = streams.take(began.stream_id, began.direction) {
+            began.actor = work.actor;
+            match began.direction {
+                Direction::In => key = key.or(work.request),
+                Direction::Out => began.within = work.request,
+            }
+        }
+        let began = &began;
         // The thread that a goroutine runs on says nothing of it.
         let is_lost_goroutine = of.is_go && began.actor.goroutine == 0;
         let opened = self.connections.entry(connection).or_default().opened;
@@ -341,6 +408,12 @@ impl Spans {
             .filter(|_| !is_ignored)
             .and_then(|minted| Some((TraceId::new(minted.trace_id)?, SpanId::new(minted.span_id)?)));
         let (own_trace, own_span) = own.unwrap_or_else(|| self.ids.next());
+        if began.direction == Direction::Out
+            && !is_lost_goroutine
+            && let Some(context) = context
+        {
+            self.move_to_trace_of_sdk(connection, began, opened, context, requests);
+        }
         let place = match began.direction {
             Direction::In => self.place_server(connection, began, opened, context, (own_trace, own_span)),
             Direction::Out => self.place_client(
@@ -385,7 +458,6 @@ impl Spans {
             resource: Arc::clone(of.resource),
             scope: Arc::clone(&self.scope),
         };
-        let key = began.minted.map(|minted| minted.key);
         let open = Open {
             span,
             first_byte_ns: began.first_byte_ns,
@@ -398,19 +470,11 @@ impl Spans {
             stream_id: began.stream_id,
             is_sampled,
             is_excluded,
+            is_lost_goroutine,
             is_answered_for: false,
             is_shown: false,
+            has_children: false,
         };
-        if let Some(key) = key {
-            let stamp = match open.is_kept() {
-                true if is_lost_goroutine => Err(Unstamped::GoroutineUnknown),
-                true => Ok(Stamp { trace_id, span_id }),
-                false => Err(Unstamped::NotTraced),
-            };
-            let first_byte_ns = began.first_byte_ns;
-            requests.begin(key, Request { stamp, first_byte_ns, last_byte_ns: None });
-            self.by_key.insert(key, (connection, began.exchange));
-        }
         if open.is_kept() {
             self.beginnings.push_back((began.first_byte_ns, connection, began.exchange));
         }
@@ -422,6 +486,9 @@ impl Spans {
         let of = self.connections.entry(connection).or_default();
         of.exchanges += 1;
         of.open.insert(began.exchange, open);
+        if let Some(key) = key {
+            self.key_known(key, connection, began.exchange, requests);
+        }
     }
 
     fn ask(head: &RequestHead) -> Asked {

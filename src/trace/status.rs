@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::spans::SpanCounts;
+use super::tls::TlsStatus;
 use crate::kernel::SocketCounters;
 use crate::model::Unstamped;
 
@@ -11,6 +12,8 @@ use crate::model::Unstamped;
 pub struct TracerStatus {
     /// What the kernel side counted.
     pub socket: SocketCounters,
+    /// What has become of TLS libraries.
+    pub tls: TlsStatus,
     /// Events that were read.
     pub events: u64,
     /// Spans and what could not be told of them.

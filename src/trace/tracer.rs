@@ -14,17 +14,19 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use spanflame_symbols::go::GoroutineOffsets;
 
 use super::connections::{Connections, News};
 use super::exchange::ExchangeEvent;
+use super::go_programs::GoProcesses;
 use super::requests::Requests;
 use super::spans::{Outcome, SpanOptions, Spans, WallClock, Whose};
 use super::status::{TracerFailures, TracerStatus};
+use super::streams::StreamWork;
+use super::tls::FollowedTls;
 use crate::kernel::{EbpfState, KernelError, SocketTracer, monotonic_ns};
-use crate::model::socket::Capture;
+use crate::model::socket::{Capture, SocketEventKind};
 use crate::model::{ConnectionId, RequestKey, RequestSpans, SocketEvent, SpanResource, Stamp, Unstamped};
-use crate::process::{SpanResources, go_program, living};
+use crate::process::{GoProcess, GoPrograms, SpanResources, living};
 
 /// How often the ring buffer is looked at when nothing wakes us: what a request's span is late at most.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
@@ -113,7 +115,10 @@ impl Tracer {
             nobody: Arc::default(),
             outcome: Outcome::default(),
             captures: Vec::new(),
+            new_code: Vec::new(),
+            unreadable: Vec::new(),
             programs: HashMap::new(),
+            go_programs: GoPrograms::default(),
             go_processes: Vec::new(),
             prompt_processes: Vec::new(),
             news: News::default(),
@@ -122,6 +127,8 @@ impl Tracer {
         };
         let now = Instant::now();
         let mut worker = Worker {
+            tls: FollowedTls::begin(&socket),
+            go: GoProcesses::new(&socket),
             socket,
             engine,
             on_outcome,
@@ -232,12 +239,17 @@ struct Engine {
     /// Stands where nobody asks whose an exchange is.
     nobody: Arc<SpanResource>,
     outcome: Outcome,
-    /// What protocols want to see of their connections from now on.
-    captures: Vec<(ConnectionId, Capture)>,
+    /// What protocols want to see of their connections from now on, of their plain bytes inside of TLS or not.
+    captures: Vec<(ConnectionId, bool, Capture)>,
+    /// Processes that may have TLS libraries which were not looked at.
+    new_code: Vec<u32>,
+    /// Whose connection is TLS that could not be read.
+    unreadable: Vec<u32>,
     /// Which processes are Go programs, as long as they are the same.
     programs: HashMap<u32, (Arc<SpanResource>, bool)>,
+    go_programs: GoPrograms,
     /// Processes that the kernel side is to know as Go programs from now on, or not any more.
-    go_processes: Vec<(u32, Option<GoroutineOffsets>)>,
+    go_processes: Vec<(u32, Option<GoProcess>)>,
     /// Likewise, whether they handle each event to its end.
     prompt_processes: Vec<(u32, bool)>,
     news: News,
@@ -264,8 +276,13 @@ impl Engine {
     }
 
     fn understand(&mut self, event: &SocketEvent, turn: &mut Turn<'_>) {
+        if let SocketEventKind::NewCode { .. } = event.kind {
+            self.new_code.push(event.actor.pid);
+            return;
+        }
         let mut news = std::mem::take(&mut self.news);
         self.connections.take(event, &mut news);
+        self.unreadable.extend(news.unreadable_by);
         if let Some(opened) = news.opened {
             self.spans.connection_opened(event.connection, opened);
             // Before its requests are: whose they are is for the kernel side to know.
@@ -274,8 +291,16 @@ impl Engine {
             }
         }
         self.hear(event.connection, &mut news, turn);
+        match event.kind {
+            SocketEventKind::Stream { stream_id, direction, request } => {
+                let work = StreamWork { direction, request, actor: event.actor };
+                self.spans.stream_taken(event.connection, stream_id, work, &mut lock(turn.requests));
+            }
+            SocketEventKind::Listens => drop(self.meet(event.actor.pid, turn.now_ns)),
+            _ => {}
+        }
         if let Some(capture) = news.capture {
-            self.captures.push((event.connection, capture));
+            self.captures.push((event.connection, news.is_decrypted, capture));
         }
         if news.is_opaque {
             self.spans.process_is_opaque(event.actor.pid);
@@ -307,14 +332,15 @@ impl Engine {
             Some((known, is_go)) if Arc::ptr_eq(known, &resource) => return (resource, *is_go),
             known => known.is_some(),
         };
-        let program = go_program(pid);
-        let is_go = program.is_some();
-        self.go_processes.push((pid, program.and_then(|program| program.goroutines)));
+        let process = self.go_programs.of(pid);
+        let is_go = process.is_some();
+        self.go_processes.push((pid, process));
         let executable = resource.text("process.executable.path").unwrap_or_default();
         let is_prompt = executable.rsplit('/').next().is_some_and(|name| PROMPT_PROGRAMS.contains(&name));
         if is_prompt || known_before {
             self.prompt_processes.push((pid, is_prompt));
         }
+        self.new_code.push(pid);
         if self.programs.len() >= MAX_PROGRAMS {
             self.programs.clear();
         }
@@ -357,6 +383,9 @@ impl Engine {
 }
 
 struct Worker {
+    tls: FollowedTls,
+    // Its probes go before the programs whose maps they share.
+    go: GoProcesses,
     socket: SocketTracer,
     engine: Engine,
     on_outcome: OnOutcome,
@@ -376,7 +405,7 @@ impl Worker {
         for process in living() {
             self.engine.meet(process.pid, monotonic_ns());
         }
-        note_go_processes(&self.socket, &mut self.engine.go_processes);
+        self.go.note(&self.socket, &mut self.engine.go_processes);
         note_prompt_processes(&self.socket, &mut self.engine.prompt_processes);
         loop {
             let mut is_over = false;
@@ -394,7 +423,11 @@ impl Worker {
                         self.flush_at_ns = monotonic_ns() + SETTLED_AFTER_NS;
                         self.shared.wanted_ns.fetch_max(monotonic_ns(), Ordering::Relaxed);
                     }
-                    Command::Inspect(answer) => drop(answer.send(self.socket.ebpf())),
+                    Command::Inspect(answer) => {
+                        let mut state = self.socket.ebpf();
+                        self.tls.add_ebpf(&mut state);
+                        drop(answer.send(state));
+                    }
                     Command::Stop => is_over = true,
                 }
             }
@@ -423,7 +456,7 @@ impl Worker {
     /// Takes what waits in the ring buffer.
     fn turn(&mut self) {
         let now_ns = monotonic_ns();
-        let Self { socket, engine, shared, .. } = self;
+        let Self { socket, tls, go, engine, shared, .. } = self;
         let mut turn = Turn { now_ns, clock: wall_clock(now_ns), requests: &shared.requests };
         socket.drain(&mut |event| engine.take(&event, &mut turn));
         let is_crowded = engine.connections.len() > CROWDED;
@@ -434,15 +467,24 @@ impl Worker {
                 tracing::debug!("connections whose end went by unseen cannot be looked for: {error}");
             }
             engine.forget_dead_programs();
+            tls.forget();
         }
         engine.settle(&mut turn);
-        for (connection, capture) in engine.captures.drain(..) {
-            if let Err(error) = socket.set_capture(connection, capture) {
+        engine.new_code.sort_unstable();
+        engine.new_code.dedup();
+        for pid in engine.new_code.drain(..) {
+            tls.look_at(pid);
+        }
+        for pid in engine.unreadable.drain(..) {
+            tls.note_unreadable(pid);
+        }
+        for (connection, is_decrypted, capture) in engine.captures.drain(..) {
+            if let Err(error) = socket.set_capture(connection, is_decrypted, capture) {
                 engine.failures.captures += 1;
                 tracing::debug!("how much of a connection is captured cannot be changed: {error}");
             }
         }
-        note_go_processes(socket, &mut engine.go_processes);
+        go.note(socket, &mut engine.go_processes);
         note_prompt_processes(socket, &mut engine.prompt_processes);
         *lock(&shared.known_until_ns) = now_ns.saturating_sub(SETTLED_AFTER_NS);
         shared.known.notify_all();
@@ -471,7 +513,8 @@ impl Worker {
         status.failures = self.engine.failures;
         status.connections = self.engine.connections.len();
         status.forgotten_connections = self.engine.connections.forgotten();
-        status.map_bytes = self.socket.map_bytes();
+        status.map_bytes = self.socket.map_bytes() + self.tls.map_bytes();
+        status.tls = self.tls.status();
     }
 
     /// Waits for news, a question or the next look.
@@ -490,18 +533,6 @@ impl Worker {
         let _ = poll(&mut sources, Some(&limit));
         let mut counter = [0; 8];
         let _ = rustix::io::read(&*self.wake, &mut counter);
-    }
-}
-
-fn note_go_processes(socket: &SocketTracer, processes: &mut Vec<(u32, Option<GoroutineOffsets>)>) {
-    for (pid, offsets) in processes.drain(..) {
-        let Some(offsets) = offsets else {
-            socket.remove_go_process(pid);
-            continue;
-        };
-        if let Err(error) = socket.set_go_process(pid, &offsets) {
-            tracing::warn!("the goroutines of process {pid} are not told apart: {error}");
-        }
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod address;
 pub mod build_id;
 mod compressed_section;
+mod functions;
 pub mod go;
 mod identity;
 mod little_endian;
@@ -18,5 +19,6 @@ pub mod unwind;
 
 pub use address::{ElfAddress, FileOffset, ProcessAddress};
 pub use build_id::BuildId;
+pub use functions::{NamedFunction, find_functions};
 pub use object_file::{Machine, ObjectError, ObjectFile};
 pub use unwind::UnwindTable;

@@ -16,6 +16,7 @@ pub mod python_sdk;
 pub mod recording;
 pub mod server;
 pub mod servers;
+pub mod spans;
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;

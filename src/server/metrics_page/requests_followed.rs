@@ -1,10 +1,11 @@
 //! What following requests has come to: events of sockets, spans and their parents, stamped samples, losses.
 
 use super::{Page, Value};
+use crate::kernel::ProbeRefusal;
 use crate::metrics::{Family, Kind};
 use crate::model::Unstamped;
-use crate::trace::TracerStatus;
 use crate::trace::exchange::Discarded;
+use crate::trace::{TlsStatus, TracerStatus, Unreadable};
 
 /// Adds the families.
 pub(super) fn add(page: &mut Page, tracer: &TracerStatus) {
@@ -37,6 +38,7 @@ pub(super) fn add(page: &mut Page, tracer: &TracerStatus) {
     });
     let help = "Requests without a route because their service has too many";
     page.counter("requests_without_route", help, spans.without_route);
+    add_tls(page, &tracer.tls);
     page.add(
         Kind::Counter,
         "tracing_failures",
@@ -84,9 +86,50 @@ pub(super) fn add(page: &mut Page, tracer: &TracerStatus) {
     );
 }
 
+/// What goes through TLS libraries.
+fn add_tls(page: &mut Page, tls: &TlsStatus) {
+    let counters = &tls.counters;
+    page.gauge(
+        "tls_libraries_followed",
+        "Files whose TLS functions are followed",
+        tls.probes.files.len() as u64,
+    );
+    page.add(Kind::Counter, "tls_libraries_refused", "Files that could not be followed, by why", |family| {
+        ProbeRefusal::ALL.iter().fold(family, |family, (reason, name)| {
+            let count = tls.probes.refusals.get(reason).copied().unwrap_or_default();
+            family.labelled(&[("reason", name)], count)
+        })
+    });
+    page.add(Kind::Counter, "tls_calls", "Calls of TLS libraries that moved plain bytes", |family| {
+        family
+            .labelled(&[("direction", "in")], counters.reads)
+            .labelled(&[("direction", "out")], counters.writes)
+    });
+    page.counter("tls_plain_bytes", "Plain bytes that TLS libraries showed", counters.bytes);
+    page.add(
+        Kind::Counter,
+        "tls_objects",
+        "Objects of TLS libraries: known to be for a connection, known no more because that was contradicted, or \
+         found to be for another one",
+        |family| {
+            family
+                .labelled(&[("event", "bound")], counters.bound)
+                .labelled(&[("event", "contradicted")], counters.contradicted)
+                .labelled(&[("event", "moved")], counters.moved)
+        },
+    );
+    let help = "Connections that begin as TLS and of which nothing could be read, by why";
+    page.add(Kind::Counter, "connections_unreadable", help, |family| {
+        Unreadable::ALL.iter().fold(family, |family, (reason, name)| {
+            let count = tls.unreadable.get(reason).copied().unwrap_or_default();
+            family.labelled(&[("reason", name)], count)
+        })
+    });
+}
+
 /// What was lost, by stage and reason.
 pub(super) fn losses(tracer: &TracerStatus) -> Vec<(&'static str, &'static str, u64)> {
-    let socket = &tracer.socket;
+    let (socket, tls) = (&tracer.socket, &tracer.tls.counters);
     vec![
         ("sockets", "ring_buffer_full", socket.lost_ring_full),
         ("sockets", "no_scratch_memory", socket.lost_no_scratch),
@@ -102,5 +145,12 @@ pub(super) fn losses(tracer: &TracerStatus) -> Vec<(&'static str, &'static str, 
         ("sockets", "malformed_event", socket.malformed),
         ("sockets", "not_understood", tracer.failures.events),
         ("connections", "too_many", tracer.forgotten_connections),
+        ("tls", "connection_unknown", tls.lost_unbound),
+        ("tls", "connection_not_followed", tls.lost_gone),
+        ("tls", "no_scratch_memory", tls.lost_no_scratch),
+        ("tls", "no_thread_memory", tls.lost_no_thread),
+        ("tls", "too_deep", tls.lost_depth),
+        ("tls", "beginning_unseen", tls.lost_return),
+        ("tls", "no_room_for_object", tls.lost_no_room),
     ]
 }

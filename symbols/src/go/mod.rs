@@ -2,7 +2,7 @@
 //!
 //! Comes in: an [`ObjectFile`](crate::ObjectFile). Goes out: [`GoSymbols`] (address → frames),
 //! [`unwind_rows`] (rows for [`UnwindTable`](crate::unwind::UnwindTable)) and [`GoProgram`] (its version, and
-//! how its goroutines are found).
+//! how its goroutines are found), and [`GoRequestCode`] (where it works on requests).
 //! Never: symbol tables or DWARF, which a stripped Go executable does not have, and which the Go
 //! runtime itself does without.
 //!
@@ -15,6 +15,7 @@
 //! Versions: Go 1.18 to 1.26, whose pclntabs begin with the magic numbers 0xfffffff0 (to 1.19) and
 //! 0xfffffff1 (from 1.20). Older ones have entry addresses in place of offsets and are not read.
 
+mod build_info;
 mod goroutines;
 mod inline;
 mod labels;
@@ -22,6 +23,7 @@ mod locate;
 mod module_data;
 mod pclntab;
 mod prologue;
+mod request_code;
 mod scan;
 mod symbols;
 mod text;
@@ -29,6 +31,7 @@ mod unwind;
 
 pub use goroutines::{GoProgram, GoroutineOffsets};
 pub use labels::GoLabels;
+pub use request_code::{CodeRange, GoPoint, GoProbe, GoRequestCode, GrpcOffsets, MAX_CODE_RANGES};
 pub use symbols::{GoSymbols, Inlining};
 pub(crate) use unwind::for_each_row;
 pub use unwind::unwind_rows;

@@ -1,0 +1,179 @@
+//! The TLS libraries of this host's processes: finds them, has them followed, and knows why what goes through
+//! a process's TLS cannot be read.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::kernel::{EbpfState, SocketTracer, TlsCounters, TlsTracer, UserProbesStatus};
+use crate::process::{TlsLibraries, TlsLibrary};
+
+/// How often libraries that nobody maps any more are let go of: until then their file system stays mounted.
+const FORGET_INTERVAL: Duration = Duration::from_secs(120);
+/// Processes that are remembered; beyond that all are looked at anew when they are asked for.
+const MAX_PROCESSES: usize = 32_768;
+
+/// Why nothing of a connection that begins as TLS could be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Unreadable {
+    /// The kernel refuses the programs for all libraries.
+    NotFollowed,
+    /// The process has no TLS library that is known.
+    UnknownLibrary,
+    /// It has one, into which the kernel puts no probes.
+    RefusedLibrary,
+    /// It has one that is followed, and nothing was read or written through it, or not seen to be.
+    NoPlainBytes,
+    /// The process was gone before it could be looked at.
+    ProcessGone,
+}
+
+impl Unreadable {
+    /// Every reason there is, with its name in metrics.
+    pub const ALL: [(Self, &'static str); 5] = [
+        (Self::NotFollowed, "tls_not_followed"),
+        (Self::UnknownLibrary, "library_unknown"),
+        (Self::RefusedLibrary, "library_refused"),
+        (Self::NoPlainBytes, "no_plain_bytes"),
+        (Self::ProcessGone, "process_gone"),
+    ];
+}
+
+/// What has become of TLS libraries so far.
+#[derive(Debug, Clone, Default)]
+pub struct TlsStatus {
+    /// What the programs counted.
+    pub counters: TlsCounters,
+    /// The files that are followed, and those that were refused.
+    pub probes: UserProbesStatus,
+    /// Why nothing is followed at all.
+    pub refusal: Option<String>,
+    /// Connections that began as TLS and of which nothing could be read, by why.
+    pub unreadable: BTreeMap<Unreadable, u64>,
+}
+
+/// See the module's description.
+#[derive(Debug)]
+pub(super) struct FollowedTls {
+    tracer: Option<TlsTracer>,
+    refusal: Option<String>,
+    libraries: TlsLibraries,
+    /// What was found of processes; `None`: what they have is followed.
+    processes: HashMap<u32, Option<Unreadable>>,
+    unreadable: BTreeMap<Unreadable, u64>,
+    last_forgotten: Instant,
+}
+
+impl FollowedTls {
+    /// Follows the libraries of the host itself, so that a program that lives for milliseconds is seen from
+    /// its first byte.
+    pub(super) fn begin(socket: &SocketTracer) -> Self {
+        let (tracer, refusal) = match TlsTracer::load(socket) {
+            Ok(tracer) => (Some(tracer), None),
+            Err(error) => {
+                tracing::warn!("what goes through TLS is not followed: {error}");
+                (None, Some(error.to_string()))
+            }
+        };
+        let mut followed = Self {
+            tracer,
+            refusal,
+            libraries: TlsLibraries::default(),
+            processes: HashMap::new(),
+            unreadable: BTreeMap::new(),
+            last_forgotten: Instant::now(),
+        };
+        if followed.tracer.is_some() {
+            for library in followed.libraries.of_host() {
+                followed.attach(&library);
+            }
+        }
+        followed
+    }
+
+    fn attach(&mut self, library: &TlsLibrary) {
+        let Some(tracer) = &mut self.tracer else { return };
+        let path = library.file.path().display();
+        match tracer.attach(&library.file, &library.functions) {
+            Ok(true) => tracing::debug!("{path} is followed: {} functions", library.functions.len()),
+            Ok(false) => {}
+            Err(error) => tracing::warn!("what goes through {path} is not followed: {error}"),
+        }
+    }
+
+    /// Follows the libraries that a process has now.
+    pub(super) fn look_at(&mut self, pid: u32) {
+        if self.tracer.is_none() {
+            return;
+        }
+        let found = self.libraries.of_process(pid);
+        if let Some(found) = &found {
+            for library in &found.new {
+                self.attach(library);
+            }
+        }
+        let Some(tracer) = &self.tracer else { return };
+        let is_followed =
+            found.as_ref().map(|found| found.all.iter().any(|library| tracer.is_attached(library)));
+        let verdict = match (is_followed, found.is_some_and(|found| found.all.is_empty())) {
+            (None, _) => Some(Unreadable::ProcessGone),
+            (Some(true), _) => None,
+            (Some(false), true) => Some(Unreadable::UnknownLibrary),
+            (Some(false), false) => Some(Unreadable::RefusedLibrary),
+        };
+        if self.processes.len() >= MAX_PROCESSES {
+            self.processes.clear();
+        }
+        self.processes.insert(pid, verdict);
+    }
+
+    /// Counts a connection of a process of which nothing could be read.
+    pub(super) fn note_unreadable(&mut self, pid: u32) {
+        let why = if self.tracer.is_none() {
+            Unreadable::NotFollowed
+        } else {
+            if !self.processes.contains_key(&pid) {
+                self.look_at(pid);
+            }
+            self.processes.get(&pid).copied().flatten().unwrap_or(Unreadable::NoPlainBytes)
+        };
+        *self.unreadable.entry(why).or_default() += 1;
+    }
+
+    /// Lets go of libraries that nobody maps, and of processes that are no more. To be called every now and
+    /// then: mostly it does nothing.
+    pub(super) fn forget(&mut self) {
+        if self.last_forgotten.elapsed() < FORGET_INTERVAL {
+            return;
+        }
+        self.last_forgotten = Instant::now();
+        self.processes.retain(|pid, _| Path::new("/proc").join(pid.to_string()).exists());
+        let Some(tracer) = &mut self.tracer else { return };
+        let mapped = self.libraries.forget_unmapped();
+        tracer.keep_only(|library| mapped.contains(library));
+    }
+
+    pub(super) fn status(&self) -> TlsStatus {
+        let tracer = self.tracer.as_ref();
+        TlsStatus {
+            counters: tracer.and_then(|tracer| tracer.counters().ok()).unwrap_or_default(),
+            probes: tracer.map(TlsTracer::status).unwrap_or_default(),
+            refusal: self.refusal.clone(),
+            unreadable: self.unreadable.clone(),
+        }
+    }
+
+    /// Kernel memory of its own maps.
+    pub(super) fn map_bytes(&self) -> u64 {
+        self.tracer.as_ref().map_or(0, TlsTracer::map_bytes)
+    }
+
+    /// Adds its programs and maps.
+    pub(super) fn add_ebpf(&self, state: &mut EbpfState) {
+        if let Some(tracer) = &self.tracer {
+            let own = tracer.ebpf();
+            state.programs.extend(own.programs);
+            state.maps.extend(own.maps);
+        }
+    }
+}
