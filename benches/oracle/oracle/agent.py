@@ -83,7 +83,7 @@ class Agent:
         self.began_s = time.time()
         self.told_once = Counter()  # spans that the API alone has, or the export
         binary = os.environ.get("SPANFLAME", REPOSITORY / "target" / "debug" / "spanflame")
-        reads_context = "true" if mode == "propagated" else "false"
+        contexts = "read_context: true" if mode == "propagated" else "read_context: false, context_propagation: disabled"
         ports = [self.port]
         export = ""
         if self.receiver:
@@ -93,7 +93,7 @@ class Agent:
         (folder / "spanflame.yaml").write_text(
             # What is asked and received here are requests, too.
             f"agent: {{ebpf: {{network: {{enabled: {str(with_tracing).lower()}, exclude_ports: {ports},"
-            f" read_context: {reads_context}}}}}}}\n{export}")
+            f" {contexts}}}}}}}\n{export}")
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SPANFLAME_")}
         command = [binary, "serve", "--config", folder / "spanflame.yaml", "--data-dir", folder / "data",
                    "--listen", f"127.0.0.1:{self.port}"]
