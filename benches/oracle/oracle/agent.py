@@ -17,7 +17,7 @@ import urllib.parse
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from . import REPOSITORY
+from . import REPOSITORY, protobuf
 from .stacks import free_port
 from .truth import OTLP_KINDS, Who, plain_attributes, request_of
 
@@ -44,7 +44,7 @@ class Ours:
 
 
 class Receiver(ThreadingHTTPServer):
-    """Takes spans by OTLP/HTTP in JSON, and keeps them as they came."""
+    """Takes spans by OTLP/HTTP, and keeps them as they came."""
 
     daemon_threads = True
 
@@ -55,7 +55,7 @@ class Receiver(ThreadingHTTPServer):
 
     def resources(self):
         for body in self.bodies:
-            yield from json.loads(body)["resourceSpans"]
+            yield from protobuf.resources(body)
 
 
 class ReceiverHandler(BaseHTTPRequestHandler):
@@ -66,10 +66,9 @@ class ReceiverHandler(BaseHTTPRequestHandler):
         if self.path == "/v1/traces":
             self.server.bodies.append(body)
         self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", "2")
+        self.send_header("Content-Type", "application/x-protobuf")
+        self.send_header("Content-Length", "0")
         self.end_headers()
-        self.wfile.write(b"{}")
 
     def log_message(self, *_):
         pass
@@ -84,17 +83,17 @@ class Agent:
         self.began_s = time.time()
         self.told_once = Counter()  # spans that the API alone has, or the export
         binary = os.environ.get("SPANFLAME", REPOSITORY / "target" / "debug" / "spanflame")
-        reads_context = "true" if mode == "propagated" else "false"
+        contexts = "read_context: true" if mode == "propagated" else "read_context: false, context_propagation: disabled"
         ports = [self.port]
         export = ""
         if self.receiver:
             ports.append(self.receiver.server_port)
-            export = (f"otlp: {{endpoint: 'http://127.0.0.1:{self.receiver.server_port}', protocol: http/json,"
+            export = (f"otlp: {{endpoint: 'http://127.0.0.1:{self.receiver.server_port}', protocol: http/protobuf,"
                       " compression: none, metrics: {enabled: false}}\n")
         (folder / "spanflame.yaml").write_text(
             # What is asked and received here are requests, too.
             f"agent: {{ebpf: {{network: {{enabled: {str(with_tracing).lower()}, exclude_ports: {ports},"
-            f" read_context: {reads_context}}}}}}}\n{export}")
+            f" {contexts}}}}}}}\n{export}")
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SPANFLAME_")}
         command = [binary, "serve", "--config", folder / "spanflame.yaml", "--data-dir", folder / "data",
                    "--listen", f"127.0.0.1:{self.port}"]
