@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -106,8 +107,10 @@ impl Words {
         let executable = processes.executable_object(pid);
         let mut context = None;
         let mut go = None;
+        let mut is_musl = false;
         for mapping in process.mappings.as_slice() {
             let MappingContent::Object { object, bias } = mapping.content else { continue };
+            is_musl |= objects.get(object).is_some_and(|object| is_loader_of_musl(&object.path));
             let Some(of_object) = self.of_object(object, objects) else { continue };
             context = context.or(of_object.thread_context.map(|found| (found, bias)));
             go = go.or(of_object.go.filter(|_| executable == Some(object)));
@@ -115,6 +118,8 @@ impl Words {
         let words = match (go, context) {
             (Some(go), _) => Some(ApplicationWords::GoLabels(go)),
             (None, Some((context, bias))) => match place_of(pid, context, bias) {
+                // The entries of its vector of blocks are of another size.
+                Some(ThreadLocalPlace::Module { .. }) if is_musl => None,
                 Some(place) => Some(ApplicationWords::ThreadContext(place)),
                 None => return false,
             },
@@ -154,6 +159,10 @@ impl Words {
     pub(super) fn forget_objects(&mut self) {
         self.objects.retain(|_, of_object| of_object.object.strong_count() > 0);
     }
+}
+
+fn is_loader_of_musl(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"ld-musl-"))
 }
 
 /// Where the variable is in a process.
