@@ -163,8 +163,10 @@ class Agent:
             stored = {span.span_id: span for resource in told for span in self.of_resource(resource, driver_pid)}
             for span_id in by_trace.get(trace, set()) ^ stored.keys():
                 where = "API" if span_id in stored else "export"
-                self.told_once[where] += 1
                 span = stored.get(span_id) or spans[span_id]
+                if not span.who or span.who.service not in services:
+                    continue  # the rest of the host: a process that exports by itself, for one
+                self.told_once[where] += 1
                 self.told_once_examples.append(f"{where} only: {span.who} of process {span.pid}, id {span_id}, "
                                                f"trace {trace}, ended {span.end_ns}, {span.attributes}")
             spans |= stored
