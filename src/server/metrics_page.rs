@@ -154,6 +154,8 @@ fn collected(page: &mut Page, recorder: &RecorderStatus, exports: &ExporterStatu
         "Spans kept and not exported, since their process exports its own",
         spans.left_to_sdks,
     );
+    let help = "Processes that export spans of their own";
+    page.gauge("self_exporting_processes", help, spans.self_exporters);
     let help = "Servers' spans that SDKs have sent here, by the evidence that joined them with ours or why they \
                 stand beside them";
     page.add(Kind::Counter, "span_joins", help, |family| {
