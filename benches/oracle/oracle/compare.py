@@ -18,6 +18,7 @@ class End:
     without_end: int = 0
     right: Counter = field(default_factory=Counter)  # by evidence
     wrong: Counter = field(default_factory=Counter)  # by evidence
+    skipped: Counter = field(default_factory=Counter)  # not the parent, but one further up, by evidence
     dangling: Counter = field(default_factory=Counter)  # the parent is no span that we have, by evidence
     absent: Counter = field(default_factory=Counter)  # by reason
     untold: int = 0  # the SDK does not say whose child it is
@@ -33,7 +34,8 @@ class End:
         return {
             "service": self.service, "kind": self.kind, "expected": self.expected, "told_by_sdk": self.told,
             "found": self.found, "twice": self.twice, "without_end": self.without_end,
-            "right": dict(self.right), "wrong": dict(self.wrong), "dangling": dict(self.dangling),
+            "right": dict(self.right), "wrong": dict(self.wrong), "skipped": dict(self.skipped),
+            "dangling": dict(self.dangling),
             "absent": dict(self.absent), "untold": self.untold,
             "same_ids": self.same_ids, "other_ids": self.other_ids,
             "duration_difference_us": {"median": self.difference_us(0.5), "p99": self.difference_us(0.99)},
@@ -103,6 +105,12 @@ class Comparison:
         if parent.who == wanted:
             end.right[span.source] += 1
             return
+        above = wanted
+        while above := self.truth.parents.get(above):
+            if parent.who == above:
+                end.skipped[span.source] += 1
+                self.example("skipped", f"{self.describe(span)} has the parent {self.describe(parent)}, not {wanted}")
+                return
         end.wrong[span.source] += 1
         self.example("wrong", f"{self.describe(span)} has the parent {self.describe(parent)}, not {wanted}: "
                      + "; ".join(self.describe(one) for one in self.ours.get(wanted, [])))

@@ -17,6 +17,8 @@ def table(comparison):
     rows = [["service", "kind", "expected", "SDK", "found", "%", "right", "WRONG", "absent", "diff. p50 us", "p99 us"]]
     for end in comparison.ends.values():
         wrong = counted(end.wrong)
+        if end.skipped:
+            wrong = f"{wrong}; skipped {counted(end.skipped)}"
         if end.dangling:
             wrong = f"{wrong}; dangling {counted(end.dangling)}"
         row = [end.service, end.kind, end.expected, end.told, end.found, share(end.found, end.expected),
@@ -39,10 +41,11 @@ def summary(comparison):
     expected, found = sum(end.expected for end in ends), sum(end.found for end in ends)
     right = sum(sum(end.right.values()) for end in ends)
     wrong = sum(sum(end.wrong.values()) for end in ends)
+    skipped = sum(sum(end.skipped.values()) for end in ends)
     dangling = sum(sum(end.dangling.values()) for end in ends)
     absent = sum(sum(end.absent.values()) for end in ends)
     lines = [f"found {found} of {expected} ({share(found, expected)} %); parents: {right} right, {wrong} WRONG "
-             f"({share(wrong, right + wrong)} %), {dangling} dangling, {absent} absent"]
+             f"({share(wrong, right + wrong)} %), {skipped} further up, {dangling} dangling, {absent} absent"]
     for name, count in {
         "two spans for one end": sum(end.twice for end in ends),
         "without a certain end": sum(end.without_end for end in ends),

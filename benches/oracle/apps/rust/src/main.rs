@@ -114,8 +114,10 @@ async fn main() -> Result<(), Failure> {
         calls: env::var("ORACLE_CALLS").ok().and_then(|calls| calls.parse().ok()).unwrap_or(1),
         is_parallel: env::var("ORACLE_PARALLEL").is_ok_and(|parallel| parallel == "1"),
     };
-    let mut router =
-        Router::new().route("/work/{id}", get(whole)).route("/work/{id}/{part}", get(part)).with_state(Arc::new(service));
+    let mut router = Router::new()
+        .route("/work/{id}", get(whole))
+        .route("/work/{id}/{part}", get(part))
+        .with_state(Arc::new(service));
     // The handlers want a context, of which there is an empty one without an SDK.
     router = match provider {
         Some(_) => router.layer(middleware::from_fn(instrument)),

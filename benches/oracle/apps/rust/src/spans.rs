@@ -61,7 +61,13 @@ pub fn provider() -> io::Result<Option<SdkTracerProvider>> {
 }
 
 /// A context with a new span in it, which lasts until it is ended.
-pub fn start(name: &'static str, kind: SpanKind, attribute: &'static str, value: &str, parent: &Context) -> Context {
+pub fn start(
+    name: &'static str,
+    kind: SpanKind,
+    attribute: &'static str,
+    value: &str,
+    parent: &Context,
+) -> Context {
     let tracer = opentelemetry::global::tracer("oracle");
     let builder = tracer
         .span_builder(name)
