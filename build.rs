@@ -61,6 +61,7 @@ fn main() {
     compile("go", &out);
     compile("go_tls", &out);
     compile("propagate", &out);
+    compile("turns", &out);
     compile("tls", &out);
     println!("cargo:rerun-if-changed=bpf/spanflame.h");
     println!("cargo:rerun-if-changed=bpf/vmlinux.h");
@@ -73,6 +74,7 @@ fn main() {
     println!("cargo:rerun-if-changed=bpf/socket.bpf.c");
     println!("cargo:rerun-if-changed=bpf/propagation_maps.h");
     println!("cargo:rerun-if-changed=bpf/propagate.bpf.c");
+    println!("cargo:rerun-if-changed=bpf/turns.bpf.c");
     println!("cargo:rerun-if-changed=bpf/socket");
     println!("cargo:rerun-if-changed=bpf/go.bpf.c");
     println!("cargo:rerun-if-changed=bpf/go_tls.bpf.c");

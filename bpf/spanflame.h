@@ -481,6 +481,12 @@ struct sf_socket_ended {
 	int error;           /* errno of the socket, 0: none */
 };
 
+/* Map `unexplained`, key = tgid: what a process has moved that no system call explains. */
+struct sf_unexplained {
+	unsigned long long bytes[2]; /* by enum sf_direction */
+};
+#define SF_MAX_UNEXPLAINED 256 /* processes */
+
 /* Read-only data of socket.bpf.c (section .rodata.config), set before loading. */
 struct sf_socket_config {
 	unsigned int wake_at_bytes; /* wake the reader when this much lies in the ring */
@@ -520,6 +526,15 @@ enum sf_socket_counter {
 	SF_SOCKET_COUNTER_EVENT_LOOP = 20, /* requests read by threads that serve many: nobody is at them */
 	SF_SOCKET_COUNTER_AFTER_END = 21,  /* calls on TCP connections whose end has been told */
 	SF_SOCKET_COUNTERS = 22,
+};
+
+/*
+ * Map `prompt_processes`, key = tgid, written by user space: programs whose event loops are known, see
+ * socket/requests.h.
+ */
+enum sf_event_loop {
+	SF_EVENT_LOOP_PROMPT = 1, /* it handles each event to its end */
+	SF_EVENT_LOOP_TURNS = 2,  /* it says when it has done so with all that came together (turns.bpf.c) */
 };
 
 /*

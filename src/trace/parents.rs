@@ -229,12 +229,12 @@ impl Spans {
             Ok(caller) => (Some(caller), ""),
             Err(reason) => (None, reason),
         };
-        // What has gone out in TCP's header is what the receiver goes by.
+        // What the kernel side took for the caller's trace has gone out in TCP's header. It can be another one where
+        // somebody else on this host sends contexts, too; here, what is known of this host counts.
         let is_sent = began.minted.is_some_and(|minted| minted.is_sent);
-        let (caller, absent) = match caller {
-            Some(caller) if is_sent && caller.trace_id != own_trace => (None, "sent_as_another_trace"),
-            caller => (caller, absent),
-        };
+        if is_sent && caller.as_ref().is_some_and(|caller| caller.trace_id != own_trace) {
+            self.counts.tcp_contexts_of_other_traces += 1;
+        }
         if let Some(caller) = &caller
             && context.is_none_or(|context| context.trace_id == caller.trace_id)
             && let Some(open) = self.open_mut(caller.of)

@@ -100,6 +100,8 @@ pub struct SpanCounts {
     pub tcp_contexts_right: u64,
     /// … named another one.
     pub tcp_contexts_contradicted: u64,
+    /// Requests whose context went out in TCP's header as part of another trace than they are of here.
+    pub tcp_contexts_of_other_traces: u64,
 }
 
 /// A request that is not over.

@@ -614,7 +614,7 @@ fn both_ways_to_learn_the_sender_are_compared() {
 }
 
 #[test]
-fn a_call_that_went_out_as_part_of_another_trace_is_not_the_requests_child() {
+fn a_call_that_went_out_as_part_of_another_trace_is_the_requests_child_and_counted() {
     let mut host = Host::new();
     host.connect(3, 4);
     let key = host.begin(Request::server(2, 9));
@@ -623,5 +623,6 @@ fn a_call_that_went_out_as_part_of_another_trace_is_not_the_requests_child() {
     assert_eq!((source(&span), span.trace_id.bytes()), (Some("thread"), [1; 16]));
     host.begin(Request { sent: Some(200), exchange: 2, ..Request::client(3, 9) }.within(key));
     let span = host.end(3, 2, 200, 300).expect("a span");
-    assert_eq!((absent(&span), span.trace_id.bytes()), (Some("sent_as_another_trace"), [200; 16]));
+    assert_eq!((source(&span), span.trace_id.bytes()), (Some("thread"), [1; 16]));
+    assert_eq!(host.spans.counts().tcp_contexts_of_other_traces, 1);
 }
