@@ -59,6 +59,7 @@ fn main() {
         .generate(out.join("socket.skel.rs"))
         .expect("the socket programs' types can be described in Rust");
     compile("go", &out);
+    compile("go_tls", &out);
     compile("propagate", &out);
     compile("turns", &out);
     compile("tls", &out);
@@ -76,6 +77,7 @@ fn main() {
     println!("cargo:rerun-if-changed=bpf/turns.bpf.c");
     println!("cargo:rerun-if-changed=bpf/socket");
     println!("cargo:rerun-if-changed=bpf/go.bpf.c");
+    println!("cargo:rerun-if-changed=bpf/go_tls.bpf.c");
     println!("cargo:rerun-if-changed=bpf/go");
     println!("cargo:rerun-if-changed=bpf/uprobes.h");
     println!("cargo:rerun-if-changed=bpf/tls.bpf.c");

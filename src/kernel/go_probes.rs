@@ -2,9 +2,10 @@
 
 use spanflame_symbols::go::{GoPoint, GoRequestCode};
 
-use super::socket_abi::{GO_OBJECT, GoCode};
-use super::user_probes::{ProbedFile, UserProbe, UserProbes};
-use super::{KernelError, SocketTracer};
+use super::socket_abi::{GO_OBJECT, GO_TLS_OBJECT, GoCode};
+use super::tls_tracer::size_scratches;
+use super::user_probes::{FileIdentity, ProbedFile, UserProbe, UserProbes};
+use super::{EbpfState, KernelError, SocketTracer};
 
 /// The counters of the programs, summed over CPUs; see `enum sf_go_counter`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -22,7 +23,8 @@ pub struct GoCounters {
 /// See the module's description. Dropping it detaches everything.
 #[derive(Debug)]
 pub struct GoProbes {
-    probes: UserProbes,
+    requests: UserProbes,
+    tls: UserProbes,
 }
 
 impl GoProbes {
@@ -31,7 +33,13 @@ impl GoProbes {
     /// # Errors
     /// [`KernelError::NotPermitted`] names the missing capability; else what the kernel refused.
     pub fn load(socket: &SocketTracer) -> Result<Self, KernelError> {
-        Ok(Self { probes: UserProbes::load("the programs for Go", GO_OBJECT, socket)? })
+        let of_tls = "the programs for Go's crypto/tls";
+        Ok(Self {
+            requests: UserProbes::load("the programs for Go", GO_OBJECT, socket)?,
+            tls: UserProbes::load_with(of_tls, GO_TLS_OBJECT, socket, |object| {
+                size_scratches(of_tls, object)
+            })?,
+        })
     }
 
     /// Attaches them to an executable, for all processes that run it. False: it has them already, or there is
@@ -40,26 +48,40 @@ impl GoProbes {
     /// # Errors
     /// What the kernel refused; nothing is attached then.
     pub fn attach(&mut self, file: &ProbedFile, code: &GoRequestCode) -> Result<bool, KernelError> {
-        let probes: Vec<UserProbe> = code
-            .probes
-            .iter()
-            .filter_map(|probe| Some(UserProbe { program: program(probe.point)?, at: probe.at, cookie: 0 }))
-            .collect();
-        if probes.is_empty() {
-            return Ok(false);
+        let chosen = |is_chosen: fn(GoPoint) -> bool| -> Vec<UserProbe> {
+            let probes = code.probes.iter().filter(|probe| is_chosen(probe.point));
+            probes.map(|probe| UserProbe { program: program(probe.point), at: probe.at, cookie: 0 }).collect()
+        };
+        let mut is_new = false;
+        for (user_probes, probes) in
+            [(&mut self.requests, chosen(|point| !is_of_tls(point))), (&mut self.tls, chosen(is_of_tls))]
+        {
+            if !probes.is_empty() {
+                is_new |= user_probes.attach(file, &probes)?;
+            }
         }
-        self.probes.attach(file, &probes)
+        Ok(is_new)
     }
 
-    /// How probes of executables are asked for, and told of.
+    /// Takes the probes off all executables but those that `is_wanted` names.
+    pub fn keep_only(&mut self, is_wanted: impl Fn(&FileIdentity) -> bool) {
+        self.requests.keep_only(&is_wanted);
+        self.tls.keep_only(&is_wanted);
+    }
+
+    /// Adds the programs and maps, as the kernel has them.
+    pub fn add_ebpf(&self, state: &mut EbpfState) {
+        for probes in [&self.requests, &self.tls] {
+            let own = probes.ebpf();
+            state.programs.extend(own.programs);
+            state.maps.extend(own.maps);
+        }
+    }
+
+    /// Kernel memory of the maps that are not the socket tracer's.
     #[must_use]
-    pub fn user_probes(&self) -> &UserProbes {
-        &self.probes
-    }
-
-    /// Likewise.
-    pub fn user_probes_mut(&mut self) -> &mut UserProbes {
-        &mut self.probes
+    pub fn map_bytes(&self) -> u64 {
+        self.requests.map_bytes() + self.tls.map_bytes()
     }
 
     /// The counters so far.
@@ -67,22 +89,28 @@ impl GoProbes {
     /// # Errors
     /// If the map cannot be read.
     pub fn counters(&self) -> Result<GoCounters, KernelError> {
-        let map = self.probes.map("go_counters")?;
+        let map = self.requests.map("go_counters")?;
         let [handlers, askers, inherited, lost_connection] = super::socket_abi::go_counters(&map)?;
         Ok(GoCounters { handlers, askers, inherited, lost_connection })
     }
 }
 
+fn is_of_tls(point: GoPoint) -> bool {
+    matches!(point, GoPoint::TlsRead | GoPoint::TlsReadEnd | GoPoint::TlsWrite)
+}
+
 /// The program that looks there.
-fn program(point: GoPoint) -> Option<&'static str> {
+fn program(point: GoPoint) -> &'static str {
     match point {
-        GoPoint::HttpClient => Some("on_go_http_client"),
-        GoPoint::Http2Client => Some("on_go_http2_client"),
-        GoPoint::Http2Handler => Some("on_go_http2_handler"),
-        GoPoint::GrpcHandler => Some("on_go_grpc_handler"),
-        GoPoint::GrpcFieldsMade => Some("on_go_grpc_fields_made"),
-        GoPoint::GrpcFieldsWritten => Some("on_go_grpc_fields_written"),
-        GoPoint::TlsRead | GoPoint::TlsReadEnd | GoPoint::TlsWrite => None,
+        GoPoint::HttpClient => "on_go_http_client",
+        GoPoint::Http2Client => "on_go_http2_client",
+        GoPoint::Http2Handler => "on_go_http2_handler",
+        GoPoint::GrpcHandler => "on_go_grpc_handler",
+        GoPoint::GrpcFieldsMade => "on_go_grpc_fields_made",
+        GoPoint::GrpcFieldsWritten => "on_go_grpc_fields_written",
+        GoPoint::TlsRead => "on_go_tls_read",
+        GoPoint::TlsReadEnd => "on_go_tls_read_end",
+        GoPoint::TlsWrite => "on_go_tls_write",
     }
 }
 

@@ -13,6 +13,9 @@ pub(super) static SOCKET_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"),
 /// The programs at places in Go programs, as an ELF object.
 pub(super) static GO_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/go.bpf.o"));
 
+/// The programs at crypto/tls of Go programs, as an ELF object.
+pub(super) static GO_TLS_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/go_tls.bpf.o"));
+
 #[allow(clippy::all, clippy::pedantic, clippy::undocumented_unsafe_blocks, dead_code, missing_docs)]
 #[allow(non_camel_case_types, non_snake_case, unused_imports)]
 #[rustfmt::skip]

@@ -1,6 +1,6 @@
 //! The programs on TLS libraries (bpf/tls.bpf.c): where they are put, and what they count.
 
-use libbpf_rs::{MapCore, MapFlags, MapHandle};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, OpenObject};
 use spanflame_symbols::FileOffset;
 
 use super::bpf_object::map_handle;
@@ -101,15 +101,8 @@ impl TlsTracer {
     /// # Errors
     /// What the kernel refused.
     pub fn load(socket: &SocketTracer) -> Result<Self, KernelError> {
-        let scratches = cpus::online()?.last().map_or(1, |last| last + 1) + SPARE_SCRATCHES;
         let what = "the programs on TLS libraries";
-        let probes = UserProbes::load_with(what, TLS_OBJECT, socket, |object| {
-            for mut map in object.maps_mut().filter(|map| map.name() == "plain_scratch") {
-                map.set_max_entries(scratches)
-                    .map_err(|error| KernelError::bpf(format!("prepare {what}"), error))?;
-            }
-            Ok(())
-        })?;
+        let probes = UserProbes::load_with(what, TLS_OBJECT, socket, |object| size_scratches(what, object))?;
         Ok(Self { counters: map_handle(socket.object(), "tls_counters")?, probes })
     }
 
@@ -192,4 +185,13 @@ impl TlsTracer {
     pub fn ebpf(&self) -> EbpfState {
         self.probes.ebpf()
     }
+}
+
+/// Gives an object's programs memory in which plain bytes are put together, one for each CPU and some more.
+pub(super) fn size_scratches(what: &str, object: &mut OpenObject) -> Result<(), KernelError> {
+    let scratches = cpus::online()?.last().map_or(1, |last| last + 1) + SPARE_SCRATCHES;
+    for mut map in object.maps_mut().filter(|map| map.name() == "plain_scratch") {
+        map.set_max_entries(scratches).map_err(|error| KernelError::bpf(format!("prepare {what}"), error))?;
+    }
+    Ok(())
 }

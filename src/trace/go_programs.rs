@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::kernel::{FileIdentity, GoProbes, ProbedFile, SocketTracer};
+use crate::kernel::{EbpfState, FileIdentity, GoCounters, GoProbes, ProbedFile, SocketTracer};
 use crate::process::GoProcess;
 
 /// See the module's description.
@@ -24,6 +24,23 @@ impl GoProcesses {
         Self { probes: probes.ok(), executables: HashMap::new() }
     }
 
+    /// The counters of the programs.
+    pub(super) fn counters(&self) -> GoCounters {
+        self.probes.as_ref().and_then(|probes| probes.counters().ok()).unwrap_or_default()
+    }
+
+    /// Adds the programs and maps, as the kernel has them.
+    pub(super) fn add_ebpf(&self, state: &mut EbpfState) {
+        if let Some(probes) = &self.probes {
+            probes.add_ebpf(state);
+        }
+    }
+
+    /// Kernel memory of their own maps.
+    pub(super) fn map_bytes(&self) -> u64 {
+        self.probes.as_ref().map_or(0, GoProbes::map_bytes)
+    }
+
     /// Tells the kernel side of processes that are Go programs from now on (`Some`) or not any more.
     pub(super) fn note(&mut self, socket: &SocketTracer, processes: &mut Vec<(u32, Option<GoProcess>)>) {
         let mut has_ended = false;
@@ -38,7 +55,7 @@ impl GoProcesses {
         }
         if has_ended && let Some(probes) = &mut self.probes {
             let executables = &self.executables;
-            probes.user_probes_mut().keep_only(|file| executables.values().any(|used| used == file));
+            probes.keep_only(|file| executables.values().any(|used| used == file));
         }
     }
 

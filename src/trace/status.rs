@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::spans::SpanCounts;
 use super::tls::TlsStatus;
-use crate::kernel::SocketCounters;
+use crate::kernel::{GoCounters, SocketCounters};
 use crate::model::Unstamped;
 
 /// What the tracer has done so far.
@@ -14,6 +14,8 @@ pub struct TracerStatus {
     pub socket: SocketCounters,
     /// What has become of TLS libraries.
     pub tls: TlsStatus,
+    /// Go programs.
+    pub go: GoCounters,
     /// Events that were read.
     pub events: u64,
     /// Spans and what could not be told of them.

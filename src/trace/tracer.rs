@@ -425,6 +425,7 @@ impl Worker {
                     Command::Inspect(answer) => {
                         let mut state = self.socket.ebpf();
                         self.tls.add_ebpf(&mut state);
+                        self.go.add_ebpf(&mut state);
                         drop(answer.send(state));
                     }
                     Command::Stop => is_over = true,
@@ -520,7 +521,8 @@ impl Worker {
         status.failures = self.engine.failures;
         status.connections = self.engine.connections.len();
         status.forgotten_connections = self.engine.connections.forgotten();
-        status.map_bytes = self.socket.map_bytes() + self.tls.map_bytes();
+        status.map_bytes = self.socket.map_bytes() + self.tls.map_bytes() + self.go.map_bytes();
+        status.go = self.go.counters();
         status.tls = self.tls.status();
     }
 

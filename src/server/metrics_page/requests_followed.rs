@@ -1,7 +1,7 @@
 //! What following requests has come to: events of sockets, spans and their parents, stamped samples, losses.
 
 use super::{Page, Value};
-use crate::kernel::ProbeRefusal;
+use crate::kernel::{GoCounters, ProbeRefusal};
 use crate::metrics::{Family, Kind};
 use crate::model::Unstamped;
 use crate::trace::exchange::Discarded;
@@ -48,6 +48,7 @@ pub(super) fn add(page: &mut Page, tracer: &TracerStatus) {
     let help = "Requests without a route because their service has too many";
     page.counter("requests_without_route", help, spans.without_route);
     add_tls(page, &tracer.tls);
+    add_go(page, &tracer.go);
     page.add(
         Kind::Counter,
         "tracing_failures",
@@ -137,6 +138,20 @@ fn add_tls(page: &mut Page, tls: &TlsStatus) {
     });
 }
 
+/// What goes from goroutine to goroutine.
+fn add_go(page: &mut Page, go: &GoCounters) {
+    let help = "Requests of Go programs that one goroutine hands to another: answered by a goroutine of their own, or \
+                asked by one and written by another";
+    page.add(Kind::Counter, "go_requests", help, |family| {
+        family.labelled(&[("event", "answered")], go.handlers).labelled(&[("event", "asked")], go.askers)
+    });
+    page.counter(
+        "go_goroutines_inherited",
+        "Goroutines found to work for the request of the one that began them, where they asked or answered",
+        go.inherited,
+    );
+}
+
 /// What was lost, by stage and reason.
 pub(super) fn losses(tracer: &TracerStatus) -> Vec<(&'static str, &'static str, u64)> {
     let (socket, tls) = (&tracer.socket, &tracer.tls.counters);
@@ -162,5 +177,6 @@ pub(super) fn losses(tracer: &TracerStatus) -> Vec<(&'static str, &'static str, 
         ("tls", "too_deep", tls.lost_depth),
         ("tls", "beginning_unseen", tls.lost_return),
         ("tls", "no_room_for_object", tls.lost_no_room),
+        ("go", "connection_unknown", tracer.go.lost_connection),
     ]
 }
