@@ -18,9 +18,9 @@ DURATION ?= 10s
 FUZZ_SECONDS ?= 60
 
 # Our C. vmlinux.h is an extract of the kernel's own types and keeps their form.
-C_FILES := $(shell git ls-files 'bpf/*.c' 'bpf/*.h' 'fixtures/*.c' 'fixtures/*.h' 'fixtures/*.cc' 'fixtures/*.cpp' 'tests/*.c' | grep -v vmlinux.h)
+C_FILES := $(shell git ls-files 'benches/*.c' 'bpf/*.c' 'bpf/*.h' 'fixtures/*.c' 'fixtures/*.h' 'fixtures/*.cc' 'fixtures/*.cpp' 'tests/*.c' | grep -v vmlinux.h)
 
-.PHONY: setup setup-test setup-fuzz page binary run record test bench lint fmt fuzz help
+.PHONY: setup setup-test setup-fuzz page binary run record test bench oracle lint fmt fuzz help
 
 help:
 	@echo 'make setup       get what building needs (clang, libelf, zlib, ...); nothing when it is there'
@@ -29,6 +29,7 @@ help:
 	@echo 'make page        build the page that the server shows, into web/dist'
 	@echo 'make test        everything that is tested, with what that needs'
 	@echo 'make bench       what is measured, beside its budget; BENCH="--quick" and others: benches/run'
+	@echo 'make oracle      our spans against those of OpenTelemetry SDKs; ORACLE="--stack go" and others: benches/oracle/run'
 	@echo 'make lint        formatting and lints, as CI has them;  make fmt  puts formatting right'
 	@echo 'make fuzz        each fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS)'
 
@@ -78,6 +79,11 @@ test: setup-test
 bench: setup-test
 	@$(MAKE) --no-print-directory page
 	benches/run $(BENCH)
+
+# The SDKs, frameworks and servers are fetched the first time; they are no part of setup-test.
+oracle:
+	cargo build
+	$(AS_ROOT) benches/oracle/run $(ORACLE)
 
 lint: setup-test
 	cargo fmt --all --check

@@ -60,6 +60,7 @@ fn main() {
         .expect("the socket programs' types can be described in Rust");
     compile("go", &out);
     compile("propagate", &out);
+    compile("turns", &out);
     compile("tls", &out);
     println!("cargo:rerun-if-changed=bpf/spanflame.h");
     println!("cargo:rerun-if-changed=bpf/vmlinux.h");
@@ -72,8 +73,10 @@ fn main() {
     println!("cargo:rerun-if-changed=bpf/socket.bpf.c");
     println!("cargo:rerun-if-changed=bpf/propagation_maps.h");
     println!("cargo:rerun-if-changed=bpf/propagate.bpf.c");
+    println!("cargo:rerun-if-changed=bpf/turns.bpf.c");
     println!("cargo:rerun-if-changed=bpf/socket");
     println!("cargo:rerun-if-changed=bpf/go.bpf.c");
+    println!("cargo:rerun-if-changed=bpf/go");
     println!("cargo:rerun-if-changed=bpf/uprobes.h");
     println!("cargo:rerun-if-changed=bpf/tls.bpf.c");
     println!("cargo:rerun-if-changed=bpf/tls");

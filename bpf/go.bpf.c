@@ -21,6 +21,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
+#include "go/net_conn.h"
 #include "request_maps.h"
 #include "socket/connections.h"
 #include "socket/send.h"
@@ -34,7 +35,6 @@ char LICENSE[] SEC("license")
 #define SF_HTTP2_SERVER_CONN_CONN \
 	16                   /* net/http.http2serverConn.conn, golang.org/x/net/http2.serverConn.conn */
 #define SF_HTTP2_STREAM_ID 8 /* net/http.http2stream.id, golang.org/x/net/http2.stream.id */
-#define SF_FD_SYSFD 16       /* internal/poll.FD.Sysfd, at the beginning of net.netFD */
 #define SF_NET_FD_FAMILY 56  /* net.netFD.family, sotype, isConnected, net */
 
 /* Keys that are minted here, ever; by CPU. */
@@ -58,68 +58,6 @@ struct {
 	__type(key, struct sf_go_fields_key);
 	__type(value, struct sf_asker);
 } go_fields SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, SF_GO_COUNTERS);
-	__type(key, __u32);
-	__type(value, __u64);
-} go_counters SEC(".maps");
-
-static __always_inline void sf_count_go(__u32 counter)
-{
-	__u64 *value = bpf_map_lookup_elem(&go_counters, &counter);
-
-	if (value)
-		__sync_fetch_and_add(value, 1);
-}
-
-static __always_inline __u64 sf_read_word(__u64 address)
-{
-	__u64 word = 0;
-
-	bpf_probe_read_user(&word, sizeof(word), (void *)address);
-	return word;
-}
-
-/* ---- from a net.Conn to the connection ----------------------------------------------------------- */
-
-/* net.netFD from its pfd.Sysfd on: family at 56, sotype at 64, isConnected at 72, net at 80. */
-struct sf_net_fd {
-	__u64 descriptor;
-	__u64 reserved[4];
-	__u64 family;
-	__u64 type;
-	__u64 is_connected; /* by connect(2), not by accept(2) */
-	__u64 network;      /* "tcp", "tcp4", "tcp6", "unix" */
-	__u64 network_bytes;
-};
-
-/*
- * The connection of a net.Conn. A *net.TCPConn and a *net.UnixConn begin with a pointer to a net.netFD; what
- * wraps another connection (crypto/tls.Conn, wrappers of gRPC, h2c and most others) begins with that, as an
- * interface: a word for its type, and the pointer. What it is, is not asked: a netFD proves itself, since it
- * names a socket of this process, and its family and type are that socket's. 0: none was found.
- */
-static __noinline __u64 sf_find_connection(__u64 conn, struct sf_socket *found)
-{
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct sf_net_fd fd;
-	__u64 words[2];
-	int depth;
-
-	for (depth = 0; depth < 5 && conn; depth++) {
-		if (bpf_probe_read_user(words, sizeof(words), (void *)conn))
-			break;
-		if (!bpf_probe_read_user(&fd, sizeof(fd), (void *)(words[0] + SF_FD_SYSFD)) &&
-		    fd.type == SOCK_STREAM && fd.network_bytes - 3 < 2 && fd.descriptor < 1 << 30 &&
-		    sf_find_socket(task, fd.descriptor, found) && found->family == fd.family)
-			return found->protocol_ok ? found->connection : 0;
-		conn = words[1];
-	}
-	sf_count_go(SF_GO_COUNTER_LOST_CONNECTION);
-	return 0;
-}
 
 /* ---- who ---------------------------------------------------------------------------------------- */
 
@@ -244,6 +182,8 @@ static __noinline int sf_grpc_handler(const bpf_user_pt_regs_t *registers)
 
 	if (!sf_find_caller(&caller))
 		return 0;
+	if (caller.go->grpc_stream_is_pointer)
+		stream = sf_read_word(stream);
 	bpf_probe_read_user(&id, sizeof(id), (void *)(stream + caller.go->grpc_stream_id));
 	return sf_begin_stream(&caller, sf_read_word(transport + caller.go->grpc_server_conn + 8), id, 0);
 }

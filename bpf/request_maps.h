@@ -27,12 +27,19 @@ enum sf_pending_state {
 	SF_PENDING_UNREAD = 3, /* its memory could not be read yet; no place is taken */
 };
 
+/* Whether a thread is an event loop, and what it says of itself: see socket/requests.h. */
+enum sf_serves_many {
+	SF_SERVES_ONE = 0,
+	SF_SERVES_MANY = 1,
+	SF_SERVES_IN_TURNS = 2, /* when it goes on to something else is seen */
+};
+
 /* What a thread does. */
 struct sf_thread {
 	__u64 request;     /* that it has read and not left since, 0: none */
 	__u64 connection;  /* that it has read a request from last */
 	__u32 is_answered; /* something has been written there since */
-	__u32 serves_many; /* it is an event loop: see socket/requests.h */
+	__u32 serves_many; /* enum sf_serves_many */
 	struct sf_pending_write pending;
 };
 

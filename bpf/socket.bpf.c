@@ -41,6 +41,7 @@ struct sf_socket_contract {
 	struct sf_socket_ended ended;
 	struct sf_socket_stream stream;
 	struct sf_socket_new_code new_code;
+	struct sf_unexplained unexplained;
 	struct sf_go_process go_process;
 	struct sf_go_code go_code;
 	struct sf_propagation propagation;
@@ -51,6 +52,7 @@ struct sf_socket_contract {
 	enum sf_socket_event_type event_type;
 	enum sf_data_flag data_flag;
 	enum sf_ending ending;
+	enum sf_event_loop event_loop;
 	enum sf_socket_counter counter;
 	enum sf_tls_function tls_function;
 	enum sf_tls_counter tls_counter;
@@ -93,7 +95,7 @@ static __always_inline void sf_begin_wait(struct task_struct *task, __u64 number
 	if (!thread || !thread->request)
 		return;
 	if (sf_is_of_event_loop(number) && sf_has_unanswered(thread))
-		thread->serves_many = 1;
+		sf_begin_to_serve_many(thread);
 	thread->request = 0;
 }
 
@@ -187,6 +189,7 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long result)
 		return 0;
 	case SF_SYS_ACCEPT:
 	case SF_SYS_ACCEPT4:
+		sf_end_callback(task, result);
 		sf_end_opening(task, pid_tgid, result, SF_ROLE_ACCEPTED);
 		return 0;
 	case SF_SYS_SHUTDOWN:
@@ -201,13 +204,23 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long result)
 
 /* ---- what no system call explains ------------------------------------------------------------------ */
 
+/* By tgid; the processes that did so most lately. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, SF_MAX_UNEXPLAINED);
+	__type(key, __u32);
+	__type(value, struct sf_unexplained);
+} unexplained SEC(".maps");
+
 /*
  * io_uring moves bytes of sockets without any of the system calls above: within io_uring_enter, or in
  * threads of the kernel's own making. Which they were is not seen here, only that there were some.
  */
-static __always_inline void sf_count_unexplained(const struct sock *sk, int moved, __u32 counter)
+static __always_inline void sf_count_unexplained(const struct sock *sk, int moved, __u32 direction)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	struct sf_unexplained fresh = {}, *process;
 	struct pt_regs *regs;
 
 	if (moved <= 0 || sk->sk_type != SOCK_STREAM || !sf_is_followed(bpf_get_current_pid_tgid()))
@@ -217,14 +230,22 @@ static __always_inline void sf_count_unexplained(const struct sock *sk, int move
 		if (!regs || regs->orig_ax != SF_SYS_IO_URING_ENTER)
 			return;
 	}
-	sf_count(counter, moved);
+	sf_count(direction == SF_IN ? SF_SOCKET_COUNTER_UNEXPLAINED_IN : SF_SOCKET_COUNTER_UNEXPLAINED_OUT,
+		 moved);
+	process = bpf_map_lookup_elem(&unexplained, &tgid);
+	if (!process) {
+		bpf_map_update_elem(&unexplained, &tgid, &fresh, BPF_NOEXIST);
+		process = bpf_map_lookup_elem(&unexplained, &tgid);
+	}
+	if (process)
+		__sync_fetch_and_add(&process->bytes[direction & 1], moved);
 }
 
 /* Linux 6.3 and later. */
 SEC("tp_btf/sock_send_length")
 int BPF_PROG(on_sent, struct sock *sk, int moved, int flags)
 {
-	sf_count_unexplained(sk, moved, SF_SOCKET_COUNTER_UNEXPLAINED_OUT);
+	sf_count_unexplained(sk, moved, SF_OUT);
 	return 0;
 }
 
@@ -232,7 +253,7 @@ SEC("tp_btf/sock_recv_length")
 int BPF_PROG(on_received, struct sock *sk, int moved, int flags)
 {
 	if (!(flags & MSG_PEEK))
-		sf_count_unexplained(sk, moved, SF_SOCKET_COUNTER_UNEXPLAINED_IN);
+		sf_count_unexplained(sk, moved, SF_IN);
 	return 0;
 }
 

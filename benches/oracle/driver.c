@@ -87,8 +87,8 @@ static void send_request(struct connection *connection)
 	char request[1024];
 	int length;
 
-	length = snprintf(request, sizeof(request), "GET %s%" PRIu64 "%s HTTP/1.1\r\nHost: oracle\r\n", path_before,
-			  connection->number, path_after);
+	length = snprintf(request, sizeof(request), "GET %s%" PRIu64 "%s HTTP/1.1\r\nHost: oracle\r\n",
+			  path_before, connection->number, path_after);
 	if (sends_traceparent)
 		length += snprintf(request + length, sizeof(request) - (size_t)length,
 				   "traceparent: 00-%016x%016" PRIx64 "-%016" PRIx64 "-01\r\n", 1,
@@ -186,7 +186,8 @@ static double option(const char *argument, const char *name, double otherwise)
 {
 	size_t length = strlen(name);
 
-	return !strncmp(argument, name, length) && argument[length] == '=' ? atof(argument + length + 1) : otherwise;
+	return !strncmp(argument, name, length) && argument[length] == '=' ? atof(argument + length + 1)
+									   : otherwise;
 }
 
 int main(int count, char **arguments)
@@ -198,8 +199,9 @@ int main(int count, char **arguments)
 	char *path, *id;
 
 	if (count < 4) {
-		fprintf(stderr, "usage: driver ADDRESS PORT PATH [requests=N] [seconds=S] [connections=C] [rate=R] "
-				"[first=N] [traceparent]\n");
+		fprintf(stderr,
+			"usage: driver ADDRESS PORT PATH [requests=N] [seconds=S] [connections=C] [rate=R] "
+			"[first=N] [traceparent]\n");
 		return 2;
 	}
 	for (int i = 4; i < count; i++) {
@@ -281,7 +283,8 @@ int main(int count, char **arguments)
 	qsort(latencies_ns, answered, sizeof(*latencies_ns), compare);
 	getrusage(RUSAGE_SELF, &usage);
 	printf("{\"sent\":%" PRIu64 ",\"answered\":%" PRIu64 ",\"refused\":%" PRIu64 ",\"failed\":%" PRIu64
-	       ",\"reconnected\":%" PRIu64 ",\"seconds\":%.3f,\"per_second\":%.1f,\"p50_us\":%.1f,\"p99_us\":%.1f,"
+	       ",\"reconnected\":%" PRIu64
+	       ",\"seconds\":%.3f,\"per_second\":%.1f,\"p50_us\":%.1f,\"p99_us\":%.1f,"
 	       "\"p999_us\":%.1f,\"max_us\":%.1f,\"cpu_s\":%.3f}\n",
 	       sent, answered, refused, failed, reconnected, (double)(end_ns - start_ns) / 1e9,
 	       (double)answered * 1e9 / (double)(end_ns - start_ns), percentile_us(0.5), percentile_us(0.99),

@@ -104,6 +104,18 @@ static __always_inline bool sf_is_excluded(__u16 port)
 	return bits && *bits >> (port % 64) & 1;
 }
 
+static __always_inline bool sf_is_regular_file(struct task_struct *task, __u32 descriptor)
+{
+	struct fdtable *table = task->files ? task->files->fdt : NULL;
+	struct file *file = NULL;
+
+	if (!table || descriptor >= table->max_fds)
+		return false;
+	if (bpf_probe_read_kernel(&file, sizeof(file), table->fd + descriptor) || !file)
+		return false;
+	return (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) == S_IFREG;
+}
+
 /* False: no socket, or none of the kinds that are followed. */
 static __always_inline bool sf_find_socket(struct task_struct *task, __u32 descriptor,
 					   struct sf_socket *found)

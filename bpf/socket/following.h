@@ -25,9 +25,9 @@ static __always_inline __u64 sf_current_goroutine(struct task_struct *task, __u3
 }
 
 /* What an event loop has asked of others for its request is all that is certain to be for it. */
-static __always_inline void sf_leave_prompt(struct task_struct *task, bool serves_many)
+static __always_inline void sf_leave_prompt(struct task_struct *task, __u32 serves_many)
 {
-	struct sf_thread *thread = serves_many ? sf_thread_of(task, 0) : NULL;
+	struct sf_thread *thread = serves_many == SF_SERVES_MANY ? sf_thread_of(task, 0) : NULL;
 
 	if (thread)
 		thread->request = 0;
@@ -78,6 +78,19 @@ static __always_inline void sf_note_caller(struct sf_socket_scratch *scratch, st
 		scratch->is_own = 1;
 		scratch->serves_many = thread ? thread->serves_many : 0;
 	}
+}
+
+/*
+ * A callback of an event loop begins that is for something else than a connection: another thread, a signal, a
+ * name that was looked up. Files of a folder are read in the middle of things and say nothing.
+ */
+static __always_inline void sf_end_callback(struct task_struct *task, __u32 descriptor)
+{
+	struct sf_thread *thread = sf_thread_of(task, 0);
+
+	if (thread && thread->request && thread->serves_many == SF_SERVES_IN_TURNS &&
+	    !sf_is_regular_file(task, descriptor))
+		thread->request = 0;
 }
 
 /* The scratch with who is calling in it; NULL, counted, if it is not to be had. */

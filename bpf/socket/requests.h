@@ -15,7 +15,9 @@
  * else. So a thread that was ever seen to have two requests at once, or to wait with epoll while one that it
  * has read waits for its answer, is at none from then on, and that is counted. But for programs of which user space
  * knows that they handle each event to its end (`prompt_processes`): with those the first thing that is asked of
- * others after a request was read is for that request, and nothing else is.
+ * others after a request was read is for that request, and nothing else is. And but for Node, whose callbacks
+ * begin with a system call on what they are for, and which says when it goes on to what has none (turns.bpf.c):
+ * what it asks of others between the two is for the request that it has read.
  */
 #ifndef SF_SOCKET_REQUESTS_H
 #define SF_SOCKET_REQUESTS_H
@@ -208,13 +210,12 @@ static __noinline int sf_find_trace_id(struct sf_socket_data *data)
 
 /* ---- threads that serve many --------------------------------------------------------------------- */
 
-/* Written by user space: tgids. The value means nothing. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, SF_MAX_PROCESSES);
 	__type(key, __u32);
-	__type(value, __u32);
+	__type(value, __u32); /* enum sf_event_loop */
 } prompt_processes SEC(".maps");
 
 /* Whether the request that the thread has read last waits for its answer, and for the thread to write it. */
@@ -229,17 +230,30 @@ static __always_inline bool sf_has_unanswered(const struct sf_thread *thread)
 	return connection && !connection->is_at_end && !connection->is_shut_down;
 }
 
+static __always_inline void sf_begin_to_serve_many(struct sf_thread *thread)
+{
+	if (!thread->serves_many)
+		thread->serves_many = SF_SERVES_MANY;
+}
+
 /* A thread reads a request. */
 static __always_inline void sf_begin_serving(struct sf_thread *thread, __u64 connection, __u64 request,
 					     __u32 tgid)
 {
+	const __u32 *how;
+
 	if (thread->connection != connection && sf_has_unanswered(thread))
-		thread->serves_many = 1;
+		sf_begin_to_serve_many(thread);
 	thread->connection = connection;
 	thread->is_answered = 0;
-	if (thread->serves_many && !bpf_map_lookup_elem(&prompt_processes, &tgid)) {
-		sf_count(SF_SOCKET_COUNTER_EVENT_LOOP, 1);
-		request = 0;
+	if (thread->serves_many) {
+		how = bpf_map_lookup_elem(&prompt_processes, &tgid);
+		if (!how) {
+			sf_count(SF_SOCKET_COUNTER_EVENT_LOOP, 1);
+			request = 0;
+		}
+		thread->serves_many =
+			how && *how == SF_EVENT_LOOP_TURNS ? SF_SERVES_IN_TURNS : SF_SERVES_MANY;
 	}
 	thread->request = request;
 }
@@ -364,20 +378,24 @@ static __noinline int sf_notice_request(struct sf_socket_scratch *scratch, struc
 /* ---- whose connection it is ---------------------------------------------------------------------- */
 
 /*
- * Notes for which request a client's end is written to. False: the call is for another request than the one
+ * Notes for which request a client's end is written to; `was_used`: others have been before. False: the call is for another request than the one
  * that the thread seemed to be at, and nothing is certain any more.
  */
 static __always_inline bool sf_is_for_request(struct sf_connection *connection, __u32 direction, __u64 within,
-					      bool serves_many)
+					      __u32 serves_many, bool was_used)
 {
 	bool is_server = connection->serves || connection->role == SF_ROLE_ACCEPTED;
 
 	if (direction == SF_OUT && !is_server) {
 		/* An event loop that goes on with what another request, or nobody, has begun: connecting. */
-		bool is_others = !connection->request && (connection->opened_by || serves_many) &&
-				 connection->opened_by != within;
+		bool is_new = serves_many ? !was_used : !connection->request && connection->opened_by;
+		bool is_others = is_new && connection->opened_by != within;
 
-		if (is_others)
+		/*
+		 * In a callback of its own it may go to whoever waits for one. What a loop that shows its turns
+		 * has connected it was made for, and the callback of that is the end of the other's turn.
+		 */
+		if (is_others && serves_many != SF_SERVES_IN_TURNS)
 			connection->opened_by = 0;
 		connection->request = within;
 		return !is_others;

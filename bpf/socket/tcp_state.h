@@ -92,7 +92,7 @@ static __noinline int sf_tell_failed(const struct sf_connection *connection, __u
 	return 0;
 }
 
-/* Bytes that have come and that nobody has read yet. */
+/* Bytes that have come and that nobody has read yet; the end of the stream counts as one. */
 static __always_inline __u32 sf_unread_bytes(const struct sock *sk)
 {
 	const struct tcp_sock *tcp = (const struct tcp_sock *)sk;
@@ -139,8 +139,8 @@ static __noinline int sf_tell_listening(__u64 id)
 }
 
 /*
- * TCP is done with a connection, but what has come before a reset can be read all the same: a response, and
- * then the reset of a server that did not want the rest of the request. So the end waits for that.
+ * TCP is done with a connection, but what has come before can be read all the same: a response, and then the reset
+ * of a server that did not want the rest of the request, or its end after ours. So the end waits for that.
  */
 static __always_inline void sf_end_connection(const struct sock *sk, int old_state)
 {
@@ -148,7 +148,7 @@ static __always_inline void sf_end_connection(const struct sock *sk, int old_sta
 	__u32 ending = sf_ending(old_state, sk->sk_err);
 	struct sf_connection *connection;
 
-	if (sk->sk_socket && sk->sk_err && old_state != TCP_SYN_SENT) {
+	if (sk->sk_socket && old_state != TCP_SYN_SENT) {
 		connection = bpf_map_lookup_elem(&connections, &id);
 		if (connection && connection->is_announced && sf_unread_bytes(sk)) {
 			connection->error = sk->sk_err;

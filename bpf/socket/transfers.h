@@ -32,6 +32,7 @@ static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call 
 	struct sf_socket_data *data = &scratch->data;
 	__u32 direction = call->direction & 1;
 	__u64 limit, bytes;
+	bool was_used;
 
 	if (!connection || connection->is_excluded)
 		return SF_TOLD_NOTHING;
@@ -44,10 +45,11 @@ static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call 
 	limit = connection->is_decrypted ? 0 : sf_capture_limit(call->socket.connection, 0);
 	if (!limit) {
 		sf_note_tls_transfer(connection, call->socket.connection, direction, false);
-		sf_weigh_evidence(scratch, connection, direction);
+		sf_weigh_evidence(scratch, connection, direction, true);
 		*position = __sync_fetch_and_add(&connection->position[direction], call->length);
 		return SF_TOLD_SILENT;
 	}
+	was_used = connection->asks;
 	data->flags = 0;
 	if (sf_capture(scratch, &call->buffers, limit)) {
 		if (!call->is_last_chance)
@@ -72,7 +74,7 @@ static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call 
 			     !*position && !connection->position[!direction]);
 	sf_notice_request(scratch, connection, call->socket.family == AF_UNIX ? NULL : call->socket.sk);
 	if (!data->minted || direction == SF_OUT)
-		sf_weigh_evidence(scratch, connection, direction);
+		sf_weigh_evidence(scratch, connection, direction, was_used);
 	if (scratch->serves_many && !data->within)
 		data->flags |= SF_DATA_EVENT_LOOP;
 	sf_announce(scratch, connection, &call->socket, call->time_ns);
@@ -278,12 +280,16 @@ static __always_inline void sf_end_read(struct task_struct *task, __u64 pid_tgid
 {
 	struct sf_call call = {};
 
-	if (!sf_find_socket(task, descriptor, &call.socket))
+	if (!sf_find_socket(task, descriptor, &call.socket)) {
+		sf_end_callback(task, descriptor);
 		return;
+	}
 	if (!result) {
 		/* A read of no bytes reads none. */
 		if (third || (number != SF_SYS_READ && number != SF_SYS_RECVFROM))
 			sf_end_of_stream(task, &call.socket, pid_tgid);
+		if (call.socket.family != AF_UNIX && call.socket.state == TCP_CLOSE)
+			sf_leave_when_read(call.socket.sk, call.socket.connection);
 		return;
 	}
 	call.direction = SF_IN;
@@ -334,8 +340,11 @@ static __always_inline void sf_end_messages(struct task_struct *task, __u64 numb
 	struct sf_messages messages = {.address = second, .count = result};
 	struct sf_call call = {};
 
-	if (!sf_find_socket(task, descriptor, &call.socket))
+	if (!sf_find_socket(task, descriptor, &call.socket)) {
+		if (direction == SF_IN)
+			sf_end_callback(task, descriptor);
 		return;
+	}
 	bpf_loop(SF_IOV_MAX, sf_sum_message, &messages, 0);
 	if (!messages.sum)
 		return;

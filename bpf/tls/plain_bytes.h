@@ -100,7 +100,7 @@ static __noinline int sf_capture_plain_bytes(struct sf_socket_scratch *scratch,
 		sf_note_answer(bpf_get_current_task_btf(), id);
 	limit = sf_capture_limit(id, SF_CAPTURE_OF_DECRYPTED);
 	if (!limit) {
-		sf_weigh_evidence(scratch, connection, direction);
+		sf_weigh_evidence(scratch, connection, direction, true);
 		*position = __sync_fetch_and_add(&connection->plain_position[direction], plain->length);
 		return SF_TOLD_SILENT;
 	}
@@ -123,6 +123,7 @@ static __noinline int sf_send_plain_bytes(struct sf_socket_scratch *scratch,
 	struct sf_socket_data *data = &scratch->data;
 	__u32 direction = plain->direction & 1;
 	struct sf_connection *connection;
+	bool was_used;
 	__u64 bytes;
 
 	connection = bpf_map_lookup_elem(&connections, &socket.connection);
@@ -136,9 +137,10 @@ static __noinline int sf_send_plain_bytes(struct sf_socket_scratch *scratch,
 	data->minted = 0;
 	sf_begin_event(&data->event, SF_SOCKET_DATA, socket.connection, plain->time_ns, scratch->pid_tgid,
 		       scratch->goroutine);
+	was_used = connection->asks;
 	sf_notice_request(scratch, connection, NULL);
 	if (!data->minted || direction == SF_OUT)
-		sf_weigh_evidence(scratch, connection, direction);
+		sf_weigh_evidence(scratch, connection, direction, was_used);
 	if (scratch->serves_many && !data->within)
 		data->flags |= SF_DATA_EVENT_LOOP;
 	sf_announce(scratch, connection, &socket, plain->time_ns);

@@ -44,6 +44,7 @@ mod socket_live_tests;
 mod socket_tracer;
 mod tables;
 mod tls_tracer;
+mod turn_probes;
 mod user_probes;
 
 pub use application_words::ApplicationWords;
@@ -56,9 +57,10 @@ pub use priority::PreferredThread;
 pub use process_events::{ProcessEvent, ProcessEvents};
 pub use run_statistics::{ProgramRuns, RunStatistics};
 pub use sampler::{Counters, RequestMaps, RequestSampling, Sampler, SamplerOptions};
-pub use socket_tracer::{SocketCounters, SocketTracer, SocketTracerOptions};
+pub use socket_tracer::{EventLoop, SocketCounters, SocketTracer, SocketTracerOptions};
 pub use tables::{MappingKind, ProcessMapping, TableStatistics, Tables};
 pub use tls_tracer::{TlsCounters, TlsFunction, TlsTracer};
+pub use turn_probes::TurnProbes;
 pub use user_probes::{FileIdentity, ProbeRefusal, ProbedFile, UserProbe, UserProbes, UserProbesStatus};
 
 pub use crate::model::{ObjectId, RawFrame, RawSample};

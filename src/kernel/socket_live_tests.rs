@@ -348,7 +348,10 @@ fn a_thread_that_has_two_requests_at_once_is_an_event_loop_and_at_none_from_then
 fn a_thread_that_waits_with_epoll_while_a_request_is_open_is_an_event_loop() {
     for is_prompt in [false, true] {
         let Some(mut watch) = Watch::begin(&options()) else { return };
-        watch.tracer.set_prompt_process(std::process::id(), is_prompt).expect("room");
+        watch
+            .tracer
+            .set_event_loop(std::process::id(), is_prompt.then_some(EventLoop::Prompt))
+            .expect("room");
         let (mut one, mut first) = tcp_pair("127.0.0.1");
         let mut ask = || {
             std::thread::scope(|scope| {

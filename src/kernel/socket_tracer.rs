@@ -20,7 +20,7 @@ use super::introspection::{self, EbpfState};
 use super::run_statistics::{self, RunStatistics, map_memory_bytes};
 use super::sampler::{self, RequestMaps};
 use super::socket_abi::{
-    self, SOCKET_OBJECT, sf_capture, sf_go_process, sf_socket_config, sf_socket_counter,
+    self, SOCKET_OBJECT, sf_capture, sf_event_loop, sf_go_process, sf_socket_config, sf_socket_counter,
 };
 use super::{KernelError, abi, cpus, monotonic_ns, network_namespaces, socket_decoder};
 use crate::model::socket::{Actor, Capture, ConnectionId, Ending, SocketEvent, SocketEventKind};
@@ -34,6 +34,15 @@ pub struct SocketTracerOptions {
     pub excluded_ports: Vec<u16>,
     /// Nothing that this process itself does is looked at.
     pub exclude_agent: bool,
+}
+
+/// How an event loop is known to go about its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventLoop {
+    /// It handles each event to its end.
+    Prompt,
+    /// It says when it has done so with all that came together: [`TurnProbes`](super::TurnProbes).
+    Turns,
 }
 
 /// The counters of the socket programs, summed over CPUs; see `enum sf_socket_counter`.
@@ -401,6 +410,7 @@ impl SocketTracer {
             process.http2_sender_ranges = senders;
             process.code_ranges = all;
             if let Some(grpc) = code.grpc {
+                process.grpc_stream_is_pointer = u32::from(grpc.stream_is_pointer);
                 process.grpc_stream_id = grpc.stream_id;
                 process.grpc_server_conn = grpc.server_conn;
                 process.grpc_writer_conn = grpc.writer_conn.unwrap_or(0);
@@ -424,19 +434,22 @@ impl SocketTracer {
         }
     }
 
-    /// Says whether a process handles each event to its end before it looks at the next: its threads may be at a
-    /// request although they serve many.
+    /// Says how the event loops of a process go about their work, if that is known.
     ///
     /// # Errors
-    /// If the kernel has no room for another process.
-    pub fn set_prompt_process(&self, pid: u32, is_prompt: bool) -> Result<(), KernelError> {
+    /// If the kernel has no room for another one.
+    pub fn set_event_loop(&self, pid: u32, event_loop: Option<EventLoop>) -> Result<(), KernelError> {
         let map = find_map(&self.socket, "prompt_processes")?;
-        if !is_prompt {
-            // Not there is fine.
-            let _ = map.delete(&pid.to_ne_bytes());
-            return Ok(());
-        }
-        map.update(&pid.to_ne_bytes(), &1_u32.to_ne_bytes(), MapFlags::ANY)
+        let how = match event_loop {
+            Some(EventLoop::Prompt) => sf_event_loop::SF_EVENT_LOOP_PROMPT,
+            Some(EventLoop::Turns) => sf_event_loop::SF_EVENT_LOOP_TURNS,
+            None => {
+                // Not there is fine.
+                let _ = map.delete(&pid.to_ne_bytes());
+                return Ok(());
+            }
+        };
+        map.update(&pid.to_ne_bytes(), &how.0.to_ne_bytes(), MapFlags::ANY)
             .map_err(|error| KernelError::bpf(format!("note how process {pid} handles events"), error))
     }
 
@@ -471,6 +484,20 @@ impl SocketTracer {
             let _ = self.captures.delete(&key);
         }
         Ok(())
+    }
+
+    /// Processes that moved bytes of sockets without any system call of those that are looked at (`io_uring`), with
+    /// how many they read and wrote so.
+    #[must_use]
+    pub fn unexplained(&self) -> Vec<(u32, [u64; 2])> {
+        let Ok(map) = find_map(&self.socket, "unexplained") else { return Vec::new() };
+        let number = |bytes: &[u8]| Some(u64::from_ne_bytes(bytes.try_into().ok()?));
+        let of = |key: Vec<u8>| {
+            let value = map.lookup(&key, MapFlags::ANY).ok()??;
+            let bytes = [number(value.get(..8)?)?, number(value.get(8..16)?)?];
+            Some((u32::from_ne_bytes(key.as_slice().try_into().ok()?), bytes))
+        };
+        map.keys().filter_map(of).collect()
     }
 
     /// The counters so far.

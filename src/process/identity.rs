@@ -8,7 +8,8 @@
 use std::fs::File;
 use std::io::Read;
 
-use super::service_name;
+use super::{process_context, service_name};
+use crate::kernel::monotonic_ns;
 
 /// Environments and cgroup files beyond this are cut: nothing that we look for stands that far back.
 const MAX_PROC_FILE_BYTES: u64 = 1 << 20;
@@ -26,6 +27,10 @@ pub struct Identity {
     /// It was read while `execve` was still loading the program, whose arguments and environment are not there
     /// before the end of that: it is to be read again.
     pub is_early: bool,
+    /// The process has published a context of its own, which is the last word.
+    pub has_context: bool,
+    /// When this was read, `CLOCK_MONOTONIC`, nanoseconds.
+    pub read_ns: u64,
 }
 
 impl Identity {
@@ -40,12 +45,20 @@ impl Identity {
             service_name::program_of_interpreter(executable, command_line)
         };
         let cgroup = read_bounded(pid, "cgroup");
-        let service = service_of_environment(&read_bounded(pid, "environ"))
+        let context = process_context::attributes(pid);
+        let service = process_context::service(&context)
+            .or_else(|| service_of_environment(&read_bounded(pid, "environ")))
             .or_else(|| service_name::unit_of_cgroup(&cgroup))
             .or_else(program);
         let container_id = container_of_cgroup(&cgroup).unwrap_or_default();
         let is_early = command_line.as_ref().is_some_and(Vec::is_empty);
-        Self { service: service.unwrap_or_default(), container_id, is_early }
+        Self {
+            service: service.unwrap_or_default(),
+            container_id,
+            is_early,
+            has_context: !context.is_empty(),
+            read_ns: monotonic_ns(),
+        }
     }
 }
 

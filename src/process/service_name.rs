@@ -2,7 +2,8 @@
 //!
 //! In this order, the first that there is:
 //!
-//! 1. what the process says itself, `OTEL_SERVICE_NAME` or `service.name` in `OTEL_RESOURCE_ATTRIBUTES`;
+//! 1. what the process says itself: `service.name` of the process context that its SDK publishes (OTEP 4719),
+//!    `OTEL_SERVICE_NAME`, or `service.name` in `OTEL_RESOURCE_ATTRIBUTES`;
 //! 2. the systemd unit whose control group it is in (`/system.slice/shop.service` → `shop`), unless the unit
 //!    is one that runs other people's programs (`ssh`, `cron`, a container engine) or lies outside of a
 //!    container that the process is in;

@@ -1,14 +1,15 @@
 //! What spans say of the process that made them: OpenTelemetry's resource attributes.
 //!
-//! `service.name` is the same as in profiles. What the process says of itself in `OTEL_RESOURCE_ATTRIBUTES` is
-//! added, percent-decoded (specification, resource/sdk.md), and never replaces what we have seen ourselves.
+//! `service.name` is the same as in profiles. What the process says of itself, in the context that its SDK
+//! publishes or in `OTEL_RESOURCE_ATTRIBUTES` (percent-decoded; specification, resource/sdk.md), is added, and never
+//! replaces what we have seen ourselves.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::identity;
 use super::living::LivingProcess;
+use super::{identity, process_context};
 use crate::model::SpanResource;
 use crate::model::span::{Attribute, AttributeValue};
 
@@ -118,9 +119,11 @@ impl SpanResources {
             put("process.executable.path", executable.trim_end_matches(" (deleted)"));
         }
         attributes.push((Cow::Borrowed("process.pid"), AttributeValue::Integer(pid.into())));
-        for (name, value) in identity::resource_attributes(pid) {
+        let of_environment = identity::resource_attributes(pid).into_iter();
+        let of_environment = of_environment.map(|(name, value)| (name, AttributeValue::Text(value)));
+        for (name, value) in process_context::attributes(pid).into_iter().chain(of_environment) {
             if !attributes.iter().any(|(known, _)| *known == name) {
-                attributes.push((Cow::Owned(name), AttributeValue::Text(value)));
+                attributes.push((Cow::Owned(name), value));
             }
         }
         attributes.sort_by(|one, other| one.0.cmp(&other.0));

@@ -82,6 +82,9 @@ const PUBLISH_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How long `execve` may take to load a program on a machine that has much else to do.
 const LOADING_LIMIT_NS: u64 = 2_000_000_000;
+/// So long after a program has begun, and so often, it is looked whether it says by now what it is.
+const CONTEXT_LIMIT_NS: u64 = 60_000_000_000;
+const CONTEXT_INTERVAL_NS: u64 = 2_000_000_000;
 
 /// The table of processes.
 #[derive(Debug)]
@@ -373,7 +376,15 @@ impl ProcessTable {
         if let Some(image) = self.images.get_mut(image) {
             // What has no arguments after this time has none.
             let is_new = sample.time_ns.saturating_sub(image_since_ns) < LOADING_LIMIT_NS;
-            let is_wanted = image.identity.as_ref().is_none_or(|known| known.is_early && is_new);
+            // SDKs publish what a process is some time after it has started.
+            let is_young =
+                image_since_ns != 0 && sample.time_ns.saturating_sub(image_since_ns) < CONTEXT_LIMIT_NS;
+            let may_say_more = |known: &Identity| {
+                let is_due = sample.time_ns.saturating_sub(known.read_ns) > CONTEXT_INTERVAL_NS;
+                is_young && is_due && !known.has_context && is_current && !exited
+            };
+            let is_wanted =
+                image.identity.as_ref().is_none_or(|known| known.is_early && is_new || may_say_more(known));
             if is_wanted {
                 // Of what is over, /proc says nothing any more, or something else.
                 let is_there = is_current && !exited;

@@ -104,6 +104,8 @@ pub struct ProfilerStatus {
     pub state: ProfilerState,
     /// Samples that the kernel side took: arrived + lost + still on their way.
     pub taken: u64,
+    /// Of those: in a span that the application named itself.
+    pub said: u64,
     /// Samples that arrived here.
     pub arrived: u64,
     /// Samples that were lost on the way here, by reason. Every reason there is, also those of 0.
@@ -241,6 +243,7 @@ impl Default for ProfilerStatus {
         Self {
             state: ProfilerState::Paused,
             taken: 0,
+            said: 0,
             arrived: 0,
             lost: zero(&[reason::RING_BUFFER_FULL, reason::NO_SCRATCH_MEMORY, reason::MALFORMED_EVENT]),
             dropped: zero(&[reason::NAMING_QUEUE_FULL, reason::WINDOW_QUEUE_FULL]),

@@ -7,7 +7,10 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Collector, Namer, Session, SessionError, SessionOptions, Taken, resources};
+use super::continuous::FollowedRequests;
+use super::{
+    Collector, Namer, RequestSamplingOptions, Session, SessionError, SessionOptions, Taken, resources,
+};
 use crate::kernel::{Counters, online_cpus};
 use crate::model::Profile;
 use crate::process::{Interest, LivingProcess};
@@ -45,19 +48,21 @@ pub enum CaptureError {
     Unnamed,
 }
 
-/// Samples and names them. Ends early, with what there is, when the one process ends. `is_cancelled` is
+/// Samples and names them; those taken in requests that are followed say in which span. Ends early, with what there is, when the one process ends. `is_cancelled` is
 /// asked ten times a second; `on_started` is called when sampling begins, after which little can go wrong.
 ///
 /// # Errors
 /// [`CaptureError`].
 pub fn capture(
     options: CaptureOptions,
+    requests: Option<FollowedRequests>,
     is_cancelled: &dyn Fn() -> bool,
     on_started: impl FnOnce(),
 ) -> Result<Profile, CaptureError> {
     let system = |what| move |source| SessionError::System { what, source };
     // First: its thread is not to inherit the priority that the session gives to this one.
-    let namer = Namer::start(None).map_err(system("start the thread that names stacks"))?;
+    let (sampling, spans) = requests.map(|requests| (requests.sampling, requests.spans)).unzip();
+    let namer = Namer::start(spans).map_err(system("start the thread that names stacks"))?;
     let mut collector = Collector::new(namer);
     let cpus = online_cpus().map_err(SessionError::from)?.len();
     let interest = match options.pid {
@@ -70,7 +75,9 @@ pub fn capture(
         targets_running: true,
         ring_buffer_bytes: resources::ring_buffer_bytes(options.frequency_hz, cpus),
         cache_folder: resources::cache_folder(),
-        requests: None,
+        // At the rate that was asked for, within requests as outside.
+        requests: sampling
+            .map(|sampling| RequestSamplingOptions { frequency_hz: options.frequency_hz, ..sampling }),
     })?;
     if options.pid.is_some() {
         let deadline = Instant::now() + TABLES_WAIT;

@@ -154,6 +154,8 @@ fn collected(page: &mut Page, recorder: &RecorderStatus, exports: &ExporterStatu
         "Spans kept and not exported, since their process exports its own",
         spans.left_to_sdks,
     );
+    let help = "Processes that export spans of their own";
+    page.gauge("self_exporting_processes", help, spans.self_exporters);
     let help = "Servers' spans that SDKs have sent here, by the evidence that joined them with ours or why they \
                 stand beside them";
     page.add(Kind::Counter, "span_joins", help, |family| {
@@ -182,6 +184,8 @@ fn collected(page: &mut Page, recorder: &RecorderStatus, exports: &ExporterStatu
 
 fn kernel(page: &mut Page, recorder: &RecorderStatus, state: &EbpfState) {
     let profiler = &recorder.profiler;
+    let help = "Samples in a span that the application named itself: thread context, labels of Go";
+    page.counter("samples_named_by_application", help, profiler.said);
     let attached = state.programs.iter().filter(|program| program.attached).count() as u64;
     page.gauge("ebpf_programs_loaded", "Number of eBPF programs", state.programs.len() as u64);
     page.gauge("ebpf_programs_attached", "Number of eBPF programs that events reach", attached);

@@ -72,7 +72,7 @@ impl SelfExporters {
 
     /// How many there are that are known.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let is_relay =
             |(pid, executable): &(&i64, &String)| known.receivers.contains(&(**pid, (*executable).clone()));
@@ -144,7 +144,7 @@ mod tests {
         exporters.look_at(&span(SpanKind::Server, 5, GRPC_METHOD, &[]));
         let has = |pid| exporters.has(&span(SpanKind::Server, pid, "GET /", &[]));
         assert_eq!([1, 2, 3, 4, 5].map(has), [true, true, false, false, false]);
-        assert_eq!(exporters.len(), 2);
+        assert_eq!(exporters.count(), 2);
         let mut another_program = span(SpanKind::Server, 1, "GET /", &[]);
         Arc::make_mut(&mut another_program.resource)
             .attributes

@@ -87,6 +87,8 @@ pub struct SpanKeeperStatus {
     pub write_failed: u64,
     /// Spans that are kept and not exported, since their process exports its own.
     pub left_to_sdks: u64,
+    /// Processes that export spans of their own.
+    pub self_exporters: u64,
     /// What became of servers' spans that SDKs have sent.
     pub joins: JoinCounts,
     /// … of which what joins them with ours could not be kept: they stand beside each other.
@@ -219,6 +221,7 @@ impl SpanKeeper {
             queue_full: count(&self.counts.queue_full),
             write_failed: count(&self.counts.write_failed),
             left_to_sdks: count(&self.counts.left_to_sdks),
+            self_exporters: self.self_exporters.count() as u64,
             joins: *self.counts.joins.lock().unwrap_or_else(PoisonError::into_inner),
             joins_lost: count(&self.counts.joins_lost),
         }

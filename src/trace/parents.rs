@@ -21,6 +21,9 @@
 //! - else by whether anybody has sent that id here. If the process can receive requests that nobody can read
 //!   (TLS, a protocol that we do not know), it may have come with one of those, and then it is nobody's here.
 //!
+//! A request that came without a context, and within which its program sends one of its own making, is of that
+//! trace: its SDK has begun it. Ours moves there while nobody knows it yet by the ids that it had.
+//!
 //! Where nothing is certain there is no parent, and the span says why (`spanflame.parent.absent_reason`).
 
 use std::borrow::Cow;
@@ -28,10 +31,11 @@ use std::collections::{HashMap, VecDeque};
 
 use super::context::TraceContext;
 use super::exchange::{Began, ExchangeId};
-use super::spans::{Ends, Spans};
+use super::requests::Requests;
+use super::spans::{Ends, Open, Spans};
 use crate::model::socket::{Direction, Opened};
 use crate::model::span::{Attribute, AttributeValue};
-use crate::model::{ConnectionId, SpanId, TraceId};
+use crate::model::{ConnectionId, SpanId, Stamp, TraceId};
 
 /// Ids of SDKs' spans that ours took, and ids that were sent here: one of each is remembered for so many
 /// requests.
@@ -58,6 +62,7 @@ pub(super) struct Place {
 
 /// The span that has sent a request.
 struct Caller {
+    of: (ConnectionId, ExchangeId),
     trace_id: TraceId,
     span_id: SpanId,
     source: &'static str,
@@ -224,12 +229,18 @@ impl Spans {
             Ok(caller) => (Some(caller), ""),
             Err(reason) => (None, reason),
         };
-        // What has gone out in TCP's header is what the receiver goes by.
+        // What the kernel side took for the caller's trace has gone out in TCP's header. It can be another one where
+        // somebody else on this host sends contexts, too; here, what is known of this host counts.
         let is_sent = began.minted.is_some_and(|minted| minted.is_sent);
-        let (caller, absent) = match caller {
-            Some(caller) if is_sent && caller.trace_id != own_trace => (None, "sent_as_another_trace"),
-            caller => (caller, absent),
-        };
+        if is_sent && caller.as_ref().is_some_and(|caller| caller.trace_id != own_trace) {
+            self.counts.tcp_contexts_of_other_traces += 1;
+        }
+        if let Some(caller) = &caller
+            && context.is_none_or(|context| context.trace_id == caller.trace_id)
+            && let Some(open) = self.open_mut(caller.of)
+        {
+            open.has_children = true;
+        }
         let Some(context) = context else {
             return match caller {
                 Some(caller) => Place {
@@ -295,6 +306,37 @@ impl Spans {
         self.opaque.retain(|&pid| lives(pid));
     }
 
+    /// Within a request that nobody has told a trace, its program sends a context of its own: an SDK has begun
+    /// that trace for this request. Ours moves there, unless somebody knows it by the ids that it had.
+    pub(super) fn move_to_trace_of_sdk(
+        &mut self,
+        connection: ConnectionId,
+        began: &Began,
+        opened: Option<Opened>,
+        context: &TraceContext,
+        requests: &mut Requests,
+    ) {
+        if self.received.contains(context.parent_span_id) {
+            return;
+        }
+        let Ok(caller) = self.caller_of(connection, began, opened) else { return };
+        let Some(open) = self.open_mut(caller.of) else { return };
+        let is_free = open.received() == Received::None
+            && open.span.parent_span_id.is_none()
+            && open.is_kept()
+            && !open.is_shown
+            && !open.has_children;
+        if let Some(key) = open.key.filter(|_| is_free)
+            && requests.rename(key, Stamp { trace_id: context.trace_id, span_id: open.span.span_id })
+        {
+            open.span.trace_id = context.trace_id;
+        }
+    }
+
+    fn open_mut(&mut self, (connection, exchange): (ConnectionId, ExchangeId)) -> Option<&mut Open> {
+        self.connections.get_mut(&connection)?.open.get_mut(&exchange)
+    }
+
     /// The server's span within which a request was sent.
     fn caller_of(
         &self,
@@ -326,6 +368,7 @@ impl Spans {
         }
         let source = if actor.goroutine != 0 { "goroutine" } else { "thread" };
         let (trace_id, span_id) = (open.span.trace_id, open.span.span_id);
-        Ok(Caller { trace_id, span_id, source, is_sampled: open.is_sampled, received: open.received() })
+        let of = (connection, exchange);
+        Ok(Caller { of, trace_id, span_id, source, is_sampled: open.is_sampled, received: open.received() })
     }
 }

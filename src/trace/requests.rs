@@ -21,6 +21,8 @@ pub(super) struct Request {
     pub(super) first_byte_ns: u64,
     /// Of the response; `None` while there is more to come.
     pub(super) last_byte_ns: Option<u64>,
+    /// Whether a sample has been told its span.
+    pub(super) is_told: bool,
 }
 
 /// See the module's description.
@@ -54,6 +56,17 @@ impl Requests {
         }
     }
 
+    /// Its span has other ids than were thought, unless somebody knows it by the first ones. Whether it has now.
+    pub(super) fn rename(&mut self, key: RequestKey, stamp: Stamp) -> bool {
+        match self.known.get_mut(&key) {
+            Some(request) if !request.is_told && request.stamp.is_ok() => {
+                request.stamp = Ok(stamp);
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// It was no request.
     pub(super) fn discard(&mut self, key: RequestKey) {
         self.known.remove(&key);
@@ -70,14 +83,15 @@ impl Requests {
         self.known.len()
     }
 
-    pub(super) fn span_at(&self, key: RequestKey, time_ns: u64) -> Result<Stamp, Unstamped> {
-        let Some(request) = self.known.get(&key) else {
+    pub(super) fn span_at(&mut self, key: RequestKey, time_ns: u64) -> Result<Stamp, Unstamped> {
+        let Some(request) = self.known.get_mut(&key) else {
             let may_be_forgotten = time_ns <= self.newest_forgotten_ns;
             return Err(if may_be_forgotten { Unstamped::Forgotten } else { Unstamped::Unconfirmed });
         };
         if time_ns < request.first_byte_ns || request.last_byte_ns.is_some_and(|last| time_ns > last) {
             return Err(Unstamped::Outside);
         }
+        request.is_told = true;
         request.stamp
     }
 }
@@ -92,7 +106,7 @@ mod tests {
             trace_id: TraceId::new([1; 16]).expect("not zero"),
             span_id: SpanId::new([2; 8]).expect("not zero"),
         };
-        Request { stamp: Ok(stamp), first_byte_ns, last_byte_ns: None }
+        Request { stamp: Ok(stamp), first_byte_ns, last_byte_ns: None, is_told: false }
     }
 
     #[test]
@@ -107,6 +121,20 @@ mod tests {
         requests.end(key, 20);
         assert!(requests.span_at(key, 20).is_ok());
         assert_eq!(requests.span_at(key, 21), Err(Unstamped::Outside));
+    }
+
+    #[test]
+    fn a_request_has_another_name_until_a_sample_knows_it_by_the_first() {
+        let mut requests = Requests::default();
+        let key = RequestKey(7);
+        let other = Stamp { trace_id: TraceId::nonzero([9; 16]), span_id: SpanId::nonzero([2; 8]) };
+        assert!(!requests.rename(key, other));
+        requests.begin(key, request(10));
+        assert!(requests.rename(key, other));
+        assert_eq!(requests.span_at(key, 9), Err(Unstamped::Outside));
+        assert!(requests.rename(key, other), "nobody was told");
+        assert_eq!(requests.span_at(key, 11), Ok(other));
+        assert!(!requests.rename(key, other));
     }
 
     #[test]

@@ -100,6 +100,8 @@ pub struct SpanCounts {
     pub tcp_contexts_right: u64,
     /// … named another one.
     pub tcp_contexts_contradicted: u64,
+    /// Requests whose context went out in TCP's header as part of another trace than they are of here.
+    pub tcp_contexts_of_other_traces: u64,
 }
 
 /// A request that is not over.
@@ -124,10 +126,12 @@ pub(super) struct Open {
     /// A server's end of the same request has been found.
     pub(super) is_answered_for: bool,
     pub(super) is_shown: bool,
+    /// Spans of other requests name this one as their parent.
+    pub(super) has_children: bool,
 }
 
 impl Open {
-    fn is_kept(&self) -> bool {
+    pub(super) fn is_kept(&self) -> bool {
         self.is_sampled && !self.is_excluded
     }
 
@@ -308,7 +312,10 @@ impl Spans {
             true => Ok(Stamp { trace_id: open.span.trace_id, span_id: open.span.span_id }),
             false => Err(Unstamped::NotTraced),
         };
-        requests.begin(key, Request { stamp, first_byte_ns: open.first_byte_ns, last_byte_ns: None });
+        requests.begin(
+            key,
+            Request { stamp, first_byte_ns: open.first_byte_ns, last_byte_ns: None, is_told: false },
+        );
         self.by_key.insert(key, (connection, exchange));
     }
 
@@ -403,6 +410,12 @@ impl Spans {
             .filter(|_| !is_ignored)
             .and_then(|minted| Some((TraceId::new(minted.trace_id)?, SpanId::new(minted.span_id)?)));
         let (own_trace, own_span) = own.unwrap_or_else(|| self.ids.next());
+        if began.direction == Direction::Out
+            && !is_lost_goroutine
+            && let Some(context) = context
+        {
+            self.move_to_trace_of_sdk(connection, began, opened, context, requests);
+        }
         let place = match began.direction {
             Direction::In => self.place_server(connection, began, opened, context, (own_trace, own_span)),
             Direction::Out => self.place_client(
@@ -462,6 +475,7 @@ impl Spans {
             is_lost_goroutine,
             is_answered_for: false,
             is_shown: false,
+            has_children: false,
         };
         if open.is_kept() {
             self.beginnings.push_back((began.first_byte_ns, connection, began.exchange));

@@ -416,6 +416,48 @@ fn what_an_event_loop_asks_has_no_parent_and_says_why() {
 }
 
 #[test]
+fn a_request_without_a_context_is_of_the_trace_that_its_sdk_begins_for_it() {
+    let mut host = Host::new();
+    host.open(2, Role::Accepted, endpoint(2, 80), endpoint(99, 5), None);
+    host.connect(3, 4);
+    let key = host.begin(Request::server(2, 9));
+    host.begin(Request::client(3, 9).within(key).with(TRACEPARENT));
+    let call = host.end(3, 1, 200, 310).expect("a span");
+    // A sample knows it by the new name.
+    let stamp = host.requests.span_at(RequestKey(key), 250).expect("a stamp");
+    let request = host.end(2, 1, 200, 320).expect("a span");
+    assert_eq!(request.trace_id, call.trace_id);
+    assert_eq!((stamp.trace_id, stamp.span_id), (request.trace_id, request.span_id));
+    assert_eq!((call.parent_span_id, source(&call)), (Some(request.span_id), Some("thread")));
+    assert_eq!(request.parent_span_id, None);
+}
+
+#[test]
+fn a_request_that_is_known_by_its_own_trace_stays_there() {
+    let in_time = |what: &dyn Fn(&mut Host, u64)| {
+        let mut host = Host::new();
+        host.open(2, Role::Accepted, endpoint(2, 80), endpoint(99, 5), None);
+        host.connect(3, 4);
+        host.connect(5, 6);
+        let key = host.begin(Request::server(2, 9));
+        what(&mut host, key);
+        host.begin(Request::client(3, 9).within(key).with(TRACEPARENT));
+        let call = host.end(3, 1, 200, 310).expect("a span");
+        let request = host.end(2, 1, 200, 320).expect("a span");
+        (request.trace_id != call.trace_id, absent(&call).map(str::to_owned))
+    };
+    let stays = (true, Some("known_to_the_sdk_alone".to_owned()));
+    assert_eq!(in_time(&|_, _| {}), (false, None));
+    let sampled = |host: &mut Host, key| assert!(host.requests.span_at(RequestKey(key), 150).is_ok());
+    assert_eq!(in_time(&sampled), stays);
+    let has_called = |host: &mut Host, key| {
+        host.begin(Request::client(5, 9).within(key));
+        host.end(5, 1, 200, 180).expect("a span");
+    };
+    assert_eq!(in_time(&has_called), stays);
+}
+
+#[test]
 fn an_unsampled_parent_is_obeyed_and_the_request_still_counts() {
     let mut host = Host::new();
     host.open(2, Role::Accepted, endpoint(2, 80), endpoint(99, 5), None);
@@ -572,7 +614,7 @@ fn both_ways_to_learn_the_sender_are_compared() {
 }
 
 #[test]
-fn a_call_that_went_out_as_part_of_another_trace_is_not_the_requests_child() {
+fn a_call_that_went_out_as_part_of_another_trace_is_the_requests_child_and_counted() {
     let mut host = Host::new();
     host.connect(3, 4);
     let key = host.begin(Request::server(2, 9));
@@ -581,5 +623,6 @@ fn a_call_that_went_out_as_part_of_another_trace_is_not_the_requests_child() {
     assert_eq!((source(&span), span.trace_id.bytes()), (Some("thread"), [1; 16]));
     host.begin(Request { sent: Some(200), exchange: 2, ..Request::client(3, 9) }.within(key));
     let span = host.end(3, 2, 200, 300).expect("a span");
-    assert_eq!((absent(&span), span.trace_id.bytes()), (Some("sent_as_another_trace"), [200; 16]));
+    assert_eq!((source(&span), span.trace_id.bytes()), (Some("thread"), [1; 16]));
+    assert_eq!(host.spans.counts().tcp_contexts_of_other_traces, 1);
 }

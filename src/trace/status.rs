@@ -32,6 +32,21 @@ pub struct TracerStatus {
     pub unstamped_samples: HashMap<Unstamped, u64>,
     /// Kernel memory of all maps, bytes.
     pub map_bytes: u64,
+    /// Who moved bytes by `io_uring`, which is not followed.
+    pub unexplained: Vec<UnexplainedProcess>,
+}
+
+/// A process that moves bytes of sockets in a way that is not followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnexplainedProcess {
+    /// Its id.
+    pub pid: u32,
+    /// Its service.
+    pub service: String,
+    /// What it read.
+    pub in_bytes: u64,
+    /// What it wrote.
+    pub out_bytes: u64,
 }
 
 /// What could not be done, each time. Nothing of it loses an event by itself but the first.

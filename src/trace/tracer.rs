@@ -16,14 +16,15 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::connections::{Connections, News};
+use super::event_loops::EventLoops;
 use super::exchange::ExchangeEvent;
 use super::go_programs::GoProcesses;
 use super::requests::Requests;
 use super::spans::{Outcome, SpanOptions, Spans, WallClock, Whose};
-use super::status::{TracerFailures, TracerStatus};
+use super::status::{TracerFailures, TracerStatus, UnexplainedProcess};
 use super::streams::StreamWork;
 use super::tls::FollowedTls;
-use crate::kernel::{EbpfState, KernelError, SocketTracer, monotonic_ns};
+use crate::kernel::{EbpfState, KernelError, SocketCounters, SocketTracer, monotonic_ns};
 use crate::model::socket::{Capture, SocketEventKind};
 use crate::model::{ConnectionId, RequestKey, RequestSpans, SocketEvent, SpanResource, Stamp, Unstamped};
 use crate::process::{GoProcess, GoPrograms, SpanResources, living};
@@ -45,10 +46,6 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 const SETTLED_AFTER_NS: u64 = 60_000_000;
 /// Programs that are remembered: beyond that all are looked at anew.
 const MAX_PROGRAMS: usize = 16_384;
-/// Event loops that handle each event to its end: what they ask of others right after they have read a request they
-/// ask for that request. nginx forwards a request from within the handler of the event that brought its head
-/// (`ngx_http_upstream_init`), and has no tasks that run in between.
-const PROMPT_PROGRAMS: [&str; 3] = ["nginx", "angie", "freenginx"];
 /// How long anybody waits for the thread.
 const WAIT_LIMIT: Duration = Duration::from_secs(2);
 
@@ -120,7 +117,7 @@ impl Tracer {
             programs: HashMap::new(),
             go_programs: GoPrograms::default(),
             go_processes: Vec::new(),
-            prompt_processes: Vec::new(),
+            event_loops: Vec::new(),
             news: News::default(),
             events: 0,
             failures: TracerFailures::default(),
@@ -129,6 +126,7 @@ impl Tracer {
         let mut worker = Worker {
             tls: FollowedTls::begin(&socket),
             go: GoProcesses::new(&socket),
+            event_loops: EventLoops::new(&socket),
             socket,
             engine,
             on_outcome,
@@ -250,8 +248,8 @@ struct Engine {
     go_programs: GoPrograms,
     /// Processes that the kernel side is to know as Go programs from now on, or not any more.
     go_processes: Vec<(u32, Option<GoProcess>)>,
-    /// Likewise, whether they handle each event to its end.
-    prompt_processes: Vec<(u32, bool)>,
+    /// Likewise, programs whose event loops may be known, by their executables.
+    event_loops: Vec<(u32, Option<String>)>,
     news: News,
     events: u64,
     failures: TracerFailures,
@@ -336,9 +334,9 @@ impl Engine {
         let is_go = process.is_some();
         self.go_processes.push((pid, process));
         let executable = resource.text("process.executable.path").unwrap_or_default();
-        let is_prompt = executable.rsplit('/').next().is_some_and(|name| PROMPT_PROGRAMS.contains(&name));
-        if is_prompt || known_before {
-            self.prompt_processes.push((pid, is_prompt));
+        let may_be_known = EventLoops::may_be_known(executable);
+        if may_be_known || known_before {
+            self.event_loops.push((pid, may_be_known.then(|| executable.to_owned())));
         }
         self.new_code.push(pid);
         if self.programs.len() >= MAX_PROGRAMS {
@@ -350,14 +348,14 @@ impl Engine {
 
     /// The kernel side forgets Go programs that have ended: their numbers will be others'.
     fn forget_dead_programs(&mut self) {
-        let (go_processes, prompt_processes) = (&mut self.go_processes, &mut self.prompt_processes);
+        let (go_processes, event_loops) = (&mut self.go_processes, &mut self.event_loops);
         self.programs.retain(|&pid, &mut (_, is_go)| {
             let lives = std::path::Path::new("/proc").join(pid.to_string()).exists();
             if !lives {
                 if is_go {
                     go_processes.push((pid, None));
                 }
-                prompt_processes.push((pid, false));
+                event_loops.push((pid, None));
             }
             lives
         });
@@ -386,6 +384,7 @@ struct Worker {
     tls: FollowedTls,
     // Its probes go before the programs whose maps they share.
     go: GoProcesses,
+    event_loops: EventLoops,
     socket: SocketTracer,
     engine: Engine,
     on_outcome: OnOutcome,
@@ -406,7 +405,7 @@ impl Worker {
             self.engine.meet(process.pid, monotonic_ns());
         }
         self.go.note(&self.socket, &mut self.engine.go_processes);
-        note_prompt_processes(&self.socket, &mut self.engine.prompt_processes);
+        self.event_loops.note(&self.socket, &mut self.engine.event_loops);
         loop {
             let mut is_over = false;
             // Commands first: what happened before one of them is in the ring when it is looked at now.
@@ -456,7 +455,7 @@ impl Worker {
     /// Takes what waits in the ring buffer.
     fn turn(&mut self) {
         let now_ns = monotonic_ns();
-        let Self { socket, tls, go, engine, shared, .. } = self;
+        let Self { socket, tls, go, event_loops, engine, shared, .. } = self;
         let mut turn = Turn { now_ns, clock: wall_clock(now_ns), requests: &shared.requests };
         socket.drain(&mut |event| engine.take(&event, &mut turn));
         let is_crowded = engine.connections.len() > CROWDED;
@@ -485,7 +484,7 @@ impl Worker {
             }
         }
         go.note(socket, &mut engine.go_processes);
-        note_prompt_processes(socket, &mut engine.prompt_processes);
+        event_loops.note(socket, &mut engine.event_loops);
         *lock(&shared.known_until_ns) = now_ns.saturating_sub(SETTLED_AFTER_NS);
         shared.known.notify_all();
     }
@@ -504,9 +503,17 @@ impl Worker {
             return;
         }
         self.last_published = Instant::now();
+        let counters = self.socket.counters().ok();
+        let moved = |of: &SocketCounters| (of.unexplained_in_bytes, of.unexplained_out_bytes);
+        let before = moved(&lock(&self.shared.status).socket);
+        let has_moved = counters.as_ref().is_some_and(|counters| moved(counters) != before);
+        let unexplained = has_moved.then(|| self.unexplained());
         let mut status = lock(&self.shared.status);
-        if let Ok(counters) = self.socket.counters() {
+        if let Some(counters) = counters {
             status.socket = counters;
+        }
+        if let Some(unexplained) = unexplained {
+            status.unexplained = unexplained;
         }
         status.events = self.engine.events;
         status.spans = self.engine.spans.counts();
@@ -515,6 +522,15 @@ impl Worker {
         status.forgotten_connections = self.engine.connections.forgotten();
         status.map_bytes = self.socket.map_bytes() + self.tls.map_bytes();
         status.tls = self.tls.status();
+    }
+
+    fn unexplained(&mut self) -> Vec<UnexplainedProcess> {
+        let now_ns = monotonic_ns();
+        let named = self.socket.unexplained().into_iter().map(|(pid, [in_bytes, out_bytes])| {
+            let service = self.engine.resources.of(pid, now_ns).service().to_owned();
+            UnexplainedProcess { pid, service, in_bytes, out_bytes }
+        });
+        named.collect()
     }
 
     /// Waits for news, a question or the next look.
@@ -533,14 +549,6 @@ impl Worker {
         let _ = poll(&mut sources, Some(&limit));
         let mut counter = [0; 8];
         let _ = rustix::io::read(&*self.wake, &mut counter);
-    }
-}
-
-fn note_prompt_processes(socket: &SocketTracer, processes: &mut Vec<(u32, bool)>) {
-    for (pid, is_prompt) in processes.drain(..) {
-        if let Err(error) = socket.set_prompt_process(pid, is_prompt) {
-            tracing::warn!("what process {pid} asks of others is not told apart: {error}");
-        }
     }
 }
 

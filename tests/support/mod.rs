@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "every test binary uses another part of this module")]
 
 pub mod collector;
+pub mod exported;
 pub mod folded;
 pub mod go_pprof;
 pub mod http_threads;

@@ -1,17 +1,28 @@
-"""`spanflame serve` on a port and a folder of its own, and what it has seen, by its API."""
+"""`spanflame serve` on a port and a folder of its own, and what it has seen.
+
+Its spans come by OTLP, as it exports them, since that is the quickest way to have all; a sample of traces is asked
+for by its API, too, and must be the same.
+"""
 
 import http.client
 import json
 import os
+import random
 import re
 import signal
 import subprocess
+import threading
 import time
 import urllib.parse
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from . import REPOSITORY
+from . import REPOSITORY, protobuf
 from .stacks import free_port
 from .truth import OTLP_KINDS, Who, plain_attributes, request_of
+
+# Traces of which the API is asked as well.
+COMPARED_TRACES = 100
 
 
 class Ours:
@@ -32,18 +43,57 @@ class Ours:
         self.attributes = attributes
 
 
+class Receiver(ThreadingHTTPServer):
+    """Takes spans by OTLP/HTTP, and keeps them as they came."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), ReceiverHandler)
+        self.bodies = []
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def resources(self):
+        for body in self.bodies:
+            yield from protobuf.resources(body)
+
+
+class ReceiverHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path == "/v1/traces":
+            self.server.bodies.append(body)
+        self.send_response(200)
+        self.send_header("Content-Type", "application/x-protobuf")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
 class Agent:
-    def __init__(self, folder, mode="inferred", with_tracing=True):
+    def __init__(self, folder, mode="inferred", with_tracing=True, with_export=False):
         self.folder = folder
         folder.mkdir(parents=True)
         self.port = free_port()
+        self.receiver = Receiver() if with_export else None
         self.began_s = time.time()
+        self.told_once = Counter()  # spans that the API alone has, or the export
         binary = os.environ.get("SPANFLAME", REPOSITORY / "target" / "debug" / "spanflame")
-        reads_context = "true" if mode == "propagated" else "false"
+        contexts = "read_context: true" if mode == "propagated" else "read_context: false, context_propagation: disabled"
+        ports = [self.port]
+        export = ""
+        if self.receiver:
+            ports.append(self.receiver.server_port)
+            export = (f"otlp: {{endpoint: 'http://127.0.0.1:{self.receiver.server_port}', protocol: http/protobuf,"
+                      " compression: none, metrics: {enabled: false}}\n")
         (folder / "spanflame.yaml").write_text(
-            # The questions that are asked below are requests, too.
-            f"agent: {{ebpf: {{network: {{enabled: {str(with_tracing).lower()}, exclude_ports: [{self.port}],"
-            f" read_context: {reads_context}}}}}}}\n")
+            # What is asked and received here are requests, too.
+            f"agent: {{ebpf: {{network: {{enabled: {str(with_tracing).lower()}, exclude_ports: {ports},"
+            f" {contexts}}}}}}}\n{export}")
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SPANFLAME_")}
         command = [binary, "serve", "--config", folder / "spanflame.yaml", "--data-dir", folder / "data",
                    "--listen", f"127.0.0.1:{self.port}"]
@@ -84,13 +134,39 @@ class Agent:
         return json.loads(body)
 
     def flush(self):
-        status, body = self.ask("POST", "/admin/flush")
+        for _ in range(60):
+            status, body = self.ask("POST", "/admin/flush")
+            if status != 503:
+                break
+            # On a machine this busy it takes its time.
+            time.sleep(1)
         if status != 200:
             raise SystemExit(f"POST /admin/flush: {status} {body[:300]}")
 
     def spans(self, services, driver_pid):
-        """All spans of traces that these services have a part in."""
+        """All spans of traces in which these services have a part."""
         self.flush()
+        spans = {}
+        by_trace = {}
+        for resource in self.receiver.resources():
+            for span in self.of_resource(resource, driver_pid):
+                # A request that hangs for a second is exported then, and again when it ends.
+                spans[span.span_id] = span
+                by_trace.setdefault(span.trace_id, set()).add(span.span_id)
+        asked = set(random.Random(1).sample(sorted(by_trace), min(COMPARED_TRACES, len(by_trace))))
+        # The export's queue may have overflowed: the store has more then.
+        listed = self.listed_traces(services)
+        lacking = {trace for trace, count in listed.items() if count > len(by_trace.get(trace, ()))}
+        for trace in asked | lacking:
+            told = self.get(f"/api/v1/traces/{trace}")["resourceSpans"]
+            stored = {span.span_id: span for resource in told for span in self.of_resource(resource, driver_pid)}
+            for span_id in by_trace.get(trace, set()) ^ stored.keys():
+                self.told_once["API" if span_id in stored else "export"] += 1
+            spans |= stored
+        return list(spans.values())
+
+    def listed_traces(self, services):
+        """How many spans the API says that each trace has in which these services have a part."""
         traces = {}
         for service in services:
             query = {"service": service, "limit": 1000, "from": int(self.began_s), "to": int(time.time()) + 1}
@@ -98,16 +174,19 @@ class Agent:
             while cursor is not None:
                 page = self.get("/api/v1/traces?" + urllib.parse.urlencode({**query, **cursor}))
                 query |= {"from": page["from"], "to": page["to"]}
-                traces.update(dict.fromkeys(trace["trace_id"] for trace in page["traces"]))
+                traces |= {trace["trace_id"]: trace["spans"] for trace in page["traces"]}
                 cursor = {"cursor": page["next_cursor"]} if page["next_cursor"] else None
-        for trace in traces:
-            for resource in self.get(f"/api/v1/traces/{trace}")["resourceSpans"]:
-                of = plain_attributes(resource["resource"]["attributes"])
-                for scope in resource["scopeSpans"]:
-                    for span in scope["spans"]:
-                        pid = int(of.get("process.pid", 0))
-                        # It may be gone before anybody has asked for its name.
-                        yield Ours("driver" if pid == driver_pid else of.get("service.name"), pid, span)
+        return traces
+
+    @staticmethod
+    def of_resource(resource, driver_pid):
+        of = plain_attributes(resource["resource"]["attributes"])
+        pid = int(of.get("process.pid", 0))
+        # It may be gone before anybody has asked for its name.
+        service = "driver" if pid == driver_pid else of.get("service.name")
+        for scope in resource["scopeSpans"]:
+            for span in scope["spans"]:
+                yield Ours(service, pid, span)
 
     def metrics(self):
         """Samples of /metrics by name with labels."""
@@ -134,3 +213,5 @@ class Agent:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        if self.receiver:
+            self.receiver.shutdown()

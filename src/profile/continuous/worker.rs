@@ -259,6 +259,7 @@ impl Worker {
         }
         self.with_status(|status| {
             status.taken = counters.taken;
+            status.said = counters.said;
             status.arrived = arrived;
             status.lost.insert(reason::RING_BUFFER_FULL, counters.lost_ring_full);
             status.lost.insert(reason::NO_SCRATCH_MEMORY, counters.lost_no_scratch);

@@ -46,13 +46,14 @@ pub async fn begin(
     let cancel = cancelled.on_drop();
     let (started, has_started) = oneshot::channel();
     let (send, mut captured) = oneshot::channel::<Captured>();
+    let requests = app.tracer.as_ref().and_then(|tracer| tracer.followed_requests(options.frequency_hz));
     let work = move || {
         // A client that is gone wants no answer: nobody is there to be told then.
         let is_cancelled = || cancelled.is_set();
         let on_started = || {
             let _ = started.send(());
         };
-        let profile = capture(options, &is_cancelled, on_started);
+        let profile = capture(options, requests, &is_cancelled, on_started);
         if let Err(error) = &profile
             && !matches!(error, CaptureError::Cancelled)
         {

@@ -23,6 +23,15 @@ pub(super) fn add(page: &mut Page, tracer: &TracerStatus) {
                 .labelled(&[("direction", "out")], socket.unexplained_out_bytes)
         },
     );
+    let help = "… by the processes that did so most lately";
+    page.add(Kind::Gauge, "socket_unexplained_process_bytes", help, |family| {
+        tracer.unexplained.iter().fold(family, |family, process| {
+            let pid = process.pid.to_string();
+            let labels =
+                |direction| [("pid", pid.as_str()), ("service", &process.service), ("direction", direction)];
+            family.labelled(&labels("in"), process.in_bytes).labelled(&labels("out"), process.out_bytes)
+        })
+    });
     page.add(Kind::Counter, "requests_followed", "Requests that have ended, kept or not", |family| {
         family
             .labelled(&[("kind", "server")], spans.server_requests)
@@ -70,6 +79,7 @@ pub(super) fn add(page: &mut Page, tracer: &TracerStatus) {
         family
             .labelled(&[("result", "right")], spans.tcp_contexts_right)
             .labelled(&[("result", "contradicted")], spans.tcp_contexts_contradicted)
+            .labelled(&[("result", "sent_as_another_trace")], spans.tcp_contexts_of_other_traces)
     });
     page.counter("samples_stamped", "Samples that say in which span they were taken", tracer.stamped_samples);
     page.add(Kind::Counter, "samples_unstamped", "Samples in a request that do not, by why", |family| {

@@ -53,7 +53,9 @@ pub(super) fn of_others<'a>(known: impl Iterator<Item = &'a Identity>) -> HashSe
 
 /// Whether a row is shown, of spans of which other libraries have these.
 pub(super) fn is_shown(row: &FoundRow, of_others: &HashSet<Ids>) -> bool {
-    !matches!(row.row.joined, Some(Joined::To(_))) && !(is_own(row) && of_others.contains(&ids(row)))
+    let is_gone = matches!(row.row.joined, Some(Joined::To(_)));
+    let is_told_by_another = is_own(row) && of_others.contains(&ids(row));
+    !is_gone && !is_told_by_another
 }
 
 /// Those that are shown, of the newest rows of each span.

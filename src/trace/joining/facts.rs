@@ -26,13 +26,15 @@ pub(super) struct Told {
     pub(super) span_id: SpanId,
     pub(super) parent_span_id: Option<SpanId>,
     pub(super) start_unix_ns: u64,
+    /// `None` while the work goes on.
+    pub(super) end_unix_ns: Option<u64>,
     pub(super) facts: Facts,
 }
 
 impl Told {
     pub(super) fn of(span: &Span) -> Self {
-        let &Span { trace_id, span_id, parent_span_id, start_unix_ns, .. } = span;
-        Self { trace_id, span_id, parent_span_id, start_unix_ns, facts: Facts::of(span) }
+        let &Span { trace_id, span_id, parent_span_id, start_unix_ns, end_unix_ns, .. } = span;
+        Self { trace_id, span_id, parent_span_id, start_unix_ns, end_unix_ns, facts: Facts::of(span) }
     }
 }
 

@@ -9,14 +9,16 @@
 //! Of a server's span the SDK alone knows the id. Evidence, the strongest first:
 //!
 //! ```text
-//! connection  both name the client's port, and the SDK's begins while ours lasts
+//! connection  both name the client's port, the SDK's begins while ours lasts, and they are of one trace, of one
+//!             process or service, or say the same of the request
 //! trace       both are of one trace, because the request carried it or the process sent it on, and of one
 //!             process; or, if the SDK names none, of one service
 //! request     method, path and status are the same, or RPC, within one process or service, and no other
 //!             request could be meant: two spans without a common trace
 //! ```
 //!
-//! Evidence of the last kind is looked at only when every request of that time is known.
+//! Between spans of two traces evidence counts only when every request of that time is known: an SDK of another
+//! host may send here, too, and ports are only so many.
 
 mod facts;
 #[cfg(test)]
@@ -42,6 +44,8 @@ const SETTLED_AFTER_NS: u64 = 2_000_000_000;
 const GIVE_UP_AFTER_NS: u64 = 15_000_000_000;
 /// How far the SDK's clock may be from ours: of one host, but the JVM keeps its own for a trace.
 const CLOCK_TOLERANCE_NS: u64 = 2_000_000;
+/// A handler may go on so long after the last byte of its response, if nothing but its content says whose it is.
+const AFTERWARDS_NS: u64 = 100_000_000;
 
 /// Why two spans are one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,8 +107,6 @@ type OursKey = (u64, SpanId, TraceId);
 #[derive(Debug)]
 struct Ours {
     told: Told,
-    /// `None` while the request is open.
-    end_unix_ns: Option<u64>,
     came_ns: u64,
     span: Span,
 }
@@ -125,7 +127,12 @@ enum Found {
 type IsIt = fn(&Told, &Told) -> bool;
 
 const STEPS: [(Evidence, IsIt); 4] = [
-    (Evidence::Connection, |ours, theirs| ours.facts.is_same_connection(&theirs.facts)),
+    (Evidence::Connection, |ours, theirs| {
+        let is_same = ours.trace_id == theirs.trace_id
+            || ours.facts.same_process(&theirs.facts) != SameProcess::Unknown
+            || ours.facts.is_same_request(&theirs.facts);
+        is_same && ours.facts.is_same_connection(&theirs.facts)
+    }),
     (Evidence::Trace, |ours, theirs| {
         ours.trace_id == theirs.trace_id && ours.facts.same_process(&theirs.facts) == SameProcess::Known
     }),
@@ -158,8 +165,7 @@ impl Joiner {
             return;
         }
         let key = (span.start_unix_ns, span.span_id, span.trace_id);
-        let (told, end_unix_ns) = (Told::of(span), span.end_unix_ns);
-        let ours = Ours { told, end_unix_ns, came_ns: now_ns, span: span.clone() };
+        let ours = Ours { told: Told::of(span), came_ns: now_ns, span: span.clone() };
         self.longest_ns = self.longest_ns.max(span.duration_ns().unwrap_or(KEEP_OURS_NS));
         if self.ours.insert(key, ours).is_none() {
             self.by_trace.entry(span.trace_id).or_default().push(key);
@@ -219,7 +225,7 @@ impl Joiner {
         for theirs in std::mem::take(&mut self.theirs) {
             let age_ns = now_ns.saturating_sub(theirs.came_ns);
             match self.find(&theirs.told) {
-                Found::One(key, evidence) if evidence > Evidence::Request || age_ns >= SETTLED_AFTER_NS => {
+                Found::One(key, evidence) if key.2 == theirs.told.trace_id || age_ns >= SETTLED_AFTER_NS => {
                     claims.entry(key).or_default().push((evidence, theirs));
                 }
                 Found::One(..) => self.theirs.push(theirs),
@@ -282,8 +288,13 @@ impl Joiner {
 }
 
 impl Ours {
+    fn ended_before(&self, theirs: &Told) -> bool {
+        let end = self.told.end_unix_ns.unwrap_or(u64::MAX).saturating_add(AFTERWARDS_NS);
+        theirs.end_unix_ns.is_some_and(|theirs| theirs > end)
+    }
+
     fn lasted_at(&self, time_unix_ns: u64, tolerance_ns: u64) -> bool {
-        let end = self.end_unix_ns.unwrap_or(u64::MAX);
+        let end = self.told.end_unix_ns.unwrap_or(u64::MAX);
         self.told.start_unix_ns.saturating_sub(tolerance_ns) <= time_unix_ns
             && time_unix_ns <= end.saturating_add(tolerance_ns)
     }
@@ -295,6 +306,7 @@ fn among<'a>(ours: impl Iterator<Item = (&'a OursKey, &'a Ours)>, theirs: &Told)
         .filter(|(_, ours)| {
             ours.lasted_at(theirs.start_unix_ns, CLOCK_TOLERANCE_NS)
                 && !ours.told.facts.contradict(&theirs.facts)
+                && (ours.told.trace_id == theirs.trace_id || !ours.ended_before(theirs))
         })
         .collect();
     for (evidence, is_it) in STEPS {
@@ -306,7 +318,7 @@ fn among<'a>(ours: impl Iterator<Item = (&'a OursKey, &'a Ours)>, theirs: &Told)
         }
         match found.as_slice() {
             [] => {}
-            [(key, ours)] if ours.end_unix_ns.is_some() => return Found::One(**key, evidence),
+            [(key, ours)] if ours.told.end_unix_ns.is_some() => return Found::One(**key, evidence),
             // It is joined when it has ended.
             [_] => return Found::Nothing,
             _ => return Found::Several,

@@ -90,7 +90,7 @@ fn the_clients_port_tells_requests_of_one_time_apart() {
         set(&mut one, name, text("40001"));
         let mut two = theirs(9, 9, 5);
         set(&mut two, name, AttributeValue::Integer(40_000));
-        let (joins, counts) = joined(&[ours(1, 1, 0, 20), other.clone()], &[one, two], 0);
+        let (joins, counts) = joined(&[ours(1, 1, 0, 20), other.clone()], &[one, two], SETTLED_AFTER_NS);
         assert_eq!(joins, [(1, 9, Evidence::Connection), (2, 8, Evidence::Connection)]);
         assert_eq!((counts.by_connection, counts.waiting), (2, 0));
     }
@@ -103,8 +103,33 @@ fn requests_that_follow_each_other_on_a_connection_are_told_apart_by_time() {
     set(&mut one, "net.peer.port", AttributeValue::Integer(40_000));
     let mut two = theirs(9, 9, 4);
     set(&mut two, "net.peer.port", AttributeValue::Integer(40_000));
-    let (joins, _) = joined(&spans, &[two, one], 0);
+    let (joins, _) = joined(&spans, &[two, one], SETTLED_AFTER_NS);
     assert_eq!(joins, [(1, 8, Evidence::Connection), (2, 9, Evidence::Connection)]);
+}
+
+#[test]
+fn the_port_of_another_hosts_client_is_a_port_like_any_other() {
+    let with_port = |mut span: Span| {
+        set(&mut span, "net.peer.port", AttributeValue::Integer(40_000));
+        span
+    };
+    let mine = with_port(theirs(8, 8, 5));
+    // Of another service, another request.
+    let mut other = with_port(theirs(9, 9, 5));
+    set(&mut other, "http.target", text("/other"));
+    other.resource = Arc::default();
+    let (joins, counts) = joined(&[ours(1, 1, 0, 20)], &[other.clone()], GIVE_UP_AFTER_NS);
+    assert_eq!((joins.len(), counts.not_seen), (0, 1));
+    // Of a replica, the same request: which of the two it is, nobody knows.
+    let replica = with_port(theirs(9, 9, 6));
+    let (joins, counts) = joined(&[ours(1, 1, 0, 20)], &[replica, mine.clone()], SETTLED_AFTER_NS);
+    assert_eq!((joins.len(), counts.ambiguous), (0, 2));
+    let (joins, counts) = joined(&[ours(1, 1, 0, 20)], std::slice::from_ref(&mine), SETTLED_AFTER_NS - 1);
+    assert_eq!((joins.len(), counts.waiting), (0, 1));
+    // It goes on long after ours.
+    let long = Span { end_unix_ns: Some(NOW + 500 * MS), ..mine };
+    let (joins, counts) = joined(&[ours(1, 1, 0, 20)], &[long], GIVE_UP_AFTER_NS);
+    assert_eq!((joins.len(), counts.not_seen), (0, 1));
 }
 
 #[test]

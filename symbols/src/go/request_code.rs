@@ -91,7 +91,10 @@ pub struct CodeRange {
 /// Offsets in structs of `google.golang.org/grpc/internal/transport`, bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GrpcOffsets {
-    /// `id` in what `handleStream` is given: `Stream`, or `ServerStream` with one inside.
+    /// What `handleStream` is given, a `ServerStream`, begins with a pointer to the `Stream`; else it is
+    /// one, or begins with one.
+    pub stream_is_pointer: bool,
+    /// `Stream.id`.
     pub stream_id: u32,
     /// `http2Server.conn`.
     pub server_conn: u32,
@@ -377,17 +380,105 @@ fn scheduler(object: &ObjectFile) -> Result<Option<ElfAddress>, ObjectError> {
     Ok(found.map(ElfAddress))
 }
 
-/// By the DWARF of programs that were built with a version of each line.
+/// By the structs' definitions in releases on both sides of each change (1.40 … 1.83), and by the DWARF of a
+/// program with 1.83.
 fn grpc_offsets(version: &str) -> Option<GrpcOffsets> {
     let mut numbers = version.strip_prefix("v1.")?.split('.');
     let minor: u32 = numbers.next()?.parse().ok()?;
-    grpc_offsets_of(minor)
+    let (stream_is_pointer, stream_id) = match minor {
+        40..=68 => (false, 0),
+        69..=76 => (true, 0),
+        77..=83 => (false, 108),
+        _ => return None,
+    };
+    Some(GrpcOffsets {
+        stream_is_pointer,
+        stream_id,
+        server_conn: if minor < 60 { 32 } else { 16 },
+        writer_conn: (minor >= 54).then_some(80),
+    })
 }
 
-/// See [`grpc_offsets`].
-fn grpc_offsets_of(minor: u32) -> Option<GrpcOffsets> {
-    match minor {
-        83 => Some(GrpcOffsets { stream_id: 108, server_conn: 16, writer_conn: Some(80) }),
-        _ => None,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_function_is_looked_at_behind_its_stack_check() {
+        // cmp rsp, [r14+16]; jbe +9; push rbp
+        assert_eq!(behind_stack_check(&[0x49, 0x3b, 0x66, 0x10, 0x76, 9, 0x55, 0xc3]), 6);
+        // lea r12, [rsp-0x1a8]; cmp r12, [r14+16]; jbe +0xe68; push rbp
+        let large = [
+            0x4c, 0x8d, 0xa4, 0x24, 0x58, 0xfe, 0xff, 0xff, 0x4d, 0x3b, 0x66, 0x10, 0x0f, 0x86, 0x68, 0xe, 0,
+            0, 0x55,
+        ];
+        assert_eq!(behind_stack_check(&large), 18);
+        assert_eq!(behind_stack_check(&[0x55, 0xc3]), 0, "one that checks nothing");
+        assert_eq!(behind_stack_check(&[]), 0);
+    }
+
+    #[test]
+    fn ends_are_returns_and_not_bytes_that_look_so() {
+        // mov eax, 0xc3c3; ret; xchg ax, ax; ret; int3
+        let code = [0xb8, 0xc3, 0xc3, 0, 0, 0xc3, 0x66, 0x90, 0xc3, 0xcc];
+        assert_eq!(ends(&code), Some(vec![5, 8]));
+        assert_eq!(ends(&[0x90]), None, "none");
+        assert_eq!(ends(&[0xc3, 0x06]), None, "what is no instruction");
+    }
+
+    #[test]
+    fn functions_are_told_by_their_names() {
+        let namer = Namer { own: vec![b"main.".to_vec(), b"example.org/shop/".to_vec()] };
+        let is_own = |name: &[u8]| matches!(namer.kind(name), Kind::Own);
+        assert!(is_own(b"main.handle.func1") && is_own(b"example.org/shop/orders.(*Service).Get.gowrap1"));
+        assert!(
+            is_own(b"golang.org/x/sync/errgroup.(*Group).Go.func1") && is_own(b"sync.(*WaitGroup).Go.func1")
+        );
+        for library in [
+            &b"runtime.gcBgMarkWorker"[..],
+            b"net/http.(*Transport).dialConn.gowrap2",
+            b"google.golang.org/grpc/internal/transport.NewHTTP2Client.func6",
+            b"database/sql.(*DB).connectionOpener",
+            b"golang.org/x/sync/singleflight.(*Group).DoChan.gowrap1",
+            b"example.org/shopping.f",
+        ] {
+            assert!(matches!(namer.kind(library), Kind::Other), "{}", String::from_utf8_lossy(library));
+        }
+        let sender = b"net/http.(*http2ClientConn).roundTrip.gowrap1";
+        assert!(matches!(namer.kind(sender), Kind::Http2Sender));
+        assert!(matches!(
+            namer.kind(b"net/http.(*http2ClientConn).RoundTrip"),
+            Kind::RoundTrip { client: 0, is_inner: false }
+        ));
+    }
+
+    #[test]
+    fn dots_of_a_path_s_last_element_are_written_out() {
+        assert_eq!(escaped(b"gopkg.in/yaml.v3"), b"gopkg.in/yaml%2ev3");
+        assert_eq!(escaped(b"example.org"), b"example%2eorg");
+        assert_eq!(escaped(b"example.org/shop"), b"example.org/shop");
+    }
+
+    #[test]
+    fn offsets_of_grpc_change_with_its_versions() {
+        let of =
+            |version| grpc_offsets(version).map(|of| (of.stream_is_pointer, of.stream_id, of.server_conn));
+        assert_eq!(of("v1.59.0"), Some((false, 0, 32)));
+        assert_eq!(of("v1.60.0"), Some((false, 0, 16)));
+        assert_eq!(of("v1.69.4"), Some((true, 0, 16)));
+        assert_eq!(of("v1.83.1-dev"), Some((false, 108, 16)));
+        assert_eq!(of("v1.84.0"), None);
+        assert_eq!(of("v2.0.0"), None);
+        assert_eq!(grpc_offsets("v1.53.0").and_then(|of| of.writer_conn), None);
+    }
+
+    #[test]
+    fn pieces_that_touch_are_one() {
+        let range = |begin, end| CodeRange { begin: ElfAddress(begin), end: ElfAddress(end) };
+        let mut ranges = vec![];
+        for (begin, end) in [(0, 16), (16, 32), (48, 64)] {
+            add(&mut ranges, range(begin, end));
+        }
+        assert_eq!(ranges, [range(0, 32), range(48, 64)]);
     }
 }

@@ -81,7 +81,7 @@ export function TraceView(
         <Waterfall trace={trace} rows={rows} selected={selected} nowMs={nowMs} theme={props.theme} onSelect={choose} onBack={() => change({ trace: '', span: '' })} />
         <SpanPanel trace={trace} row={selected} own={ownNs(rows, rows.indexOf(selected), open > 0 ? (nowMs - trace.startUnixMs) * 1e6 : trace.durationNs)} />
       </div>
-      <SpanStage {...props} traceId={trace.id} span={selected.span} />
+      <SpanStage {...props} traceId={selected.span.traceId} span={selected.span} />
     </>
   );
 }

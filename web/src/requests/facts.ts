@@ -1,6 +1,7 @@
 // What is known of a span, in words: attributes of OpenTelemetry's stable conventions for HTTP and RPC, and
 // where a value is missing that such a span has, that it is unknown and why.
 
+import { formatValue } from '../flamegraph/values';
 import { attribute, type Span } from './otlp';
 import type { Row } from './waterfall';
 
@@ -59,8 +60,16 @@ export function factsOf(row: Row): Fact[] {
   put('server', server === undefined ? undefined : [server, read('server.port')].filter(Boolean).join(':'));
   put('client', read('client.address'));
   put('parent', parentText(row), absentParent(row));
-  put('made by', span.scope === '' ? undefined : span.scope === 'spanflame' ? 'spanflame, from what went over the wire' : span.scope);
+  put('made by', makerText(span));
   return facts;
+}
+
+/** Who says all this: us, an SDK, or both of the same request. */
+function makerText(span: Span): string | undefined {
+  if (span.scope === 'spanflame') return 'spanflame, from what went over the wire';
+  const sdk = span.scope === '' ? 'the application’s own SDK' : `the application’s own SDK (${span.scope})`;
+  const seen = Number(attribute(span.attributes, 'spanflame.duration_ns') ?? Number.NaN);
+  return Number.isNaN(seen) ? sdk : `${sdk}; on the wire ${formatValue(seen, 'nanoseconds')}`;
 }
 
 function parentText(row: Row): string | undefined {
@@ -95,6 +104,7 @@ const SAID = new Set([
   'spanflame.route.source',
   'spanflame.parent.source',
   'spanflame.parent.absent_reason',
+  'spanflame.duration_ns',
 ]);
 
 export function otherAttributes(span: Span): readonly (readonly [string, string])[] {

@@ -16,6 +16,8 @@ export interface SpanEvent {
 
 export interface Span {
   readonly id: string;
+  /** Spans of two traces come together where an SDK began one for a request of the other. */
+  readonly traceId: string;
   /** Empty for the first of a trace. */
   readonly parentId: string;
   readonly name: string;
@@ -110,6 +112,7 @@ export function readTrace(id: string, body: unknown): Trace {
     const status = objectOf(raw.status);
     return {
       id: textOf(raw.spanId),
+      traceId: textOf(raw.traceId) || id,
       parentId: textOf(raw.parentSpanId),
       name: textOf(raw.name),
       kind: kindOf(raw.kind),

@@ -135,6 +135,18 @@ describe('facts', () => {
     const [row] = rowsOf(traceOf(spanOf(2, 1, 0, 1, { attributes })));
     expect(factsOf(row!)).toContainEqual({ label: 'parent', text: 'known by the goroutine that was at work on the request; its span is not kept here' });
   });
+  test('who made a span is told, and what was seen on the wire of one that an SDK made', () => {
+    const maker = (name: string, attributes: unknown[]): unknown => {
+      const spans = [{ ...spanOf(2, 0, 0, 5, { attributes }), traceId: '2'.repeat(32) }];
+      const trace = readTrace('1'.repeat(32), { resourceSpans: [{ scopeSpans: [{ scope: { name }, spans }] }] });
+      expect(trace.spans[0]!.traceId).toBe('2'.repeat(32));
+      return factsOf(rowsOf(trace)[0]!).find(({ label }) => label === 'made by')?.text;
+    };
+    const seen = [{ key: 'spanflame.duration_ns', value: { intValue: '3000000' } }];
+    expect(maker('spanflame', [])).toBe('spanflame, from what went over the wire');
+    expect(maker('otelhttp', [])).toBe('the application’s own SDK (otelhttp)');
+    expect(maker('', seen)).toBe('the application’s own SDK; on the wire 3 ms');
+  });
 });
 
 function requestsOf(rows: readonly [number, number | null, number | null, 0 | 1][]): Requests {

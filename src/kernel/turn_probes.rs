@@ -1,0 +1,44 @@
+//! The program at the place where an event loop says that it goes on to something else (bpf/turns.bpf.c).
+
+use spanflame_symbols::FileOffset;
+
+use super::user_probes::{ProbedFile, UserProbe, UserProbes};
+use super::{KernelError, SocketTracer};
+
+static TURNS_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/turns.bpf.o"));
+
+/// See the module's description. Dropping it detaches everything.
+#[derive(Debug)]
+pub struct TurnProbes {
+    probes: UserProbes,
+}
+
+impl TurnProbes {
+    /// Loads the program. It is attached nowhere yet.
+    ///
+    /// # Errors
+    /// [`KernelError::NotPermitted`] names the missing capability; else what the kernel refused.
+    pub fn load(socket: &SocketTracer) -> Result<Self, KernelError> {
+        Ok(Self { probes: UserProbes::load("the program for event loops", TURNS_OBJECT, socket)? })
+    }
+
+    /// Attaches it to the place in an executable where polling is over, for all processes that run it.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn attach(&mut self, file: &ProbedFile, polling_is_over: FileOffset) -> Result<(), KernelError> {
+        let probe = UserProbe { program: "on_polling_over", at: polling_is_over, cookie: 0 };
+        self.probes.attach(file, &[probe]).map(drop)
+    }
+
+    /// How probes of executables are asked for, and told of.
+    #[must_use]
+    pub fn user_probes(&self) -> &UserProbes {
+        &self.probes
+    }
+
+    /// Likewise.
+    pub fn user_probes_mut(&mut self) -> &mut UserProbes {
+        &mut self.probes
+    }
+}

@@ -1,0 +1,68 @@
+//! Programs whose event loops are known: what they ask of others right after they have read a request, they ask
+//! for that request. Of all other event loops nothing of the kind is certain (bpf/socket/requests.h).
+
+use std::collections::HashMap;
+
+use crate::kernel::{EventLoop, FileIdentity, SocketTracer, TurnProbes};
+use crate::process::NodePrograms;
+
+/// Programs that handle each event to its end. nginx forwards a request from within the handler of the event that
+/// brought its head (`ngx_http_upstream_init`), and has no tasks that run in between.
+const PROMPT_PROGRAMS: [&str; 3] = ["nginx", "angie", "freenginx"];
+
+/// See the module's description.
+#[derive(Debug)]
+pub(super) struct EventLoops {
+    node: NodePrograms,
+    /// `None` if the kernel does not take them, which was said.
+    probes: Option<TurnProbes>,
+    /// The executables of living processes with probes.
+    executables: HashMap<u32, FileIdentity>,
+}
+
+impl EventLoops {
+    /// Loads the program.
+    pub(super) fn new(socket: &SocketTracer) -> Self {
+        let probes = TurnProbes::load(socket)
+            .inspect_err(|error| tracing::warn!("what Node asks of others has no parents: {error}"));
+        Self { node: NodePrograms::default(), probes: probes.ok(), executables: HashMap::new() }
+    }
+
+    /// Tells the kernel side of processes by their executables; `None`: the process runs no such program any more.
+    pub(super) fn note(&mut self, socket: &SocketTracer, processes: &mut Vec<(u32, Option<String>)>) {
+        for (pid, executable) in processes.drain(..) {
+            let event_loop = executable.and_then(|executable| self.event_loop(pid, &executable));
+            if event_loop.is_none()
+                && self.executables.remove(&pid).is_some()
+                && let Some(probes) = &mut self.probes
+            {
+                let executables = &self.executables;
+                probes.user_probes_mut().keep_only(|file| executables.values().any(|used| used == file));
+            }
+            if let Err(error) = socket.set_event_loop(pid, event_loop) {
+                tracing::warn!("what process {pid} asks of others is not told apart: {error}");
+            }
+        }
+    }
+
+    fn event_loop(&mut self, pid: u32, executable: &str) -> Option<EventLoop> {
+        let name = executable.rsplit('/').next()?;
+        if PROMPT_PROGRAMS.contains(&name) {
+            return Some(EventLoop::Prompt);
+        }
+        let probes = self.probes.as_mut().filter(|_| NodePrograms::may_be(name))?;
+        let node = self.node.of(pid)?;
+        if let Err(error) = probes.attach(&node.file, node.polling_is_over) {
+            tracing::warn!("what {executable} asks of others has no parents: {error}");
+            return None;
+        }
+        self.executables.insert(pid, node.file.identity());
+        Some(EventLoop::Turns)
+    }
+
+    /// Whether a process may be such a program, by its executable.
+    pub(super) fn may_be_known(executable: &str) -> bool {
+        let name = executable.rsplit('/').next().unwrap_or_default();
+        PROMPT_PROGRAMS.contains(&name) || NodePrograms::may_be(name)
+    }
+}
