@@ -191,6 +191,7 @@ get_test_tools() {
     have wrk || want wrk
     have prometheus || want prometheus
     have openssl || want openssl
+    have curl || want curl
     have python3 || want python3
     ls /usr/lib/postgresql/*/bin/pgbench >/dev/null 2>&1 || want postgresql
     find_tool llvm-symbolizer >/dev/null || want llvm

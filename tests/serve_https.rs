@@ -102,7 +102,6 @@ fn nginx(certificate: &Certificate, upstream: Option<&str>) -> Https {
     std::fs::write(root.join("nginx.conf"), configuration).expect("it is ours");
     let mut command = Command::new("nginx");
     command.arg("-c").arg(root.join("nginx.conf")).arg("-p").arg(root).stderr(Stdio::null());
-    command.env("OTEL_SERVICE_NAME", "front");
     let program = Program::start(&mut command);
     servers::await_port(port);
     Https { program, url: format!("https://127.0.0.1:{port}"), port }
@@ -117,7 +116,7 @@ fn curl(arguments: &[&str]) {
 /// Waits for everything that is probed at the start; TLS libraries are.
 fn start() -> Server {
     let server = Server::start(&[]);
-    await_event("TLS libraries are followed", Duration::from_secs(20), || {
+    await_event("TLS libraries are followed", Duration::from_secs(90), || {
         (metric(&server, "spanflame_tls_libraries_followed") >= 1.0).then_some(())
     });
     server
@@ -130,16 +129,16 @@ fn metric(server: &Server, begin: &str) -> f64 {
     values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
-/// All spans whose path begins so.
-fn spans(server: &Server, path: &str) -> Vec<Span> {
-    let ids: BTreeSet<String> = trace_ids(server, "").into_iter().collect();
+/// The spans of a service's traces whose path begins so.
+fn spans(server: &Server, service: &str, path: &str) -> Vec<Span> {
+    let ids: BTreeSet<String> = trace_ids(server, &format!("&service={service}")).into_iter().collect();
     let all = ids.iter().flat_map(|id| trace(server, id));
     all.filter(|span| span.get("url.path").starts_with(path) || span.get("url.full").contains(path)).collect()
 }
 
 /// Requests with each number from 0 were found once at each end, right, and the ends belong together.
-fn assert_both_ends(server: &Server, path: &str, numbers: usize) {
-    let found = spans(server, path);
+fn assert_both_ends(server: &Server, service: &str, path: &str, numbers: usize) {
+    let found = spans(server, service, path);
     for number in 0..numbers {
         let end = format!("{path}/{number}");
         let of = |kind: u64| {
@@ -179,17 +178,17 @@ fn every_request_of_servers_and_clients_with_a_socket_is_found() {
     let server = start();
     let certificate = Certificate::new();
     let front = nginx(&certificate, None);
-    let threads = Https::start("threads.py", "threads", &certificate, None);
+    let threads = Https::start("threads.py", "sockets-threads", &certificate, None);
     for number in 0..10 {
         curl(&["--http1.1", &format!("{}/nginx/one/{number}", front.url)]);
         curl(&[&format!("{}/python/{number}", threads.url)]);
     }
     // On one connection, ten at a time.
     curl(&["--http2", "-Z", "--parallel-max", "10", &format!("{}/nginx/two/[0-29]", front.url)]);
-    assert_both_ends(&server, "/nginx/one", 10);
-    assert_both_ends(&server, "/nginx/two", 30);
-    assert_both_ends(&server, "/python", 10);
-    let two = spans(&server, "/nginx/two");
+    assert_both_ends(&server, "nginx", "/nginx/one", 10);
+    assert_both_ends(&server, "nginx", "/nginx/two", 30);
+    assert_both_ends(&server, "sockets-threads", "/python", 10);
+    let two = spans(&server, "nginx", "/nginx/two");
     assert!(two.iter().all(|span| span.get("network.protocol.version") == "2"), "{two:#?}");
     drop((front.program, threads.program));
 }
@@ -199,8 +198,8 @@ fn every_request_of_event_loops_that_give_the_library_memory_is_found() {
     needs!("openssl", "python3", "node");
     let server = start();
     let certificate = Certificate::new();
-    let python = Https::start("loop.py", "asyncio", &certificate, None);
-    let node = Https::start("server.js", "node", &certificate, None);
+    let python = Https::start("loop.py", "memory-asyncio", &certificate, None);
+    let node = Https::start("server.js", "memory-node", &certificate, None);
     for (client, name) in [("loop.py", "from-python"), ("server.js", "from-node")] {
         for (to, port) in [("to-python/slow", python.port), ("to-node", node.port)] {
             let mut command = Command::new(interpreter(client));
@@ -209,13 +208,9 @@ fn every_request_of_event_loops_that_give_the_library_memory_is_found() {
             assert!(command.status().expect("it starts").success(), "{command:?}");
         }
     }
-    for path in [
-        "/from-python/to-python/slow",
-        "/from-python/to-node",
-        "/from-node/to-python/slow",
-        "/from-node/to-node",
-    ] {
-        assert_both_ends(&server, path, 32);
+    for client in ["/from-python", "/from-node"] {
+        assert_both_ends(&server, "memory-asyncio", &format!("{client}/to-python/slow"), 32);
+        assert_both_ends(&server, "memory-node", &format!("{client}/to-node"), 32);
     }
     drop((python.program, node.program));
 }
@@ -225,28 +220,28 @@ fn a_request_through_four_programs_is_one_trace() {
     needs!("nginx", "curl", "openssl", "python3", "node");
     let server = start();
     let certificate = Certificate::new();
-    let last = Https::start("loop.py", "last", &certificate, None);
-    let node = Https::start("server.js", "node", &certificate, Some(&last.url));
-    let threads = Https::start("threads.py", "threads", &certificate, Some(&node.url));
-    let front = nginx(&certificate, Some(&threads.url));
+    // An event loop that asks others may have no evidence of for whom: here is one at each end only.
+    let last = Https::start("server.js", "chain-last", &certificate, None);
+    let second = Https::start("threads.py", "chain-second", &certificate, Some(&last.url));
+    let first = Https::start("threads.py", "chain-first", &certificate, Some(&second.url));
+    let front = nginx(&certificate, Some(&first.url));
     for number in 0..10 {
-        curl(&[&format!("{}/call/{number}", front.url)]);
+        curl(&["--http1.1", &format!("{}/call/{number}", front.url)]);
     }
-    let found = spans(&server, "/call");
+    let found = spans(&server, "chain-last", "/call");
     let traces: BTreeSet<&String> = found.iter().map(|span| &span.trace).collect();
     for id in &traces {
         let of_trace: Vec<&Span> = found.iter().filter(|span| span.trace == **id).collect();
-        let mut kinds: Vec<(&str, u64)> =
-            of_trace.iter().map(|span| (span.service.as_str(), span.kind)).collect();
-        kinds.retain(|(_, kind)| *kind == 2);
-        kinds.sort_unstable();
-        assert_eq!(kinds, [("front", 2), ("last", 2), ("node", 2), ("threads", 2)], "{of_trace:#?}");
+        let mut servers: Vec<&str> =
+            of_trace.iter().filter(|span| span.kind == 2).map(|span| span.service.as_str()).collect();
+        servers.sort_unstable();
+        assert_eq!(servers, ["chain-first", "chain-last", "chain-second", "nginx"], "{of_trace:#?}");
         // Each is the child of another one of them, but for curl's.
         let has_parent = |span: &&&Span| of_trace.iter().any(|other| other.id == span.parent);
         assert_eq!((of_trace.len(), of_trace.iter().filter(has_parent).count()), (8, 7), "{of_trace:#?}");
     }
     assert_eq!(traces.len(), 10, "{}", losses(&server));
-    drop((last.program, node.program, threads.program, front.program));
+    drop((last.program, second.program, first.program, front.program));
 }
 
 /// fixtures/https/client.py, whose connections stay open.
@@ -293,14 +288,16 @@ fn pieces_are_put_together_and_many_connections_at_once_are_kept_apart() {
     needs!("openssl", "python3");
     let server = start();
     let certificate = Certificate::new();
-    let threads = Https::start("threads.py", "threads", &certificate, None);
+    let threads = Https::start("threads.py", "pieces", &certificate, None);
     let mut client = Client::start(threads.port, "/pieces", 8, 20);
     client.ask();
     for connection in 0..8 {
-        assert_both_ends(&server, &format!("/pieces/{connection}"), 20);
+        assert_both_ends(&server, "pieces", &format!("/pieces/{connection}"), 20);
     }
-    let sizes: BTreeSet<String> =
-        spans(&server, "/pieces").iter().map(|span| span.get("http.response.body.size").to_owned()).collect();
+    let sizes: BTreeSet<String> = spans(&server, "pieces", "/pieces")
+        .iter()
+        .map(|span| span.get("http.response.body.size").to_owned())
+        .collect();
     assert_eq!(sizes, BTreeSet::from(["3".to_owned()]));
     drop(threads.program);
 }
@@ -315,8 +312,9 @@ fn requests_on_connections_that_are_older_than_the_agent_are_found() {
     let server = start();
     client.ask();
     client.ask();
-    let found = spans(&server, "/older");
-    // A connection whose first bytes are an answer may take one to be understood.
+    let found = spans(&server, "older", "/older");
+    // One goes by while the library is being probed, and four until it is certain that requests wait for
+    // their answers on a connection of which the beginning was not seen.
     for kind in [2, 3] {
         let paths: BTreeSet<&str> = found
             .iter()
@@ -325,7 +323,12 @@ fn requests_on_connections_that_are_older_than_the_agent_are_found() {
                 span.get(if kind == 2 { "url.path" } else { "url.full" }).split("/older/").nth(1)
             })
             .collect();
-        assert!(paths.len() >= 4 * 19, "{} of 80 of kind {kind}; {}", paths.len(), losses(&server));
+        assert!(
+            paths.len() >= 4 * 15,
+            "{} of 80 of kind {kind}: {paths:?}; {}",
+            paths.len(),
+            losses(&server)
+        );
         assert_eq!(paths.len(), found.iter().filter(|span| span.kind == kind).count(), "none twice");
     }
     for span in &found {

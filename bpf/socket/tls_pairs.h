@@ -98,7 +98,7 @@ struct sf_plain_bytes {
 	__u32 is_last_chance; /* memory that cannot be read now never will be */
 };
 
-/* What a thread that has called a TLS library does. */
+/* What a thread does that has called a TLS library, or moved what looks like TLS. */
 struct sf_tls_thread {
 	__u64 read_from;    /* the connection that it has read from, outside of such calls, 0: none */
 	__u64 read_several; /* … and from another one */
@@ -279,7 +279,9 @@ static __always_inline void sf_note_tls_transfer(struct sf_connection *connectio
 
 	if (!connection->is_tls)
 		return;
-	thread = bpf_task_storage_get(&tls_threads, bpf_get_current_task_btf(), NULL, 0);
+	/* Made here, so that what is read before a thread's first call is known when that comes. */
+	thread = bpf_task_storage_get(&tls_threads, bpf_get_current_task_btf(), NULL,
+				      BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!thread)
 		return;
 	/* Within a call it is of another one that was made within and has returned. */

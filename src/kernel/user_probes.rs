@@ -424,7 +424,7 @@ fn share_maps(
 
 /// Whether this kernel has links of many uprobes: asked to make one on a folder it says that this is none
 /// of the files it can be made on, which a kernel that knows nothing of such links does not.
-fn has_multi_links() -> bool {
+pub(super) fn has_multi_links() -> bool {
     let instruction = |code| sys::bpf_insn { code, ..Default::default() };
     // `mov64 r0, 0` and `exit`.
     let instructions = [instruction(0xb7), instruction(0x95)];

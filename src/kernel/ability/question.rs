@@ -14,6 +14,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use super::attempt::{self, Scope};
 use super::setting::{self, Capability};
 use super::{Finding, Host, State};
+use crate::kernel::user_probes::has_multi_links;
 use crate::kernel::{KernelError, Sampler, SamplerOptions};
 
 pub(super) struct Question {
@@ -264,7 +265,7 @@ pub(super) const ALL: &[Question] = &[
         ask: uprobes,
         cost: "TLS libraries and Go cannot be looked into: encrypted connections stay unread (not used by \
             `record --kind cpu`).",
-        remedy: "A kernel built with CONFIG_UPROBE_EVENTS=y, and CAP_PERFMON.",
+        remedy: "A kernel built with CONFIG_UPROBE_EVENTS=y; CAP_PERFMON with Linux 6.6 or later, CAP_SYS_ADMIN before.",
     },
     Question {
         name: "kprobes",
@@ -484,6 +485,9 @@ fn kprobes(_host: &Host) -> Finding {
 }
 
 fn uprobes(_host: &Host) -> Finding {
+    if has_multi_links() {
+        return Finding::present("links of many uprobes");
+    }
     from_attempt(attempt::open_uprobe(), |_| "one was set on ourselves".to_owned())
 }
 
