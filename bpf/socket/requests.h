@@ -333,6 +333,25 @@ static __always_inline void sf_take_asker(struct sf_socket_data *data)
 }
 
 /*
+ * HTTP/2 says so with its first bytes (RFC 9113, section 3.4). Its headers refer to those of before, so that all is
+ * wanted from there on; user space, which decides what is captured, comes too late for the first requests.
+ */
+static __always_inline void sf_notice_http2(const struct sf_socket_data *data)
+{
+	__u64 first, id = data->event.connection;
+	__u32 capture = SF_CAPTURE_WHOLE;
+
+	if (data->position || data->head_bytes < sizeof(first))
+		return;
+	__builtin_memcpy(&first, data->bytes, sizeof(first));
+	if (first != SF_TEXT8('P', 'R', 'I', ' ', '*', ' ', 'H', 'T'))
+		return;
+	if (data->flags & SF_DATA_DECRYPTED)
+		capture |= SF_CAPTURE_OF_DECRYPTED;
+	bpf_map_update_elem(&captures, &id, &capture, BPF_ANY);
+}
+
+/*
  * Mints what a request needs, if what was captured begins one. One that is read opens for its reader, one
  * that is written opens for nobody: what its thread does is still for the request that it is within.
  * `sk`: the TCP socket whose plain bytes these are, else NULL.
@@ -344,6 +363,7 @@ static __noinline int sf_notice_request(struct sf_socket_scratch *scratch, struc
 	bool is_read = data->direction == SF_IN;
 	int header, begun_bytes = 0;
 
+	sf_notice_http2(data);
 	if (is_read ? connection->role == SF_ROLE_CONNECTED || connection->asks
 		    : connection->role == SF_ROLE_ACCEPTED || connection->serves)
 		return 0;
@@ -392,10 +412,10 @@ static __always_inline bool sf_is_for_request(struct sf_connection *connection, 
 		bool is_others = is_new && connection->opened_by != within;
 
 		/*
-		 * In a callback of its own it may go to whoever waits for one. What a loop that shows its turns
-		 * has connected it was made for, and the callback of that is the end of the other's turn.
+		 * It may have been made for the other. Event loops are at a request only if what they do is known
+		 * so well that a connection is for whom it was made.
 		 */
-		if (is_others && serves_many != SF_SERVES_IN_TURNS)
+		if (is_others && !serves_many)
 			connection->opened_by = 0;
 		connection->request = within;
 		return !is_others;
