@@ -100,25 +100,62 @@ fn server_that_exports_to(receiver: &Receiver) -> Server {
     Server::start_with(&configuration, &[])
 }
 
-/// The spans of services, by their ids.
-fn spans_of(server: &Server, receiver: &Receiver, services: &[&str]) -> BTreeMap<String, Span> {
-    std::thread::sleep(Duration::from_millis(300));
-    server.post("/admin/flush", "").expect(200);
-    let mut spans = BTreeMap::new();
-    let (mut read, mut quiet) = (0, 0);
-    // Batches leave when they are full or old enough; those of others on this host come for ever.
-    while quiet < 6 {
-        let before = spans.len();
-        let received = receiver.received();
-        for request in received.iter().skip(read).filter(|request| request.path.ends_with("/traces")) {
-            let request: Value = serde_json::from_slice(&request.body).expect("JSON");
-            add_spans(&request, services, &mut spans);
-        }
-        read = received.len();
-        quiet = if spans.len() == before { quiet + 1 } else { 0 };
-        std::thread::sleep(Duration::from_millis(500));
+/// Spans of some services, as they come in.
+struct Spans<'a> {
+    server: &'a Server,
+    receiver: &'a Receiver,
+    services: &'a [&'a str],
+    read: usize,
+    by_id: BTreeMap<String, Span>,
+}
+
+impl<'a> Spans<'a> {
+    fn new(server: &'a Server, receiver: &'a Receiver, services: &'a [&'a str]) -> Self {
+        Self { server, receiver, services, read: 0, by_id: BTreeMap::new() }
     }
-    spans
+
+    /// Takes what has come. False: nothing new of these services.
+    fn take(&mut self) -> bool {
+        let before = self.by_id.len();
+        let received = self.receiver.received();
+        for request in received.iter().skip(self.read).filter(|request| request.path.ends_with("/traces")) {
+            let request: Value = serde_json::from_slice(&request.body).expect("JSON");
+            add_spans(&request, self.services, &mut self.by_id);
+        }
+        self.read = received.len();
+        self.by_id.len() > before
+    }
+
+    /// Asks until as many calls as there are on a request's way have a parent: until then the programs are met
+    /// and their code is read.
+    fn await_known(&mut self, port: u16, path: &dyn Fn(&str) -> String, calls: usize) {
+        for attempt in 0..40 {
+            let id = format!("w{attempt}");
+            let path = path(&id);
+            drive(port, 1, 1, &|_| path.clone());
+            std::thread::sleep(Duration::from_secs(2));
+            self.take();
+            let of_it = self.by_id.values().filter(|span| !span.is_server && span.whose() == id);
+            if of_it.filter(|span| !span.parent.is_empty()).count() >= calls {
+                return;
+            }
+        }
+        panic!("calls of Go programs have no parents");
+    }
+
+    /// All of those of requests that have ended, but for those of [`Self::await_known`].
+    fn all(mut self) -> BTreeMap<String, Span> {
+        std::thread::sleep(Duration::from_millis(300));
+        self.server.post("/admin/flush", "");
+        let mut quiet = 0;
+        // Batches leave when they are full or old enough; those of others on this host come for ever.
+        while quiet < 8 {
+            quiet = if self.take() { 0 } else { quiet + 1 };
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        self.by_id.retain(|_, span| !span.whose().starts_with('w'));
+        self.by_id
+    }
 }
 
 fn attribute(of: &Value, name: &str) -> String {
@@ -186,14 +223,14 @@ fn check_chain(program: &str, mode: &str) {
     let last = Service::start(names[2], &[program, mode, mode], &[]);
     let middle = Service::start(names[1], &[program, mode, mode, &last.port.to_string()], &[]);
     let first = Service::start(names[0], &[program, "http1", mode, &middle.port.to_string()], &[]);
-    // They are met when they begin to listen; then their code is read.
-    std::thread::sleep(Duration::from_secs(2));
+    let mut spans = Spans::new(&server, &receiver, &names);
+    spans.await_known(first.port, &|id| format!("/own/0/{id}"), 2);
     drive(first.port, 32, REQUESTS, &|number| {
         let how = ["own", "child", "pool", "grand", "late"][number % 5];
         format!("/{how}/0/r{number}")
     });
     std::thread::sleep(Duration::from_millis(200));
-    let spans = spans_of(&server, &receiver, &names);
+    let spans = spans.all();
     let is_call = |span: &Span, how: &str| !span.is_server && span.path.contains(&format!("/{how}/"));
     for (index, name) in names.iter().enumerate().take(2) {
         let served = judge(&spans, |span| span.service == *name && span.is_server);
@@ -245,11 +282,12 @@ fn calls_by_grpc_have_the_request_of_the_goroutine_that_asks_as_their_parent() {
         let last = Service::start(names[2], &["grpc_hops", "grpc"], &environment);
         let middle = Service::start(names[1], &["grpc_hops", "grpc", &last.port.to_string()], &environment);
         let first = Service::start(names[0], &["grpc_hops", "http1", &middle.port.to_string()], &environment);
-        std::thread::sleep(Duration::from_secs(2));
+        let mut spans = Spans::new(&server, &receiver, &names);
+        spans.await_known(first.port, &|id| format!("/hops.own/{id}"), 2);
         drive(first.port, 32, REQUESTS, &|number| {
             format!("/hops.{}/r{number}", ["own", "child"][number % 2])
         });
-        let spans = spans_of(&server, &receiver, &names);
+        let spans = spans.all();
         for name in &names[..2] {
             let served = judge(&spans, |span| span.service == *name && span.is_server);
             assert_eq!(served.all, REQUESTS);
@@ -291,7 +329,7 @@ fn check_stamps(program: &str, mode: &str, environment: &[(&str, &str)], hows: &
             scope.spawn(|| drive(service.port, 6, 120, &path));
         }
     });
-    let spans = spans_of(&server, &receiver, &names);
+    let spans = Spans::new(&server, &receiver, &names).all();
     let (mut right, mut wrong, mut unstamped) = (0, 0, 0);
     for name in names {
         let profile = server

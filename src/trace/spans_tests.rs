@@ -11,6 +11,7 @@ use super::exchange::{
 use super::requests::Requests;
 use super::sampling::Sampler;
 use super::spans::{Outcome, SpanOptions, Spans, WallClock, Whose};
+use super::streams::StreamWork;
 use crate::model::socket::{Actor, Direction, Endpoint, Minted, Opened, Role};
 use crate::model::span::{AttributeValue, integer_of, text_of};
 use crate::model::{ConnectionId, RequestKey, Span, SpanId, SpanKind, SpanResource, SpanStatus, Unstamped};
@@ -43,6 +44,8 @@ struct Request {
     received: Option<u8>,
     /// Of which trace, if that goes out in TCP's header.
     sent: Option<u8>,
+    /// Of HTTP/2, whose requests the kernel side does not see begin; else 0.
+    stream_id: u32,
 }
 
 impl Request {
@@ -60,6 +63,7 @@ impl Request {
             at_ns: 100,
             received: None,
             sent: None,
+            stream_id: 0,
         }
     }
 
@@ -147,11 +151,11 @@ impl Host {
         };
         let began = Began {
             exchange: ExchangeId(request.exchange),
-            stream_id: 0,
+            stream_id: request.stream_id,
             direction: request.direction,
             first_byte_ns: request.at_ns,
             actor: request.actor,
-            minted: Some(Minted {
+            minted: (request.stream_id == 0).then(|| Minted {
                 key: RequestKey(key),
                 trace_id: [request.sent.unwrap_or(self.last_id); 16],
                 span_id: [self.last_id; 8],
@@ -592,7 +596,7 @@ fn the_context_in_the_header_of_tcp_counts_where_nothing_else_is_known_of_the_se
     host.open(2, Role::Accepted, endpoint(2, 80), endpoint(9, 40_000), None);
     host.begin(Request { received: Some(77), ..Request::server(2, 9) });
     let span = host.end(2, 1, 200, 400).expect("a span");
-    assert_eq!(span.parent_span_id.map(|id| id.bytes()), Some([77; 8]));
+    assert_eq!(span.parent_span_id.map(SpanId::bytes), Some([77; 8]));
     assert_eq!(source(&span), Some("tcp_option"));
 
     // What the program itself has sent counts more.
@@ -625,4 +629,49 @@ fn a_call_that_went_out_as_part_of_another_trace_is_the_requests_child_and_count
     let span = host.end(3, 2, 200, 300).expect("a span");
     assert_eq!((source(&span), span.trace_id.bytes()), (Some("thread"), [1; 16]));
     assert_eq!(host.spans.counts().tcp_contexts_of_other_traces, 1);
+}
+
+#[test]
+fn a_stream_whose_goroutine_becomes_known_is_stamped_and_has_children_whichever_comes_first() {
+    for is_told_first in [true, false] {
+        let mut host = Host::new();
+        host.is_go = true;
+        host.connect(1, 2);
+        host.connect(3, 4);
+        let goroutine = |goroutine| Actor { pid: 9, tid: 9, goroutine };
+        let work = |direction, request, by| StreamWork {
+            direction,
+            request: RequestKey::of(request),
+            actor: goroutine(by),
+        };
+        let tell = |host: &mut Host, connection, stream_id, work| {
+            host.spans.stream_taken(ConnectionId(connection), stream_id, work, &mut host.requests);
+        };
+        if is_told_first {
+            tell(&mut host, 2, 5, work(Direction::In, 4711, 33));
+        }
+        host.begin(Request { stream_id: 5, actor: goroutine(20), ..Request::server(2, 9) });
+        if !is_told_first {
+            assert_eq!(host.requests.span_at(RequestKey(4711), 150), Err(Unstamped::Unconfirmed));
+            tell(&mut host, 2, 5, work(Direction::In, 4711, 33));
+        }
+        assert!(host.requests.span_at(RequestKey(4711), 150).is_ok());
+        // It asks, and the writer of all streams writes; of the next stream nobody has said anything.
+        tell(&mut host, 3, 7, work(Direction::Out, 4711, 33));
+        let at_ns = 120;
+        host.begin(Request { stream_id: 7, at_ns, actor: goroutine(21), ..Request::client(3, 9) });
+        host.begin(Request {
+            stream_id: 9,
+            at_ns,
+            exchange: 2,
+            actor: goroutine(21),
+            ..Request::client(3, 9)
+        });
+        let parent = host.end(3, 1, 200, 300).expect("a span").parent_span_id;
+        let other = host.end(3, 2, 200, 300).expect("a span");
+        let request = host.end(2, 1, 200, 400).expect("a span");
+        assert_eq!(parent, Some(request.span_id));
+        assert_eq!(other.parent_span_id, None);
+        assert_eq!(host.requests.span_at(RequestKey(4711), 401), Err(Unstamped::Outside));
+    }
 }
