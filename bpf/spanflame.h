@@ -334,10 +334,10 @@ struct sf_config {
 #define SF_MAX_CONNECTIONS 65536 /* followed at a time; those beyond are counted */
 #define SF_MAX_GOROUTINES 32768  /* with an open request at a time; the oldest are forgotten */
 #define SF_MAX_GO_SENDERS 8192   /* goroutines that wait for an HTTP/2 answer; the oldest are forgotten */
-#define SF_MAX_GO_READS 16384    /* goroutines that read from TLS; those that wait for longest are forgotten */
-#define SF_HEAD_BYTES 2048       /* captured of each call with SF_CAPTURE_HEADS, less the tail */
-#define SF_TAIL_BYTES 64         /* the last bytes of a longer call */
-#define SF_WHOLE_BYTES 16384     /* captured of each call with SF_CAPTURE_WHOLE */
+#define SF_MAX_GO_READS 16384 /* goroutines that read from TLS; those that wait for longest are forgotten */
+#define SF_HEAD_BYTES 2048    /* captured of each call with SF_CAPTURE_HEADS, less the tail */
+#define SF_TAIL_BYTES 64      /* the last bytes of a longer call */
+#define SF_WHOLE_BYTES 16384  /* captured of each call with SF_CAPTURE_WHOLE */
 
 /* Map `captures`, key = connection, written by user space: how much of it user space wants to see. */
 enum sf_capture {
