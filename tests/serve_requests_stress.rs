@@ -146,14 +146,14 @@ listener = socket.create_server(('127.0.0.1', 0))
 ours, theirs = socket.socketpair()
 if not os.fork():
     ours.close()
-    print('child', os.getpid(), flush=True)
+    os.write(1, b'child %d\\n' % os.getpid())
     for _ in range(20):
         _, descriptors, _, _ = socket.recv_fds(theirs, 1, 1)
         with socket.socket(fileno=descriptors[0]) as serves:
             serves.recv(1000)
             serves.sendall(b'HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n')
     os._exit(0)
-print('listening', listener.getsockname()[1], flush=True)
+os.write(1, b'listening %d\\n' % listener.getsockname()[1])
 for _ in range(20):
     connection, _ = listener.accept()
     socket.send_fds(ours, [b'x'], [connection.fileno()])

@@ -10,8 +10,15 @@ mod model {
     pub mod span;
     pub use socket::RequestKey;
 }
-#[path = "../../src/trace/mod.rs"]
-mod trace;
+#[path = "../../src/trace"]
+mod trace {
+    pub mod context;
+    pub mod conversation;
+    pub mod exchange;
+    mod protocols;
+    pub mod route;
+    mod stream;
+}
 
 use std::collections::HashMap;
 

@@ -8,8 +8,12 @@ mod model {
     pub mod span;
     pub use socket::RequestKey;
 }
-#[path = "../../src/trace/mod.rs"]
-mod trace;
+#[path = "../../src/trace"]
+mod trace {
+    pub mod context;
+    pub mod exchange;
+    pub mod route;
+}
 
 use libfuzzer_sys::fuzz_target;
 

@@ -8,7 +8,7 @@ mod requests_followed;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::State;
@@ -108,10 +108,8 @@ fn families(app: &App, tasks: u64) -> Vec<Family> {
 /// Of the requests of others. Their names are those of the conventions, and have no prefix.
 fn request_families(app: &App, naming: Naming) -> Vec<Family> {
     let kept = app.store.statistics();
-    let kept_since = match kept.spans {
-        0 => SystemTime::now(),
-        _ => UNIX_EPOCH + Duration::from_nanos(kept.oldest_span_unix_ns),
-    };
+    // Not the start of the oldest span: one that began long ago may have been written lately.
+    let kept_since = UNIX_EPOCH + Duration::from_nanos(kept.removed_until_unix_ns);
     app.spans.requests().families(naming, kept_since)
 }
 

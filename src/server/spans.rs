@@ -18,7 +18,7 @@ use crate::export::otlp_client::OtlpExporter;
 use crate::kernel::monotonic_ns;
 use crate::metrics::requests::{Request, RequestMetrics};
 use crate::model::{Span, SpanKind};
-use crate::store::WindowStore;
+use crate::store::{StoreError, WindowStore};
 use crate::trace::joining::{JoinCounts, Joiner};
 
 /// How many batches may wait for the disk.
@@ -329,25 +329,31 @@ impl Worker {
             let count = spans.len() as u64;
             // A mistake of ours in one batch must not be the end of all others.
             let written = std::panic::catch_unwind(AssertUnwindSafe(|| self.store.write_spans(spans)));
-            let is_stored = match written {
-                Ok(Ok(())) => true,
+            let stored = match written {
+                Ok(Ok(())) => spans.len(),
                 Ok(Err(error)) => {
-                    tracing::error!("{count} spans are lost: {error}");
-                    false
+                    let stored = match error {
+                        StoreError::PartlyWritten { written, .. } => written,
+                        _ => 0,
+                    };
+                    tracing::error!("{} spans are lost: {error}", spans.len().saturating_sub(stored));
+                    stored
                 }
                 Err(_) => {
                     tracing::error!("{count} spans are lost; please report it");
-                    false
+                    0
                 }
             };
-            let counter = if is_stored { &self.counts.kept } else { &self.counts.write_failed };
-            counter.fetch_add(count, Ordering::Relaxed);
-            if is_stored && self.is_receiving.load(Ordering::Relaxed) {
+            let (stored, lost) = spans.split_at(stored.min(spans.len()));
+            self.counts.kept.fetch_add(stored.len() as u64, Ordering::Relaxed);
+            self.counts.write_failed.fetch_add(lost.len() as u64, Ordering::Relaxed);
+            if self.is_receiving.load(Ordering::Relaxed) {
                 let now_ns = monotonic_ns();
-                spans.iter().for_each(|span| self.joiner.take_ours(span, now_ns));
+                stored.iter().for_each(|span| self.joiner.take_ours(span, now_ns));
             }
             self.counts.waiting.fetch_sub(count, Ordering::Relaxed);
-            self.requests.observe(spans.iter().filter_map(|span| Request::of(span, is_stored)));
+            self.requests.observe(stored.iter().filter_map(|span| Request::of(span, true)));
+            self.requests.observe(lost.iter().filter_map(|span| Request::of(span, false)));
         }
         self.exporter.offer_spans(exported);
     }

@@ -76,6 +76,14 @@ pub enum StoreError {
         /// Why.
         what: String,
     },
+    /// Of a batch of spans, only the beginning was written.
+    #[error("{source}; the first {written} spans of the batch are kept")]
+    PartlyWritten {
+        /// How many.
+        written: usize,
+        /// Why not the others.
+        source: Box<StoreError>,
+    },
     /// The answer would be too large.
     #[error(
         "more than {limit} {what} in the range: ask for a shorter one, for fewer labels, or for one service"

@@ -83,14 +83,14 @@ pub trait WindowStore: Send + Sync {
     /// ([`Statistics::span_cuts`]).
     ///
     /// # Errors
-    /// [`StoreError`]; nothing of a batch of up to a 64th of the store's bytes is kept then, the beginning of a
-    /// larger one may be. To write it again does no harm.
+    /// [`StoreError`]; of a batch of more than a 64th of the store's bytes the beginning may be kept all the same
+    /// ([`StoreError::PartlyWritten`]). To write it again does no harm.
     fn write_spans(&self, spans: &[Span]) -> Result<(), StoreError>;
 
     /// A page of the traces that have a span which is asked for, the most lately written first.
     ///
     /// # Errors
-    /// [`StoreError`]; [`StoreError::TooMuch`] if they have too many spans for one page.
+    /// [`StoreError`].
     fn traces(&self, query: &TraceQuery) -> Result<TracePage, StoreError>;
 
     /// The most lately written spans that are asked for. Ours that an SDK tells of too are the SDK's.
@@ -319,6 +319,9 @@ pub struct Statistics {
     pub spans: u64,
     /// Start of the oldest of them, 0 without any.
     pub oldest_span_unix_ns: u64,
+    /// When something was last written to a file that has been removed or set aside since, Unix time; 0 if there is
+    /// none. Whatever was written later is there.
+    pub removed_until_unix_ns: u64,
     /// Spans that were written.
     pub spans_written: u64,
     /// Spans that could not be written.

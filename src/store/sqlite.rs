@@ -103,6 +103,7 @@ struct Counters {
     spans_failed: u64,
     span_cuts: SpanCuts,
     removed_by_age: u64,
+    removed_until_ns: u64,
     removed_by_size: u64,
     open_series: u64,
     open_stack_nodes: u64,
@@ -324,6 +325,8 @@ impl SqliteStore {
             catalog.segments.retain(|segment| segment.path != *path);
             catalog.set_aside.retain(|file| file.path != *path);
             let mut counters = locked(&self.counters);
+            let written_ns = files.get(removal.index).map_or(0, |file| file.written_ns);
+            counters.removed_until_ns = counters.removed_until_ns.max(written_ns);
             match removal.why {
                 Why::Age => counters.removed_by_age += 1,
                 Why::Size => counters.removed_by_size += 1,
@@ -431,7 +434,11 @@ impl WindowStore for SqliteStore {
                     drop(counters);
                     // The dictionary in memory has texts that are not in the file.
                     writer.open.take_if(|(_, open)| open.reread().is_err());
-                    return Err(error);
+                    let written = spans.len() - left.len();
+                    return Err(match written {
+                        0 => error,
+                        _ => StoreError::PartlyWritten { written, source: Box::new(error) },
+                    });
                 }
             }
         }
@@ -494,6 +501,9 @@ impl WindowStore for SqliteStore {
                 .map(|extent| extent.first_span_ns)
                 .min()
                 .unwrap_or(0),
+            removed_until_unix_ns: counters
+                .removed_until_ns
+                .max(catalog.set_aside.iter().map(|file| catalog::changed_ns(&file.path)).max().unwrap_or(0)),
             spans_written: counters.spans_written,
             spans_failed: counters.spans_failed,
             span_cuts: counters.span_cuts,

@@ -73,8 +73,12 @@ pub struct Trace {
     start_unix_ns: u64,
     /// From there to the latest end.
     duration_ns: u64,
-    /// How many spans are stored.
+    /// How many spans are stored, without those that were left out.
     spans: u64,
+    /// Whether it has more spans than a page has room for: what is said of them is not of all.
+    truncated: bool,
+    /// How many spans were left out.
+    spans_left_out: u64,
     /// How many of them failed.
     errors: u64,
     /// How many of them go on.
@@ -155,6 +159,8 @@ impl Trace {
             start_unix_ns: trace.start_unix_ns,
             duration_ns: trace.duration_ns,
             spans: trace.spans,
+            truncated: trace.left_out > 0,
+            spans_left_out: trace.left_out,
             errors: trace.errors,
             open: trace.open,
             services: trace.services,

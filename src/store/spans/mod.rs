@@ -131,8 +131,11 @@ pub struct TraceSummary {
     pub start_unix_ns: u64,
     /// From there to the latest end, or latest start of one that is open.
     pub duration_ns: u64,
-    /// How many spans are stored.
+    /// How many spans are stored, less those that were left out.
     pub spans: u64,
+    /// How many more there are, which were not looked at: the trace is too large for a page. One that was written
+    /// twice counts twice.
+    pub left_out: u64,
     /// How many of them failed.
     pub errors: u64,
     /// How many of them go on.

@@ -16,8 +16,9 @@ use crate::store::error::StoreError;
 
 /// A page looks at no more rows than this, and a list neither.
 const MAX_ROWS_LOOKED_AT: u64 = 2_000_000;
-/// A page has no more rows in memory than this.
-const MAX_ROWS_OF_PAGE: usize = 400_000;
+/// A page has about so many rows in memory at most: of half of that, traces take what they have; the other half they
+/// share evenly, and what is more is counted.
+const MAX_ROWS_OF_PAGE: usize = if cfg!(test) { 4_000 } else { 400_000 };
 /// How often a page fetches the traces of candidates, which may turn out not to belong there.
 const MAX_ROUNDS: usize = 6;
 /// Spans of a trace in a page are looked for so far from the span that is asked for.
@@ -99,10 +100,10 @@ fn summaries(
     let (Some(first), Some(last)) = (starts().min(), starts().max()) else { return Ok(Vec::new()) };
     let near =
         TimeRange { from_unix_ns: first.saturating_sub(NEAR_NS), to_unix_ns: last.saturating_add(NEAR_NS) };
-    let mut traces: HashMap<TraceId, Vec<FoundRow>> = HashMap::new();
+    let mut traces: HashMap<TraceId, RowsOfTrace> = HashMap::new();
     let mut known: HashSet<Identity> = HashSet::new();
     let mut on_earlier_page: HashSet<TraceId> = HashSet::new();
-    let mut rows = 0;
+    let share = MAX_ROWS_OF_PAGE / 2 / wanted.len();
     let filter = Some((&query.filter, query.range));
     let earlier = query.cursor.map(|cursor| cursor.after);
     source.rows_of_traces(&wanted, near, filter, texts, |row| {
@@ -111,15 +112,15 @@ fn summaries(
         if was_seen && row.is_asked_for {
             on_earlier_page.insert(row.row.trace_id);
         }
-        rows += 1;
-        if rows > MAX_ROWS_OF_PAGE {
-            return Err(StoreError::TooMuch {
-                what: "spans in the traces of a page",
-                limit: MAX_ROWS_OF_PAGE,
-            });
-        }
-        if known.insert(row.identity()) {
-            traces.entry(row.row.trace_id).or_default().push(row);
+        let of_trace = traces.entry(row.row.trace_id).or_default();
+        if known.len() >= MAX_ROWS_OF_PAGE / 2
+            && of_trace.rows.len() >= share
+            && of_trace.can_do_without(&row)
+        {
+            of_trace.leave_out(row);
+        } else if known.insert(row.identity()) {
+            of_trace.has_asked_for |= row.is_asked_for;
+            of_trace.rows.push(row);
         }
         Ok(())
     })?;
@@ -128,13 +129,45 @@ fn summaries(
         if on_earlier_page.contains(&trace_id) {
             return None;
         }
-        summary(trace_id, &shown(traces.get(&trace_id)?.iter()))
+        let of_trace = traces.get(&trace_id)?;
+        let rows = of_trace.rows.iter().chain(&of_trace.root);
+        let left_out = of_trace.left_out - u64::from(of_trace.root.is_some());
+        summary(trace_id, &shown(rows), left_out)
     };
     Ok(candidates.iter().map(summary).collect())
 }
 
+/// What a page has of a trace.
+#[derive(Debug, Default)]
+struct RowsOfTrace {
+    /// The newest row of each span, the newest span first.
+    rows: Vec<FoundRow>,
+    /// One of them is asked for.
+    has_asked_for: bool,
+    /// Rows that there was no room for,
+    left_out: u64,
+    /// of which this one has no parent, and begins first of those.
+    root: Option<FoundRow>,
+}
+
+impl RowsOfTrace {
+    fn can_do_without(&self, row: &FoundRow) -> bool {
+        self.has_asked_for || !row.is_asked_for
+    }
+
+    fn leave_out(&mut self, row: FoundRow) {
+        self.left_out += 1;
+        let start = row.row.start_unix_ns;
+        if row.row.parent_span_id.is_none()
+            && self.root.as_ref().is_none_or(|root| start < root.row.start_unix_ns)
+        {
+            self.root = Some(row);
+        }
+    }
+}
+
 /// Rows are the newest of each span. Nothing if none of them is asked for.
-fn summary(trace_id: TraceId, rows: &[&FoundRow]) -> Option<TraceSummary> {
+fn summary(trace_id: TraceId, rows: &[&FoundRow], left_out: u64) -> Option<TraceSummary> {
     let rows = || rows.iter().copied();
     let matching = rows().filter(|row| row.is_asked_for).max_by_key(|row| row.position)?;
     let earliest = |row: &&FoundRow| (row.row.start_unix_ns, row.position);
@@ -157,6 +190,7 @@ fn summary(trace_id: TraceId, rows: &[&FoundRow]) -> Option<TraceSummary> {
         start_unix_ns,
         duration_ns: end_unix_ns.saturating_sub(start_unix_ns),
         spans: rows().count() as u64,
+        left_out,
         errors: count(&|row| row.row.status == SpanStatus::Error),
         open: count(&|row| row.row.duration_ns.is_none()),
         services,

@@ -497,6 +497,33 @@ fn a_block_that_is_broken_costs_its_segment_and_nothing_else() {
 }
 
 #[test]
+fn a_trace_of_more_spans_than_a_page_holds_is_shown_truncated_beside_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let plain = |trace: u64, number: u64| Span { attributes: Vec::new(), ..span(trace, number) };
+    // Its root is written first, and so is the last to be looked at.
+    let root = Span { parent_span_id: None, ..plain(1, 0) };
+    let child = |number| Span { parent_span_id: Some(root.span_id), ..plain(1, number) };
+    let batch: Vec<Span> = std::iter::once(root.clone()).chain((1..9_000).map(child)).collect();
+    store.write_spans(&batch).unwrap();
+    let others: Vec<Span> =
+        (2..12).flat_map(|trace| (0..5).map(move |number| plain(trace, 10_000 + number))).collect();
+    store.write_spans(&others).unwrap();
+    let query = TraceQuery { filter: SpanFilter::default(), range: TimeRange::ALL, limit: 100, cursor: None };
+    let page = store.traces(&query).unwrap();
+    assert_eq!(page.traces.len(), 11);
+    for trace in &page.traces {
+        if trace.trace_id == trace_id(1) {
+            assert_eq!(trace.spans + trace.left_out, 9_000);
+            assert!((1_900..=4_000).contains(&trace.spans), "{} spans", trace.spans);
+            assert_eq!(trace.root.span_id, root.span_id);
+        } else {
+            assert_eq!((trace.spans, trace.left_out), (5, 0));
+        }
+    }
+}
+
+#[test]
 fn a_trace_of_too_many_spans_is_refused_and_the_others_are_not() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
