@@ -213,7 +213,8 @@ mod tests {
 
     #[test]
     fn each_way_to_a_variable_is_found() {
-        let ways: [(&str, &[&str], fn(&ThreadLocal) -> bool); 4] = [
+        type IsRight = fn(&ThreadLocal) -> bool;
+        let ways: [(&str, &[&str], IsRight); 4] = [
             (
                 "executable",
                 &["-rdynamic", "-pie", "-fpie"],
