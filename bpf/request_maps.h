@@ -31,7 +31,8 @@ enum sf_pending_state {
 enum sf_serves_many {
 	SF_SERVES_ONE = 0,
 	SF_SERVES_MANY = 1,
-	SF_SERVES_IN_TURNS = 2, /* when it goes on to something else is seen */
+	SF_SERVES_PROMPTLY = 2, /* it handles each event to its end */
+	SF_SERVES_IN_TURNS = 3, /* when it goes on to something else is seen */
 };
 
 /* What a thread does. */

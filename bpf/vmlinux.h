@@ -231,6 +231,7 @@ struct task_struct {
 	int pid;
 	int tgid;
 	struct mm_struct *mm;
+	struct task_struct *real_parent;
 	struct task_struct *group_leader;
 	struct signal_struct *signal;
 	struct uprobe_task *utask;
@@ -324,8 +325,9 @@ struct bpf_iter__unix {
 #pragma clang attribute pop
 #endif
 
-/* linux/sched.h: tasks that never run in user mode. Both bits are the same since Linux 5.12. */
+/* linux/sched.h: what tasks are. The bits are the same since Linux 5.12. */
 #define PF_IO_WORKER 0x00000010
+#define PF_FORKNOEXEC 0x00000040 /* has not executed another program since it was forked */
 #define PF_KTHREAD 0x00200000
 
 /* linux/stat.h, linux/socket.h, linux/in.h, net/tcp_states.h, asm/thread_info.h */

@@ -139,7 +139,7 @@ fn what_an_event_loop_asks_of_others_has_no_wrong_parent_and_its_samples_no_wron
             assert!(parents.right >= asked * 2 / 5 * 9 / 10, "{parents:?} of {asked}");
             continue;
         }
-        assert!(count(false, "") >= 10, "it burns all the time");
+        assert!(count(false, "") >= 5, "it burns all the time");
         assert!(count(true, "") <= 5, "{} samples are said to be of a request", count(true, ""));
         let metrics = server.get("/metrics").expect(200).text();
         let counted = "spanflame_losses_total{stage=\"sockets\",reason=\"request_of_event_loop\"} ";

@@ -36,7 +36,7 @@ struct sf_connection {
 	__u64 begun;       /* what was read last if it was less than tells a request, lowest byte first */
 	__u32 begun_bytes; /* 0 to 8 */
 	__u32 is_sending;  /* a request's context waits to go out in TCP's header */
-	__u32 padding;
+	__u32 is_answered; /* something was written since `request` was read */
 	__u32 network_namespace; /* inode number */
 	__u32 is_tls;            /* what went over it looks like TLS records */
 	__u32 is_decrypted;      /* a TLS library shows its plain bytes, which are what is told of it */

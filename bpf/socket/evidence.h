@@ -8,6 +8,17 @@
 #include "following.h"
 #include "requests.h"
 
+/*
+ * An event loop that is known reads more of a request that it has not begun to answer: the rest of its head, or its
+ * body. What it does then is for that request again.
+ */
+static __always_inline bool sf_goes_on(const struct sf_socket_scratch *scratch,
+				       const struct sf_connection *connection, __u32 direction)
+{
+	return direction == SF_IN && scratch->serves_many >= SF_SERVES_PROMPTLY && connection->serves &&
+	       connection->request && !connection->is_answered;
+}
+
 /* Does the call show that the thread is not, or no longer, at the request that it seemed to be at? */
 static __always_inline void sf_weigh_evidence(struct sf_socket_scratch *scratch,
 					      struct sf_connection *connection, __u32 direction,
@@ -15,7 +26,15 @@ static __always_inline void sf_weigh_evidence(struct sf_socket_scratch *scratch,
 {
 	struct sf_thread *thread;
 
-	if (scratch->is_go || !scratch->within)
+	if (scratch->is_go)
+		return;
+	if (sf_goes_on(scratch, connection, direction)) {
+		thread = sf_thread_of(bpf_get_current_task_btf(), 0);
+		if (thread)
+			thread->request = connection->request;
+		return;
+	}
+	if (!scratch->within)
 		return;
 	if (sf_is_for_request(connection, direction, scratch->within, scratch->serves_many, was_used)) {
 		if (direction == SF_OUT && !connection->serves)

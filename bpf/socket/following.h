@@ -27,7 +27,7 @@ static __always_inline __u64 sf_current_goroutine(struct task_struct *task, __u3
 /* What an event loop has asked of others for its request is all that is certain to be for it. */
 static __always_inline void sf_leave_prompt(struct task_struct *task, __u32 serves_many)
 {
-	struct sf_thread *thread = serves_many == SF_SERVES_MANY ? sf_thread_of(task, 0) : NULL;
+	struct sf_thread *thread = serves_many == SF_SERVES_PROMPTLY ? sf_thread_of(task, 0) : NULL;
 
 	if (thread)
 		thread->request = 0;

@@ -236,6 +236,19 @@ static __always_inline void sf_begin_to_serve_many(struct sf_thread *thread)
 		thread->serves_many = SF_SERVES_MANY;
 }
 
+/* How the event loops of a process go about their work; NULL: it is not known. */
+static __always_inline const __u32 *sf_event_loop_of(const struct task_struct *task, __u32 tgid)
+{
+	const __u32 *how = bpf_map_lookup_elem(&prompt_processes, &tgid);
+
+	/* A worker that was forked runs the same program, whether it has been met yet or not. */
+	if (!how && task->flags & PF_FORKNOEXEC) {
+		tgid = task->real_parent->tgid;
+		how = bpf_map_lookup_elem(&prompt_processes, &tgid);
+	}
+	return how;
+}
+
 /* A thread reads a request. */
 static __always_inline void sf_begin_serving(struct sf_thread *thread, __u64 connection, __u64 request,
 					     __u32 tgid)
@@ -247,23 +260,26 @@ static __always_inline void sf_begin_serving(struct sf_thread *thread, __u64 con
 	thread->connection = connection;
 	thread->is_answered = 0;
 	if (thread->serves_many) {
-		how = bpf_map_lookup_elem(&prompt_processes, &tgid);
+		how = sf_event_loop_of(bpf_get_current_task_btf(), tgid);
 		if (!how) {
 			sf_count(SF_SOCKET_COUNTER_EVENT_LOOP, 1);
 			request = 0;
 		}
-		thread->serves_many =
-			how && *how == SF_EVENT_LOOP_TURNS ? SF_SERVES_IN_TURNS : SF_SERVES_MANY;
+		thread->serves_many = !how                          ? SF_SERVES_MANY
+				      : *how == SF_EVENT_LOOP_TURNS ? SF_SERVES_IN_TURNS
+								    : SF_SERVES_PROMPTLY;
 	}
 	thread->request = request;
 }
 
 /* Something is written to a connection from which requests are read. */
-static __always_inline void sf_note_answer(struct task_struct *task, __u64 connection)
+static __always_inline void sf_note_answer(struct task_struct *task, struct sf_connection *connection,
+					   __u64 id)
 {
 	struct sf_thread *thread = bpf_task_storage_get(&threads, task, NULL, 0);
 
-	if (thread && thread->connection == connection)
+	connection->is_answered = 1;
+	if (thread && thread->connection == id)
 		thread->is_answered = 1;
 }
 
@@ -382,6 +398,7 @@ static __noinline int sf_notice_request(struct sf_socket_scratch *scratch, struc
 	if (is_read) {
 		connection->serves = 1;
 		connection->request = data->minted;
+		connection->is_answered = 0;
 		data->within = 0;
 		sf_receive_context(data, connection, header, sk, begun_bytes);
 		sf_open_request(scratch, data->minted);

@@ -38,7 +38,7 @@ static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call 
 		return SF_TOLD_NOTHING;
 	sf_count(SF_SOCKET_COUNTER_BYTES, call->length);
 	if (direction == SF_OUT && connection->serves)
-		sf_note_answer(bpf_get_current_task_btf(), call->socket.connection);
+		sf_note_answer(bpf_get_current_task_btf(), connection, call->socket.connection);
 	if (direction == SF_IN)
 		sf_forget_context(connection, call->socket.connection);
 	/* Of a connection that a TLS library shows, it is told what it shows. */

@@ -97,7 +97,7 @@ static __noinline int sf_capture_plain_bytes(struct sf_socket_scratch *scratch,
 		connection->is_decrypted = 1;
 	}
 	if (direction == SF_OUT && connection->serves)
-		sf_note_answer(bpf_get_current_task_btf(), id);
+		sf_note_answer(bpf_get_current_task_btf(), connection, id);
 	limit = sf_capture_limit(id, SF_CAPTURE_OF_DECRYPTED);
 	if (!limit) {
 		sf_weigh_evidence(scratch, connection, direction, true);
