@@ -25,21 +25,47 @@ pub(super) fn open_object(what: &str, elf: &[u8]) -> Result<OpenObject, KernelEr
     ObjectBuilder::default().open_memory(elf).map_err(|error| KernelError::bpf(format!("open {what}"), error))
 }
 
-/// Lets an object use the maps of another one that have the same names. Both must describe them alike.
-pub(super) fn share_maps(object: &mut OpenObject, with: &Object) -> Result<(), KernelError> {
+/// Constants are compiled into programs and variables into one object, unless a name of their own says that
+/// they are meant for several.
+fn may_be_shared(name: &str) -> bool {
+    let is_own = name.starts_with(".rodata") || name.ends_with(".data") || name.ends_with(".bss");
+    !is_own || name == ".rodata.config"
+}
+
+/// Makes the maps of another object those of this one that have the same names, and returns these.
+///
+/// # Errors
+/// If they are not as large, or the kernel refuses.
+pub(super) fn share_maps(
+    what: &'static str,
+    object: &mut OpenObject,
+    with: &Object,
+) -> Result<Vec<String>, KernelError> {
+    let cannot = |error| KernelError::bpf(format!("prepare {what}"), error);
+    let mut names = Vec::new();
     for mut map in object.maps_mut() {
-        // What a program alone sees lies in sections of its own.
-        if map.name().to_string_lossy().starts_with('.') {
+        let Some(name) = map.name().to_str().map(str::to_owned) else { continue };
+        if name == ".data.contract" {
+            map.set_autocreate(false).map_err(cannot)?;
             continue;
         }
-        let Some(other) = with.maps().filter(is_created).find(|other| other.name() == map.name()) else {
+        let Some(shared) =
+            with.maps().filter(|_| may_be_shared(&name)).find(|map| map.name() == name.as_str())
+        else {
             continue;
         };
-        map.reuse_fd(other.as_fd()).map_err(|error| {
-            KernelError::bpf(format!("share map {}", map.name().to_string_lossy()), error)
-        })?;
+        let info = shared.info().map_err(cannot)?.info;
+        if (info.key_size, info.value_size) != (map.key_size(), map.value_size()) {
+            return Err(KernelError::Option {
+                option: "a shared map",
+                value: format!("{name} of {what}"),
+                expected: "as large in both objects: the binary was built wrongly",
+            });
+        }
+        map.reuse_fd(shared.as_fd()).map_err(cannot)?;
+        names.push(name);
     }
-    Ok(())
+    Ok(names)
 }
 
 /// Whether a map exists in the kernel: the one that only carries the contract's types does not.
@@ -61,4 +87,19 @@ pub(super) fn find_program<'a>(
     name: &'static str,
 ) -> Result<libbpf_rs::ProgramMut<'a>, KernelError> {
     object.progs_mut().find(|program| program.name() == name).ok_or(KernelError::Missing(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn constants_and_nameless_variables_are_an_objects_own() {
+        for own in [".rodata", ".rodata.calls", "socket_b.bss", "tls_bpf.data", ".bss", ".data"] {
+            assert!(!may_be_shared(own), "{own}");
+        }
+        for shared in ["connections", "threads", ".rodata.config", ".data.agent"] {
+            assert!(may_be_shared(shared), "{shared}");
+        }
+    }
 }

@@ -30,7 +30,7 @@ impl ContextPropagation {
     pub(super) fn start(sockets: &Object) -> Result<Self, KernelError> {
         let what = "the programs that pass contexts on";
         let mut object = open_object(what, PROPAGATE_OBJECT)?;
-        share_maps(&mut object, sockets)?;
+        share_maps(what, &mut object, sockets)?;
         let object = object.load().map_err(|error| KernelError::bpf(format!("load {what}"), error))?;
         let root = cgroup_root()?;
         let link = find_program(&object, "on_tcp_header")?

@@ -7,7 +7,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use libbpf_rs::libbpf_sys::{BPF_TRACE_RAW_TP, bpf_iter_create, libbpf_find_vmlinux_btf_id};
-use libbpf_rs::{Link, Map, MapCore, MapFlags, MapHandle, Object, ProgramInput};
+use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, Object, ProgramInput};
 use spanflame_symbols::go::{GoRequestCode, GoroutineOffsets};
 
 use super::bpf_object::{
@@ -373,11 +373,6 @@ impl SocketTracer {
     /// The loaded object.
     pub(super) fn object(&self) -> &Object {
         &self.socket
-    }
-
-    /// A map of the programs, by its name, for other objects to share.
-    pub(super) fn map_named(&self, name: &str) -> Option<Map<'_>> {
-        self.socket.maps().filter(is_created).find(|map| map.name() == name)
     }
 
     /// Says that a process is a Go program, and how to find its goroutines. From then on its requests belong

@@ -30,7 +30,9 @@ use libbpf_rs::{
 };
 use spanflame_symbols::FileOffset;
 
-use super::bpf_object::{find_program, forward_libbpf_messages, is_created, map_handle, open_object};
+use super::bpf_object::{
+    find_program, forward_libbpf_messages, is_created, map_handle, open_object, share_maps,
+};
 use super::introspection::{self, EbpfState};
 use super::run_statistics::{self, RunStatistics, map_memory_bytes};
 use super::{KernelError, SocketTracer};
@@ -208,7 +210,7 @@ impl UserProbes {
     ) -> Result<Self, KernelError> {
         forward_libbpf_messages();
         let mut object = open_object(what, elf)?;
-        let shared = share_maps(what, &mut object, socket)?;
+        let shared = share_maps(what, &mut object, socket.object())?;
         prepare(&mut object)?;
         let has_multi_links = has_multi_links();
         if has_multi_links {
@@ -386,42 +388,6 @@ impl UserProbes {
 /// "All processes" in libbpf's uprobe calls.
 const EVERY_PROCESS: i32 = -1;
 
-/// Constants are compiled into programs and variables into one object, unless a name of their own says that
-/// they are meant for several.
-fn may_be_shared(name: &str) -> bool {
-    let is_own = name.starts_with(".rodata") || name.ends_with(".data") || name.ends_with(".bss");
-    !is_own || name == ".rodata.config"
-}
-
-/// Makes the socket tracer's maps those of the object; returns their names.
-fn share_maps(
-    what: &'static str,
-    object: &mut OpenObject,
-    socket: &SocketTracer,
-) -> Result<Vec<String>, KernelError> {
-    let cannot = |error| KernelError::bpf(format!("prepare {what}"), error);
-    let mut names = Vec::new();
-    for mut map in object.maps_mut() {
-        let Some(name) = map.name().to_str().map(str::to_owned) else { continue };
-        if name == ".data.contract" {
-            map.set_autocreate(false).map_err(cannot)?;
-            continue;
-        }
-        let Some(shared) = socket.map_named(&name).filter(|_| may_be_shared(&name)) else { continue };
-        let info = shared.info().map_err(cannot)?.info;
-        if (info.key_size, info.value_size) != (map.key_size(), map.value_size()) {
-            return Err(KernelError::Option {
-                option: "a shared map",
-                value: format!("{name} of {what}"),
-                expected: "as large in both objects: the binary was built wrongly",
-            });
-        }
-        map.reuse_fd(shared.as_fd()).map_err(cannot)?;
-        names.push(name);
-    }
-    Ok(names)
-}
-
 /// Whether this kernel has links of many uprobes: asked to make one on a folder it says that this is none
 /// of the files it can be made on, which a kernel that knows nothing of such links does not.
 pub(super) fn has_multi_links() -> bool {
@@ -476,16 +442,6 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-
-    #[test]
-    fn constants_and_nameless_variables_are_an_objects_own() {
-        for own in [".rodata", ".rodata.calls", "socket_b.bss", "tls_bpf.data", ".bss", ".data"] {
-            assert!(!may_be_shared(own), "{own}");
-        }
-        for shared in ["connections", "threads", ".rodata.config", ".data.agent"] {
-            assert!(may_be_shared(shared), "{shared}");
-        }
-    }
 
     #[test]
     fn a_file_that_is_overwritten_is_another_one_on_the_same_inode() {

@@ -32,7 +32,7 @@ use std::collections::{HashMap, VecDeque};
 use super::context::TraceContext;
 use super::exchange::{Began, ExchangeId};
 use super::requests::Requests;
-use super::spans::{Ends, Open, Spans};
+use super::spans::{Connection, Ends, Open, Spans};
 use crate::model::socket::{Direction, Opened};
 use crate::model::span::{Attribute, AttributeValue};
 use crate::model::{ConnectionId, SpanId, Stamp, TraceId};
@@ -42,6 +42,11 @@ use crate::model::{ConnectionId, SpanId, Stamp, TraceId};
 const REMEMBERED_IDS: usize = 1 << 16;
 /// Processes that receive what nobody can read.
 const MAX_OPAQUE: usize = 1 << 14;
+/// Traces with an open request. Once there were more nothing is told by the trace: what is not noted could be the
+/// other request of it.
+const MAX_TRACES: usize = 1 << 16;
+/// Requests of a trace of which those that have ended are taken out, and again with each power of two.
+const MANY_REQUESTS: usize = 64;
 
 /// Evidence for a parent, or why there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -275,10 +280,17 @@ impl Spans {
             self.adopted.insert(said, began.actor.pid);
         }
         let caller = caller.filter(|caller| caller.trace_id == context.trace_id);
+        let caller = match caller {
+            None if !is_of_sdk => self.only_request_of(began, context),
+            caller => caller,
+        };
         let parent = match caller {
             _ if is_of_sdk => Parent::Known { span_id: said, source: "sdk" },
             Some(caller) if is_passed_on || is_adopted => {
                 Parent::Known { span_id: caller.span_id, source: caller.source }
+            }
+            Some(caller) if caller.received == Received::Span(said) => {
+                Parent::Known { span_id: caller.span_id, source: "header" }
             }
             // The request that it seems to be within did not come with it: another one did.
             _ if is_of_others => Parent::Known { span_id: said, source: "header" },
@@ -290,6 +302,72 @@ impl Spans {
             parent,
             decision: context.sampled,
             trace_state: context.trace_state.clone(),
+        }
+    }
+
+    /// The open request of the sender's process that is of the trace it sends: whatever the thread is at, if one
+    /// alone came with this very context, or is of this trace at all, it is sent for that one.
+    fn only_request_of(&mut self, began: &Began, context: &TraceContext) -> Option<Caller> {
+        let (pid, trace_id) = (began.actor.pid, context.trace_id);
+        if self.has_too_many_traces {
+            return None;
+        }
+        let connections = &self.connections;
+        let requests = self.by_trace.get_mut(&(pid, trace_id))?;
+        let open_at = |&(connection, exchange): &(ConnectionId, ExchangeId)| {
+            let open = connections.get(&connection)?.open.get(&exchange)?;
+            (open.span.trace_id == trace_id && open.actor.pid == pid).then_some(open)
+        };
+        requests.retain(|of| open_at(of).is_some());
+        let is_older = |open: &&Open| open.first_byte_ns <= began.first_byte_ns && !open.is_excluded;
+        let all: Vec<_> =
+            requests.iter().filter_map(|of| Some((*of, open_at(of).filter(is_older)?))).collect();
+        let came_with_it: Vec<_> = all
+            .iter()
+            .copied()
+            .filter(|(_, open)| open.received() == Received::Span(context.parent_span_id))
+            .collect();
+        let (of, open) = match (came_with_it.as_slice(), all.as_slice()) {
+            ([only], _) | ([], [only]) => *only,
+            _ => return None,
+        };
+        Some(Caller {
+            of,
+            trace_id,
+            span_id: open.span.span_id,
+            source: "sdk",
+            is_sampled: open.is_sampled,
+            received: open.received(),
+        })
+    }
+
+    /// A request is of a trace that its program may send on.
+    pub(super) fn note_trace(&mut self, connection: ConnectionId, exchange: ExchangeId) {
+        if self.has_too_many_traces {
+            return;
+        }
+        let find = |connections: &HashMap<ConnectionId, Connection>, of: &(ConnectionId, ExchangeId)| {
+            let open = connections.get(&of.0)?.open.get(&of.1)?;
+            Some((open.actor.pid, open.span.trace_id))
+        };
+        let connections = &self.connections;
+        let keep = |key: &(u32, TraceId), requests: &mut Vec<(ConnectionId, ExchangeId)>| {
+            requests.retain(|of| find(connections, of) == Some(*key));
+            !requests.is_empty()
+        };
+        if self.by_trace.len() >= MAX_TRACES {
+            self.by_trace.retain(keep);
+        }
+        let of = (connection, exchange);
+        let Some(key) = find(connections, &of) else { return };
+        let requests = self.by_trace.entry(key).or_default();
+        if requests.len() >= MANY_REQUESTS && requests.len().is_power_of_two() {
+            keep(&key, requests);
+        }
+        requests.push(of);
+        if self.by_trace.len() > MAX_TRACES {
+            self.has_too_many_traces = true;
+            self.by_trace.clear();
         }
     }
 
@@ -330,6 +408,7 @@ impl Spans {
             && requests.rename(key, Stamp { trace_id: context.trace_id, span_id: open.span.span_id })
         {
             open.span.trace_id = context.trace_id;
+            self.note_trace(caller.of.0, caller.of.1);
         }
     }
 

@@ -186,6 +186,9 @@ pub(super) struct Spans {
     pub(super) clients: HashMap<Ends, ConnectionId>,
     /// Spans by the key of their request, while they are open.
     pub(super) by_key: HashMap<RequestKey, (ConnectionId, ExchangeId)>,
+    /// Requests by their process and trace; some have ended since.
+    pub(super) by_trace: HashMap<(u32, TraceId), Vec<(ConnectionId, ExchangeId)>>,
+    pub(super) has_too_many_traces: bool,
     /// In order of their beginning: to be shown when they have been open for long.
     beginnings: VecDeque<(u64, ConnectionId, ExchangeId)>,
     routes: Routes,
@@ -233,6 +236,8 @@ impl Spans {
             connections: HashMap::new(),
             clients: HashMap::new(),
             by_key: HashMap::new(),
+            by_trace: HashMap::new(),
+            has_too_many_traces: false,
             beginnings: VecDeque::new(),
             routes: Routes::default(),
             received: RecentIds::default(),
@@ -488,6 +493,9 @@ impl Spans {
         let of = self.connections.entry(connection).or_default();
         of.exchanges += 1;
         of.open.insert(began.exchange, open);
+        if began.direction == Direction::In {
+            self.note_trace(connection, began.exchange);
+        }
         if let Some(key) = key {
             self.key_known(key, connection, began.exchange, requests);
         }

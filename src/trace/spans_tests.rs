@@ -675,3 +675,42 @@ fn a_stream_whose_goroutine_becomes_known_is_stamped_and_has_children_whichever_
         assert_eq!(host.requests.span_at(RequestKey(4711), 401), Err(Unstamped::Outside));
     }
 }
+
+#[test]
+fn what_is_sent_by_another_thread_is_for_the_one_request_of_its_trace() {
+    let mut host = Host::new();
+    host.connect(1, 2);
+    host.connect(3, 4);
+    host.begin(Request::server(2, 9).with(TRACEPARENT));
+    // An SDK's client span on an event loop: no thread says within what.
+    host.begin(Request::client(3, 9).with(OTHER_TRACEPARENT));
+    let call = host.end(3, 1, 200, 300).expect("a span");
+    assert_eq!(source(&call), Some("sdk"));
+    let request = host.end(2, 1, 200, 400).expect("a span");
+    assert_eq!(call.parent_span_id, Some(request.span_id));
+
+    // It has ended.
+    host.begin(
+        Request { exchange: 2, ..Request::client(3, 9) }.with(&OTHER_TRACEPARENT.replace("b7-", "b8-")),
+    );
+    let call = host.end(3, 2, 200, 300).expect("a span");
+    assert_eq!(absent(&call), Some("known_to_the_sdk_alone"));
+}
+
+#[test]
+fn of_two_requests_of_a_trace_neither_is_the_one_unless_one_came_with_this_very_context() {
+    let mut host = Host::new();
+    for (client, server) in [(1, 2), (3, 4), (5, 6), (7, 8)] {
+        host.connect(client, server);
+    }
+    host.begin(Request::server(2, 9).with(TRACEPARENT));
+    host.begin(Request::server(4, 9).with(OTHER_TRACEPARENT));
+    host.begin(Request::client(5, 9).with(&TRACEPARENT.replace("b7ad6b7169203331", "00000000000000bb")));
+    let call = host.end(5, 1, 200, 300).expect("a span");
+    assert_eq!(absent(&call), Some("known_to_the_sdk_alone"));
+    // A proxy passes on what it has received.
+    host.begin(Request::client(7, 9).with(OTHER_TRACEPARENT));
+    let call = host.end(7, 1, 200, 300).expect("a span");
+    let request = host.end(4, 1, 200, 400).expect("a span");
+    assert_eq!((source(&call), call.parent_span_id), (Some("header"), Some(request.span_id)));
+}
