@@ -187,7 +187,11 @@ int ask_of_old_connections(struct bpf_iter__tcp *ctx)
 					      bpf_ntohl(common->skc_v6_daddr.in6_u.u6_addr32[2]),
 					      bpf_ntohl(common->skc_v6_daddr.in6_u.u6_addr32[3]));
 	sk = is_private ? bpf_skc_to_tcp_sock(common) : NULL;
-	if (!sk || !bpf_setsockopt(sk, IPPROTO_TCP, TCP_BPF_SOCK_OPS_CB_FLAGS, &flags, sizeof(flags)))
+	if (!sk)
+		return 0;
+	/* Others may have asked for something, too. */
+	flags |= sk->bpf_sock_ops_cb_flags;
+	if (!bpf_setsockopt(sk, IPPROTO_TCP, TCP_BPF_SOCK_OPS_CB_FLAGS, &flags, sizeof(flags)))
 		return 0;
 	cookie = bpf_get_socket_cookie(common);
 	bpf_seq_write(ctx->meta->seq, &cookie, sizeof(cookie));

@@ -60,6 +60,12 @@ struct sf_socket_contract {
 };
 struct sf_socket_contract contract SEC(".data.contract");
 
+static __always_inline bool sf_is_read(__u64 number)
+{
+	return number == SF_SYS_READ || number == SF_SYS_READV || number == SF_SYS_RECVFROM ||
+	       number == SF_SYS_RECVMSG;
+}
+
 /* ---- the hooks -------------------------------------------------------------------------------- */
 
 static __always_inline bool sf_is_followed(__u64 pid_tgid)
@@ -155,6 +161,8 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long result)
 	default:
 		break;
 	}
+	if (result < 0 && result != -SF_EAGAIN && sf_is_read(number))
+		sf_end_callback(task, regs->di);
 	if (result < 0 || !sf_is_ours(task, pid_tgid))
 		return 0;
 	switch (number) {
@@ -183,6 +191,9 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long result)
 			return 0;
 		sf_end_splice(task, number, regs->di, SF_IN, result);
 		sf_end_splice(task, number, regs->dx, SF_OUT, result);
+		return 0;
+	case SF_SYS_GETSOCKOPT:
+		sf_end_callback(task, regs->di);
 		return 0;
 	case SF_SYS_CONNECT:
 		sf_end_opening(task, pid_tgid, regs->di, SF_ROLE_CONNECTED);

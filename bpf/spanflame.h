@@ -529,7 +529,7 @@ enum sf_socket_counter {
 };
 
 /*
- * Map `prompt_processes`, key = tgid, written by user space: programs whose event loops are known, see
+ * Map `event_loops`, key = tgid, written by user space: programs whose event loops are known, see
  * socket/requests.h.
  */
 enum sf_event_loop {

@@ -8,6 +8,10 @@
  * tells: right behind polling libuv calls Node's Environment::CheckImmediate(uv_check_t *), in each turn of the
  * loop, and only then timers, closed handles and what setImmediate has put off. The function is exported, under
  * the same name by every release of Node from 10 to 24.
+ *
+ * nginx handles each event to its end and has no tasks in between either, but in the same turn timers that have run
+ * out (ngx_event_expire_timers) and what handlers have put off (ngx_event_process_posted); it exports both for its
+ * modules.
  */
 #include "vmlinux.h"
 
@@ -22,7 +26,7 @@
 char LICENSE[] SEC("license")
 = "Dual BSD/GPL";
 
-static __noinline int sf_end_polling(const bpf_user_pt_regs_t *registers)
+static __noinline int sf_end_turn(const bpf_user_pt_regs_t *registers)
 {
 	struct sf_thread *thread = bpf_task_storage_get(&threads, bpf_get_current_task_btf(), NULL, 0);
 
@@ -32,4 +36,4 @@ static __noinline int sf_end_polling(const bpf_user_pt_regs_t *registers)
 }
 
 SEC("uprobe")
-SF_UPROBE(on_polling_over, sf_end_polling)
+SF_UPROBE(on_turn, sf_end_turn)

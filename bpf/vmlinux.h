@@ -290,6 +290,7 @@ struct tcp_sock {
 	__u32 rcv_nxt;    /* up to where bytes have come */
 	__u32 copied_seq; /* the first byte that has not been read */
 	__u32 write_seq;  /* the one that is written next */
+	__u8 bpf_sock_ops_cb_flags;
 };
 
 struct unix_sock {

@@ -26,7 +26,7 @@ fn start(interpreter: &str, file: &str, service: &str, other: Option<u16>) -> (P
     command.arg(format!("{}/tests/event_loops/{file}", env!("CARGO_MANIFEST_DIR")));
     command.args(other.map(|port| port.to_string())).env("OTEL_SERVICE_NAME", service);
     // Its functions have names then.
-    command.env("NODE_OPTIONS", "--perf-basic-prof --interpreted-frames-native-stack");
+    command.env("NODE_OPTIONS", "--perf-basic-prof").current_dir(std::env::temp_dir());
     let mut program = Program::start_ready(&mut command);
     let line = program.line().expect("it says where it listens");
     let port = line.strip_prefix("listening ").and_then(|port| port.trim().parse().ok()).expect("a port");

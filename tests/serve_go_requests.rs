@@ -206,8 +206,11 @@ fn judge(spans: &BTreeMap<String, Span>, is_of: impl Fn(&Span) -> bool) -> Found
             *found.absent.entry(span.absent_reason.clone()).or_default() += 1;
             continue;
         }
-        // The driver's spans are not looked at.
-        let Some(parent) = spans.get(&span.parent) else { continue };
+        let Some(parent) = spans.get(&span.parent) else {
+            // The driver's spans are not looked at.
+            assert!(span.is_server, "nobody is the parent of {span:#?}");
+            continue;
+        };
         assert_eq!((parent.whose(), &parent.trace), (span.whose(), &span.trace), "{parent:#?} of {span:#?}");
         *found.right.entry(span.source.clone()).or_default() += 1;
     }

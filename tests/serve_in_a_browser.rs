@@ -186,7 +186,7 @@ fn a_visitor_finds_the_one_slow_request_and_sees_what_it_ran() {
         ask(&mut stream, "/sleep/1", "");
     }
     ask(&mut stream, "/slow", "");
-    server.post("/admin/flush", "").expect(200);
+    server.flush();
     let folder = target_directory().join("screenshots");
     let output = Command::new("node")
         .args([

@@ -57,7 +57,7 @@ fn spans_of(trace: &Value) -> Vec<Span> {
 
 /// All traces of a service that are there, newest first, by their ids.
 fn traces_of(server: &Server, service: &str, more: &str) -> Vec<Value> {
-    server.post("/admin/flush", "").expect(200);
+    server.flush();
     let answer = server.get(&format!("/api/v1/traces?service={service}&limit=1000{more}")).expect(200).json();
     answer["traces"].as_array().expect("traces").clone()
 }
@@ -202,7 +202,7 @@ fn a_context_that_came_with_a_request_is_its_parent() {
     let header = format!("traceparent: 00-{trace_id}-b7ad6b7169203331-01\r\n");
     ask(&mut shop.connect(), "/class/a/1", &header);
     await_event("the trace", Duration::from_secs(10), || {
-        server.post("/admin/flush", "").expect(200);
+        server.flush();
         (server.get(&format!("/api/v1/traces/{trace_id}")).status == 200).then_some(())
     });
     let spans = trace(&server, trace_id);

@@ -207,8 +207,9 @@ fn programs_and_maps_are_those_that_bpftool_lists() {
         let listed = programs.iter().find(|it| it["id"] == program["id"]);
         let listed = listed.unwrap_or_else(|| panic!("bpftool does not list {program}"));
         assert_eq!(listed["type"], program["type"], "{program}");
-        let name = program["name"].as_str().expect("text");
-        assert_eq!(listed["name"].as_str(), name.get(..name.len().min(15)), "{program}");
+        // The kernel keeps 15 characters; some versions of bpftool find the others in the program's BTF.
+        let kept = |name: &Value| name.as_str().map(|name| name.chars().take(15).collect::<String>());
+        assert_eq!(kept(&listed["name"]), kept(&program["name"]), "{program}");
     }
     let maps = listing("map");
     for map in ebpf["maps"].as_array().expect("maps") {

@@ -106,6 +106,15 @@ static __always_inline void sf_receive_context(struct sf_socket_data *data,
 	bpf_map_update_elem(&settled_traces, &request, &trace, BPF_ANY);
 }
 
+/* The other end answers: it has the request. */
+static __always_inline void sf_forget_context(struct sf_connection *connection, __u64 id)
+{
+	if (!connection->is_sending)
+		return;
+	connection->is_sending = 0;
+	bpf_map_delete_elem(&outgoing_contexts, &id);
+}
+
 /* A request that has no context in its payload is about to be written. */
 static __always_inline void sf_send_context(struct sf_socket_scratch *scratch,
 					    struct sf_connection *connection, const struct sock *sk)
@@ -115,6 +124,8 @@ static __always_inline void sf_send_context(struct sf_socket_scratch *scratch,
 	struct sf_outgoing_context outgoing = {};
 	__u64 id = data->event.connection, within = data->within;
 
+	/* Of a write that moved nothing. */
+	sf_forget_context(connection, id);
 	if (!propagation || !sk)
 		return;
 	if (within) {
@@ -134,15 +145,6 @@ static __always_inline void sf_send_context(struct sf_socket_scratch *scratch,
 	connection->is_sending = 1;
 	data->flags |= SF_DATA_SENT;
 	sf_count(SF_SOCKET_COUNTER_CONTEXTS_SENT, 1);
-}
-
-/* The other end answers: it has the request. */
-static __always_inline void sf_forget_context(struct sf_connection *connection, __u64 id)
-{
-	if (!connection->is_sending)
-		return;
-	connection->is_sending = 0;
-	bpf_map_delete_elem(&outgoing_contexts, &id);
 }
 
 #endif /* SF_SOCKET_CONTEXTS_H */

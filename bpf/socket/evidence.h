@@ -22,9 +22,10 @@ static __always_inline bool sf_goes_on(const struct sf_socket_scratch *scratch,
 /* Does the call show that the thread is not, or no longer, at the request that it seemed to be at? */
 static __always_inline void sf_weigh_evidence(struct sf_socket_scratch *scratch,
 					      struct sf_connection *connection, __u32 direction,
-					      bool was_used)
+					      bool was_used, bool is_beginning)
 {
 	struct sf_thread *thread;
+	bool goes_on_for_other;
 
 	if (scratch->is_go)
 		return;
@@ -36,7 +37,11 @@ static __always_inline void sf_weigh_evidence(struct sf_socket_scratch *scratch,
 	}
 	if (!scratch->within)
 		return;
-	if (sf_is_for_request(connection, direction, scratch->within, scratch->serves_many, was_used)) {
+	/* What another request has begun to ask: an event loop writes the rest of it. */
+	goes_on_for_other = direction == SF_OUT && was_used && !is_beginning && !connection->serves &&
+			    scratch->serves_many && connection->request != scratch->within;
+	if (!goes_on_for_other &&
+	    sf_is_for_request(connection, direction, scratch->within, scratch->serves_many, was_used)) {
 		if (direction == SF_OUT && !connection->serves)
 			sf_leave_prompt(bpf_get_current_task_btf(), scratch->serves_many);
 		return;

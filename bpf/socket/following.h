@@ -80,19 +80,6 @@ static __always_inline void sf_note_caller(struct sf_socket_scratch *scratch, st
 	}
 }
 
-/*
- * A callback of an event loop begins that is for something else than a connection: another thread, a signal, a
- * name that was looked up. Files of a folder are read in the middle of things and say nothing.
- */
-static __always_inline void sf_end_callback(struct task_struct *task, __u32 descriptor)
-{
-	struct sf_thread *thread = sf_thread_of(task, 0);
-
-	if (thread && thread->request && thread->serves_many == SF_SERVES_IN_TURNS &&
-	    !sf_is_regular_file(task, descriptor))
-		thread->request = 0;
-}
-
 /* The scratch with who is calling in it; NULL, counted, if it is not to be had. */
 static __always_inline struct sf_socket_scratch *sf_take_scratch(struct task_struct *task, __u64 pid_tgid)
 {

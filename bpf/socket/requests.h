@@ -14,7 +14,7 @@
  * timer that runs out, a promise, a task that another thread has woken come right behind a read of something
  * else. So a thread that was ever seen to have two requests at once, or to wait with epoll while one that it
  * has read waits for its answer, is at none from then on, and that is counted. But for programs of which user space
- * knows that they handle each event to its end (`prompt_processes`): with those the first thing that is asked of
+ * knows that they handle each event to its end (`event_loops`): with those the first thing that is asked of
  * others after a request was read is for that request, and nothing else is. And but for Node, whose callbacks
  * begin with a system call on what they are for, and which says when it goes on to what has none (turns.bpf.c):
  * what it asks of others between the two is for the request that it has read.
@@ -216,7 +216,7 @@ struct {
 	__uint(max_entries, SF_MAX_PROCESSES);
 	__type(key, __u32);
 	__type(value, __u32); /* enum sf_event_loop */
-} prompt_processes SEC(".maps");
+} event_loops SEC(".maps");
 
 /* Whether the request that the thread has read last waits for its answer, and for the thread to write it. */
 static __always_inline bool sf_has_unanswered(const struct sf_thread *thread)
@@ -239,12 +239,12 @@ static __always_inline void sf_begin_to_serve_many(struct sf_thread *thread)
 /* How the event loops of a process go about their work; NULL: it is not known. */
 static __always_inline const __u32 *sf_event_loop_of(const struct task_struct *task, __u32 tgid)
 {
-	const __u32 *how = bpf_map_lookup_elem(&prompt_processes, &tgid);
+	const __u32 *how = bpf_map_lookup_elem(&event_loops, &tgid);
 
 	/* A worker that was forked runs the same program, whether it has been met yet or not. */
 	if (!how && task->flags & PF_FORKNOEXEC) {
 		tgid = task->real_parent->tgid;
-		how = bpf_map_lookup_elem(&prompt_processes, &tgid);
+		how = bpf_map_lookup_elem(&event_loops, &tgid);
 	}
 	return how;
 }

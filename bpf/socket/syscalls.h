@@ -28,6 +28,7 @@ enum sf_syscall {
 	SF_SYS_SENDMSG = 46,
 	SF_SYS_RECVMSG = 47,
 	SF_SYS_SHUTDOWN = 48,
+	SF_SYS_GETSOCKOPT = 55,
 	SF_SYS_EPOLL_WAIT = 232,
 	SF_SYS_PSELECT6 = 270,
 	SF_SYS_PPOLL = 271,
@@ -47,13 +48,17 @@ enum sf_syscall {
 	 X(SF_SYS_EPOLL_WAIT, word) | X(SF_SYS_EPOLL_PWAIT, word) | X(SF_SYS_EPOLL_PWAIT2, word) |           \
 	 X(SF_SYS_IO_URING_ENTER, word))
 
-/* Reads are looked at when they return, and so are writes whose outcome is not known before. */
+/*
+ * Reads are looked at when they return, and so are writes whose outcome is not known before. Whether a connection
+ * has come about is asked by getsockopt, at the beginning of an event loop's callback for it.
+ */
 #define SF_EXIT_CALLS(X, word)                                                                               \
 	(X(SF_SYS_READ, word) | X(SF_SYS_READV, word) | X(SF_SYS_RECVFROM, word) | X(SF_SYS_RECVMSG, word) | \
 	 X(SF_SYS_RECVMMSG, word) | X(SF_SYS_WRITE, word) | X(SF_SYS_WRITEV, word) |                         \
 	 X(SF_SYS_SENDTO, word) | X(SF_SYS_SENDMSG, word) | X(SF_SYS_SENDMMSG, word) |                       \
 	 X(SF_SYS_SENDFILE, word) | X(SF_SYS_SPLICE, word) | X(SF_SYS_SHUTDOWN, word) |                      \
-	 X(SF_SYS_CONNECT, word) | X(SF_SYS_ACCEPT, word) | X(SF_SYS_ACCEPT4, word) | X(SF_SYS_MMAP, word))
+	 X(SF_SYS_CONNECT, word) | X(SF_SYS_GETSOCKOPT, word) | X(SF_SYS_ACCEPT, word) |                     \
+	 X(SF_SYS_ACCEPT4, word) | X(SF_SYS_MMAP, word))
 
 #define SF_SYSCALL_BIT(number, word) ((number) / 64 == (word) ? 1ULL << ((number) % 64) : 0)
 #define SF_SYSCALL_BITS(CALLS)                                                         \
@@ -81,6 +86,9 @@ static __always_inline bool sf_concerns(const volatile __u64 *calls, __u64 numbe
 /* linux/mman.h */
 #define PROT_EXEC 0x4
 #define MAP_ANONYMOUS 0x20
+
+/* asm-generic/errno-base.h */
+#define SF_EAGAIN 11
 
 /* linux/io_uring.h */
 #define IORING_ENTER_GETEVENTS 1

@@ -13,6 +13,31 @@
 #include "tcp_state.h"
 #include "tls_pairs.h"
 
+/*
+ * An event loop that is known does something with a descriptor. Unless that is for the request it is at, a callback
+ * begins that is for something else: another connection that has ended or come about, another thread, a signal, a
+ * name that was looked up. Files of a folder are read in the middle of things and say nothing.
+ */
+static __noinline int sf_end_callback(struct task_struct *task, __u32 descriptor)
+{
+	struct sf_thread *thread = sf_thread_of(task, 0);
+	const struct sf_connection *connection;
+	struct sf_socket socket = {};
+
+	if (!thread || !thread->request || thread->serves_many < SF_SERVES_PROMPTLY)
+		return 0;
+	if (sf_find_socket(task, descriptor, &socket)) {
+		connection = bpf_map_lookup_elem(&connections, &socket.connection);
+		if (connection &&
+		    (connection->request == thread->request || connection->opened_by == thread->request))
+			return 0;
+	} else if (sf_is_regular_file(task, descriptor)) {
+		return 0;
+	}
+	thread->request = 0;
+	return 0;
+}
+
 /* ---- data ------------------------------------------------------------------------------------- */
 
 /* What a call does. */
@@ -45,7 +70,7 @@ static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call 
 	limit = connection->is_decrypted ? 0 : sf_capture_limit(call->socket.connection, 0);
 	if (!limit) {
 		sf_note_tls_transfer(connection, call->socket.connection, direction, false);
-		sf_weigh_evidence(scratch, connection, direction, true);
+		sf_weigh_evidence(scratch, connection, direction, true, false);
 		*position = __sync_fetch_and_add(&connection->position[direction], call->length);
 		return SF_TOLD_SILENT;
 	}
@@ -74,7 +99,7 @@ static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call 
 			     !*position && !connection->position[!direction]);
 	sf_notice_request(scratch, connection, call->socket.family == AF_UNIX ? NULL : call->socket.sk);
 	if (!data->minted || direction == SF_OUT)
-		sf_weigh_evidence(scratch, connection, direction, was_used);
+		sf_weigh_evidence(scratch, connection, direction, was_used, data->minted);
 	if (scratch->serves_many && !data->within)
 		data->flags |= SF_DATA_EVENT_LOOP;
 	sf_announce(scratch, connection, &call->socket, call->time_ns);
@@ -285,6 +310,7 @@ static __always_inline void sf_end_read(struct task_struct *task, __u64 pid_tgid
 		return;
 	}
 	if (!result) {
+		sf_end_callback(task, descriptor);
 		/* A read of no bytes reads none. */
 		if (third || (number != SF_SYS_READ && number != SF_SYS_RECVFROM))
 			sf_end_of_stream(task, &call.socket, pid_tgid);

@@ -100,7 +100,7 @@ static __noinline int sf_capture_plain_bytes(struct sf_socket_scratch *scratch,
 		sf_note_answer(bpf_get_current_task_btf(), connection, id);
 	limit = sf_capture_limit(id, SF_CAPTURE_OF_DECRYPTED);
 	if (!limit) {
-		sf_weigh_evidence(scratch, connection, direction, true);
+		sf_weigh_evidence(scratch, connection, direction, true, false);
 		*position = __sync_fetch_and_add(&connection->plain_position[direction], plain->length);
 		return SF_TOLD_SILENT;
 	}
@@ -140,7 +140,7 @@ static __noinline int sf_send_plain_bytes(struct sf_socket_scratch *scratch,
 	was_used = connection->asks;
 	sf_notice_request(scratch, connection, NULL);
 	if (!data->minted || direction == SF_OUT)
-		sf_weigh_evidence(scratch, connection, direction, was_used);
+		sf_weigh_evidence(scratch, connection, direction, was_used, data->minted);
 	if (scratch->serves_many && !data->within)
 		data->flags |= SF_DATA_EVENT_LOOP;
 	sf_announce(scratch, connection, &socket, plain->time_ns);

@@ -434,7 +434,7 @@ impl SocketTracer {
     /// # Errors
     /// If the kernel has no room for another one.
     pub fn set_event_loop(&self, pid: u32, event_loop: Option<EventLoop>) -> Result<(), KernelError> {
-        let map = find_map(&self.socket, "prompt_processes")?;
+        let map = find_map(&self.socket, "event_loops")?;
         let how = match event_loop {
             Some(EventLoop::Prompt) => sf_event_loop::SF_EVENT_LOOP_PROMPT,
             Some(EventLoop::Turns) => sf_event_loop::SF_EVENT_LOOP_TURNS,

@@ -1,4 +1,4 @@
-//! The program at the place where an event loop says that it goes on to something else (bpf/turns.bpf.c).
+//! The program at the places where an event loop says that it goes on to something else (bpf/turns.bpf.c).
 
 use spanflame_symbols::FileOffset;
 
@@ -22,13 +22,14 @@ impl TurnProbes {
         Ok(Self { probes: UserProbes::load("the program for event loops", TURNS_OBJECT, socket)? })
     }
 
-    /// Attaches it to the place in an executable where polling is over, for all processes that run it.
+    /// Attaches it to the places in an executable where it goes on, for all processes that run it.
     ///
     /// # Errors
     /// What the kernel refused.
-    pub fn attach(&mut self, file: &ProbedFile, polling_is_over: FileOffset) -> Result<(), KernelError> {
-        let probe = UserProbe { program: "on_polling_over", at: polling_is_over, cookie: 0 };
-        self.probes.attach(file, &[probe]).map(drop)
+    pub fn attach(&mut self, file: &ProbedFile, turns: &[FileOffset]) -> Result<(), KernelError> {
+        let probe = |&at: &FileOffset| UserProbe { program: "on_turn", at, cookie: 0 };
+        let probes: Vec<UserProbe> = turns.iter().map(probe).collect();
+        self.probes.attach(file, &probes).map(drop)
     }
 
     /// How probes of executables are asked for, and told of.

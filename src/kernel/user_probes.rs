@@ -37,6 +37,9 @@ use super::introspection::{self, EbpfState};
 use super::run_statistics::{self, RunStatistics, map_memory_bytes};
 use super::{KernelError, SocketTracer};
 
+/// `OVERLAYFS_SUPER_MAGIC` (linux/magic.h).
+const OVERLAYFS: i64 = 0x794c_7630;
+
 /// Files that can have probes at a time: each holds a few descriptors and keeps its file system mounted.
 const MAX_FILES: usize = 4096;
 
@@ -44,7 +47,7 @@ const MAX_FILES: usize = 4096;
 /// place by renaming has another inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileIdentity {
-    /// Device, as `stat(2)` says.
+    /// Device, as `stat(2)` says; 0 on overlayfs, where each container has one of its own for the same file.
     pub device: u64,
     /// Inode.
     pub inode: u64,
@@ -61,8 +64,10 @@ impl FileIdentity {
     /// The system's.
     pub fn of(file: &File) -> io::Result<Self> {
         let metadata = file.metadata()?;
+        // The same file of an image that several containers are made of: probes sit on the one below.
+        let is_overlaid = rustix::fs::fstatfs(file).is_ok_and(|system| system.f_type == OVERLAYFS);
         Ok(Self {
-            device: metadata.dev(),
+            device: if is_overlaid { 0 } else { metadata.dev() },
             inode: metadata.ino(),
             bytes: metadata.size(),
             changed_ns: i128::from(metadata.ctime()) * 1_000_000_000 + i128::from(metadata.ctime_nsec()),
@@ -70,7 +75,7 @@ impl FileIdentity {
     }
 
     fn is_same_inode(&self, other: &Self) -> bool {
-        (self.device, self.inode) == (other.device, other.inode)
+        self.device != 0 && (self.device, self.inode) == (other.device, other.inode)
     }
 }
 

@@ -6,6 +6,7 @@
 //! Never: stacks, symbols, spans, files of its own.
 
 mod endings;
+mod event_loop_program;
 mod go_program;
 pub mod identity;
 pub mod image;
@@ -13,7 +14,6 @@ pub mod listening;
 pub mod living;
 mod mapped_file;
 pub mod mapping_list;
-mod node_program;
 pub mod objects;
 pub mod proc_maps;
 mod process_context;
@@ -23,13 +23,13 @@ pub mod table;
 mod task_state;
 mod tls_libraries;
 
+pub use event_loop_program::{EventLoopProcess, EventLoopPrograms};
 pub use go_program::{GoProcess, GoPrograms};
 pub use image::Image;
 pub use listening::ListeningPorts;
 pub use living::{LivingProcess, LivingThread, living};
 pub use mapped_file::FileNumbers;
 pub use mapping_list::{ExecutableMapping, MappingContent, MappingList};
-pub use node_program::{NodeProcess, NodePrograms};
 pub use objects::{ObjectRegistry, RegisteredObject};
 pub use span_resource::SpanResources;
 pub use table::{Interest, ProcessTable};

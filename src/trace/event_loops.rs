@@ -4,16 +4,12 @@
 use std::collections::HashMap;
 
 use crate::kernel::{EventLoop, FileIdentity, SocketTracer, TurnProbes};
-use crate::process::NodePrograms;
-
-/// Programs that handle each event to its end. nginx forwards a request from within the handler of the event that
-/// brought its head (`ngx_http_upstream_init`), and has no tasks that run in between.
-const PROMPT_PROGRAMS: [&str; 3] = ["nginx", "angie", "freenginx"];
+use crate::process::EventLoopPrograms;
 
 /// See the module's description.
 #[derive(Debug)]
 pub(super) struct EventLoops {
-    node: NodePrograms,
+    programs: EventLoopPrograms,
     /// `None` if the kernel does not take them, which was said.
     probes: Option<TurnProbes>,
     /// The executables of living processes with probes.
@@ -24,8 +20,8 @@ impl EventLoops {
     /// Loads the program.
     pub(super) fn new(socket: &SocketTracer) -> Self {
         let probes = TurnProbes::load(socket)
-            .inspect_err(|error| tracing::warn!("what Node asks of others has no parents: {error}"));
-        Self { node: NodePrograms::default(), probes: probes.ok(), executables: HashMap::new() }
+            .inspect_err(|error| tracing::warn!("what Node and nginx ask of others has no parents: {error}"));
+        Self { programs: EventLoopPrograms::default(), probes: probes.ok(), executables: HashMap::new() }
     }
 
     /// Tells the kernel side of processes by their executables; `None`: the process runs no such program any more.
@@ -46,23 +42,18 @@ impl EventLoops {
     }
 
     fn event_loop(&mut self, pid: u32, executable: &str) -> Option<EventLoop> {
-        let name = executable.rsplit('/').next()?;
-        if PROMPT_PROGRAMS.contains(&name) {
-            return Some(EventLoop::Prompt);
-        }
-        let probes = self.probes.as_mut().filter(|_| NodePrograms::may_be(name))?;
-        let node = self.node.of(pid)?;
-        if let Err(error) = probes.attach(&node.file, node.polling_is_over) {
+        let probes = self.probes.as_mut()?;
+        let process = self.programs.of(pid, executable)?;
+        if let Err(error) = probes.attach(&process.file, &process.turns) {
             tracing::warn!("what {executable} asks of others has no parents: {error}");
             return None;
         }
-        self.executables.insert(pid, node.file.identity());
-        Some(EventLoop::Turns)
+        self.executables.insert(pid, process.file.identity());
+        Some(process.event_loop)
     }
 
     /// Whether a process may be such a program, by its executable.
     pub(super) fn may_be_known(executable: &str) -> bool {
-        let name = executable.rsplit('/').next().unwrap_or_default();
-        PROMPT_PROGRAMS.contains(&name) || NodePrograms::may_be(name)
+        EventLoopPrograms::may_be(executable)
     }
 }

@@ -398,6 +398,7 @@ impl Spans {
             return;
         }
         let Ok(caller) = self.caller_of(connection, began, opened) else { return };
+        let is_sampled = self.keeps(context.trace_id, context.sampled);
         let Some(open) = self.open_mut(caller.of) else { return };
         let is_free = open.received() == Received::None
             && open.span.parent_span_id.is_none()
@@ -408,6 +409,7 @@ impl Spans {
             && requests.rename(key, Stamp { trace_id: context.trace_id, span_id: open.span.span_id })
         {
             open.span.trace_id = context.trace_id;
+            open.is_sampled = is_sampled;
             self.note_trace(caller.of.0, caller.of.1);
         }
     }

@@ -433,7 +433,7 @@ impl Spans {
             ),
         };
         let Place { trace_id, span_id, parent, decision, trace_state } = place;
-        let is_sampled = self.options.sampler.keeps(trace_id, decision.or(said));
+        let is_sampled = self.keeps(trace_id, decision.or(said));
         let mut attributes = attributes::Request {
             conventions: self.options.conventions,
             direction: began.direction,
@@ -499,6 +499,11 @@ impl Spans {
         if let Some(key) = key {
             self.key_known(key, connection, began.exchange, requests);
         }
+    }
+
+    /// Whether a trace is kept, of which its parent has decided so or nothing.
+    pub(super) fn keeps(&self, trace_id: TraceId, decision: Option<bool>) -> bool {
+        self.options.sampler.keeps(trace_id, decision)
     }
 
     fn ask(head: &RequestHead) -> Asked {

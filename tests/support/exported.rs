@@ -58,7 +58,7 @@ pub fn exporting_spans_to(receiver: &Receiver) -> String {
 
 /// All spans that have left up to now.
 pub fn spans(server: &Server, receiver: &Receiver) -> Vec<Exported> {
-    server.post("/admin/flush", "").expect(200);
+    server.flush();
     let requests = receiver.received();
     let bodies = requests.iter().filter(|request| request.path == "/v1/traces").map(|request| &request.body);
     let mut all = Vec::new();

@@ -112,6 +112,13 @@ impl Server {
         self.ask(&Request::get(path))
     }
 
+    /// Waits until everything up to now can be asked for. A busy machine may not do so at once.
+    pub fn flush(&self) {
+        super::await_event("everything is kept", Duration::from_secs(30), || {
+            (self.post("/admin/flush", "").status == 200).then_some(())
+        });
+    }
+
     pub fn post(&self, path: &str, body: impl Into<Vec<u8>>) -> Response {
         self.ask(&Request::post(path, body))
     }

@@ -66,7 +66,7 @@ pub fn spans_of(trace: &Value) -> Vec<Span> {
 
 /// All traces that a question finds (`&service=…`), by their ids.
 pub fn trace_ids(server: &Server, more: &str) -> Vec<String> {
-    server.post("/admin/flush", "").expect(200);
+    server.flush();
     let mut ids = Vec::new();
     let mut cursor = String::new();
     loop {

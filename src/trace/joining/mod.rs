@@ -225,7 +225,11 @@ impl Joiner {
         for theirs in std::mem::take(&mut self.theirs) {
             let age_ns = now_ns.saturating_sub(theirs.came_ns);
             match self.find(&theirs.told) {
-                Found::One(key, evidence) if key.2 == theirs.told.trace_id || age_ns >= SETTLED_AFTER_NS => {
+                // A connection has one request at a time. Of a trace, another of ours may be on its way.
+                Found::One(key, evidence)
+                    if (evidence == Evidence::Connection && key.2 == theirs.told.trace_id)
+                        || age_ns >= SETTLED_AFTER_NS =>
+                {
                     claims.entry(key).or_default().push((evidence, theirs));
                 }
                 Found::One(..) => self.theirs.push(theirs),
