@@ -162,7 +162,7 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long result)
 		break;
 	}
 	if (result < 0 && result != -SF_EAGAIN && sf_is_read(number))
-		sf_end_callback(task, regs->di);
+		sf_end_callback(task, regs->di, false);
 	if (result < 0 || !sf_is_ours(task, pid_tgid))
 		return 0;
 	switch (number) {
@@ -193,14 +193,14 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long result)
 		sf_end_splice(task, number, regs->dx, SF_OUT, result);
 		return 0;
 	case SF_SYS_GETSOCKOPT:
-		sf_end_callback(task, regs->di);
+		sf_end_callback(task, regs->di, true);
 		return 0;
 	case SF_SYS_CONNECT:
 		sf_end_opening(task, pid_tgid, regs->di, SF_ROLE_CONNECTED);
 		return 0;
 	case SF_SYS_ACCEPT:
 	case SF_SYS_ACCEPT4:
-		sf_end_callback(task, result);
+		sf_end_callback(task, result, false);
 		sf_end_opening(task, pid_tgid, result, SF_ROLE_ACCEPTED);
 		return 0;
 	case SF_SYS_SHUTDOWN:

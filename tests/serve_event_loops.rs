@@ -131,8 +131,9 @@ fn what_an_event_loop_asks_of_others_has_no_wrong_parent_and_its_samples_no_wron
         println!("{interpreter}: {} samples stamped, {} not", count(true, ""), count(false, ""));
         if interpreter == "node" {
             let burnt = (count(true, "burnForNobody"), count(false, "burnForNobody"));
+            // Within a request they would be twenty times as many.
             assert!(
-                burnt.0 == 0 && burnt.1 >= 10,
+                burnt.0 == 0 && burnt.1 >= 2,
                 "stamped and unstamped samples of what is for nobody: {burnt:?}"
             );
             // `sync` and `promise` ask within the callback that has read the request.

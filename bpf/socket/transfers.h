@@ -18,7 +18,7 @@
  * begins that is for something else: another connection that has ended or come about, another thread, a signal, a
  * name that was looked up. Files of a folder are read in the middle of things and say nothing.
  */
-static __noinline int sf_end_callback(struct task_struct *task, __u32 descriptor)
+static __noinline int sf_end_callback(struct task_struct *task, __u32 descriptor, bool is_opening)
 {
 	struct sf_thread *thread = sf_thread_of(task, 0);
 	const struct sf_connection *connection;
@@ -30,6 +30,9 @@ static __noinline int sf_end_callback(struct task_struct *task, __u32 descriptor
 		connection = bpf_map_lookup_elem(&connections, &socket.connection);
 		if (connection &&
 		    (connection->request == thread->request || connection->opened_by == thread->request))
+			return 0;
+		/* Whether one that was used before is still well may be asked in the middle of things. */
+		if (is_opening && (!connection || connection->asks || connection->serves))
 			return 0;
 	} else if (sf_is_regular_file(task, descriptor)) {
 		return 0;
@@ -306,11 +309,11 @@ static __always_inline void sf_end_read(struct task_struct *task, __u64 pid_tgid
 	struct sf_call call = {};
 
 	if (!sf_find_socket(task, descriptor, &call.socket)) {
-		sf_end_callback(task, descriptor);
+		sf_end_callback(task, descriptor, false);
 		return;
 	}
 	if (!result) {
-		sf_end_callback(task, descriptor);
+		sf_end_callback(task, descriptor, false);
 		/* A read of no bytes reads none. */
 		if (third || (number != SF_SYS_READ && number != SF_SYS_RECVFROM))
 			sf_end_of_stream(task, &call.socket, pid_tgid);
@@ -368,7 +371,7 @@ static __always_inline void sf_end_messages(struct task_struct *task, __u64 numb
 
 	if (!sf_find_socket(task, descriptor, &call.socket)) {
 		if (direction == SF_IN)
-			sf_end_callback(task, descriptor);
+			sf_end_callback(task, descriptor, false);
 		return;
 	}
 	bpf_loop(SF_IOV_MAX, sf_sum_message, &messages, 0);
