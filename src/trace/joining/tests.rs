@@ -137,8 +137,12 @@ fn of_one_trace_the_span_of_the_process_or_the_service_is_it_and_that_of_a_proxy
     let mut proxy = ours(1, 1, 0, 20);
     proxy.resource = Arc::new(SpanResource { attributes: vec![("service.name".into(), text("nginx"))] });
     let server = ours(1, 2, 1, 18);
-    let (joins, _) = joined(&[proxy.clone(), server.clone()], &[theirs(1, 9, 5)], 0);
+    let both = [proxy.clone(), server.clone()];
+    let (joins, _) = joined(&both, &[theirs(1, 9, 5)], SETTLED_AFTER_NS);
     assert_eq!(joins, [(2, 9, Evidence::Trace)]);
+    // Another request of the same trace and process may be on its way.
+    let (joins, counts) = joined(&both, &[theirs(1, 9, 5)], SETTLED_AFTER_NS - 1);
+    assert_eq!((joins.len(), counts.waiting), (0, 1));
     // Before ours of it has come, the proxy's is not taken for it.
     let (joins, counts) = joined(&[proxy.clone()], &[theirs(1, 9, 5)], SETTLED_AFTER_NS);
     assert_eq!((joins.len(), counts.waiting), (0, 1));
@@ -164,7 +168,7 @@ fn another_process_of_the_service_is_another_one() {
         ("service.name".into(), text("another name, which it gave itself")),
     ];
     told.resource = Arc::new(SpanResource { attributes });
-    let (joins, _) = joined(&[ours(1, 1, 0, 20), other], &[told], 0);
+    let (joins, _) = joined(&[ours(1, 1, 0, 20), other], &[told], SETTLED_AFTER_NS);
     assert_eq!(joins, [(1, 9, Evidence::Trace)]);
 }
 
@@ -198,7 +202,7 @@ fn without_a_common_trace_only_one_request_may_be_meant_and_all_must_be_known() 
 fn of_spans_within_each_other_the_outermost_is_the_request() {
     let mut inner = theirs(1, 9, 6);
     inner.parent_span_id = Some(SpanId::nonzero([8; 8]));
-    let (joins, counts) = joined(&[ours(1, 1, 0, 20)], &[inner, theirs(1, 8, 5)], 0);
+    let (joins, counts) = joined(&[ours(1, 1, 0, 20)], &[inner, theirs(1, 8, 5)], SETTLED_AFTER_NS);
     assert_eq!(joins, [(1, 8, Evidence::Trace)]);
     assert_eq!(counts.ambiguous, 1);
 }
