@@ -108,8 +108,7 @@ fn what_an_event_loop_asks_of_others_has_no_wrong_parent_and_its_samples_no_wron
         println!("{interpreter}: {of_loop} of {asked} requests, {calls} calls, {parents:?}");
         assert_eq!(of_loop, asked);
         assert!(calls >= asked);
-        // Before it is known for an event loop, a turn may be believed.
-        assert!(parents.wrong <= 2 + calls / 1000, "{parents:?}");
+        assert!(parents.wrong <= calls / 1000, "{parents:?}");
         let named = parents.absent.iter().filter(|(reason, _)| !reason.is_empty());
         assert_eq!(named.map(|(_, count)| count).sum::<usize>(), calls - parents.right - parents.wrong);
 
@@ -140,7 +139,7 @@ fn what_an_event_loop_asks_of_others_has_no_wrong_parent_and_its_samples_no_wron
             assert!(parents.right >= asked * 2 / 5 * 9 / 10, "{parents:?} of {asked}");
             continue;
         }
-        assert!(count(false, "") >= 5, "it burns all the time");
+        assert!(count(false, "") >= 10, "it burns all the time");
         assert!(count(true, "") <= 5, "{} samples are said to be of a request", count(true, ""));
         let metrics = server.get("/metrics").expect(200).text();
         let counted = "spanflame_losses_total{stage=\"sockets\",reason=\"request_of_event_loop\"} ";
@@ -187,6 +186,6 @@ fn what_nginx_asks_of_others_has_the_right_parent() {
         println!("nginx, keep-alive {keep_alive}: {parents:?}");
         assert_eq!(parents.wrong, 0, "{parents:?}");
         let calls = CLIENTS * turns();
-        assert!(parents.right >= calls / 2, "{parents:?} of {calls}");
+        assert!(parents.right >= calls * 95 / 100, "{parents:?} of {calls}");
     }
 }

@@ -142,9 +142,10 @@ impl Spans {
             open.is_answered_for = true;
             Some(&*open)
         });
-        // Two requests that crossed would carry different contexts.
+        // Where something was lost, or two requests have crossed, the two ends tell of different requests: what is
+        // sent is what is received, on one connection.
         let (said, is_ambiguous) = match sent {
-            Some(sent) if sent.context.as_ref() != context => (None, true),
+            Some(sent) if sent.context.as_ref() != context || !sent.asks_what(&began.head) => (None, true),
             Some(sent) if sent.is_excluded => (None, false),
             Some(sent) => (Some((sent.span.trace_id, sent.span.span_id, sent.is_sampled)), false),
             None => (None, false),

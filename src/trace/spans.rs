@@ -135,6 +135,17 @@ impl Open {
         self.is_sampled && !self.is_excluded
     }
 
+    /// Whether a head that was received can be this request's, as far as both are known.
+    pub(super) fn asks_what(&self, head: &RequestHead) -> bool {
+        let received = Spans::ask(head);
+        let may_be = |sent: Option<&str>, received: Option<&str>| {
+            sent.zip(received).is_none_or(|(sent, received)| sent == received)
+        };
+        may_be(self.asked.method.as_deref(), received.method.as_deref())
+            && may_be(self.asked.path.as_deref(), received.path.as_deref())
+            && may_be(self.asked.query.as_deref(), received.query.as_deref())
+    }
+
     /// What its head said of who sent it.
     pub(super) fn received(&self) -> Received {
         match &self.context {

@@ -714,3 +714,14 @@ fn of_two_requests_of_a_trace_neither_is_the_one_unless_one_came_with_this_very_
     let request = host.end(4, 1, 200, 400).expect("a span");
     assert_eq!((source(&call), call.parent_span_id), (Some("header"), Some(request.span_id)));
 }
+
+#[test]
+fn after_a_loss_the_next_request_of_a_connection_is_not_taken_for_the_one_that_was_sent() {
+    let mut host = Host::new();
+    host.connect(1, 2);
+    // Of this one the server's end was lost, of the next one the client's.
+    host.begin(Request { path: "/lost/1", ..Request::client(1, 7) });
+    host.begin(Request { path: "/lost/2", ..Request::server(2, 9) });
+    let span = host.end(2, 1, 200, 400).expect("a span");
+    assert_eq!((absent(&span), span.parent_span_id), (Some("ambiguous"), None));
+}
