@@ -34,8 +34,10 @@ struct sf_go_read {
 	__u64 is_on_stack;
 };
 
+/* Those of processes that have ended are taken out by user space. */
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, SF_MAX_GO_READS);
 	__type(key, struct sf_goroutine_key);
 	__type(value, struct sf_go_read);
@@ -59,6 +61,16 @@ static __always_inline bool sf_find_reader(struct sf_goroutine_key *key, struct 
 	return *stack_hi != 0;
 }
 
+/* Plain bytes of a connection are missing from here on. */
+static __always_inline void sf_lose_go_bytes(__u64 id, __u32 counter)
+{
+	struct sf_connection *connection = bpf_map_lookup_elem(&connections, &id);
+
+	sf_count_tls(counter, 1);
+	if (connection)
+		sf_break_plain_bytes(connection);
+}
+
 /* Read(c *Conn, b []byte) */
 static __noinline int sf_go_tls_read(const bpf_user_pt_regs_t *registers)
 {
@@ -74,7 +86,11 @@ static __noinline int sf_go_tls_read(const bpf_user_pt_regs_t *registers)
 		read.is_on_stack = 1;
 		read.address = stack_hi - read.address;
 	}
-	bpf_map_update_elem(&go_reads, &key, &read, BPF_ANY);
+	if (bpf_map_update_elem(&go_reads, &key, &read, BPF_ANY)) {
+		struct sf_socket socket = {};
+
+		sf_lose_go_bytes(sf_find_connection(read.conn, &socket), SF_TLS_COUNTER_LOST_NO_ROOM);
+	}
 	return 0;
 }
 
@@ -95,7 +111,7 @@ static __always_inline int sf_tell_go_bytes(struct sf_plain_bytes *plain, __u64 
 	plain->is_last_chance = 1;
 	scratch = sf_take_plain_scratch(bpf_get_current_task_btf(), bpf_get_current_pid_tgid());
 	if (!scratch) {
-		sf_count_tls(SF_TLS_COUNTER_LOST_NO_SCRATCH, 1);
+		sf_lose_go_bytes(plain->connection, SF_TLS_COUNTER_LOST_NO_SCRATCH);
 		return 0;
 	}
 	sf_tell_plain_bytes(scratch, plain, &position);

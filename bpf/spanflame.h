@@ -334,10 +334,10 @@ struct sf_config {
 #define SF_MAX_CONNECTIONS 65536 /* followed at a time; those beyond are counted */
 #define SF_MAX_GOROUTINES 32768  /* with an open request at a time; the oldest are forgotten */
 #define SF_MAX_GO_SENDERS 4096   /* goroutines that wait for an HTTP/2 answer; the oldest are forgotten */
-#define SF_MAX_GO_READS 8192 /* goroutines that read from TLS; those that wait for longest are forgotten */
-#define SF_HEAD_BYTES 2048   /* captured of each call with SF_CAPTURE_HEADS, less the tail */
-#define SF_TAIL_BYTES 64     /* the last bytes of a longer call */
-#define SF_WHOLE_BYTES 16384 /* captured of each call with SF_CAPTURE_WHOLE */
+#define SF_MAX_GO_READS 65536    /* goroutines that read from TLS; of those beyond, what they read is lost */
+#define SF_HEAD_BYTES 2048       /* captured of each call with SF_CAPTURE_HEADS, less the tail */
+#define SF_TAIL_BYTES 64         /* the last bytes of a longer call */
+#define SF_WHOLE_BYTES 16384     /* captured of each call with SF_CAPTURE_WHOLE */
 
 /* Map `captures`, key = connection, written by user space: how much of it user space wants to see. */
 enum sf_capture {
@@ -413,7 +413,11 @@ enum sf_data_flag {
 	SF_DATA_RECEIVED = 8, /* of a minted request: `trace_id` and `parent_span_id` came in TCP's header */
 	SF_DATA_SENT = 16,    /* … `trace_id` and `span_id` go out in TCP's header */
 	SF_DATA_EVENT_LOOP = 32, /* by a thread that serves many at a time: for whom is not known */
+	SF_DATA_SEQUENCE = 64,   /* `sequence`: TCP's number of the first byte, the same at both ends */
 };
+
+/* Added to positions where it is not known how many bytes are missing. */
+#define SF_UNKNOWN_GAP (1ULL << 40)
 
 /* What a call moved. Only head_bytes + tail_bytes of `bytes` are sent. */
 struct sf_socket_data {
@@ -429,6 +433,8 @@ struct sf_socket_data {
 	unsigned int tail_bytes;
 	unsigned int direction; /* enum sf_direction */
 	unsigned int flags;     /* enum sf_data_flag */
+	unsigned int sequence;  /* see SF_DATA_SEQUENCE */
+	unsigned int reserved;
 	unsigned char bytes[SF_WHOLE_BYTES];
 };
 

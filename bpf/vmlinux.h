@@ -293,6 +293,12 @@ struct tcp_sock {
 	__u8 bpf_sock_ops_cb_flags;
 };
 
+struct tcp_ulp_ops;
+
+struct inet_connection_sock {
+	const struct tcp_ulp_ops *icsk_ulp_ops;
+};
+
 struct unix_sock {
 	struct sock sk;
 	struct sock *peer;

@@ -121,7 +121,7 @@ static __noinline int sf_leave_connection(__u64 id, __u32 ending, int error)
 		if (!sf_send(&ended, sizeof(ended)))
 			return 0;
 	}
-	sf_forget_tls_object(connection);
+	sf_forget_tls_object(connection, id);
 	bpf_map_delete_elem(&connections, &id);
 	bpf_map_delete_elem(&captures, &id);
 	return 0;

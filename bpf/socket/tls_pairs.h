@@ -53,9 +53,6 @@ struct sf_tls_pair {
 	__u32 has_lost; /* plain bytes, because it was not paired then */
 };
 
-/* Added to the positions of plain bytes where it is not known how many are missing. */
-#define SF_TLS_GAP (1ULL << 40)
-
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -126,14 +123,18 @@ static __always_inline void sf_count_tls(__u32 counter, __u64 amount)
 }
 
 /* The connection has no object any more. */
-static __always_inline void sf_forget_tls_object(struct sf_connection *connection)
+static __always_inline void sf_forget_tls_object(struct sf_connection *connection, __u64 id)
 {
 	struct sf_tls_key key = {.object = connection->tls_object, .tgid = connection->tls_tgid};
+	const struct sf_tls_pair *pair;
 
 	if (!key.object)
 		return;
 	connection->tls_object = 0;
-	bpf_map_delete_elem(&tls_pairs, &key);
+	/* The memory of an object that was freed unseen may be another's by now. */
+	pair = bpf_map_lookup_elem(&tls_pairs, &key);
+	if (pair && pair->connection == id)
+		bpf_map_delete_elem(&tls_pairs, &key);
 }
 
 /* The object is for no connection any more. */
@@ -168,8 +169,8 @@ static __always_inline void sf_note_tls_pair(const struct sf_tls_key *key, __u64
 /* Plain bytes are missing from here on, nobody knows how many. */
 static __always_inline void sf_break_plain_bytes(struct sf_connection *connection)
 {
-	__sync_fetch_and_add(&connection->plain_position[SF_IN], SF_TLS_GAP);
-	__sync_fetch_and_add(&connection->plain_position[SF_OUT], SF_TLS_GAP);
+	__sync_fetch_and_add(&connection->plain_position[SF_IN], SF_UNKNOWN_GAP);
+	__sync_fetch_and_add(&connection->plain_position[SF_OUT], SF_UNKNOWN_GAP);
 }
 
 /* Notes that an object is for a connection. */
@@ -225,7 +226,7 @@ static __noinline int sf_weigh_tls_pair(__u32 tgid, __u64 object, __u64 id, __u3
 			return 0;
 		if (is_paired || is_others) {
 			sf_count_tls(SF_TLS_COUNTER_CONTRADICTED, 1);
-			sf_forget_tls_object(connection);
+			sf_forget_tls_object(connection, id);
 			sf_forget_tls_pair(&key);
 			sf_note_tls_pair(&key, id, SF_TLS_HAS_READ);
 			return 0;
@@ -242,7 +243,7 @@ static __noinline int sf_weigh_tls_pair(__u32 tgid, __u64 object, __u64 id, __u3
 		/* It was handed to a child, or serves another connection after the first. */
 		if (is_paired || is_others)
 			sf_count_tls(SF_TLS_COUNTER_MOVED, 1);
-		sf_forget_tls_object(connection);
+		sf_forget_tls_object(connection, id);
 		break;
 	default:
 		return 0;

@@ -50,8 +50,29 @@ struct sf_call {
 	__u64 length; /* bytes it moves */
 	__u64 time_ns;
 	__u32 direction;
-	__u32 is_last_chance; /* memory that cannot be read now never will be */
+	__u32 is_over; /* it returns: memory that cannot be read now never will be */
 };
+
+/*
+ * Which number TCP gives the first byte that a call moves, so that user space knows the same byte at both ends. What
+ * stands between TCP and the program (TLS in the kernel) counts other bytes than TCP does.
+ */
+static __always_inline void sf_number(struct sf_socket_data *data, const struct sf_call *call)
+{
+	const struct sock *sk = call->socket.sk;
+
+	data->sequence = 0;
+	data->reserved = 0;
+	if (call->socket.family == AF_UNIX ||
+	    BPF_CORE_READ((const struct inet_connection_sock *)sk, icsk_ulp_ops))
+		return;
+	if (call->direction == SF_IN)
+		data->sequence = BPF_CORE_READ((const struct tcp_sock *)sk, copied_seq) - (__u32)call->length;
+	else
+		data->sequence = BPF_CORE_READ((const struct tcp_sock *)sk, write_seq) -
+				 (call->is_over ? (__u32)call->length : 0);
+	data->flags |= SF_DATA_SEQUENCE;
+}
 
 /* Takes what a call moves into account, and sends it. */
 static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call *call, __u64 *position)
@@ -80,7 +101,7 @@ static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call 
 	was_used = connection->asks;
 	data->flags = 0;
 	if (sf_capture(scratch, &call->buffers, limit)) {
-		if (!call->is_last_chance)
+		if (!call->is_over)
 			return SF_TOLD_UNREAD;
 		data->head_bytes = 0;
 		data->tail_bytes = 0;
@@ -97,6 +118,7 @@ static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call 
 	data->minted = 0;
 	sf_begin_event(&data->event, SF_SOCKET_DATA, call->socket.connection, call->time_ns,
 		       scratch->pid_tgid, scratch->goroutine);
+	sf_number(data, call);
 	sf_notice_tls(connection, data);
 	sf_note_tls_transfer(connection, call->socket.connection, direction,
 			     !*position && !connection->position[!direction]);
@@ -235,7 +257,7 @@ __noinline int sf_end_transfer(struct sf_call *call, __u64 number, __u64 second,
 	scratch = sf_take_scratch(bpf_get_current_task_btf(), pid_tgid);
 	if (!scratch)
 		return 0;
-	call->is_last_chance = 1;
+	call->is_over = 1;
 	if (number == SF_SYS_SENDFILE || number == SF_SYS_SPLICE) {
 		call->buffers.length = 0;
 	} else if (sf_find_buffers(number, second, third, &call->buffers)) {

@@ -1,10 +1,11 @@
 //! The programs at places in Go programs (bpf/go.bpf.c), and what they must know of each process.
 
+use libbpf_rs::MapCore as _;
 use spanflame_symbols::go::{GoPoint, GoRequestCode};
 
-use super::socket_abi::{GO_OBJECT, GO_TLS_OBJECT, GoCode};
+use super::socket_abi::{self, GO_OBJECT, GO_TLS_OBJECT, GoCode};
 use super::tls_tracer::size_scratches;
-use super::user_probes::{FileIdentity, ProbedFile, UserProbe, UserProbes};
+use super::user_probes::{FileIdentity, ProbedFile, UserProbe, UserProbes, UserProbesStatus};
 use super::{EbpfState, KernelError, SocketTracer};
 
 /// The counters of the programs, summed over CPUs; see `enum sf_go_counter`.
@@ -69,13 +70,26 @@ impl GoProbes {
         self.tls.keep_only(&is_wanted);
     }
 
+    /// Takes out the reads of processes that are no more: none of them will return.
+    pub fn forget_reads(&self, lives: impl Fn(u32) -> bool) {
+        let Ok(reads) = self.tls.map("go_reads") else { return };
+        for key in reads.keys() {
+            if socket_abi::process_of_goroutine(&key).is_some_and(|pid| !lives(pid)) {
+                // Gone meanwhile is fine.
+                let _ = reads.delete(&key);
+            }
+        }
+    }
+
     /// Adds the programs and maps, as the kernel has them.
     pub fn add_ebpf(&self, state: &mut EbpfState) {
-        for probes in [&self.requests, &self.tls] {
-            let own = probes.ebpf();
-            state.programs.extend(own.programs);
-            state.maps.extend(own.maps);
-        }
+        state.extend([&self.requests, &self.tls].map(UserProbes::ebpf));
+    }
+
+    /// The executables with probes: those for requests, and those for TLS.
+    #[must_use]
+    pub fn status(&self) -> [UserProbesStatus; 2] {
+        [&self.requests, &self.tls].map(UserProbes::status)
     }
 
     /// Kernel memory of the maps that are not the socket tracer's.
@@ -90,7 +104,7 @@ impl GoProbes {
     /// If the map cannot be read.
     pub fn counters(&self) -> Result<GoCounters, KernelError> {
         let map = self.requests.map("go_counters")?;
-        let [handlers, askers, inherited, lost_connection] = super::socket_abi::go_counters(&map)?;
+        let [handlers, askers, inherited, lost_connection] = socket_abi::go_counters(&map)?;
         Ok(GoCounters { handlers, askers, inherited, lost_connection })
     }
 }

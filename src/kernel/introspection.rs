@@ -15,6 +15,15 @@ pub struct EbpfState {
     pub maps: Vec<MapState>,
 }
 
+impl Extend<Self> for EbpfState {
+    fn extend<Others: IntoIterator<Item = Self>>(&mut self, others: Others) {
+        for other in others {
+            self.programs.extend(other.programs);
+            self.maps.extend(other.maps);
+        }
+    }
+}
+
 /// A program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProgramState {

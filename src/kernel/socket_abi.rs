@@ -42,6 +42,16 @@ pub(super) fn network_namespace_of(connection: &[u8]) -> Option<u32> {
     connection.get(begin..begin + size_of::<u32>())?.try_into().ok().map(u32::from_ne_bytes)
 }
 
+/// The connection of a value of the map `tls_pairs`, its first member (`struct sf_tls_pair`).
+pub(super) fn connection_of_tls_pair(pair: &[u8]) -> Option<[u8; 8]> {
+    pair.first_chunk().copied()
+}
+
+/// The process of a key of the map `go_reads` (`struct sf_goroutine_key`).
+pub(super) fn process_of_goroutine(key: &[u8]) -> Option<u32> {
+    key.get(8..12)?.try_into().ok().map(u32::from_ne_bytes)
+}
+
 /// The programs on TLS libraries, as an ELF object.
 pub(super) static TLS_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tls.bpf.o"));
 
@@ -66,7 +76,7 @@ const _: () = {
     assert!(size_of::<GoCode>() == 16 * 160);
     assert!(size_of::<sf_propagation>() == 16);
     // What an event is sent with begins where its fixed part ends.
-    assert!(offset_of!(sf_socket_data, bytes) == 120);
+    assert!(offset_of!(sf_socket_data, bytes) == 128);
     assert!(size_of::<sf_socket_event>() == 40);
 };
 

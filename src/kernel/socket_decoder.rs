@@ -120,6 +120,9 @@ fn fragment(record: &[u8]) -> Option<Fragment> {
         direction: direction(u32_at(record, offset_of!(sf_socket_data, direction))?)?,
         is_decrypted: has(sf_data_flag::SF_DATA_DECRYPTED),
         position: u64_at(record, offset_of!(sf_socket_data, position))?,
+        sequence: has(sf_data_flag::SF_DATA_SEQUENCE)
+            .then(|| u32_at(record, offset_of!(sf_socket_data, sequence)))
+            .flatten(),
         length,
         head: head.to_vec(),
         tail: tail.to_vec(),

@@ -344,6 +344,20 @@ impl SocketTracer {
         Ok(gone)
     }
 
+    /// Takes out which objects of TLS libraries are for connections that are no more: their processes ended
+    /// without letting go of them. O(objects); to be done every few minutes.
+    pub fn sweep_tls_pairs(&self) {
+        let Ok(pairs) = find_map(&self.socket, "tls_pairs") else { return };
+        for key in pairs.keys() {
+            let pair = pairs.lookup(&key, MapFlags::ANY).ok().flatten();
+            let connection = pair.and_then(|pair| socket_abi::connection_of_tls_pair(&pair));
+            if connection.is_some_and(|id| matches!(self.connections.lookup(&id, MapFlags::ANY), Ok(None))) {
+                // Gone meanwhile is fine.
+                let _ = pairs.delete(&key);
+            }
+        }
+    }
+
     /// Whether a connection may be in a network namespace that could not be looked into, or in which no
     /// process is: sockets are passed on. The end of a TCP connection is told anyway.
     fn may_exist_unlisted(&self, id: u64, listed: &Listed) -> bool {

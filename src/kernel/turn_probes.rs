@@ -2,8 +2,8 @@
 
 use spanflame_symbols::FileOffset;
 
-use super::user_probes::{ProbedFile, UserProbe, UserProbes};
-use super::{KernelError, SocketTracer};
+use super::user_probes::{FileIdentity, ProbedFile, UserProbe, UserProbes, UserProbesStatus};
+use super::{EbpfState, KernelError, SocketTracer};
 
 static TURNS_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/turns.bpf.o"));
 
@@ -32,14 +32,26 @@ impl TurnProbes {
         self.probes.attach(file, &probes).map(drop)
     }
 
-    /// How probes of executables are asked for, and told of.
-    #[must_use]
-    pub fn user_probes(&self) -> &UserProbes {
-        &self.probes
+    /// See [`UserProbes::keep_only`].
+    pub fn keep_only(&mut self, is_wanted: impl FnMut(&FileIdentity) -> bool) {
+        self.probes.keep_only(is_wanted);
     }
 
-    /// Likewise.
-    pub fn user_probes_mut(&mut self) -> &mut UserProbes {
-        &mut self.probes
+    /// The executables with probes.
+    #[must_use]
+    pub fn status(&self) -> UserProbesStatus {
+        self.probes.status()
+    }
+
+    /// Kernel memory of the maps that are not the socket tracer's.
+    #[must_use]
+    pub fn map_bytes(&self) -> u64 {
+        self.probes.map_bytes()
+    }
+
+    /// The program and the maps that are not the socket tracer's, as the kernel has them.
+    #[must_use]
+    pub fn ebpf(&self) -> EbpfState {
+        self.probes.ebpf()
     }
 }

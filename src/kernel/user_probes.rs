@@ -16,7 +16,7 @@
 //! each program must begin with `bpf_preempt_disable()` where the kernel has it (bpf/uprobes.h), which is where
 //! such stacks are, and do everything else between that and its counterpart.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::mem::size_of;
@@ -189,6 +189,8 @@ pub struct UserProbes {
     detached: u64,
     refusals: BTreeMap<ProbeRefusal, u64>,
     latest_refusal: Option<String>,
+    /// Files that the kernel would refuse again.
+    refused: HashSet<FileIdentity>,
 }
 
 impl UserProbes {
@@ -234,16 +236,18 @@ impl UserProbes {
             detached: 0,
             refusals: BTreeMap::new(),
             latest_refusal: None,
+            refused: HashSet::new(),
         })
     }
 
-    /// Puts programs into a file, unless it has some already. True: it has them now and had none before.
+    /// Puts programs into a file, unless it has some already, or was refused before. True: it has them now and had
+    /// none before.
     /// Takes some milliseconds, and longer where the contents of the file have changed.
     ///
     /// # Errors
     /// What the kernel refused; the file has no probe then, and [`Self::status`] counts it.
     pub fn attach(&mut self, file: &ProbedFile, probes: &[UserProbe]) -> Result<bool, KernelError> {
-        if self.files.contains_key(&file.identity) {
+        if self.files.contains_key(&file.identity) || self.refused.contains(&file.identity) {
             return Ok(false);
         }
         let before = self.files.len();
@@ -272,6 +276,9 @@ impl UserProbes {
                     _ => ProbeRefusal::Refused,
                 };
                 self.note_refusal(why, &error);
+                if self.refused.len() < MAX_FILES {
+                    self.refused.insert(file.identity);
+                }
                 Err(error)
             }
         }
@@ -334,6 +341,7 @@ impl UserProbes {
     pub fn keep_only(&mut self, mut is_wanted: impl FnMut(&FileIdentity) -> bool) {
         let before = self.files.len();
         self.files.retain(|identity, _| is_wanted(identity));
+        self.refused.retain(&mut is_wanted);
         self.detached += (before - self.files.len()) as u64;
     }
 

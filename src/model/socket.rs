@@ -110,6 +110,9 @@ pub struct Fragment {
     pub is_decrypted: bool,
     /// Position of the first byte in its stream.
     pub position: u64,
+    /// Which number TCP gives the first byte: the same at both ends. Not of other sockets, nor of what was read
+    /// inside of TLS.
+    pub sequence: Option<u32>,
     /// How many bytes were moved, or are being moved: see [`SocketEventKind::Amended`].
     pub length: u64,
     /// The first of them, as far as they are captured.
@@ -124,6 +127,9 @@ pub struct Fragment {
     /// A thread that serves many at a time made this call, so that nothing is known of what caused it.
     pub by_event_loop: bool,
 }
+
+/// Bytes that are missing from a stream, if it is not known how many are: at least so many; `SF_UNKNOWN_GAP`.
+pub const UNKNOWN_GAP_BYTES: u64 = 1 << 40;
 
 /// Why a connection is no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

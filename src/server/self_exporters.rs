@@ -7,13 +7,15 @@
 //! unless it has received one too: then it passes on what others made, as a Collector or a proxy does.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use crate::model::span::{Span, SpanKind, integer_of, text_of};
 
 const GRPC_METHOD: &str = "opentelemetry.proto.collector.trace.v1.TraceService/Export";
 const HTTP_PATH: &str = "/v1/traces";
-/// Beyond so many none is noted: spans of the others are exported beside their own.
+/// Beyond so many, those that have ended are forgotten; if all live, no other is noted: spans of those are exported
+/// beside their own.
 const MAX_PROCESSES: usize = 16_384;
 
 /// A process, by number and executable: numbers are used again.
@@ -23,6 +25,21 @@ type Process = (i64, String);
 struct Known {
     senders: HashMap<i64, String>,
     receivers: HashSet<Process>,
+}
+
+impl Known {
+    fn note_sender(&mut self, pid: i64, executable: String) {
+        if self.senders.len() >= MAX_PROCESSES {
+            self.senders.retain(|&pid, _| lives(pid));
+        }
+        if self.senders.len() < MAX_PROCESSES {
+            self.senders.insert(pid, executable);
+        }
+    }
+}
+
+fn lives(pid: i64) -> bool {
+    Path::new("/proc").join(pid.to_string()).exists()
 }
 
 /// See the module's description.
@@ -40,11 +57,14 @@ impl SelfExporters {
         let Some((pid, executable)) = process_of(span) else { return };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         match span.kind {
-            SpanKind::Client if known.senders.len() < MAX_PROCESSES => {
-                known.senders.insert(pid, executable);
-            }
-            SpanKind::Server if known.receivers.len() < MAX_PROCESSES => {
-                known.receivers.insert((pid, executable));
+            SpanKind::Client => known.note_sender(pid, executable),
+            SpanKind::Server => {
+                if known.receivers.len() >= MAX_PROCESSES {
+                    known.receivers.retain(|(pid, _)| lives(*pid));
+                }
+                if known.receivers.len() < MAX_PROCESSES {
+                    known.receivers.insert((pid, executable));
+                }
             }
             _ => {}
         }
@@ -54,9 +74,7 @@ impl SelfExporters {
     pub fn was_joined(&self, span: &Span) {
         let Some((pid, executable)) = process_of(span) else { return };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.senders.len() < MAX_PROCESSES {
-            known.senders.insert(pid, executable);
-        }
+        known.note_sender(pid, executable);
     }
 
     /// Whether the process of this span exports spans of its own.

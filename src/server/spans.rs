@@ -306,14 +306,20 @@ impl Worker {
     fn join(&mut self) {
         let joins = self.joiner.settle(monotonic_ns());
         for join in &joins {
-            self.self_exporters.was_joined(&join.write[1]);
+            self.self_exporters.was_joined(&join.write[0]);
         }
         let count = joins.len() as u64;
         let spans: Vec<Span> = joins.into_iter().flat_map(|join| join.write).collect();
-        if !spans.is_empty()
-            && let Err(error) = self.store.write_spans(&spans)
-        {
-            tracing::error!("{count} spans stay beside those of SDKs that are the same: {error}");
+        let why = match spans.as_slice() {
+            [] => None,
+            spans => match std::panic::catch_unwind(AssertUnwindSafe(|| self.store.write_spans(spans))) {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_) => Some("please report it".to_owned()),
+            },
+        };
+        if let Some(why) = why {
+            tracing::error!("{count} spans stay beside those of SDKs that are the same: {why}");
             self.counts.joins_lost.fetch_add(count, Ordering::Relaxed);
         }
         *self.counts.joins.lock().unwrap_or_else(PoisonError::into_inner) = self.joiner.counts();

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::kernel::{EventLoop, FileIdentity, SocketTracer, TurnProbes};
+use crate::kernel::{EbpfState, EventLoop, FileIdentity, SocketTracer, TurnProbes, UserProbesStatus};
 use crate::process::EventLoopPrograms;
 
 /// See the module's description.
@@ -33,7 +33,7 @@ impl EventLoops {
                 && let Some(probes) = &mut self.probes
             {
                 let executables = &self.executables;
-                probes.user_probes_mut().keep_only(|file| executables.values().any(|used| used == file));
+                probes.keep_only(|file| executables.values().any(|used| used == file));
             }
             if let Err(error) = socket.set_event_loop(pid, event_loop) {
                 tracing::warn!("what process {pid} asks of others is not told apart: {error}");
@@ -50,6 +50,21 @@ impl EventLoops {
         }
         self.executables.insert(pid, process.file.identity());
         Some(process.event_loop)
+    }
+
+    /// The executables with probes.
+    pub(super) fn status(&self) -> UserProbesStatus {
+        self.probes.as_ref().map(TurnProbes::status).unwrap_or_default()
+    }
+
+    /// Kernel memory of its own maps.
+    pub(super) fn map_bytes(&self) -> u64 {
+        self.probes.as_ref().map_or(0, TurnProbes::map_bytes)
+    }
+
+    /// Adds the program and its maps, as the kernel has them.
+    pub(super) fn add_ebpf(&self, state: &mut EbpfState) {
+        state.extend(self.probes.as_ref().map(TurnProbes::ebpf));
     }
 
     /// Whether a process may be such a program, by its executable.

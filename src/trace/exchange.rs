@@ -87,6 +87,30 @@ pub enum Failure {
     Cancelled,
 }
 
+/// Where a request's first byte stands on its connection. What one end sends is what the other receives if it stands
+/// at the same place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FirstByte {
+    /// TCP's number of it: modulo 2³², from anywhere.
+    Sequence(u32),
+    /// So many bytes went the same way before it.
+    Position(u64),
+    /// It is not known how many did.
+    #[default]
+    Unknown,
+}
+
+impl FirstByte {
+    /// Whether the two can be the same byte, each as one end of the connection counts.
+    #[must_use]
+    pub fn may_be(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Unknown, _) | (_, Self::Unknown) => true,
+            (one, other) => one == other,
+        }
+    }
+}
+
 /// A request that has begun: its head is complete and well formed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Began {
@@ -94,6 +118,8 @@ pub struct Began {
     pub exchange: ExchangeId,
     /// Number of its stream where the protocol has such (HTTP/2), the same at both ends; else 0.
     pub stream_id: u32,
+    /// Where it stands. Not said of protocols whose streams have numbers.
+    pub first_byte: FirstByte,
     /// `In`: this end is the server. `Out`: it is the client.
     pub direction: Direction,
     /// When its first byte was read, or began to be written: `CLOCK_MONOTONIC`, ns.

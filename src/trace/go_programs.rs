@@ -3,7 +3,9 @@
 
 use std::collections::HashMap;
 
-use crate::kernel::{EbpfState, FileIdentity, GoCounters, GoProbes, ProbedFile, SocketTracer};
+use crate::kernel::{
+    EbpfState, FileIdentity, GoCounters, GoProbes, ProbedFile, SocketTracer, UserProbesStatus,
+};
 use crate::process::GoProcess;
 
 /// See the module's description.
@@ -27,6 +29,11 @@ impl GoProcesses {
     /// The counters of the programs.
     pub(super) fn counters(&self) -> GoCounters {
         self.probes.as_ref().and_then(|probes| probes.counters().ok()).unwrap_or_default()
+    }
+
+    /// The executables with probes: those for requests, and those for TLS.
+    pub(super) fn status(&self) -> [UserProbesStatus; 2] {
+        self.probes.as_ref().map(GoProbes::status).unwrap_or_default()
     }
 
     /// Adds the programs and maps, as the kernel has them.
@@ -56,6 +63,7 @@ impl GoProcesses {
         if has_ended && let Some(probes) = &mut self.probes {
             let executables = &self.executables;
             probes.keep_only(|file| executables.values().any(|used| used == file));
+            probes.forget_reads(|pid| executables.contains_key(&pid));
         }
     }
 

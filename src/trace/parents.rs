@@ -42,7 +42,7 @@ use crate::model::{ConnectionId, SpanId, Stamp, TraceId};
 const REMEMBERED_IDS: usize = 1 << 16;
 /// Processes that receive what nobody can read.
 const MAX_OPAQUE: usize = 1 << 14;
-/// Traces with an open request. Once there were more nothing is told by the trace: what is not noted could be the
+/// Traces with an open request. While there are more nothing is told by the trace: what is not noted could be the
 /// other request of it.
 const MAX_TRACES: usize = 1 << 16;
 /// Requests of a trace of which those that have ended are taken out, and again with each power of two.
@@ -74,6 +74,10 @@ struct Caller {
     is_sampled: bool,
     received: Received,
 }
+
+/// Several may be meant.
+#[derive(Debug, Clone, Copy)]
+struct Ambiguous;
 
 /// The span that a request came from, as its header said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,8 +140,8 @@ impl Spans {
         if let Some(context) = context {
             self.received.insert(context.parent_span_id, began.actor.pid);
         }
-        let peer = opened.and_then(|opened| self.client_of(connection, began.stream_id, opened));
-        let sent = peer.and_then(|(client, exchange)| {
+        let peer = opened.map_or(Ok(None), |opened| self.client_of(connection, began, opened));
+        let sent = peer.unwrap_or_default().and_then(|(client, exchange)| {
             let open = self.connections.get_mut(&client)?.open.get_mut(&exchange)?;
             open.is_answered_for = true;
             Some(&*open)
@@ -148,7 +152,7 @@ impl Spans {
             Some(sent) if sent.context.as_ref() != context || !sent.asks_what(&began.head) => (None, true),
             Some(sent) if sent.is_excluded => (None, false),
             Some(sent) => (Some((sent.span.trace_id, sent.span.span_id, sent.is_sampled)), false),
-            None => (None, false),
+            None => (None, peer.is_err()),
         };
         let received = began.minted.and_then(|minted| minted.received_parent).and_then(SpanId::new);
         if let (Some((trace_id, span_id, _)), Some(received)) = (said, received) {
@@ -198,23 +202,28 @@ impl Spans {
         }
     }
 
-    /// The request at the other end of this connection that has not been answered for: with one at a time
-    /// there is no doubt; of several, HTTP/2 says which by the stream, and HTTP/1 answers in order.
+    /// The request at the other end of this connection that this one is. HTTP/2 says which by the stream, HTTP/1 by
+    /// where it stands. Inside of TLS on a connection that is older than we are that is not known; then it is the
+    /// only one that waits to be answered for, if one alone does.
     fn client_of(
         &self,
         connection: ConnectionId,
-        stream_id: u32,
+        began: &Began,
         opened: Opened,
-    ) -> Option<(ConnectionId, ExchangeId)> {
-        let client = *self.clients.get(&Ends::from_other_end(&opened))?;
-        if client == connection {
-            return None;
-        }
-        let open = &self.connections.get(&client)?.open;
-        let waiting = open.iter().filter(|(_, open)| {
-            open.direction == Direction::Out && !open.is_answered_for && open.stream_id == stream_id
+    ) -> Result<Option<(ConnectionId, ExchangeId)>, Ambiguous> {
+        let client = self.clients.get(&Ends::from_other_end(&opened)).filter(|&&client| client != connection);
+        let Some((&client, of)) = client.and_then(|client| Some((client, self.connections.get(client)?)))
+        else {
+            return Ok(None);
+        };
+        let mut waiting = of.open.iter().filter(|(_, open)| {
+            open.direction == Direction::Out
+                && !open.is_answered_for
+                && open.stream_id == began.stream_id
+                && open.first_byte.may_be(began.first_byte)
         });
-        waiting.map(|(&exchange, _)| (client, exchange)).min_by_key(|&(_, exchange)| exchange)
+        let first = waiting.next().map(|(&exchange, _)| (client, exchange));
+        if waiting.next().is_some() { Err(Ambiguous) } else { Ok(first) }
     }
 
     /// Where a client's span stands.
@@ -378,6 +387,27 @@ impl Spans {
             self.opaque.clear();
         }
         self.opaque.insert(pid);
+    }
+
+    /// After there were too many: those of the requests that are open now, if they are few enough by now.
+    pub(super) fn note_traces_again(&mut self) {
+        if !self.has_too_many_traces {
+            return;
+        }
+        let open = self.connections.iter().flat_map(|(&connection, of)| {
+            let served = of.open.iter().filter(|(_, open)| open.direction == Direction::In);
+            served
+                .map(move |(&exchange, open)| ((open.actor.pid, open.span.trace_id), (connection, exchange)))
+        });
+        let mut by_trace: HashMap<_, Vec<_>> = HashMap::new();
+        for (key, of) in open {
+            by_trace.entry(key).or_default().push(of);
+            if by_trace.len() > MAX_TRACES / 2 {
+                return;
+            }
+        }
+        self.by_trace = by_trace;
+        self.has_too_many_traces = false;
     }
 
     /// Processes that are no more, whose numbers will be others'.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::attributes::{self, Asked, Conventions};
 use super::context::{Incoming, TraceContext};
-use super::exchange::{Began, Discarded, Ended, ExchangeEvent, ExchangeId, RequestHead};
+use super::exchange::{Began, Discarded, Ended, ExchangeEvent, ExchangeId, FirstByte, RequestHead};
 use super::parents::{Parent, Place, Received, RecentIds, attribute_of};
 use super::requests::{Request, Requests};
 use super::route::{self, Routes};
@@ -115,6 +115,7 @@ pub(super) struct Open {
     pub(super) direction: Direction,
     /// Of HTTP/2; else 0.
     pub(super) stream_id: u32,
+    pub(super) first_byte: FirstByte,
     /// The context its head carried.
     pub(super) context: Option<TraceContext>,
     /// A part of its head was not seen, in which there may have been one.
@@ -486,6 +487,7 @@ impl Spans {
             context: context.cloned(),
             context_is_unknown: matches!(incoming, Incoming::Unknown),
             stream_id: began.stream_id,
+            first_byte: began.first_byte,
             is_sampled,
             is_excluded,
             is_lost_goroutine,

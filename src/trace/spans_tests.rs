@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::attributes::Conventions;
 use super::exchange::{
-    Began, Discarded, Ended, ExchangeEvent, ExchangeId, Failure, Known, ProtocolVersion, RequestHead,
-    ResponseHead,
+    Began, Discarded, Ended, ExchangeEvent, ExchangeId, Failure, FirstByte, Known, ProtocolVersion,
+    RequestHead, ResponseHead,
 };
 use super::requests::Requests;
 use super::sampling::Sampler;
@@ -46,6 +46,7 @@ struct Request {
     sent: Option<u8>,
     /// Of HTTP/2, whose requests the kernel side does not see begin; else 0.
     stream_id: u32,
+    first_byte: FirstByte,
 }
 
 impl Request {
@@ -64,6 +65,7 @@ impl Request {
             received: None,
             sent: None,
             stream_id: 0,
+            first_byte: FirstByte::Unknown,
         }
     }
 
@@ -73,6 +75,10 @@ impl Request {
 
     fn within(self, key: u64) -> Self {
         Self { within: Some(key), ..self }
+    }
+
+    fn at(self, exchange: u64, sequence: u32) -> Self {
+        Self { exchange, first_byte: FirstByte::Sequence(sequence), ..self }
     }
 
     fn with(self, traceparent: &str) -> Self {
@@ -152,6 +158,7 @@ impl Host {
         let began = Began {
             exchange: ExchangeId(request.exchange),
             stream_id: request.stream_id,
+            first_byte: request.first_byte,
             direction: request.direction,
             first_byte_ns: request.at_ns,
             actor: request.actor,
@@ -722,6 +729,39 @@ fn after_a_loss_the_next_request_of_a_connection_is_not_taken_for_the_one_that_w
     // Of this one the server's end was lost, of the next one the client's.
     host.begin(Request { path: "/lost/1", ..Request::client(1, 7) });
     host.begin(Request { path: "/lost/2", ..Request::server(2, 9) });
+    let span = host.end(2, 1, 200, 400).expect("a span");
+    assert_eq!((absent(&span), span.parent_span_id), (Some("ambiguous"), None));
+}
+
+#[test]
+fn what_was_sent_is_what_stands_at_the_same_place_and_nothing_else() {
+    let mut host = Host::new();
+    host.connect(1, 2);
+    // All ask for the same. The server's end of the first was lost, and so was the client's of the second; the third
+    // and the fourth were sent without waiting.
+    host.begin(Request::client(1, 7).at(1, 100));
+    host.begin(Request::server(2, 9).at(1, 200));
+    for (exchange, sequence) in [(2, 300), (3, u32::MAX)] {
+        host.begin(Request::client(1, 7).at(exchange, sequence));
+    }
+    for (exchange, sequence) in [(2, 300), (3, u32::MAX)] {
+        host.begin(Request::server(2, 9).at(exchange, sequence));
+    }
+    let served: Vec<_> = (1..=3).map(|exchange| host.end(2, exchange, 200, 400).expect("a span")).collect();
+    let sent: Vec<_> = (1..=3).map(|exchange| host.end(1, exchange, 200, 500).expect("a span")).collect();
+    assert_eq!(absent(&served[0]), Some("no_context_sent"));
+    for (served, sent) in [(&served[1], &sent[1]), (&served[2], &sent[2])] {
+        assert_eq!((source(served), served.parent_span_id), (Some("local_peer"), Some(sent.span_id)));
+    }
+}
+
+#[test]
+fn of_two_requests_that_wait_neither_is_taken_if_nobody_knows_where_they_stand() {
+    let mut host = Host::new();
+    host.connect(1, 2);
+    host.begin(Request { exchange: 1, ..Request::client(1, 7) });
+    host.begin(Request { exchange: 2, ..Request::client(1, 7) });
+    host.begin(Request::server(2, 9).at(1, 200));
     let span = host.end(2, 1, 200, 400).expect("a span");
     assert_eq!((absent(&span), span.parent_span_id), (Some("ambiguous"), None));
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::spans::SpanCounts;
 use super::tls::TlsStatus;
-use crate::kernel::{GoCounters, SocketCounters};
+use crate::kernel::{GoCounters, SocketCounters, UserProbesStatus};
 use crate::model::Unstamped;
 
 /// What the tracer has done so far.
@@ -16,6 +16,8 @@ pub struct TracerStatus {
     pub tls: TlsStatus,
     /// Go programs.
     pub go: GoCounters,
+    /// Executables of programs with probes, by what the probes are for.
+    pub programs: Vec<(&'static str, UserProbesStatus)>,
     /// Events that were read.
     pub events: u64,
     /// Spans and what could not be told of them.

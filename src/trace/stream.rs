@@ -29,6 +29,8 @@ pub(super) struct Moment {
     pub(super) time_ns: u64,
     /// Who moved them.
     pub(super) actor: Actor,
+    /// Which number TCP gives position 0 of the stream, see [`Fragment::sequence`].
+    pub(super) sequence_of_start: Option<u32>,
     /// See [`Fragment::minted`].
     pub(super) minted: Option<Minted>,
     /// See [`Fragment::within`].

@@ -1,11 +1,18 @@
 //! The TLS libraries of this host's processes: finds them, has them followed, and knows why what goes through
 //! a process's TLS cannot be read.
+//!
+//! It has a thread of its own: to look through what a process has mapped, and to put probes into a library, takes
+//! milliseconds in which requests would wait to be read.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::kernel::{EbpfState, SocketTracer, TlsCounters, TlsTracer, UserProbesStatus};
+use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
+
+use crate::kernel::{EbpfState, KernelError, SocketTracer, TlsCounters, TlsTracer, UserProbesStatus};
 use crate::process::{TlsLibraries, TlsLibrary};
 
 /// How often libraries that nobody maps any more are let go of: until then their file system stays mounted.
@@ -52,9 +59,113 @@ pub struct TlsStatus {
     pub unreadable: BTreeMap<Unreadable, u64>,
 }
 
-/// See the module's description.
+/// How often the status is brought up to date.
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+
+enum Command {
+    LookAt(u32),
+    NoteUnreadable(u32),
+    Inspect(EbpfState, Sender<EbpfState>),
+}
+
+#[derive(Debug, Default)]
+struct Published {
+    status: TlsStatus,
+    map_bytes: u64,
+}
+
+/// See the module's description. Dropping it takes all probes off.
 #[derive(Debug)]
 pub(super) struct FollowedTls {
+    commands: Option<Sender<Command>>,
+    published: Arc<Mutex<Published>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl FollowedTls {
+    /// Follows the libraries of the host itself, so that a program that lives for milliseconds is seen from
+    /// its first byte; and those of processes from then on.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
+    pub(super) fn begin(socket: &SocketTracer) -> Result<Self, KernelError> {
+        let mut libraries = Libraries::begin(socket);
+        let published = Arc::new(Mutex::new(libraries.publish()));
+        let (commands, received) = unbounded();
+        let shared = Arc::clone(&published);
+        let run = move || {
+            let mut published_at = Instant::now();
+            loop {
+                match received.recv_timeout(STATUS_INTERVAL) {
+                    Ok(Command::LookAt(pid)) => libraries.look_at(pid),
+                    Ok(Command::NoteUnreadable(pid)) => libraries.note_unreadable(pid),
+                    Ok(Command::Inspect(mut state, answer)) => {
+                        state.extend(libraries.tracer.as_ref().map(TlsTracer::ebpf));
+                        // Whoever asked may have given up waiting.
+                        let _ = answer.send(state);
+                    }
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+                libraries.forget();
+                if published_at.elapsed() >= STATUS_INTERVAL {
+                    published_at = Instant::now();
+                    *shared.lock().unwrap_or_else(PoisonError::into_inner) = libraries.publish();
+                }
+            }
+        };
+        let thread =
+            std::thread::Builder::new().name("tls-libraries".to_owned()).spawn(run).map_err(|source| {
+                KernelError::System { what: "start the thread that follows TLS libraries".to_owned(), source }
+            })?;
+        Ok(Self { commands: Some(commands), published, thread: Some(thread) })
+    }
+
+    /// Follows the libraries that a process has now, soon.
+    pub(super) fn look_at(&self, pid: u32) {
+        self.command(Command::LookAt(pid));
+    }
+
+    /// Counts a connection of a process of which nothing could be read.
+    pub(super) fn note_unreadable(&self, pid: u32) {
+        self.command(Command::NoteUnreadable(pid));
+    }
+
+    /// Adds its programs and maps and answers.
+    pub(super) fn inspect(&self, state: EbpfState, answer: Sender<EbpfState>) {
+        self.command(Command::Inspect(state, answer));
+    }
+
+    fn command(&self, command: Command) {
+        if let Some(commands) = &self.commands {
+            // The thread ends when it is told to, and not before.
+            let _ = commands.send(command);
+        }
+    }
+
+    /// As it was a moment ago.
+    pub(super) fn status(&self) -> TlsStatus {
+        self.published.lock().unwrap_or_else(PoisonError::into_inner).status.clone()
+    }
+
+    /// Kernel memory of its own maps.
+    pub(super) fn map_bytes(&self) -> u64 {
+        self.published.lock().unwrap_or_else(PoisonError::into_inner).map_bytes
+    }
+}
+
+impl Drop for FollowedTls {
+    fn drop(&mut self) {
+        drop(self.commands.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What the thread does.
+#[derive(Debug)]
+struct Libraries {
     tracer: Option<TlsTracer>,
     refusal: Option<String>,
     libraries: TlsLibraries,
@@ -64,10 +175,8 @@ pub(super) struct FollowedTls {
     last_forgotten: Instant,
 }
 
-impl FollowedTls {
-    /// Follows the libraries of the host itself, so that a program that lives for milliseconds is seen from
-    /// its first byte.
-    pub(super) fn begin(socket: &SocketTracer) -> Self {
+impl Libraries {
+    fn begin(socket: &SocketTracer) -> Self {
         let (tracer, refusal) = match TlsTracer::load(socket) {
             Ok(tracer) => (Some(tracer), None),
             Err(error) => {
@@ -102,7 +211,7 @@ impl FollowedTls {
     }
 
     /// Follows the libraries that a process has now.
-    pub(super) fn look_at(&mut self, pid: u32) {
+    fn look_at(&mut self, pid: u32) {
         if self.tracer.is_none() {
             return;
         }
@@ -128,7 +237,7 @@ impl FollowedTls {
     }
 
     /// Counts a connection of a process of which nothing could be read.
-    pub(super) fn note_unreadable(&mut self, pid: u32) {
+    fn note_unreadable(&mut self, pid: u32) {
         let why = if self.tracer.is_none() {
             Unreadable::NotFollowed
         } else {
@@ -142,7 +251,7 @@ impl FollowedTls {
 
     /// Lets go of libraries that nobody maps, and of processes that are no more. To be called every now and
     /// then: mostly it does nothing.
-    pub(super) fn forget(&mut self) {
+    fn forget(&mut self) {
         if self.last_forgotten.elapsed() < FORGET_INTERVAL {
             return;
         }
@@ -153,27 +262,14 @@ impl FollowedTls {
         tracer.keep_only(|library| mapped.contains(library));
     }
 
-    pub(super) fn status(&self) -> TlsStatus {
+    fn publish(&mut self) -> Published {
         let tracer = self.tracer.as_ref();
-        TlsStatus {
+        let status = TlsStatus {
             counters: tracer.and_then(|tracer| tracer.counters().ok()).unwrap_or_default(),
             probes: tracer.map(TlsTracer::status).unwrap_or_default(),
             refusal: self.refusal.clone(),
             unreadable: self.unreadable.clone(),
-        }
-    }
-
-    /// Kernel memory of its own maps.
-    pub(super) fn map_bytes(&self) -> u64 {
-        self.tracer.as_ref().map_or(0, TlsTracer::map_bytes)
-    }
-
-    /// Adds its programs and maps.
-    pub(super) fn add_ebpf(&self, state: &mut EbpfState) {
-        if let Some(tracer) = &self.tracer {
-            let own = tracer.ebpf();
-            state.programs.extend(own.programs);
-            state.maps.extend(own.maps);
-        }
+        };
+        Published { status, map_bytes: tracer.map_or(0, TlsTracer::map_bytes) }
     }
 }

@@ -124,7 +124,7 @@ impl Tracer {
         };
         let now = Instant::now();
         let mut worker = Worker {
-            tls: FollowedTls::begin(&socket),
+            tls: FollowedTls::begin(&socket)?,
             go: GoProcesses::new(&socket),
             event_loops: EventLoops::new(&socket),
             socket,
@@ -424,9 +424,9 @@ impl Worker {
                     }
                     Command::Inspect(answer) => {
                         let mut state = self.socket.ebpf();
-                        self.tls.add_ebpf(&mut state);
                         self.go.add_ebpf(&mut state);
-                        drop(answer.send(state));
+                        self.event_loops.add_ebpf(&mut state);
+                        self.tls.inspect(state, answer);
                     }
                     Command::Stop => is_over = true,
                 }
@@ -467,7 +467,10 @@ impl Worker {
                 tracing::debug!("connections whose end went by unseen cannot be looked for: {error}");
             }
             engine.forget_dead_programs();
-            tls.forget();
+            engine.spans.note_traces_again();
+            if !is_crowded {
+                socket.sweep_tls_pairs();
+            }
         }
         engine.settle(&mut turn);
         engine.new_code.sort_unstable();
@@ -521,8 +524,12 @@ impl Worker {
         status.failures = self.engine.failures;
         status.connections = self.engine.connections.len();
         status.forgotten_connections = self.engine.connections.forgotten();
-        status.map_bytes = self.socket.map_bytes() + self.tls.map_bytes() + self.go.map_bytes();
-        status.go = self.go.counters();
+        let (tls, go, event_loops) = (&self.tls, &self.go, &self.event_loops);
+        status.map_bytes =
+            self.socket.map_bytes() + tls.map_bytes() + go.map_bytes() + event_loops.map_bytes();
+        status.go = go.counters();
+        let [requests, go_tls] = go.status();
+        status.programs = vec![("go", requests), ("go_tls", go_tls), ("event_loop", event_loops.status())];
         status.tls = self.tls.status();
     }
 

@@ -40,6 +40,7 @@ impl Wire {
             direction,
             is_decrypted: self.is_decrypted,
             position: self.positions[direction as usize],
+            sequence: None,
             length: bytes.len() as u64,
             head: bytes[..head].to_vec(),
             tail: bytes[bytes.len() - tail..].to_vec(),

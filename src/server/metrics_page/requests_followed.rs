@@ -48,6 +48,7 @@ pub(super) fn add(page: &mut Page, tracer: &TracerStatus) {
     let help = "Requests without a route because their service has too many";
     page.counter("requests_without_route", help, spans.without_route);
     add_tls(page, &tracer.tls);
+    add_probes(page, tracer);
     add_go(page, &tracer.go);
     page.add(
         Kind::Counter,
@@ -95,6 +96,24 @@ pub(super) fn add(page: &mut Page, tracer: &TracerStatus) {
         "Kernel memory of the maps for requests",
         Value::from(tracer.map_bytes),
     );
+}
+
+/// Executables of programs with probes.
+fn add_probes(page: &mut Page, tracer: &TracerStatus) {
+    page.add(Kind::Gauge, "programs_probed", "Executables with probes, by what those are for", |family| {
+        tracer.programs.iter().fold(family, |family, (purpose, status)| {
+            family.labelled(&[("purpose", purpose)], status.files.len() as u64)
+        })
+    });
+    let help = "Executables that could not be given probes, by what those are for and by why";
+    page.add(Kind::Counter, "programs_refused", help, |family| {
+        tracer.programs.iter().fold(family, |family, (purpose, status)| {
+            ProbeRefusal::ALL.iter().fold(family, |family, (reason, name)| {
+                let count = status.refusals.get(reason).copied().unwrap_or_default();
+                family.labelled(&[("purpose", purpose), ("reason", name)], count)
+            })
+        })
+    });
 }
 
 /// What goes through TLS libraries.

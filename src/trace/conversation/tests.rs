@@ -350,6 +350,7 @@ impl Happening {
                     direction: *direction,
                     is_decrypted: *is_decrypted,
                     position: wire.positions[*direction as usize].saturating_add_signed(*skew),
+                    sequence: None,
                     length: bytes.len() as u64 + hidden,
                     head: bytes[..bytes.len() - tail].to_vec(),
                     tail: bytes[bytes.len() - tail..].to_vec(),

@@ -42,6 +42,10 @@ const MAX_THEIRS: usize = 16_384;
 const SETTLED_AFTER_NS: u64 = 2_000_000_000;
 /// Ours may end long after the SDK's, while a body is being sent. It is waited for so long.
 const GIVE_UP_AFTER_NS: u64 = 15_000_000_000;
+/// How long it takes from one look at an SDK's span to the next, beginning with this and doubling.
+const LOOK_AGAIN_AFTER_NS: u64 = 250_000_000;
+/// Spans of ours that last longer are looked through for every one of an SDK's, whenever they began.
+const LONG_NS: u64 = 1_000_000_000;
 /// How far the SDK's clock may be from ours: of one host, but the JVM keeps its own for a trace.
 const CLOCK_TOLERANCE_NS: u64 = 2_000_000;
 /// A handler may go on so long after the last byte of its response, if nothing but its content says whose it is.
@@ -92,7 +96,7 @@ impl JoinCounts {
 /// A pair that is one.
 #[derive(Debug)]
 pub struct Join {
-    /// What is to be written: ours without its content, and ours under the SDK's ids.
+    /// What is to be written, in this order: ours under the SDK's ids, and ours without its content.
     pub write: [Span; 2],
     /// The process, by its number in the initial namespace.
     pub pid: Option<i64>,
@@ -115,6 +119,8 @@ struct Ours {
 struct Theirs {
     told: Told,
     came_ns: u64,
+    /// Not before then is there another look at it.
+    look_at_ns: u64,
 }
 
 enum Found {
@@ -152,8 +158,8 @@ pub struct Joiner {
     by_trace: HashMap<TraceId, Vec<OursKey>>,
     /// In the order in which they came, with when that was.
     arrivals: VecDeque<(u64, OursKey)>,
-    /// The longest of ours that is kept, or has been since none was.
-    longest_ns: u64,
+    /// Those of ours that last for long, or are open.
+    long: BTreeSet<OursKey>,
     theirs: Vec<Theirs>,
     counts: JoinCounts,
 }
@@ -166,7 +172,10 @@ impl Joiner {
         }
         let key = (span.start_unix_ns, span.span_id, span.trace_id);
         let ours = Ours { told: Told::of(span), came_ns: now_ns, span: span.clone() };
-        self.longest_ns = self.longest_ns.max(span.duration_ns().unwrap_or(KEEP_OURS_NS));
+        match span.duration_ns() {
+            Some(duration_ns) if duration_ns <= LONG_NS => self.long.remove(&key),
+            _ => self.long.insert(key),
+        };
         if self.ours.insert(key, ours).is_none() {
             self.by_trace.entry(span.trace_id).or_default().push(key);
         }
@@ -184,14 +193,12 @@ impl Joiner {
 
     fn forget(&mut self, key: OursKey) {
         self.ours.remove(&key);
+        self.long.remove(&key);
         if let Some(of_trace) = self.by_trace.get_mut(&key.2) {
             of_trace.retain(|&other| other != key);
             if of_trace.is_empty() {
                 self.by_trace.remove(&key.2);
             }
-        }
-        if self.ours.is_empty() {
-            self.longest_ns = 0;
         }
     }
 
@@ -204,7 +211,7 @@ impl Joiner {
             self.counts.no_room += 1;
             return;
         }
-        self.theirs.push(Theirs { told: Told::of(span), came_ns: now_ns });
+        self.theirs.push(Theirs { told: Told::of(span), came_ns: now_ns, look_at_ns: now_ns });
     }
 
     /// Whether anything waits to be decided.
@@ -219,11 +226,16 @@ impl Joiner {
         JoinCounts { waiting: self.theirs.len() as u64, kept: self.ours.len() as u64, ..self.counts }
     }
 
-    /// Decides what can be decided now.
+    /// Decides what can be decided now. O(of SDKs' that are due · (of ours that began then + of ours that last)).
     pub fn settle(&mut self, now_ns: u64) -> Vec<Join> {
         let mut claims: BTreeMap<OursKey, Vec<(Evidence, Theirs)>> = BTreeMap::new();
-        for theirs in std::mem::take(&mut self.theirs) {
+        for mut theirs in std::mem::take(&mut self.theirs) {
+            if theirs.look_at_ns > now_ns {
+                self.theirs.push(theirs);
+                continue;
+            }
             let age_ns = now_ns.saturating_sub(theirs.came_ns);
+            theirs.look_at_ns = theirs.came_ns.saturating_add(next_look(age_ns));
             match self.find(&theirs.told) {
                 // A connection has one request at a time. Of a trace, another of ours may be on its way.
                 Found::One(key, evidence)
@@ -260,11 +272,13 @@ impl Joiner {
             return found;
         }
         let time = theirs.start_unix_ns;
-        let earliest = time.saturating_sub(self.longest_ns).saturating_sub(CLOCK_TOLERANCE_NS);
+        let earliest = time.saturating_sub(LONG_NS).saturating_sub(CLOCK_TOLERANCE_NS);
         let latest = time.saturating_add(CLOCK_TOLERANCE_NS);
         let from = (earliest, SpanId::nonzero([0; 8]), TraceId::nonzero([0; 16]));
         let to = (latest, SpanId::nonzero([0xff; 8]), TraceId::nonzero([0xff; 16]));
-        among(self.ours.range(from..=to), theirs)
+        let short = self.ours.range(from..=to).filter(|(key, _)| !self.long.contains(key));
+        let long = self.long.iter().filter_map(|key| self.ours.get_key_value(key));
+        among(short.chain(long), theirs)
     }
 
     fn join(&mut self, key: OursKey, evidence: Evidence, theirs: &Theirs) -> Option<Join> {
@@ -287,7 +301,7 @@ impl Joiner {
             links: Vec::new(),
             ..span
         };
-        Some(Join { write: [gone, beside], pid, evidence })
+        Some(Join { write: [beside, gone], pid, evidence })
     }
 }
 
@@ -302,6 +316,16 @@ impl Ours {
         self.told.start_unix_ns.saturating_sub(tolerance_ns) <= time_unix_ns
             && time_unix_ns <= end.saturating_add(tolerance_ns)
     }
+}
+
+/// At which age there is another look at an SDK's span of this age: soon, since ours are written within a second;
+/// then when what is known by then decides; and ever more seldom, since most that were not found never are.
+fn next_look(age_ns: u64) -> u64 {
+    let next = LOOK_AGAIN_AFTER_NS.max(age_ns.saturating_mul(2));
+    [SETTLED_AFTER_NS, GIVE_UP_AFTER_NS]
+        .into_iter()
+        .find(|&due| age_ns < due)
+        .map_or(next, |due| next.min(due))
 }
 
 /// Which of these it is, by the strongest evidence there is.

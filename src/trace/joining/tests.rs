@@ -69,7 +69,7 @@ fn joined(ours: &[Span], theirs: &[Span], at_ns: u64) -> (Vec<(u8, u8, Evidence)
     theirs.iter().for_each(|span| joiner.take_theirs(span, NOW));
     let joins = joiner.settle(NOW + at_ns);
     let of = |join: &Join| {
-        let [gone, beside] = &join.write;
+        let [beside, gone] = &join.write;
         let to = text_of(&gone.attributes, JOINED_TO).and_then(ids_of_text).expect("its ids");
         let from = text_of(&beside.attributes, JOINED_FROM).and_then(ids_of_text).expect("its ids");
         assert_eq!(to, (beside.trace_id, beside.span_id));

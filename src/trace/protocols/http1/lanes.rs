@@ -145,7 +145,12 @@ impl Http1 {
             self.odd(is_request, Discarded::Malformed, out);
             return bytes.len();
         }
-        let place = |length| Place { head_end: position + length as u64, first: *moment, last: *moment };
+        let place = |length| Place {
+            begin: position,
+            head_end: position + length as u64,
+            first: *moment,
+            last: *moment,
+        };
         let parsed = if is_request {
             match head::request(bytes) {
                 Parsed::Complete(request, length) => {
@@ -168,7 +173,8 @@ impl Http1 {
         match parsed {
             Parsed::Complete((), length) => length,
             Parsed::Partial => {
-                let partial = Box::new(PartialHead { bytes: bytes.to_vec(), moment: *moment });
+                let partial =
+                    Box::new(PartialHead { bytes: bytes.to_vec(), begin: position, moment: *moment });
                 self.lane(is_request).state = State::Head(partial);
                 bytes.len()
             }
@@ -193,7 +199,8 @@ impl Http1 {
         let taken = end.saturating_sub(before);
         let lane = self.lane(is_request);
         let State::Head(partial) = std::mem::replace(&mut lane.state, State::Between) else { return taken };
-        let place = Place { head_end: position + taken as u64, first: partial.moment, last: *moment };
+        let begin = partial.begin;
+        let place = Place { begin, head_end: position + taken as u64, first: partial.moment, last: *moment };
         let head = partial.bytes.get(..end).unwrap_or_default();
         let is_understood = if is_request {
             match head::request(head) {
@@ -286,10 +293,11 @@ impl Http1 {
             State::ChunksLost => self.chunks_are_lost(is_request, now_ns, out),
             State::Head(partial) if !is_request => {
                 // What it says is known, where it ends is not.
-                let partial =
-                    std::mem::replace(&mut **partial, PartialHead { bytes: Vec::new(), moment: last });
+                let nothing = PartialHead { bytes: Vec::new(), begin: position, moment: last };
+                let partial = std::mem::replace(&mut **partial, nothing);
+                let begin = partial.begin;
                 if let Some(response) = head::response_before_hole(&partial.bytes) {
-                    let place = Place { head_end: position, first: partial.moment, last };
+                    let place = Place { begin, head_end: position, first: partial.moment, last };
                     self.response_begins(response, &place, out);
                 }
                 if self.over.is_none() {
@@ -329,7 +337,8 @@ impl Http1 {
         if is_request {
             self.request_lane.state = State::HeadCut(partial);
         } else if let Some(response) = head::response_before_hole(&partial.bytes) {
-            let place = Place { head_end: position, first: partial.moment, last: *moment };
+            let begin = partial.begin;
+            let place = Place { begin, head_end: position, first: partial.moment, last: *moment };
             self.response_begins(response, &place, out);
         } else {
             self.odd(is_request, reason, out);
@@ -348,7 +357,10 @@ impl Http1 {
             return;
         };
         match head::request_before_hole(&partial.bytes) {
-            Some(request) => self.request_begins(request, &Place { head_end, first, last: *last }, out),
+            Some(request) => {
+                let place = Place { begin: partial.begin, head_end, first, last: *last };
+                self.request_begins(request, &place, out);
+            }
             None => out.discarded(None, Discarded::HeadTooLong),
         }
     }

@@ -30,8 +30,8 @@ use self::chunks::Chunks;
 use self::head::Likeness;
 use self::pairing::{Answer, Pairing, Slot};
 use super::{Output, failure, opposite};
-use crate::model::socket::{Direction, Ending};
-use crate::trace::exchange::{Discarded, Ended, Known, ResponseHead};
+use crate::model::socket::{Direction, Ending, UNKNOWN_GAP_BYTES};
+use crate::trace::exchange::{Discarded, Ended, FirstByte, Known, ResponseHead};
 use crate::trace::stream::{Moment, Piece};
 
 /// Longest head.
@@ -69,6 +69,8 @@ pub(in crate::trace) struct Http1 {
     end_is_doubtful: bool,
     confirmed: bool,
     pairing: Pairing,
+    /// Whether positions count all bytes of the connection.
+    counts_all: bool,
     oddities: u8,
     over: Option<Over>,
 }
@@ -105,12 +107,16 @@ enum State {
 #[derive(Debug)]
 struct PartialHead {
     bytes: Vec<u8>,
+    /// Position of its first byte.
+    begin: u64,
     /// Of the fragment where it begins.
     moment: Moment,
 }
 
 /// A message that begins.
 struct Place {
+    /// Position of its first byte.
+    begin: u64,
     /// Position behind its head.
     head_end: u64,
     /// Of the fragment where it begins.
@@ -132,6 +138,7 @@ impl Http1 {
             end_is_doubtful: false,
             confirmed: false,
             pairing: Pairing::new(is_aligned),
+            counts_all: is_aligned,
             oddities: 0,
             over: None,
         }
@@ -184,8 +191,14 @@ impl Http1 {
                 self.bytes(is_request, position, bytes, starts, ends, moment, out);
             }
             Piece::Hole(length) => self.hole(is_request, position, length, moment, out),
-            Piece::Gap(length) => self.gap(is_request, position, length, moment.time_ns, out),
-            Piece::Lost => self.lose(is_request, moment.time_ns, out),
+            Piece::Gap(length) => {
+                self.counts_all &= length < UNKNOWN_GAP_BYTES;
+                self.gap(is_request, position, length, moment.time_ns, out);
+            }
+            Piece::Lost => {
+                self.counts_all = false;
+                self.lose(is_request, moment.time_ns, out);
+            }
         }
         let lane = self.lane(is_request);
         let length = match piece {
@@ -196,6 +209,16 @@ impl Http1 {
         lane.end = position.saturating_add(length);
         if matches!(piece, Piece::Bytes { .. } | Piece::Hole(_)) {
             lane.last_ns = moment.time_ns;
+        }
+    }
+
+    /// Where a request's first byte stands, of which this is the position.
+    fn first_byte(&self, position: u64, moment: &Moment) -> FirstByte {
+        #[expect(clippy::cast_possible_truncation, reason = "modulo 2³²")]
+        match moment.sequence_of_start {
+            Some(start) => FirstByte::Sequence(start.wrapping_add(position as u32)),
+            None if self.counts_all => FirstByte::Position(position),
+            None => FirstByte::Unknown,
         }
     }
 

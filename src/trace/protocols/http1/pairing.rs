@@ -185,6 +185,7 @@ impl Http1 {
         out.began(Began {
             exchange: id,
             stream_id: 0,
+            first_byte: self.first_byte(place.begin, &place.first),
             direction: self.requests,
             first_byte_ns: place.first.time_ns,
             actor: place.first.actor,

@@ -3,7 +3,7 @@
 use super::header_block::Fields;
 use super::lanes::{Block, Place};
 use super::{Http2, MAX_STREAMS};
-use crate::trace::exchange::{Began, Discarded, Ended, ExchangeId, Failure, Known, ResponseHead};
+use crate::trace::exchange::{Began, Discarded, Ended, ExchangeId, Failure, FirstByte, Known, ResponseHead};
 use crate::trace::protocols::{Output, opposite};
 use crate::trace::stream::Moment;
 
@@ -121,6 +121,7 @@ impl Http2 {
         out.began(Began {
             exchange: id,
             stream_id: stream,
+            first_byte: FirstByte::Unknown,
             direction: self.requests,
             first_byte_ns: block.first.time_ns,
             actor: block.first.actor,
