@@ -298,7 +298,7 @@ fn resource(labels: &[Label], host: &str) -> Resource {
         .map(|label| key_value(names::attribute_of_label(&label.key), (&label.value).into()))
         .collect();
     if !host.is_empty() {
-        attributes.push(key_value(names::HOST_NAME, AttributeValue::Text(host.to_owned())));
+        attributes.push(key_value(names::HOST_NAME, AttributeValue::Text(host.into())));
     }
     Resource { attributes, ..Resource::default() }
 }

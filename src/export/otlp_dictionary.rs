@@ -173,7 +173,7 @@ impl Dictionary {
             FrameKind::Kernel => "kernel",
             FrameKind::Jit => "jit",
         };
-        let frame_type = self.attribute(names::FRAME_TYPE, AttributeValue::Text(frame_type.to_owned()));
+        let frame_type = self.attribute(names::FRAME_TYPE, AttributeValue::Text(frame_type.into()));
         let mapping = location.mapping.and_then(|mapping| profile.mappings.get(mapping as usize));
         let mut lines = Vec::with_capacity(location.frames.len());
         for frame in &location.frames {

@@ -177,7 +177,7 @@ fn key_value((key, value): &Attribute) -> KeyValue {
 fn any_value_of(value: &AttributeValue) -> AnyValue {
     use any_value::Value;
     let value = match value {
-        AttributeValue::Text(text) => Value::StringValue(text.clone()),
+        AttributeValue::Text(text) => Value::StringValue(text.to_string()),
         AttributeValue::Integer(number) => Value::IntValue(*number),
         AttributeValue::Real(number) => Value::DoubleValue(*number),
         AttributeValue::Truth(truth) => Value::BoolValue(*truth),

@@ -16,7 +16,7 @@ use super::otlp_request::is_plausible;
 use super::{IngestError, Limits, Rejected, wire};
 use crate::model::span::{
     Attribute, AttributeValue, DROPPED_ATTRIBUTES, DROPPED_EVENTS, DROPPED_LINKS, Span, SpanEvent, SpanId,
-    SpanKind, SpanLink, SpanResource, SpanStatus, TraceId,
+    SpanKind, SpanLink, SpanResource, SpanStatus, Text, TraceId,
 };
 
 /// What a request holds.
@@ -154,7 +154,7 @@ fn attributes(attributes: Vec<KeyValue>) -> Vec<Attribute> {
 fn value(value: Option<AnyValue>) -> AttributeValue {
     use any_value::Value;
     match value.and_then(|value| value.value) {
-        Some(Value::StringValue(text)) => AttributeValue::Text(text),
+        Some(Value::StringValue(text)) => AttributeValue::Text(text.into()),
         Some(Value::BoolValue(truth)) => AttributeValue::Truth(truth),
         Some(Value::IntValue(number)) => AttributeValue::Integer(number),
         Some(Value::DoubleValue(number)) => AttributeValue::Real(number),
@@ -166,7 +166,7 @@ fn value(value: Option<AnyValue>) -> AttributeValue {
             AttributeValue::Map(list.values.into_iter().map(|it| (it.key, self::value(it.value))).collect())
         }
         // References into a table that only profiles have.
-        Some(Value::StringValueStrindex(_)) | None => AttributeValue::Text(String::new()),
+        Some(Value::StringValueStrindex(_)) | None => AttributeValue::Text(Text::default()),
     }
 }
 
@@ -189,7 +189,7 @@ mod tests {
         let attributes = vec![
             (Cow::Borrowed("all"), all),
             (Cow::Borrowed("number"), AttributeValue::Integer(-1)),
-            (Cow::Borrowed("text"), AttributeValue::Text("é".to_owned())),
+            (Cow::Borrowed("text"), AttributeValue::Text("é".into())),
         ];
         Span {
             trace_id: TraceId::new([number; 16]).unwrap(),
@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn requests_are_cut_to_the_limit_and_what_is_too_large_for_any_is_counted() {
         let mut spans: Vec<Span> = (1..=40).map(span).collect();
-        spans[7].attributes.push((Cow::Borrowed("large"), AttributeValue::Text("x".repeat(10_000))));
+        spans[7].attributes.push((Cow::Borrowed("large"), AttributeValue::Text("x".repeat(10_000).into())));
         let all: Vec<&Span> = spans.iter().collect();
         let (requests, too_large) = otlp_spans::requests(&all, 5_000);
         assert_eq!(too_large, 1);

@@ -8,12 +8,15 @@
 //! A label's values come from whoever sends requests, so the number of series is bounded: beyond it a request
 //! counts in one series for its kind whose labels read `_other`, and is counted as such.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use compact_str::ToCompactString as _;
+use foldhash::HashMap;
+
 use super::{Exemplar, Family, Histogram, Kind, Value};
-use crate::model::span::{Span, SpanId, SpanKind, TraceId, integer_of, text_of};
+use crate::model::span::{Span, SpanId, SpanKind, Text, TraceId, integer_of, text_of};
 
 /// Advised for `http.server.request.duration`.
 const BOUNDS_S: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
@@ -82,15 +85,15 @@ pub struct RequestLabels {
     /// What it was.
     pub kind: RequestKind,
     /// `service.name`.
-    pub service: String,
+    pub service: Text,
     /// `http.request.method`, or `rpc.method`.
-    pub method: String,
+    pub method: Text,
     /// `http.route`; of an RPC nothing.
-    pub route: String,
+    pub route: Text,
     /// Status code of HTTP, or of gRPC.
-    pub status_code: String,
+    pub status_code: Text,
     /// `error.type`.
-    pub error_type: String,
+    pub error_type: Text,
 }
 
 impl RequestLabels {
@@ -114,12 +117,10 @@ impl RequestLabels {
             false => number(&["rpc.grpc.status_code", "rpc.response.status_code"]),
         };
         let rpc = match (text(&["rpc.service"]), rpc_method) {
-            (Some(service), Some(method)) => Some(format!("{service}/{method}")),
-            (None, Some(method)) => Some(method.to_owned()),
-            (Some(service), None) => Some(service.to_owned()),
-            (None, None) => None,
+            (Some(service), Some(method)) => Some(Cow::Owned(format!("{service}/{method}"))),
+            (one, other) => one.or(other).map(Cow::Borrowed),
         };
-        let method = if is_rpc { rpc } else { http_method.map(str::to_owned) };
+        let method = if is_rpc { rpc } else { http_method.map(Cow::Borrowed) };
         // A client's path is no route, and would be a series for each order's number.
         let route = if kind == RequestKind::HttpServer { text(&["http.route"]) } else { None };
         Some(Self {
@@ -127,29 +128,29 @@ impl RequestLabels {
             service: short(span.resource.service()),
             method: short(&method.unwrap_or_default()),
             route: short(route.unwrap_or_default()),
-            status_code: status.map(|code| code.to_string()).unwrap_or_default(),
+            status_code: status.map(|code| code.to_compact_string()).unwrap_or_default(),
             error_type: short(text(&["error.type"]).unwrap_or_default()),
         })
     }
 
     /// Of all that find no room.
     fn other(kind: RequestKind) -> Self {
-        let other = || OTHER.to_owned();
-        let route = if kind == RequestKind::HttpServer { other() } else { String::new() };
+        let other = || Text::const_new(OTHER);
+        let route = if kind == RequestKind::HttpServer { other() } else { Text::default() };
         Self {
             kind,
             service: other(),
             method: other(),
             route,
-            status_code: String::new(),
-            error_type: String::new(),
+            status_code: Text::default(),
+            error_type: Text::default(),
         }
     }
 
     /// Without those that are empty: in both worlds that is the same as not having them.
     fn labels(&self, naming: Naming) -> Vec<(&'static str, String)> {
         let is_http = self.kind.is_http();
-        let names: [(&str, &str, &String); 5] = [
+        let names: [(&str, &str, &Text); 5] = [
             ("service_name", "service.name", &self.service),
             if is_http {
                 ("http_request_method", "http.request.method", &self.method)
@@ -167,16 +168,16 @@ impl RequestLabels {
         let known = names.into_iter().filter(|(_, _, value)| !value.is_empty());
         known
             .map(|(prometheus, otel, value)| match naming {
-                Naming::Prometheus => (prometheus, value.clone()),
-                Naming::OpenTelemetry => (otel, value.clone()),
+                Naming::Prometheus => (prometheus, value.to_string()),
+                Naming::OpenTelemetry => (otel, value.to_string()),
             })
             .collect()
     }
 }
 
-fn short(text: &str) -> String {
+fn short(text: &str) -> Text {
     let end = (0..=MAX_LABEL_BYTES.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
-    text.get(..end.unwrap_or(0)).unwrap_or_default().to_owned()
+    text.get(..end.unwrap_or(0)).unwrap_or_default().into()
 }
 
 /// A request that has ended.
@@ -213,7 +214,26 @@ impl Request {
 struct Series {
     seconds: Histogram,
     /// For each bucket the last request whose span is stored.
-    exemplars: Vec<Option<Exemplar>>,
+    exemplars: Vec<Option<Latest>>,
+}
+
+/// A request that can be looked up.
+#[derive(Debug, Clone, Copy)]
+struct Latest {
+    trace_id: TraceId,
+    span_id: SpanId,
+    seconds: f64,
+    time: SystemTime,
+}
+
+impl Latest {
+    fn exemplar(self) -> Exemplar {
+        Exemplar {
+            labels: vec![("trace_id", self.trace_id.to_string()), ("span_id", self.span_id.to_string())],
+            value: self.seconds,
+            time: self.time,
+        }
+    }
 }
 
 impl Series {
@@ -254,11 +274,8 @@ impl RequestMetrics {
             if let (Some((trace_id, span_id)), Some(exemplar)) =
                 (request.span, series.exemplars.get_mut(bucket))
             {
-                *exemplar = Some(Exemplar {
-                    labels: vec![("trace_id", trace_id.to_string()), ("span_id", span_id.to_string())],
-                    value: seconds,
-                    time: UNIX_EPOCH + Duration::from_nanos(request.end_unix_ns),
-                });
+                let time = UNIX_EPOCH + Duration::from_nanos(request.end_unix_ns);
+                *exemplar = Some(Latest { trace_id, span_id, seconds, time });
             }
         }
     }
@@ -300,7 +317,7 @@ impl RequestMetrics {
             let exemplars = series
                 .exemplars
                 .iter()
-                .map(|exemplar| exemplar.clone().filter(|exemplar| exemplar.time >= kept_since));
+                .map(|latest| latest.filter(|latest| latest.time >= kept_since).map(Latest::exemplar));
             let value =
                 Value::Histogram { counts: series.seconds.snapshot(), exemplars: exemplars.collect() };
             let labels_of = labels.labels(naming);
@@ -323,7 +340,7 @@ mod tests {
     const NOW: u64 = 1_800_000_000_000_000_000;
 
     fn span(kind: SpanKind, attributes: &[(&'static str, AttributeValue)]) -> Span {
-        let service = ("service.name".into(), AttributeValue::Text("shop".to_owned()));
+        let service = ("service.name".into(), AttributeValue::Text("shop".into()));
         Span {
             trace_id: TraceId::new([0xab; 16]).unwrap(),
             span_id: SpanId::new([0xcd; 8]).unwrap(),
@@ -344,7 +361,7 @@ mod tests {
     }
 
     fn text(text: &str) -> AttributeValue {
-        AttributeValue::Text(text.to_owned())
+        AttributeValue::Text(text.into())
     }
 
     fn http(path: &str) -> Span {

@@ -61,7 +61,14 @@ macro_rules! identifier {
 
         impl fmt::Display for $name {
             fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+                const DIGITS: &[u8; 16] = b"0123456789abcdef";
+                let mut text = [0; 2 * $bytes];
+                for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+                    pair[0] = DIGITS[usize::from(byte >> 4)];
+                    pair[1] = DIGITS[usize::from(byte & 15)];
+                }
+                // Digits are text.
+                formatter.write_str(std::str::from_utf8(&text).unwrap_or_default())
             }
         }
 
@@ -106,11 +113,14 @@ pub enum SpanStatus {
     Error = 2,
 }
 
+/// A text of a span: most are short, and lie in the span itself, of which there may be thousands a second.
+pub type Text = compact_str::CompactString;
+
 /// An attribute's value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AttributeValue {
     /// Text.
-    Text(String),
+    Text(Text),
     /// A whole number.
     Integer(i64),
     /// Any other number.

@@ -119,7 +119,7 @@ fn decoded(payload: &[u8]) -> Vec<(String, AttributeValue)> {
     let Ok(resource) = Resource::decode(payload) else { return Vec::new() };
     let attributes = resource.attributes.into_iter().filter_map(|attribute| {
         let value = match attribute.value?.value? {
-            Value::StringValue(text) if text.len() <= MAX_VALUE_BYTES => AttributeValue::Text(text),
+            Value::StringValue(text) if text.len() <= MAX_VALUE_BYTES => AttributeValue::Text(text.into()),
             Value::BoolValue(truth) => AttributeValue::Truth(truth),
             Value::IntValue(number) => AttributeValue::Integer(number),
             Value::DoubleValue(number) => AttributeValue::Real(number),
@@ -223,7 +223,7 @@ mod tests {
         let names: Vec<&str> = told.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["service.name", "service.instance.id", "count"]);
         assert_eq!(service(&told).as_deref(), Some("shop"));
-        let made_up = [("service.name".to_owned(), AttributeValue::Text("unknown_service:go".to_owned()))];
+        let made_up = [("service.name".to_owned(), AttributeValue::Text("unknown_service:go".into()))];
         assert_eq!(service(&made_up), None);
     }
 

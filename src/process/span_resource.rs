@@ -108,7 +108,7 @@ impl SpanResources {
         let mut attributes: Vec<Attribute> = Vec::new();
         let mut put = |name: &'static str, text: &str| {
             if !text.is_empty() {
-                attributes.push((Cow::Borrowed(name), AttributeValue::Text(text.to_owned())));
+                attributes.push((Cow::Borrowed(name), AttributeValue::Text(text.into())));
             }
         };
         put("host.name", &self.host_name);
@@ -120,7 +120,7 @@ impl SpanResources {
         }
         attributes.push((Cow::Borrowed("process.pid"), AttributeValue::Integer(pid.into())));
         let of_environment = identity::resource_attributes(pid).into_iter();
-        let of_environment = of_environment.map(|(name, value)| (name, AttributeValue::Text(value)));
+        let of_environment = of_environment.map(|(name, value)| (name, AttributeValue::Text(value.into())));
         for (name, value) in process_context::attributes(pid).into_iter().chain(of_environment) {
             if !attributes.iter().any(|(known, _)| *known == name) {
                 attributes.push((Cow::Owned(name), value));

@@ -127,7 +127,7 @@ mod tests {
     use crate::model::span::{AttributeValue, SpanId, SpanResource, SpanStatus, TraceId};
 
     fn span(kind: SpanKind, pid: i64, name: &str, attributes: &[(&'static str, &str)]) -> Span {
-        let text = |text: &str| AttributeValue::Text(text.to_owned());
+        let text = |text: &str| AttributeValue::Text(text.into());
         Span {
             trace_id: TraceId::nonzero([1; 16]),
             span_id: SpanId::nonzero([1; 8]),
@@ -166,7 +166,7 @@ mod tests {
         let mut another_program = span(SpanKind::Server, 1, "GET /", &[]);
         Arc::make_mut(&mut another_program.resource)
             .attributes
-            .push(("process.executable.path".into(), AttributeValue::Text("/bin/other".to_owned())));
+            .push(("process.executable.path".into(), AttributeValue::Text("/bin/other".into())));
         assert!(!exporters.has(&another_program), "its number is used again");
         exporters.was_joined(&another_program);
         assert!(exporters.has(&another_program));

@@ -383,7 +383,7 @@ mod tests {
     const NOW: u64 = 1_800_000_000_000_000_000;
 
     fn span(number: u64) -> Span {
-        let text = |text: &str| AttributeValue::Text(text.to_owned());
+        let text = |text: &str| AttributeValue::Text(text.into());
         Span {
             trace_id: TraceId::new([7; 16]).unwrap(),
             span_id: SpanId::new((number + 1).to_be_bytes()).unwrap(),

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use super::exchange::{Ended, Failure, Known, ProtocolVersion, RequestHead};
 use crate::model::SpanStatus;
 use crate::model::socket::{Direction, Endpoint, Opened};
-use crate::model::span::{Attribute, AttributeValue};
+use crate::model::span::{Attribute, AttributeValue, Text};
 
 /// Names of attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,17 +42,20 @@ const METHODS: [&str; 10] =
 /// internal, unavailable, data loss.
 const GRPC_SERVER_ERRORS: [u16; 6] = [2, 4, 12, 13, 14, 15];
 
+/// So many attributes a span of HTTP has under the stable names, with those of its outcome.
+const USUAL_ATTRIBUTES: usize = 18;
+
 /// What a request asks for, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Asked {
     /// One of [`METHODS`] or `_OTHER`; `None` if unknown.
     pub(super) method: Option<Cow<'static, str>>,
     /// Path without query and fragment; `None` if unknown.
-    pub(super) path: Option<String>,
+    pub(super) path: Option<Text>,
     /// Without its question mark.
-    pub(super) query: Option<String>,
+    pub(super) query: Option<Text>,
     /// The path's template.
-    pub(super) route: Option<String>,
+    pub(super) route: Option<Text>,
     /// Service and method, if it is gRPC.
     pub(super) rpc: Option<(String, String)>,
 }
@@ -111,8 +114,21 @@ impl Writer {
         }
     }
 
-    fn text(&mut self, stable: &'static str, seed: &'static str, value: Option<&str>) {
-        self.put(stable, seed, value.map(|text| AttributeValue::Text(text.to_owned())));
+    fn text(&mut self, stable: &'static str, seed: &'static str, value: Option<impl Into<Text>>) {
+        self.put(stable, seed, value.map(|text| AttributeValue::Text(text.into())));
+    }
+
+    /// Likewise, of what takes time to put together: only if it is wanted.
+    fn costly<T: Into<Text>>(
+        &mut self,
+        stable: &'static str,
+        seed: &'static str,
+        value: impl FnOnce() -> Option<T>,
+    ) {
+        let is_wanted = |name: &str, wanted: bool| wanted && !name.is_empty();
+        if is_wanted(stable, self.conventions.has_stable()) || is_wanted(seed, self.conventions.has_seed()) {
+            self.text(stable, seed, value());
+        }
     }
 
     fn number(&mut self, stable: &'static str, seed: &'static str, value: Option<i64>) {
@@ -133,7 +149,8 @@ pub(super) struct Request<'a> {
 
 impl Request<'_> {
     pub(super) fn attributes(&self) -> Vec<Attribute> {
-        let mut writer = Writer { conventions: self.conventions, attributes: Vec::with_capacity(16) };
+        let mut writer =
+            Writer { conventions: self.conventions, attributes: Vec::with_capacity(USUAL_ATTRIBUTES) };
         match &self.asked.rpc {
             Some((service, method)) => {
                 writer.text("rpc.system", "rpc.system", Some("grpc"));
@@ -150,7 +167,7 @@ impl Request<'_> {
         ]
         .into_iter()
         .filter(|(_, value)| **value == Known::Unknown)
-        .map(|(name, _)| AttributeValue::Text(name.to_owned()))
+        .map(|(name, _)| AttributeValue::Text(name.into()))
         .collect();
         if !unknown.is_empty() {
             writer.attributes.push((Cow::Borrowed("spanflame.unknown"), AttributeValue::List(unknown)));
@@ -170,7 +187,6 @@ impl Request<'_> {
             writer.text("http.request.method_original", "", self.head.method.value());
         }
         let query = if self.capture_query { asked.query.as_deref() } else { None };
-        let url = self.url(query);
         if self.direction == Direction::In {
             writer.text("url.scheme", "http.scheme", Some(self.scheme()));
             writer.text("url.path", "", asked.path.as_deref());
@@ -179,9 +195,9 @@ impl Request<'_> {
             if asked.route.is_some() {
                 writer.text("spanflame.route.source", "spanflame.route.source", Some("inferred"));
             }
-            writer.text("", "http.url", url.as_deref());
+            writer.costly("", "http.url", || self.url(query));
         } else {
-            writer.text("url.full", "http.url", url.as_deref());
+            writer.costly("url.full", "http.url", || self.url(query));
             writer.text("url.template", "", asked.route.as_deref());
         }
         writer.text("user_agent.original", "http.user_agent", self.head.user_agent.value());
@@ -189,14 +205,15 @@ impl Request<'_> {
     }
 
     /// The whole URL, as far as it is known, without credentials.
-    fn url(&self, query: Option<&str>) -> Option<String> {
+    fn url(&self, query: Option<&str>) -> Option<Text> {
         let path = self.asked.path.as_deref()?;
         let authority = match self.head.authority.value() {
-            Some(authority) => authority.rsplit('@').next().unwrap_or(authority).to_owned(),
-            None => endpoint_text(self.server()?)?,
+            Some(authority) => Cow::Borrowed(authority.rsplit('@').next().unwrap_or(authority)),
+            None => Cow::Owned(endpoint_text(self.server()?)?),
         };
         let question_mark = if query.is_some() { "?" } else { "" };
-        Some(format!("{}://{authority}{path}{question_mark}{}", self.scheme(), query.unwrap_or_default()))
+        let parts = [self.scheme(), "://", &authority, path, question_mark, query.unwrap_or_default()];
+        Some(parts.into_iter().collect())
     }
 
     fn server(&self) -> Option<Endpoint> {
@@ -208,12 +225,8 @@ impl Request<'_> {
         let Some(opened) = self.opened else { return };
         let said = self.head.authority.value().map(host_and_port);
         let server = self.server().and_then(internet);
-        let host = said.map(|(host, _)| host.to_owned()).filter(|host| !host.is_empty());
-        writer.text(
-            "server.address",
-            "",
-            host.or_else(|| server.map(|(address, _)| address.to_string())).as_deref(),
-        );
+        let host = said.map(|(host, _)| Text::new(host)).filter(|host| !host.is_empty());
+        writer.text("server.address", "", host.or_else(|| server.map(|(address, _)| address_text(address))));
         let port = match said {
             Some((_, Some(port))) => Some(port),
             // The scheme's own port goes without saying.
@@ -223,11 +236,12 @@ impl Request<'_> {
         writer.number("server.port", "", port.map(i64::from));
         match (internet(opened.local), internet(opened.peer)) {
             (Some((local, local_port)), Some((peer, peer_port))) => {
-                writer.text("network.peer.address", "net.peer.ip", Some(&peer.to_string()));
+                let peer = address_text(peer);
+                writer.text("network.peer.address", "net.peer.ip", Some(peer.clone()));
                 writer.number("network.peer.port", "net.peer.port", Some(peer_port.into()));
                 if self.direction == Direction::In {
-                    writer.text("client.address", "", Some(&peer.to_string()));
-                    writer.text("", "net.host.ip", Some(&local.to_string()));
+                    writer.text("client.address", "", Some(peer));
+                    writer.costly("", "net.host.ip", || Some(address_text(local)));
                     writer.number("", "net.host.port", Some(local_port.into()));
                 }
             }
@@ -242,7 +256,7 @@ pub(super) fn replace_route(attributes: &mut Vec<Attribute>, route: Option<&str>
         Some(route) => {
             for (name, value) in attributes {
                 if matches!(name.as_ref(), "http.route" | "url.template") {
-                    *value = AttributeValue::Text(route.to_owned());
+                    *value = AttributeValue::Text(route.into());
                 }
             }
         }
@@ -267,6 +281,24 @@ fn internet(endpoint: Endpoint) -> Option<(IpAddr, u16)> {
     }
 }
 
+/// An address as it is written. Four numbers, of which most requests have some, go without what a general writer of
+/// text takes.
+fn address_text(address: IpAddr) -> Text {
+    let IpAddr::V4(address) = address else { return address.to_string().into() };
+    let mut text = Text::default();
+    for (nth, octet) in address.octets().into_iter().enumerate() {
+        if nth > 0 {
+            text.push('.');
+        }
+        for (weight, from) in [(100, 100), (10, 10), (1, 0)] {
+            if octet >= from {
+                text.push(char::from(b'0' + octet / weight % 10));
+            }
+        }
+    }
+    text
+}
+
 fn endpoint_text(endpoint: Endpoint) -> Option<String> {
     internet(endpoint).map(|(address, port)| std::net::SocketAddr::new(address, port).to_string())
 }
@@ -285,17 +317,18 @@ fn host_and_port(authority: &str) -> (&str, Option<u16>) {
 
 /// Says that the end of a span is not known, and why.
 pub(super) fn uncertain_end(reason: &'static str) -> Attribute {
-    (Cow::Borrowed("spanflame.end.uncertain"), AttributeValue::Text(reason.to_owned()))
+    (Cow::Borrowed("spanflame.end.uncertain"), AttributeValue::Text(reason.into()))
 }
 
-/// How a request went: status and the attributes that say so.
+/// How a request went: status, and to its attributes those that say so.
 pub(super) fn outcome(
     conventions: Conventions,
     direction: Direction,
     is_rpc: bool,
     ended: &Ended,
-) -> (SpanStatus, Vec<Attribute>) {
-    let mut writer = Writer { conventions, attributes: Vec::with_capacity(4) };
+    attributes: &mut Vec<Attribute>,
+) -> SpanStatus {
+    let mut writer = Writer { conventions, attributes: std::mem::take(attributes) };
     let status = ended.response.and_then(|response| response.status);
     let sizes = [
         ("http.request.body.size", "http.request_content_length", ended.request_body_bytes),
@@ -328,7 +361,8 @@ pub(super) fn outcome(
         writer.attributes.push(uncertain_end("lost_events"));
     }
     writer.text("error.type", "error.type", error.as_deref());
-    (if error.is_some() { SpanStatus::Error } else { SpanStatus::Unset }, writer.attributes)
+    *attributes = writer.attributes;
+    if error.is_some() { SpanStatus::Error } else { SpanStatus::Unset }
 }
 
 fn failure_name(failure: Failure) -> &'static str {
@@ -348,7 +382,7 @@ mod tests {
     use crate::trace::exchange::{ExchangeId, ResponseHead};
 
     fn head() -> RequestHead {
-        let value = |text: &str| Known::Value(text.to_owned());
+        let value = |text: &str| Known::Value(text.into());
         RequestHead {
             version: ProtocolVersion::Http11,
             method: value("GET"),
@@ -366,9 +400,9 @@ mod tests {
     fn asked() -> Asked {
         Asked {
             method: Some(Cow::Borrowed("GET")),
-            path: Some("/users/7".to_owned()),
-            query: Some("token=x".to_owned()),
-            route: Some("/users/{id}".to_owned()),
+            path: Some("/users/7".into()),
+            query: Some("token=x".into()),
+            route: Some("/users/{id}".into()),
             rpc: None,
         }
     }
@@ -442,11 +476,11 @@ mod tests {
         let mut head = head();
         let path = Some("/shop.v1.Cart/Add");
         assert_eq!(Asked::rpc_of(&head, path), None);
-        head.content_type = Known::Value("application/grpc+proto".to_owned());
+        head.content_type = Known::Value("application/grpc+proto".into());
         let rpc = Asked::rpc_of(&head, path);
         assert_eq!(rpc, Some(("shop.v1.Cart".to_owned(), "Add".to_owned())));
         assert_eq!(Asked { rpc, ..asked() }.name(), "shop.v1.Cart/Add");
-        head.content_type = Known::Value("application/grpc-web".to_owned());
+        head.content_type = Known::Value("application/grpc-web".into());
         assert_eq!(Asked::rpc_of(&head, path), None);
     }
 
@@ -465,15 +499,20 @@ mod tests {
         }
     }
 
+    fn outcome_of(direction: Direction, is_rpc: bool, ended: &Ended) -> (SpanStatus, Vec<Attribute>) {
+        let mut attributes = Vec::new();
+        let status = outcome(Conventions::Stable, direction, is_rpc, ended, &mut attributes);
+        (status, attributes)
+    }
+
     fn error_of((_, attributes): (SpanStatus, Vec<Attribute>)) -> Option<String> {
         text_of(&attributes, "error.type").map(str::to_owned)
     }
 
     #[test]
     fn a_404_is_the_clients_error_and_a_503_everybodys() {
-        let status = |direction, code| {
-            error_of(outcome(Conventions::Stable, direction, false, &ended(Some(code), Known::Absent, None)))
-        };
+        let status =
+            |direction, code| error_of(outcome_of(direction, false, &ended(Some(code), Known::Absent, None)));
         assert_eq!(status(Direction::In, 404), None);
         assert_eq!(status(Direction::Out, 404).as_deref(), Some("404"));
         assert_eq!(status(Direction::In, 503).as_deref(), Some("503"));
@@ -482,14 +521,14 @@ mod tests {
     #[test]
     fn grpc_codes_are_errors_by_side_and_failures_win() {
         let code = |direction, code: &str, failure| {
-            let ended = ended(Some(200), Known::Value(code.to_owned()), failure);
-            outcome(Conventions::Stable, direction, true, &ended)
+            let ended = ended(Some(200), Known::Value(code.into()), failure);
+            outcome_of(direction, true, &ended)
         };
         assert_eq!(error_of(code(Direction::In, "5", None)), None, "not found is no fault of the server");
         assert_eq!(error_of(code(Direction::Out, "5", None)).as_deref(), Some("5"));
         assert_eq!(error_of(code(Direction::In, "13", None)).as_deref(), Some("13"));
         let by_a_proxy = ended(Some(503), Known::Absent, None);
-        let (status, attributes) = outcome(Conventions::Stable, Direction::Out, true, &by_a_proxy);
+        let (status, attributes) = outcome_of(Direction::Out, true, &by_a_proxy);
         assert_eq!((status, text_of(&attributes, "error.type")), (SpanStatus::Error, Some("503")));
         let (status, attributes) = code(Direction::In, "0", Some(Failure::Reset));
         assert_eq!((status, text_of(&attributes, "error.type")), (SpanStatus::Error, Some("reset")));

@@ -4,7 +4,9 @@
 //! many.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::BinaryHeap;
+
+use foldhash::HashMap;
 
 use super::conversation::{Capture, Conversation};
 use super::exchange::ExchangeEvent;

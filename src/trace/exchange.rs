@@ -2,6 +2,7 @@
 
 use crate::model::RequestKey;
 use crate::model::socket::{Actor, Direction, Minted};
+use crate::model::span::Text;
 
 /// Names an exchange within its connection, in order of their beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -11,7 +12,7 @@ pub struct ExchangeId(pub u64);
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Known {
     /// It was sent so.
-    Value(String),
+    Value(Text),
     /// It was not sent.
     #[default]
     Absent,

@@ -27,7 +27,9 @@
 //! Where nothing is certain there is no parent, and the span says why (`spanflame.parent.absent_reason`).
 
 use std::borrow::Cow;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::context::TraceContext;
 use super::exchange::{Began, ExchangeId};
@@ -94,7 +96,7 @@ pub(super) fn attribute_of(parent: Parent) -> Attribute {
         Parent::Known { source, .. } => ("spanflame.parent.source", source),
         Parent::Absent { reason } => ("spanflame.parent.absent_reason", reason),
     };
-    (Cow::Borrowed(name), AttributeValue::Text(text.to_owned()))
+    (Cow::Borrowed(name), AttributeValue::Text(text.into()))
 }
 
 /// Ids of which the newest are remembered, and by which process each was said first.

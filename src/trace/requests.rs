@@ -3,7 +3,9 @@
 //! A request is known from when its head is complete until a while after its last byte, so that samples of
 //! a window that is cut later still find it. Bounded: the requests that ended first are forgotten first.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+
+use foldhash::HashMap;
 
 use crate::model::{RequestKey, Stamp, Unstamped};
 

@@ -2,10 +2,11 @@
 //!
 //! Whose child a span is, is found out by `parents.rs`.
 
-use std::borrow::Cow;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
+
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::attributes::{self, Asked, Conventions};
 use super::context::{Incoming, TraceContext};
@@ -16,6 +17,7 @@ use super::route::{self, Routes};
 use super::sampling::Sampler;
 use super::streams::{StreamWork, Streams};
 use crate::model::socket::{Actor, Direction, Endpoint, Opened};
+use crate::model::span::Text;
 use crate::model::{
     ConnectionId, RequestKey, Span, SpanId, SpanKind, SpanResource, SpanStatus, Stamp, TraceId, Unstamped,
 };
@@ -521,12 +523,12 @@ impl Spans {
 
     fn ask(head: &RequestHead) -> Asked {
         let target = head.target.value();
-        let path = target.and_then(route::path).map(str::to_owned);
-        let query = target.and_then(route::query).map(str::to_owned);
+        let path = target.and_then(route::path).map(Text::from);
+        let query = target.and_then(route::query).map(Text::from);
         let rpc = Asked::rpc_of(head, path.as_deref());
         // The answer will say whether anything was found there; until then the template is a good name.
         let template = path.as_deref().and_then(route::template).filter(|_| rpc.is_none());
-        let route = template.map(Cow::into_owned);
+        let route = template.map(Text::from);
         Asked { method: Asked::method_of(head), path, query, route, rpc }
     }
 
@@ -538,7 +540,7 @@ impl Spans {
         if route.as_deref() == open.asked.route.as_deref() {
             return;
         }
-        open.asked.route = route.as_deref().map(str::to_owned);
+        open.asked.route = route.as_deref().map(Text::from);
         open.span.name = open.asked.name();
         attributes::replace_route(&mut open.span.attributes, open.asked.route.as_deref());
     }
@@ -566,11 +568,14 @@ impl Spans {
         }
         self.settle_route(&mut open, ended.response.and_then(|response| response.status));
         let is_rpc = open.asked.rpc.is_some();
-        let (status, attributes) =
-            attributes::outcome(self.options.conventions, open.direction, is_rpc, ended);
         let mut span = open.span;
-        span.attributes.extend(attributes);
-        span.status = status;
+        span.status = attributes::outcome(
+            self.options.conventions,
+            open.direction,
+            is_rpc,
+            ended,
+            &mut span.attributes,
+        );
         // By one clock: between two looks at the other one it may have been set.
         let duration_ns = ended.last_byte_ns.saturating_sub(open.first_byte_ns);
         span.end_unix_ns = Some(span.start_unix_ns.saturating_add(duration_ns));

@@ -142,15 +142,15 @@ impl Host {
         let key = request.connection * 100 + request.exchange;
         let head = RequestHead {
             version: ProtocolVersion::Http11,
-            method: Known::Value("GET".to_owned()),
-            target: Known::Value(request.path.to_owned()),
+            method: Known::Value("GET".into()),
+            target: Known::Value(request.path.into()),
             scheme: Known::Absent,
             authority: Known::Absent,
             user_agent: Known::Absent,
             content_type: Known::Absent,
             traceparent: match request.head_is_cut {
                 true => Known::Unknown,
-                false => request.traceparent.map_or(Known::Absent, Known::Value),
+                false => request.traceparent.map_or(Known::Absent, |text| Known::Value(text.into())),
             },
             tracestate: Known::Absent,
             b3: Known::Absent,

@@ -24,8 +24,9 @@
 //! All numbers are varints. Texts are referred to by their place in the list of their blob.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::dictionary::{Promote, SpanDictionary, SpanTexts};
 use crate::model::index_hash::mix;
@@ -676,7 +677,7 @@ fn read_value(
 ) -> Result<AttributeValue, Malformed> {
     let inner = || depth.checked_sub(1).ok_or(Malformed("a value too deep in others"));
     Ok(match bytes.byte()? {
-        0 => AttributeValue::Text(text(bytes)?),
+        0 => AttributeValue::Text(text(bytes)?.into()),
         1 => AttributeValue::Integer(bytes.signed()?),
         2 => AttributeValue::Real(f64::from_bits(u64::from_le_bytes(bytes.array()?))),
         3 => AttributeValue::Truth(false),

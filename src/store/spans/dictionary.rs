@@ -4,8 +4,9 @@
 //! twice: a path with an order's number in it comes once, and would fill the dictionary for nothing. What
 //! counts as text here is any bytes; a resource is one, too.
 
-use std::collections::HashMap;
 use std::hash::BuildHasher as _;
+
+use foldhash::HashMap;
 
 use crate::store::varint::{Malformed, Reader, put};
 

@@ -182,7 +182,7 @@ fn attributes(attributes: &[Attribute], left: &mut usize, cut: &mut SpanCuts) ->
     for (key, value) in attributes {
         let short = match value {
             AttributeValue::Text(text) if text.len() > MAX_TEXT_BYTES => {
-                Cow::Owned(AttributeValue::Text(beginning(text, MAX_TEXT_BYTES).to_owned()))
+                Cow::Owned(AttributeValue::Text(beginning(text, MAX_TEXT_BYTES).into()))
             }
             value => Cow::Borrowed(value),
         };
@@ -238,7 +238,7 @@ mod tests {
     }
 
     fn text(length: usize) -> AttributeValue {
-        AttributeValue::Text("ä".repeat(length / 2))
+        AttributeValue::Text("ä".repeat(length / 2).into())
     }
 
     #[test]

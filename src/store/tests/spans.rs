@@ -32,7 +32,7 @@ pub(in crate::store) fn span_id(number: u64) -> SpanId {
 /// A server's span as the tracer makes them: number `span` of trace `trace`, 10 ms long.
 pub(in crate::store) fn span(trace: u64, span: u64) -> Span {
     let start_unix_ns = MIDNIGHT_NS + span * 1_000_000;
-    let text = |text: &str| AttributeValue::Text(text.to_owned());
+    let text = |text: &str| AttributeValue::Text(text.into());
     Span {
         trace_id: trace_id(trace),
         span_id: span_id(span),
@@ -69,7 +69,7 @@ pub(in crate::store) fn span(trace: u64, span: u64) -> Span {
 }
 
 fn resource(service: &str) -> Arc<SpanResource> {
-    let text = |text: &str| AttributeValue::Text(text.to_owned());
+    let text = |text: &str| AttributeValue::Text(text.into());
     Arc::new(SpanResource {
         attributes: vec![
             ("host.name".into(), text("host-1")),
@@ -161,14 +161,14 @@ fn every_filter_selects_by_itself() {
     let store = open(folder.path());
     let mut spans: Vec<Span> = (0..9).map(|number| span(number, number)).collect();
     spans[1].resource = resource("cart");
-    set(&mut spans[2], "http.route", AttributeValue::Text("/carts".to_owned()));
-    set(&mut spans[3], "http.request.method", AttributeValue::Text("POST".to_owned()));
+    set(&mut spans[2], "http.route", AttributeValue::Text("/carts".into()));
+    set(&mut spans[3], "http.request.method", AttributeValue::Text("POST".into()));
     set(&mut spans[4], "http.response.status_code", AttributeValue::Integer(503));
     spans[4].status = SpanStatus::Error;
     spans[5].kind = SpanKind::Client;
     spans[6].end_unix_ns = Some(spans[6].start_unix_ns + 300_000_000);
     spans[7].end_unix_ns = None;
-    let text = |text: &str| AttributeValue::Text(text.to_owned());
+    let text = |text: &str| AttributeValue::Text(text.into());
     spans[8].attributes = vec![
         ("rpc.method".into(), text("Get")),
         ("rpc.service".into(), text("pkg.Users")),
@@ -264,7 +264,7 @@ fn a_span_that_is_written_again_replaces_what_it_was_and_one_of_another_library_
 fn ours_that_an_sdk_tells_of_is_the_sdks_by_either_name_and_its_traces_are_one() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
-    let text = |text: String| AttributeValue::Text(text);
+    let text = |text: String| AttributeValue::Text(text.into());
     // A proxy asks a server that begins a trace of its own; both call others.
     let mut proxy = span(1, 1);
     proxy.kind = SpanKind::Client;
@@ -450,7 +450,7 @@ fn spans_stay_below_the_limit_of_bytes_and_a_batch_larger_than_a_window_may_be_i
             .map(|_| {
                 number += 1;
                 let mut span = span(number / 3, number);
-                set(&mut span, "note", AttributeValue::Text(format!("{number:05000}")));
+                set(&mut span, "note", AttributeValue::Text(format!("{number:05000}").into()));
                 span
             })
             .collect();

@@ -176,8 +176,10 @@ impl Joiner {
             Some(duration_ns) if duration_ns <= LONG_NS => self.long.remove(&key),
             _ => self.long.insert(key),
         };
-        if self.ours.insert(key, ours).is_none() {
-            self.by_trace.entry(span.trace_id).or_default().push(key);
+        match self.ours.insert(key, ours) {
+            None => self.by_trace.entry(span.trace_id).or_default().push(key),
+            // It was open, and somebody may have waited for its end.
+            Some(_) => self.theirs.iter_mut().for_each(|theirs| theirs.look_at_ns = now_ns),
         }
         self.arrivals.push_back((now_ns, key));
         while let Some(&(came_ns, key)) = self.arrivals.front()
@@ -289,7 +291,7 @@ impl Joiner {
             Evidence::Trace => self.counts.by_trace += 1,
             Evidence::Request => self.counts.by_request += 1,
         }
-        let name_of = |ids: Ids| AttributeValue::Text(ids_text(ids.0, ids.1));
+        let name_of = |ids: Ids| AttributeValue::Text(ids_text(ids.0, ids.1).into());
         let (before, after) = ((span.trace_id, span.span_id), (theirs.told.trace_id, theirs.told.span_id));
         let pid = crate::model::span::integer_of(&span.resource.attributes, "process.pid");
         let mut beside = span.clone();

@@ -7,7 +7,7 @@ const NOW: u64 = 1_800_000_000_000_000_000;
 const MS: u64 = 1_000_000;
 
 fn text(text: &str) -> AttributeValue {
-    AttributeValue::Text(text.to_owned())
+    AttributeValue::Text(text.into())
 }
 
 /// A server's span of ours: from this millisecond for so many.

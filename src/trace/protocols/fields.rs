@@ -1,5 +1,6 @@
 //! The header fields that anyone here cares for, whichever protocol carries them.
 
+use crate::model::span::Text;
 use crate::trace::exchange::Known;
 
 /// Longest value that is kept; a longer one is unknown.
@@ -95,7 +96,7 @@ pub(super) fn known(value: &[u8]) -> Known {
     if value.len() > MAX_VALUE_BYTES {
         return Known::Unknown;
     }
-    Known::Value(String::from_utf8_lossy(value).into_owned())
+    Known::Value(Text::from_utf8_lossy(value))
 }
 
 /// What the fields of a request say, beside what frames it.
@@ -184,7 +185,7 @@ impl RequestFields {
             return match sampling {
                 _ if lines.trace_id == Known::Unknown || lines.span_id == Known::Unknown => Known::Unknown,
                 "" => Known::Absent,
-                sampling => Known::Value(sampling.to_owned()),
+                sampling => Known::Value(sampling.into()),
             };
         };
         let mut b3 = format!("{trace_id}-{span_id}");
@@ -196,6 +197,6 @@ impl RequestFields {
                 b3.push_str(parent_span_id);
             }
         }
-        Known::Value(b3)
+        Known::Value(b3.into())
     }
 }

@@ -112,14 +112,14 @@ fn request_with<'b>(
         framing => framing,
     };
     let scheme = match target.split_once("://") {
-        Some((scheme, _)) if scheme.eq_ignore_ascii_case("http") => Known::Value("http".to_owned()),
-        Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => Known::Value("https".to_owned()),
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case("http") => Known::Value("http".into()),
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => Known::Value("https".into()),
         _ => Known::Absent,
     };
     let b3 = fields.b3();
     let head = RequestHead {
         version: if parsed.version == Some(0) { ProtocolVersion::Http10 } else { ProtocolVersion::Http11 },
-        method: Known::Value(method.to_owned()),
+        method: Known::Value(method.into()),
         target: if is_connect { Known::Absent } else { known(target.as_bytes()) },
         scheme,
         authority: if is_connect && fields.authority == Known::Absent {

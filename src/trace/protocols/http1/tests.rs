@@ -33,7 +33,7 @@ fn a_request_and_its_response() {
     assert_eq!(began.first_byte_ns, wire.now_ns);
     assert_eq!(began.minted, Some(minted(7)));
     assert!(!began.overlaps);
-    let value = |text: &str| Known::Value(text.to_owned());
+    let value = |text: &str| Known::Value(text.into());
     assert_eq!(began.head.version, ProtocolVersion::Http11);
     assert_eq!(began.head.method, value("POST"));
     assert_eq!(began.head.target, value("/a?b=c"));

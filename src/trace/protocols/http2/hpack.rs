@@ -336,7 +336,7 @@ mod tests {
                 let value = value.trim_start_matches(": ");
                 (
                     Some(name),
-                    if name == FieldName::Other { Known::Absent } else { Known::Value(value.to_owned()) },
+                    if name == FieldName::Other { Known::Absent } else { Known::Value(value.into()) },
                 )
             })
             .collect()
@@ -470,7 +470,7 @@ mod tests {
                         assert_eq!(name, right_name);
                         let right = match name {
                             FieldName::Other => Known::Absent,
-                            _ => Known::Value(right_value.clone()),
+                            _ => Known::Value(right_value.as_str().into()),
                         };
                         assert_eq!(*value, right);
                     }

@@ -97,7 +97,7 @@ fn a_request_and_its_response() {
     request.minted = Some(minted(3));
     wire.take(&request);
     let began = wire.began()[0].clone();
-    let value = |text: &str| Known::Value(text.to_owned());
+    let value = |text: &str| Known::Value(text.into());
     assert_eq!((began.direction, began.first_byte_ns), (Direction::In, wire.now_ns));
     assert_eq!((began.minted, began.overlaps), (Some(minted(3)), false));
     assert_eq!(began.head.version, ProtocolVersion::Http2);
