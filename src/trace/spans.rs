@@ -609,13 +609,16 @@ impl Spans {
 }
 
 /// A request of which nothing more will be heard. If it was shown while it was open, it would be shown so for
-/// ever: it gets an end, the last moment at which it was surely open, that is said to be none.
+/// ever; if others are below it, they would be below nothing. Then it gets an end, the last moment at which it was
+/// surely open, that is said to be none.
 fn withdraw(open: Open, outcome: &mut Outcome) {
-    if !open.is_shown {
+    let is_known_to_others = open.has_children || open.is_answered_for;
+    if !open.is_kept() || !(open.is_shown || is_known_to_others) {
         return;
     }
+    let surely_open_ns = if open.is_shown { SHOWN_WHILE_OPEN_NS } else { 0 };
     let mut span = open.span;
-    span.end_unix_ns = Some(span.start_unix_ns.saturating_add(SHOWN_WHILE_OPEN_NS));
+    span.end_unix_ns = Some(span.start_unix_ns.saturating_add(surely_open_ns));
     span.attributes.push(attributes::uncertain_end("not_seen"));
     outcome.spans.push(span);
 }

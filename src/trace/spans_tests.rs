@@ -765,3 +765,20 @@ fn of_two_requests_that_wait_neither_is_taken_if_nobody_knows_where_they_stand()
     let span = host.end(2, 1, 200, 400).expect("a span");
     assert_eq!((absent(&span), span.parent_span_id), (Some("ambiguous"), None));
 }
+
+#[test]
+fn a_request_whose_end_was_lost_stays_where_others_are_below_it() {
+    let mut host = Host::new();
+    host.connect(1, 2);
+    host.begin(Request::client(1, 7));
+    host.begin(Request::server(2, 9));
+    let served = host.end(2, 1, 200, 400).expect("a span");
+    host.tell(1, ExchangeEvent::Discarded(Some(ExchangeId(1)), Discarded::Gap));
+    let sent = host.outcome.spans.pop().expect("its parent");
+    assert_eq!(served.parent_span_id, Some(sent.span_id));
+    assert_eq!(text_of(&sent.attributes, "spanflame.end.uncertain"), Some("not_seen"));
+    // Of nobody's parent nothing is said.
+    host.begin(Request { exchange: 2, ..Request::client(1, 7) });
+    host.tell(1, ExchangeEvent::Discarded(Some(ExchangeId(2)), Discarded::Gap));
+    assert_eq!(host.outcome.spans, []);
+}
