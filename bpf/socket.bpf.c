@@ -45,6 +45,7 @@ struct sf_socket_contract {
 	struct sf_go_process go_process;
 	struct sf_go_code go_code;
 	struct sf_propagation propagation;
+	struct sf_outgoing_context outgoing_context;
 	struct sf_connection connection;
 	enum sf_capture capture;
 	enum sf_direction direction;
@@ -54,6 +55,7 @@ struct sf_socket_contract {
 	enum sf_ending ending;
 	enum sf_event_loop event_loop;
 	enum sf_socket_counter counter;
+	enum sf_header_counter header_counter;
 	enum sf_tls_function tls_function;
 	enum sf_tls_counter tls_counter;
 	enum sf_go_counter go_counter;

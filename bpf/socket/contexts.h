@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * Which trace a request belongs to, as far as the kernel side can tell, for those whose context goes on in TCP's
- * header (propagate.bpf.c). User space joins more than this: both ends of a connection on this host, for one.
+ * header (propagate.bpf.c) or in one of HTTP's (http_header.bpf.c). User space joins more than this: both ends of a connection on this host, for one.
  * So only what it cannot decide otherwise is taken as settled here:
  *
  *	read      the header or TCP's says which trace; or it comes from elsewhere and neither says anything
@@ -115,6 +115,33 @@ static __always_inline void sf_forget_context(struct sf_connection *connection, 
 	bpf_map_delete_elem(&outgoing_contexts, &id);
 }
 
+#ifndef SF_TAKE_TRACE_ID
+#include "heads.h"
+
+/* Where in its head the request's context is to be put, if that can be said now. */
+static __always_inline void sf_plan_header(const struct sf_propagation *propagation,
+					   const struct sf_socket_scratch *scratch,
+					   const struct sf_connection *connection,
+					   struct sf_outgoing_context *outgoing)
+{
+	if (!propagation->inserts_headers)
+		return;
+	if (!connection->takes_headers) {
+		sf_count_header(SF_HEADER_COUNTER_LEFT_CONNECTION);
+		return;
+	}
+	if (scratch->is_late) {
+		sf_count_header(SF_HEADER_COUNTER_LEFT_LATE);
+		return;
+	}
+	outgoing->insert_at = sf_find_header_place();
+	__builtin_memcpy(&outgoing->begin, scratch->data.bytes, sizeof(outgoing->begin));
+}
+#else
+/* What programs on TLS libraries see is not what TCP is given. */
+#define sf_plan_header(propagation, scratch, connection, outgoing) ((void)0)
+#endif
+
 /* A request that has no context in its payload is about to be written. */
 static __always_inline void sf_send_context(struct sf_socket_scratch *scratch,
 					    struct sf_connection *connection, const struct sock *sk)
@@ -140,6 +167,7 @@ static __always_inline void sf_send_context(struct sf_socket_scratch *scratch,
 	__builtin_memcpy(outgoing.context.trace_id, data->trace_id, sizeof(data->trace_id));
 	__builtin_memcpy(outgoing.context.span_id, data->span_id, sizeof(data->span_id));
 	outgoing.sequence = BPF_CORE_READ((const struct tcp_sock *)sk, write_seq);
+	sf_plan_header(propagation, scratch, connection, &outgoing);
 	if (bpf_map_update_elem(&outgoing_contexts, &id, &outgoing, BPF_ANY))
 		return;
 	connection->is_sending = 1;

@@ -28,11 +28,7 @@
 #include "../spanflame.h"
 #include "contexts.h"
 #include "send.h"
-
-#define SF_TEXT4(a, b, c, d) ((__u32)(a) | (__u32)(b) << 8 | (__u32)(c) << 16 | (__u32)(d) << 24)
-#define SF_TEXT8(a, b, c, d, e, f, g, h) ((__u64)SF_TEXT4(e, f, g, h) << 32 | SF_TEXT4(a, b, c, d))
-
-#define SF_SPACES8 0x2020202020202020ULL /* what makes ASCII letters small */
+#include "text.h"
 
 /* Bytes of the method and its space that a request begins with; 0: no method that we know. */
 static __always_inline __u32 sf_method_bytes(__u64 word)

@@ -78,6 +78,7 @@ static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call 
 		return SF_TOLD_SILENT;
 	}
 	was_used = connection->asks;
+	scratch->is_late = call->is_last_chance;
 	data->flags = 0;
 	if (sf_capture(scratch, &call->buffers, limit)) {
 		if (!call->is_last_chance)
