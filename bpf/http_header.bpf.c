@@ -133,6 +133,7 @@ static __always_inline bool sf_is_meant(const struct sk_msg_md *msg,
 {
 	const unsigned char *data = msg->data, *end = msg->data_end;
 	__u64 begin;
+	__u32 last;
 
 	/* What is sent out of a file's or a pipe's pages is not shown, and may not be changed. */
 	if (!data || data + sizeof(begin) > end)
@@ -140,7 +141,10 @@ static __always_inline bool sf_is_meant(const struct sk_msg_md *msg,
 	__builtin_memcpy(&begin, data, sizeof(begin));
 	if (begin != outgoing->begin)
 		return false;
-	data += insert_at - 1;
+	last = insert_at - 1;
+	/* What it is, the compiler knows, and an older verifier does not. */
+	barrier_var(last);
+	data += last & (SF_MAX_INSERT_AT - 1);
 	/* Within the first stretch, and not behind it. */
 	if (data + 2 > end)
 		return false;

@@ -46,7 +46,7 @@ pub(super) fn network_namespace_of(connection: &[u8]) -> Option<u32> {
 #[cfg(test)]
 pub(super) fn take_headers(connection: &mut [u8]) {
     let begin = offset_of!(skeleton::types::sf_connection, takes_headers);
-    connection[begin..begin + size_of::<u32>()].copy_from_slice(&1_u32.to_ne_bytes());
+    connection[begin..begin + size_of::<u16>()].copy_from_slice(&1_u16.to_ne_bytes());
 }
 
 /// The programs on TLS libraries, as an ELF object.

@@ -33,8 +33,8 @@ const SPAN_ID: [u8; 8] = *b"\x00\xf0\x67\xaa\x0b\xa9\x02\xb7";
 const HEADER: &str = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n";
 
 /// The maps that the program needs which puts a header in.
-const NEEDED_MAPS: [&str; 4] =
-    ["header_sockets", "outgoing_contexts", "header_counters", ".rodata.self_test"];
+const NEEDED_MAPS: [&str; 5] =
+    ["header_sockets", "outgoing_contexts", "header_counters", ".rodata", ".rodata.self_test"];
 
 /// Loads that program and nothing else, with maps of its own.
 pub(super) fn load_alone() -> Result<(Object, MapHandle), KernelError> {
