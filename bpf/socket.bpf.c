@@ -135,7 +135,7 @@ int BPF_PROG(on_sys_enter, struct pt_regs *regs, long number)
 		sf_begin_wait(task, number, regs);
 		return 0;
 	}
-	sf_begin_write(task, pid_tgid, number, regs->di, regs->si, regs->dx);
+	sf_begin_write(task, pid_tgid, number, regs);
 	return 0;
 }
 
@@ -158,7 +158,7 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long result)
 	case SF_SYS_WRITEV:
 	case SF_SYS_SENDTO:
 	case SF_SYS_SENDMSG:
-		sf_end_write(task, pid_tgid, number, regs->di, regs->si, regs->dx, result);
+		sf_end_write(task, pid_tgid, number, regs, result);
 		return 0;
 	default:
 		break;
@@ -178,11 +178,11 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long result)
 		break;
 	case SF_SYS_RECVMMSG:
 		if (!(regs->r10 & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE)))
-			sf_end_messages(task, number, regs->di, regs->si, SF_IN, result);
+			sf_end_messages(task, number, regs, SF_IN, result);
 		return 0;
 	case SF_SYS_SENDMMSG:
 		if (!(regs->r10 & MSG_OOB))
-			sf_end_messages(task, number, regs->di, regs->si, SF_OUT, result);
+			sf_end_messages(task, number, regs, SF_OUT, result);
 		return 0;
 	case SF_SYS_SENDFILE:
 		if (result)
@@ -211,7 +211,7 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long result)
 	default:
 		break;
 	}
-	sf_end_read(task, pid_tgid, number, regs->di, regs->si, regs->dx, result);
+	sf_end_read(task, pid_tgid, number, regs, result);
 	return 0;
 }
 

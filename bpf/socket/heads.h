@@ -110,35 +110,37 @@ static __always_inline bool sf_is_http1_line(const struct sf_socket_data *data, 
 	       (last == SF_TEXT4('.', '0', '\r', '\n') || last == SF_TEXT4('.', '1', '\r', '\n'));
 }
 
+/* Where in the head that was captured a header can be put; else why nowhere, enum sf_header_counter, negated. */
+static __always_inline int sf_header_place(struct sf_socket_scratch *scratch)
+{
+	struct sf_search search = {.scratch = scratch};
+	__u32 line_end;
+
+	__builtin_memset(&scratch->head, 0, sizeof(scratch->head));
+	bpf_loop(SF_SEARCHED_BYTES / 8 + SF_MAX_HEAD_LINES, sf_search_head, &search, 0);
+	if (scratch->head.has_context)
+		return -SF_HEADER_COUNTER_LEFT_CONTEXT;
+	if (!scratch->head.is_whole)
+		return -SF_HEADER_COUNTER_LEFT_HEAD;
+	line_end = scratch->head.line_end;
+	if (!sf_is_http1_line(&scratch->data, line_end))
+		return -SF_HEADER_COUNTER_LEFT_LINE;
+	return line_end;
+}
+
 /*
- * Where in the head that was captured a header can be put; 0, counted: nowhere. Not static, so that it is verified
- * once and not for each way that leads here.
+ * Notes that in the scratch, if headers are put in at all. Not static, so that it is verified once and not for each
+ * way that leads here.
  */
 __noinline int sf_find_header_place(void)
 {
-	__u32 cpu = bpf_get_smp_processor_id();
+	__u32 cpu = bpf_get_smp_processor_id(), zero = 0;
+	const struct sf_propagation *found = bpf_map_lookup_elem(&propagation, &zero);
 	struct sf_socket_scratch *scratch = bpf_map_lookup_elem(&socket_scratch, &cpu);
-	__u32 line_end;
-	struct sf_search search = {.scratch = scratch};
 
-	if (!scratch)
-		return 0;
-	__builtin_memset(&scratch->head, 0, sizeof(scratch->head));
-	bpf_loop(SF_SEARCHED_BYTES / 8 + SF_MAX_HEAD_LINES, sf_search_head, &search, 0);
-	if (scratch->head.has_context) {
-		sf_count_header(SF_HEADER_COUNTER_LEFT_CONTEXT);
-		return 0;
-	}
-	if (!scratch->head.is_whole) {
-		sf_count_header(SF_HEADER_COUNTER_LEFT_HEAD);
-		return 0;
-	}
-	line_end = scratch->head.line_end;
-	if (!sf_is_http1_line(&scratch->data, line_end)) {
-		sf_count_header(SF_HEADER_COUNTER_LEFT_LINE);
-		return 0;
-	}
-	return line_end;
+	if (found && found->inserts_headers && scratch)
+		scratch->header_place = sf_header_place(scratch);
+	return 0;
 }
 
 #endif /* SF_SOCKET_HEADS_H */

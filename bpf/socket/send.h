@@ -81,6 +81,7 @@ struct sf_socket_scratch {
 	struct sf_iovec iovecs[SF_MAX_IOVECS];
 	struct sf_walk_of_iovecs walk;
 	struct sf_head head;
+	__s64 header_place; /* see sf_find_header_place */
 	struct sf_socket_data data;
 	unsigned char overhang[SF_WHOLE_BYTES]; /* so that the verifier need not relate offset and size */
 };
