@@ -110,8 +110,7 @@ fn by_default_nobody_s_payload_or_socket_is_touched() {
 fn a_kernel_that_would_stall_programs_is_refused_with_the_reason_and_a_fit_one_puts_the_header_in() {
     needs!();
     let begun = Instant::now();
-    let server =
-        Server::start_with("agent: {ebpf: {network: {context_propagation: http_header}}}\n", &[]);
+    let server = Server::start_with("agent: {ebpf: {network: {context_propagation: http_header}}}\n", &[]);
     let started = begun.elapsed();
     let way = ways(&server)["http_header"].clone();
     let doctor = support::spanflame().args(["doctor", "--json"]).output().expect("it runs");

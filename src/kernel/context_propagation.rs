@@ -43,11 +43,8 @@ impl ContextPropagation {
     /// 63 bits are below `bound`.
     /// With `inserts_headers` also in headers of HTTP/1, on connections that take them.
     pub(super) fn keep_below(&self, bound: u64, inserts_headers: bool) -> Result<(), KernelError> {
-        let switch = sf_propagation {
-            sampling_bound: bound,
-            is_on: 1,
-            inserts_headers: u32::from(inserts_headers),
-        };
+        let switch =
+            sf_propagation { sampling_bound: bound, is_on: 1, inserts_headers: u32::from(inserts_headers) };
         self.switch
             .update(&0_u32.to_ne_bytes(), abi::bytes_of(&switch), MapFlags::ANY)
             .map_err(|error| KernelError::bpf("say which contexts are passed on", error))

@@ -245,9 +245,7 @@ impl SocketTracer {
     /// If the kernel cannot be told.
     pub fn keep_contexts_below(&self, bound: u64) -> Result<(), KernelError> {
         let inserts_headers = self.headers.is_some();
-        self.propagation
-            .as_ref()
-            .map_or(Ok(()), |propagation| propagation.keep_below(bound, inserts_headers))
+        self.propagation.as_ref().map_or(Ok(()), |propagation| propagation.keep_below(bound, inserts_headers))
     }
 
     /// Has headers put in on this one connection, of which `socket` is the client's end; whatever the kernel does to

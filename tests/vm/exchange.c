@@ -5,6 +5,7 @@
  *
  *	exchange serve PORT FILE		until it is killed
  *	exchange ask PORT COUNT PAUSE_MS	COUNT requests on one connection
+ *	exchange fetch METHOD PORT PATH		prints the body of an answer (busybox's wget does not run when it is static)
  *
  * A request is `whole` (in one write), `split` (its head in two), `own` (with a context of its own), or `body` (whole,
  * and a body behind it in the same write).
@@ -178,6 +179,31 @@ static void ask(const char *port, int requests, int pause_ms)
 	printf("all answered\n");
 }
 
+static int fetch(const char *method, const char *port, const char *path)
+{
+	struct sockaddr_in address = loopback(port);
+	int descriptor = socket(AF_INET, SOCK_STREAM, 0);
+	static char text[1 << 22];
+	size_t have = 0;
+	ssize_t count;
+	char *body;
+
+	if (connect(descriptor, (struct sockaddr *)&address, sizeof(address)))
+		fail("connect");
+	/* Of version 1.0, so that the answer is not cut into chunks. */
+	write_all(descriptor, text,
+		  (size_t)snprintf(text, sizeof(text),
+				   "%s %s HTTP/1.0\r\nHost: 127.0.0.1:%s\r\nContent-Length: 0\r\n\r\n", method,
+				   path, port));
+	while ((count = read(descriptor, text + have, sizeof(text) - have - 1)) > 0)
+		have += (size_t)count;
+	text[have] = 0;
+	body = strstr(text, "\r\n\r\n");
+	if (body)
+		fputs(body + 4, stdout);
+	return !strstr(text, " 200 ");
+}
+
 int main(int count, char **arguments)
 {
 	if (count == 4 && !strcmp(arguments[1], "serve"))
@@ -186,6 +212,8 @@ int main(int count, char **arguments)
 		ask(arguments[2], atoi(arguments[3]), atoi(arguments[4]));
 		return 0;
 	}
-	fprintf(stderr, "exchange serve PORT FILE | ask PORT COUNT PAUSE_MS\n");
+	if (count == 5 && !strcmp(arguments[1], "fetch"))
+		return fetch(arguments[2], arguments[3], arguments[4]);
+	fprintf(stderr, "exchange serve PORT FILE | ask PORT COUNT PAUSE_MS | fetch METHOD PORT PATH\n");
 	return 2;
 }

@@ -143,8 +143,8 @@ def check_headers(parts, codes, failures):
 
 def check_heads(heads, failures):
     """The bytes that arrived: what the client wrote, and at most one line more behind the first."""
-    for head in re.split(r"(?=^POST )", heads, flags=re.M)[1:]:
-        lines = head.split("\n")
+    for head in re.split(r"(?=POST /)", heads)[1:]:
+        lines = head.rstrip("\n").split("\n")
         contexts = [line for line in lines if line.lower().startswith("traceparent:")]
         kind = lines[0].split("/")[1]
         if len(contexts) > 1:

@@ -33,8 +33,8 @@ const SPAN_ID: [u8; 8] = *b"\x00\xf0\x67\xaa\x0b\xa9\x02\xb7";
 const HEADER: &str = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n";
 
 /// The maps that the program needs which puts a header in.
-const NEEDED_MAPS: [&str; 5] =
-    ["header_sockets", "outgoing_contexts", "header_counters", ".rodata", ".rodata.self_test"];
+const NEEDED_MAPS: [&str; 4] =
+    ["header_sockets", "outgoing_contexts", "header_counters", ".rodata.self_test"];
 
 /// Loads that program and nothing else, with maps of its own.
 pub(super) fn load_alone() -> Result<(Object, MapHandle), KernelError> {
@@ -47,7 +47,9 @@ pub(super) fn load_alone() -> Result<(Object, MapHandle), KernelError> {
         if map.name() == ".rodata.self_test" {
             map.set_initial_value(&1_u32.to_ne_bytes()).map_err(cannot)?;
         }
-        let is_needed = NEEDED_MAPS.iter().any(|name| map.name() == *name);
+        let is_needed = NEEDED_MAPS.iter().any(|name| map.name() == *name)
+            // Constants without a name of their own: called after the object.
+            || map.name().to_string_lossy().ends_with(".rodata");
         map.set_autocreate(is_needed).map_err(cannot)?;
     }
     let object = object.load().map_err(|error| KernelError::bpf(format!("load {WHAT}"), error))?;
@@ -195,7 +197,9 @@ impl Pair {
                 return Ok(());
             }
             if begun.elapsed() > PATIENCE {
-                return Err(wrong(format!("ioctl(FIONREAD) says {readable} where {count} bytes can be read")));
+                return Err(wrong(format!(
+                    "ioctl(FIONREAD) says {readable} where {count} bytes can be read"
+                )));
             }
             std::thread::sleep(Duration::from_millis(1));
         }
