@@ -61,6 +61,7 @@ fn main() {
     compile("go", &out);
     compile("go_tls", &out);
     compile("propagate", &out);
+    compile("http_header", &out);
     compile("turns", &out);
     compile("tls", &out);
     println!("cargo:rerun-if-changed=bpf/spanflame.h");
@@ -73,7 +74,9 @@ fn main() {
     println!("cargo:rerun-if-changed=bpf/request_maps.h");
     println!("cargo:rerun-if-changed=bpf/socket.bpf.c");
     println!("cargo:rerun-if-changed=bpf/propagation_maps.h");
+    println!("cargo:rerun-if-changed=bpf/private_addresses.h");
     println!("cargo:rerun-if-changed=bpf/propagate.bpf.c");
+    println!("cargo:rerun-if-changed=bpf/http_header.bpf.c");
     println!("cargo:rerun-if-changed=bpf/turns.bpf.c");
     println!("cargo:rerun-if-changed=bpf/socket");
     println!("cargo:rerun-if-changed=bpf/go.bpf.c");

@@ -19,8 +19,9 @@ struct sf_context {
 /* Of the request that a connection's client has written last. It goes with the segment that begins it. */
 struct sf_outgoing_context {
 	struct sf_context context;
-	__u32 sequence; /* number of the request's first byte */
-	__u32 padding;
+	__u32 sequence;  /* number of the request's first byte */
+	__u32 insert_at; /* where in its head a header is to be put; 0: nowhere, or that has been done */
+	__u64 begin;     /* its first bytes */
 };
 
 /* Of the last segment, or of several one after another, that came with one. */
@@ -67,5 +68,20 @@ struct {
 	__type(key, __u32);
 	__type(value, struct sf_propagation);
 } propagation SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SF_HEADER_COUNTERS);
+	__type(key, __u32);
+	__type(value, __u64);
+} header_counters SEC(".maps");
+
+static __always_inline void sf_count_header(__u32 counter)
+{
+	__u64 *value = bpf_map_lookup_elem(&header_counters, &counter);
+
+	if (value)
+		__sync_fetch_and_add(value, 1);
+}
 
 #endif /* SF_PROPAGATION_MAPS_H */

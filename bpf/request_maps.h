@@ -188,6 +188,8 @@ static __always_inline bool sf_is_within(const struct sf_go_code *code, __u32 fr
 	for (step = 0; step < SF_MAX_GO_CODE_RANGES_LOG2; step++) {
 		__u32 middle = (from + to) / 2;
 
+		/* Linux 6.1 forgets the limit where the compiler compares something else than the index. */
+		barrier_var(middle);
 		if (from >= to || middle >= SF_MAX_GO_CODE_RANGES)
 			break;
 		if (code->ranges[middle].end <= pc)
@@ -195,6 +197,7 @@ static __always_inline bool sf_is_within(const struct sf_go_code *code, __u32 fr
 		else
 			to = middle;
 	}
+	barrier_var(from);
 	return from < end && from < SF_MAX_GO_CODE_RANGES && code->ranges[from].begin <= pc &&
 	       pc < code->ranges[from].end;
 }

@@ -45,6 +45,7 @@ struct sf_socket_contract {
 	struct sf_go_process go_process;
 	struct sf_go_code go_code;
 	struct sf_propagation propagation;
+	struct sf_outgoing_context outgoing_context;
 	struct sf_connection connection;
 	enum sf_capture capture;
 	enum sf_direction direction;
@@ -54,6 +55,7 @@ struct sf_socket_contract {
 	enum sf_ending ending;
 	enum sf_event_loop event_loop;
 	enum sf_socket_counter counter;
+	enum sf_header_counter header_counter;
 	enum sf_tls_function tls_function;
 	enum sf_tls_counter tls_counter;
 	enum sf_go_counter go_counter;
@@ -133,7 +135,7 @@ int BPF_PROG(on_sys_enter, struct pt_regs *regs, long number)
 		sf_begin_wait(task, number, regs);
 		return 0;
 	}
-	sf_begin_write(task, pid_tgid, number, regs->di, regs->si, regs->dx);
+	sf_begin_write(task, pid_tgid, number, regs);
 	return 0;
 }
 
@@ -156,7 +158,7 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long result)
 	case SF_SYS_WRITEV:
 	case SF_SYS_SENDTO:
 	case SF_SYS_SENDMSG:
-		sf_end_write(task, pid_tgid, number, regs->di, regs->si, regs->dx, result);
+		sf_end_write(task, pid_tgid, number, regs, result);
 		return 0;
 	default:
 		break;
@@ -176,11 +178,11 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long result)
 		break;
 	case SF_SYS_RECVMMSG:
 		if (!(regs->r10 & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE)))
-			sf_end_messages(task, number, regs->di, regs->si, SF_IN, result);
+			sf_end_messages(task, number, regs, SF_IN, result);
 		return 0;
 	case SF_SYS_SENDMMSG:
 		if (!(regs->r10 & MSG_OOB))
-			sf_end_messages(task, number, regs->di, regs->si, SF_OUT, result);
+			sf_end_messages(task, number, regs, SF_OUT, result);
 		return 0;
 	case SF_SYS_SENDFILE:
 		if (result)
@@ -209,7 +211,7 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long result)
 	default:
 		break;
 	}
-	sf_end_read(task, pid_tgid, number, regs->di, regs->si, regs->dx, result);
+	sf_end_read(task, pid_tgid, number, regs, result);
 	return 0;
 }
 

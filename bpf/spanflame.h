@@ -549,8 +549,31 @@ enum sf_event_loop {
  */
 struct sf_propagation {
 	unsigned long long sampling_bound;
-	unsigned long long is_on;
+	unsigned int is_on;
+	unsigned int inserts_headers; /* … and in a header of HTTP/1 where that can be (http_header.bpf.c) */
 };
+
+/*
+ * Per-CPU array `header_counters`, never reset: what has become of each request whose context goes out while headers
+ * are inserted, and of connections.
+ */
+enum sf_header_counter {
+	SF_HEADER_COUNTER_INSERTED = 0,
+	SF_HEADER_COUNTER_LEFT_CONNECTION = 1, /* it was not connected here since, or is not fit for it */
+	SF_HEADER_COUNTER_LEFT_CONTEXT = 2,    /* the head has a context of another kind, or a broken one */
+	SF_HEADER_COUNTER_LEFT_HEAD = 3,       /* its head is not whole in what was looked at of the call */
+	SF_HEADER_COUNTER_LEFT_LINE = 4, /* its first line is not that of HTTP/1.0 or 1.1, or is too long */
+	SF_HEADER_COUNTER_LEFT_LATE = 5, /* its memory could not be read before it was sent */
+	SF_HEADER_COUNTER_LEFT_CHANGED = 6,        /* TCP was given something else than the call showed */
+	SF_HEADER_COUNTER_LEFT_UNACKNOWLEDGED = 7, /* something that was sent before is still on its way */
+	SF_HEADER_COUNTER_LEFT_NO_ROOM = 8,        /* the kernel has no room in what is to be sent */
+	SF_HEADER_COUNTER_FAILED = 9,              /* room was made, and could not be written */
+	SF_HEADER_COUNTER_CONNECTIONS = 10,        /* that were made ready for headers */
+	SF_HEADER_COUNTER_LOST_CONNECTION = 11,    /* … that could not be: too many, or the kernel refuses */
+	SF_HEADER_COUNTERS = 12,
+};
+
+#define SF_MAX_HEADER_CONNECTIONS 16384 /* made ready for headers at a time; those beyond are counted */
 
 /*
  * Map `go_processes`, key = tgid, written by user space: how to get from a thread of a Go program to its

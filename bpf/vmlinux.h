@@ -36,6 +36,7 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
 	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
+	BPF_MAP_TYPE_SOCKHASH = 18,
 	BPF_MAP_TYPE_RINGBUF = 27,
 	BPF_MAP_TYPE_TASK_STORAGE = 29,
 };
@@ -126,6 +127,24 @@ struct bpf_sock_ops {
 	SF_CONTEXT_POINTER(void *, skb_data_end);
 	__u32 skb_len; /* header and payload */
 	__u32 skb_tcp_flags;
+};
+
+/* Opaque: the verifier knows what it may be turned into. */
+struct bpf_sock;
+
+/* Likewise. What a program of a socket's map is shown of what is about to be sent. */
+struct sk_msg_md {
+	SF_CONTEXT_POINTER(void *, data); /* this and the next: the first stretch of it */
+	SF_CONTEXT_POINTER(void *, data_end);
+	__u32 family;
+	__be32 remote_ip4;
+	__be32 local_ip4;
+	__be32 remote_ip6[4];
+	__be32 local_ip6[4];
+	__u32 remote_port;
+	__u32 local_port;
+	__u32 size; /* of all of it, bytes */
+	SF_CONTEXT_POINTER(struct bpf_sock *, sk);
 };
 
 struct tcphdr {
@@ -271,7 +290,8 @@ struct sock_common {
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
 	possible_net_t skc_net;
-	atomic64_t skc_cookie; /* 0: nobody has asked for it yet */
+	atomic64_t skc_cookie;   /* 0: nobody has asked for it yet */
+	unsigned long skc_flags; /* by enum sock_flags */
 };
 
 struct sock {
@@ -279,24 +299,29 @@ struct sock {
 	__u16 sk_type;
 	__u16 sk_protocol;
 	int sk_err;
+	int sk_sndbuf;         /* bytes that may wait to be sent, with what they take beside themselves */
+	__u8 sk_kern_sock : 1; /* the kernel itself uses it */
 	struct socket *sk_socket;
+};
+
+enum sock_flags {
+	SOCK_ZEROCOPY, /* the value is the kernel's */
 };
 
 struct inet_sock {
 	__be16 inet_sport; /* stays when skc_num has been given back */
 };
 
+struct inet_connection_sock {
+	const void *icsk_ulp_ops; /* of what stands between the program and TCP: TLS in the kernel, MPTCP */
+};
+
 struct tcp_sock {
 	__u32 rcv_nxt;    /* up to where bytes have come */
 	__u32 copied_seq; /* the first byte that has not been read */
 	__u32 write_seq;  /* the one that is written next */
+	__u32 snd_una;    /* the first one that the other end has not acknowledged */
 	__u8 bpf_sock_ops_cb_flags;
-};
-
-struct tcp_ulp_ops;
-
-struct inet_connection_sock {
-	const struct tcp_ulp_ops *icsk_ulp_ops;
 };
 
 struct unix_sock {

@@ -41,7 +41,8 @@ struct sf_connection {
 	__u32 is_tls;            /* what went over it looks like TLS records */
 	__u32 is_decrypted;      /* a TLS library shows its plain bytes, which are what is told of it */
 	__u32 is_tls_from_start; /* … and all of them: the library was there before anything was moved */
-	__u32 is_tls_offered;    /* its first bytes were written by a thread that had read no TLS before */
+	__u16 takes_headers;     /* what is written there passes http_header.bpf.c */
+	__u16 is_tls_offered;    /* its first bytes were written by a thread that had read no TLS before */
 	__u32 tls_tgid;          /* of the process that has `tls_object` */
 	__u64 tls_object;        /* of a TLS library that is for this connection, see tls_pairs.h; 0: none */
 	__u64 plain_position[2]; /* plain bytes inside of TLS moved so far, by enum sf_direction */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * Which trace a request belongs to, as far as the kernel side can tell, for those whose context goes on in TCP's
- * header (propagate.bpf.c). User space joins more than this: both ends of a connection on this host, for one.
+ * header (propagate.bpf.c) or in one of HTTP's (http_header.bpf.c). User space joins more than this: both ends of a connection on this host, for one.
  * So only what it cannot decide otherwise is taken as settled here:
  *
  *	read      the header or TCP's says which trace; or it comes from elsewhere and neither says anything
@@ -82,9 +82,8 @@ static __always_inline bool sf_take_context(struct sf_socket_data *data, const s
 }
 
 /* A request was read, `begun_bytes` of it before this call. `header`: enum sf_header. */
-static __always_inline void sf_receive_context(struct sf_socket_data *data,
-					       const struct sf_connection *connection, int header,
-					       const struct sock *sk, __u32 begun_bytes)
+static __noinline int sf_receive_context(struct sf_socket_data *data, const struct sf_connection *connection,
+					 int header, const struct sock *sk, __u32 begun_bytes)
 {
 	const struct sf_propagation *propagation = sf_propagation();
 	struct sf_trace_id trace;
@@ -92,7 +91,7 @@ static __always_inline void sf_receive_context(struct sf_socket_data *data,
 	bool is_sampled;
 
 	if (!propagation)
-		return;
+		return 0;
 	if (header)
 		is_sampled = header & SF_HEADER_SAMPLED;
 	else if (sk && sf_take_context(data, sk, begun_bytes))
@@ -101,9 +100,10 @@ static __always_inline void sf_receive_context(struct sf_socket_data *data,
 		is_sampled =
 			sk && !sf_is_loopback(&connection->peer) && sf_is_kept(propagation, data->trace_id);
 	if (!is_sampled)
-		return;
+		return 0;
 	__builtin_memcpy(trace.bytes, data->trace_id, sizeof(trace.bytes));
 	bpf_map_update_elem(&settled_traces, &request, &trace, BPF_ANY);
+	return 0;
 }
 
 /* The other end answers: it has the request. */
@@ -115,9 +115,29 @@ static __always_inline void sf_forget_context(struct sf_connection *connection, 
 	bpf_map_delete_elem(&outgoing_contexts, &id);
 }
 
+/* Where in its head the request's context is to be put, as sf_find_header_place has found. */
+static __always_inline void sf_plan_header(const struct sf_propagation *propagation,
+					   const struct sf_socket_scratch *scratch,
+					   const struct sf_connection *connection,
+					   struct sf_outgoing_context *outgoing)
+{
+	if (!propagation->inserts_headers)
+		return;
+	if (!connection->takes_headers) {
+		sf_count_header(SF_HEADER_COUNTER_LEFT_CONNECTION);
+	} else if (scratch->is_late) {
+		sf_count_header(SF_HEADER_COUNTER_LEFT_LATE);
+	} else if (scratch->header_place <= 0) {
+		sf_count_header(-scratch->header_place);
+	} else {
+		outgoing->insert_at = scratch->header_place;
+		__builtin_memcpy(&outgoing->begin, scratch->data.bytes, sizeof(outgoing->begin));
+	}
+}
+
 /* A request that has no context in its payload is about to be written. */
-static __always_inline void sf_send_context(struct sf_socket_scratch *scratch,
-					    struct sf_connection *connection, const struct sock *sk)
+static __noinline int sf_send_context(struct sf_socket_scratch *scratch, struct sf_connection *connection,
+				      const struct sock *sk)
 {
 	const struct sf_propagation *propagation = sf_propagation();
 	struct sf_socket_data *data = &scratch->data;
@@ -127,24 +147,26 @@ static __always_inline void sf_send_context(struct sf_socket_scratch *scratch,
 	/* Of a write that moved nothing. */
 	sf_forget_context(connection, id);
 	if (!propagation || !sk)
-		return;
+		return 0;
 	if (within) {
 		const struct sf_trace_id *trace = bpf_map_lookup_elem(&settled_traces, &within);
 
 		if (!trace)
-			return;
+			return 0;
 		__builtin_memcpy(data->trace_id, trace->bytes, sizeof(data->trace_id));
 	} else if (connection->opened_by || !sf_is_kept(propagation, data->trace_id)) {
-		return;
+		return 0;
 	}
 	__builtin_memcpy(outgoing.context.trace_id, data->trace_id, sizeof(data->trace_id));
 	__builtin_memcpy(outgoing.context.span_id, data->span_id, sizeof(data->span_id));
 	outgoing.sequence = BPF_CORE_READ((const struct tcp_sock *)sk, write_seq);
+	sf_plan_header(propagation, scratch, connection, &outgoing);
 	if (bpf_map_update_elem(&outgoing_contexts, &id, &outgoing, BPF_ANY))
-		return;
+		return 0;
 	connection->is_sending = 1;
 	data->flags |= SF_DATA_SENT;
 	sf_count(SF_SOCKET_COUNTER_CONTEXTS_SENT, 1);
+	return 0;
 }
 
 #endif /* SF_SOCKET_CONTEXTS_H */

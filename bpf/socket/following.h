@@ -56,8 +56,8 @@ static __always_inline void sf_take_goroutine(struct sf_socket_scratch *scratch,
 }
 
 /* Who is calling, and at which request. */
-static __always_inline void sf_note_caller(struct sf_socket_scratch *scratch, struct task_struct *task,
-					   __u64 pid_tgid)
+static __noinline int sf_note_caller(struct sf_socket_scratch *scratch, struct task_struct *task,
+				     __u64 pid_tgid)
 {
 	const struct sf_go_process *go;
 	struct sf_thread *thread;
@@ -78,6 +78,7 @@ static __always_inline void sf_note_caller(struct sf_socket_scratch *scratch, st
 		scratch->is_own = 1;
 		scratch->serves_many = thread ? thread->serves_many : 0;
 	}
+	return 0;
 }
 
 /* The scratch with who is calling in it; NULL, counted, if it is not to be had. */

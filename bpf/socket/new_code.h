@@ -23,7 +23,7 @@ static __always_inline void sf_tell_new_code(__u64 pid_tgid, bool is_program)
 }
 
 /* Code of a file was mapped: is it a library that may be a TLS library by its name, `libssl…`? */
-static __always_inline void sf_end_mapping(struct task_struct *task, __u64 pid_tgid, __u32 descriptor)
+static __noinline int sf_end_mapping(struct task_struct *task, __u64 pid_tgid, __u32 descriptor)
 {
 	struct fdtable *table = task->files ? task->files->fdt : NULL;
 	struct file *file = NULL;
@@ -31,15 +31,16 @@ static __always_inline void sf_end_mapping(struct task_struct *task, __u64 pid_t
 	char begin[8] = {};
 
 	if (!table || descriptor >= table->max_fds)
-		return;
+		return 0;
 	if (bpf_probe_read_kernel(&file, sizeof(file), table->fd + descriptor) || !file)
-		return;
+		return 0;
 	name = BPF_CORE_READ(file, f_path.dentry, d_name.name);
 	if (bpf_probe_read_kernel_str(begin, sizeof(begin), name) < 7)
-		return;
+		return 0;
 	if (begin[0] == 'l' && begin[1] == 'i' && begin[2] == 'b' && begin[3] == 's' && begin[4] == 's' &&
 	    begin[5] == 'l')
 		sf_tell_new_code(pid_tgid, false);
+	return 0;
 }
 
 SEC("tp_btf/sched_process_exec")

@@ -28,11 +28,7 @@
 #include "../spanflame.h"
 #include "contexts.h"
 #include "send.h"
-
-#define SF_TEXT4(a, b, c, d) ((__u32)(a) | (__u32)(b) << 8 | (__u32)(c) << 16 | (__u32)(d) << 24)
-#define SF_TEXT8(a, b, c, d, e, f, g, h) ((__u64)SF_TEXT4(e, f, g, h) << 32 | SF_TEXT4(a, b, c, d))
-
-#define SF_SPACES8 0x2020202020202020ULL /* what makes ASCII letters small */
+#include "text.h"
 
 /* Bytes of the method and its space that a request begins with; 0: no method that we know. */
 static __always_inline __u32 sf_method_bytes(__u64 word)
@@ -105,6 +101,13 @@ static __always_inline int sf_completes_request(const struct sf_socket_data *dat
 	return -1;
 }
 
+/* The system-call programs have a function around it that is verified by itself, and no stack for two. */
+#ifdef SF_TAKE_TRACE_ID
+#define SF_TRACE_ID_FUNCTION __noinline
+#else
+#define SF_TRACE_ID_FUNCTION __always_inline
+#endif
+
 /* ---- traceparent ------------------------------------------------------------------------------- */
 
 /* Version, trace id, parent id and flags in hexadecimal with dashes (W3C Trace Context, section 3.2). */
@@ -173,7 +176,7 @@ const volatile __u8 hex_digits[256] SEC(".rodata.calls")
  * Takes the trace id of the head's traceparent into the event. Returns enum sf_header; 0: there is none that is
  * well formed.
  */
-static __noinline int sf_find_trace_id(struct sf_socket_data *data)
+static SF_TRACE_ID_FUNCTION int sf_find_trace_id(struct sf_socket_data *data)
 {
 	__u32 at, all = SF_IS_DIGIT, any = 0;
 	struct sf_scan scan = {.data = data};
@@ -283,7 +286,13 @@ static __always_inline void sf_note_answer(struct task_struct *task, struct sf_c
 		thread->is_answered = 1;
 }
 
-#ifndef SF_TAKE_TRACE_ID
+#ifdef SF_TAKE_TRACE_ID
+/* What they see is not what TCP is given. */
+#define SF_FIND_HEADER_PLACE() ((void)0)
+#else
+#define SF_FIND_HEADER_PLACE() sf_find_header_place()
+#include "heads.h"
+
 /*
  * The same for the system-call programs. Not static, so that it is verified once and not for each way that
  * leads here.
@@ -311,7 +320,7 @@ static __always_inline void sf_take_random(void *place, int words)
 }
 
 /* Notes who is at the request from now on. */
-static __always_inline void sf_open_request(struct sf_socket_scratch *scratch, __u64 request)
+static __noinline int sf_open_request(struct sf_socket_scratch *scratch, __u64 request)
 {
 	if (scratch->is_go) {
 		struct sf_goroutine_key key = {
@@ -335,6 +344,7 @@ static __always_inline void sf_open_request(struct sf_socket_scratch *scratch, _
 		else
 			sf_count(SF_SOCKET_COUNTER_LOST_REQUEST, 1);
 	}
+	return 0;
 }
 
 /* A Go program's request is written for another goroutine, which was seen when it asked (go.bpf.c). */
@@ -406,8 +416,11 @@ static __noinline int sf_notice_request(struct sf_socket_scratch *scratch, struc
 		connection->asks = 1;
 		if (scratch->is_go)
 			sf_take_asker(data);
-		if (!header)
+		if (!header) {
+			if (connection->takes_headers)
+				SF_FIND_HEADER_PLACE();
 			sf_send_context(scratch, connection, sk);
+		}
 	}
 	return 0;
 }

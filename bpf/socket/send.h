@@ -50,6 +50,14 @@ struct sf_walk_of_iovecs {
 	__u64 failed;
 };
 
+/* How far looking at a request's head has come; see heads.h. Not on the stack: the verifier would follow each step. */
+struct sf_head {
+	__u32 at;       /* what comes before was looked at */
+	__u32 line_end; /* where the first line ends, 0: not yet found */
+	__u32 is_whole; /* its end was found */
+	__u32 has_context;
+};
+
 /*
  * One a CPU, for the system-call programs alone: those run with preemption disabled (bpf_probe.h), and
  * what may interrupt them (the socket-state program, in a softirq) builds its small events on its stack.
@@ -63,6 +71,7 @@ struct sf_socket_scratch {
 	__u64 is_go;       /* a goroutine is at it, not a thread */
 	__u64 is_own;      /* `within` was opened by it, not by a goroutine that has begun it */
 	__u64 serves_many; /* the current thread is an event loop */
+	__u64 is_late;     /* the call is looked at when it has moved its bytes */
 	struct sf_running running;
 	__u64 minted; /* requests, with this scratch, ever */
 	__u64 header; /* enum sf_header, of the programs on TLS libraries */
@@ -71,6 +80,8 @@ struct sf_socket_scratch {
 	struct sf_socket_opened opened;
 	struct sf_iovec iovecs[SF_MAX_IOVECS];
 	struct sf_walk_of_iovecs walk;
+	struct sf_head head;
+	__s64 header_place; /* see sf_find_header_place */
 	struct sf_socket_data data;
 	unsigned char overhang[SF_WHOLE_BYTES]; /* so that the verifier need not relate offset and size */
 };

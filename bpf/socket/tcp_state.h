@@ -33,7 +33,8 @@ static __always_inline __u32 sf_ending(int old_state, int error)
 	}
 }
 
-static __always_inline void sf_enter_connection(const struct sock *sk, __u64 id, __u32 role)
+/* Not inlined, so that what it has on the stack is not there beside what the end of a connection takes. */
+static __noinline int sf_enter_connection(const struct sock *sk, __u64 id, __u32 role)
 {
 	struct sf_connection fresh = {.role = role};
 
@@ -55,13 +56,14 @@ static __always_inline void sf_enter_connection(const struct sock *sk, __u64 id,
 				sf_leave_prompt(task, thread->serves_many);
 		}
 		if (config.exclude_agent && fresh.opener_pid == agent_tgid)
-			return;
+			return 0;
 	}
 	sf_describe_tcp(sk, &fresh);
 	if (bpf_map_update_elem(&connections, &id, &fresh, BPF_ANY))
 		sf_count(SF_SOCKET_COUNTER_LOST_CONNECTION, 1);
 	else
 		sf_count(SF_SOCKET_COUNTER_CONNECTIONS, 1);
+	return 0;
 }
 
 /* Tells that this end will write no more: it has closed the connection or shut it down. */

@@ -99,6 +99,7 @@ static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call 
 		return SF_TOLD_SILENT;
 	}
 	was_used = connection->asks;
+	scratch->is_late = call->is_over;
 	data->flags = 0;
 	if (sf_capture(scratch, &call->buffers, limit)) {
 		if (!call->is_over)
@@ -183,8 +184,12 @@ static __always_inline bool sf_is_open(const struct sf_socket *socket)
 	return socket->family == AF_UNIX || socket->state != TCP_CLOSE;
 }
 
-static __always_inline void sf_begin_write(struct task_struct *task, __u64 pid_tgid, __u64 number,
-					   __u32 descriptor, __u64 second, __u64 third)
+/*
+ * This and what follows for each kind of call is not inlined, so that what each has on the stack is not there for all:
+ * Linux 6.1 permits 512 bytes from the hook to the last function.
+ */
+static __noinline int sf_begin_write(struct task_struct *task, __u64 pid_tgid, __u64 number,
+				     const struct pt_regs *regs)
 {
 	struct sf_socket_scratch *scratch;
 	struct sf_thread *thread;
@@ -192,26 +197,26 @@ static __always_inline void sf_begin_write(struct task_struct *task, __u64 pid_t
 	__u64 position = 0;
 	int told = SF_TOLD_UNREAD;
 
-	if (!sf_find_socket(task, descriptor, &call.socket) || !sf_is_open(&call.socket))
-		return;
+	if (!sf_find_socket(task, regs->di, &call.socket) || !sf_is_open(&call.socket))
+		return 0;
 	thread = sf_thread_of(task, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!thread) {
 		sf_count(SF_SOCKET_COUNTER_LOST_NO_THREAD, 1);
-		return;
+		return 0;
 	}
 	thread->pending.connection = 0;
 	scratch = sf_take_scratch(task, pid_tgid);
 	if (!scratch)
-		return;
+		return 0;
 	call.time_ns = bpf_ktime_get_ns();
 	call.direction = SF_OUT;
-	if (sf_find_buffers(number, second, third, &call.buffers)) {
+	if (sf_find_buffers(number, regs->si, regs->dx, &call.buffers)) {
 		call.length = call.buffers.length;
 		told = call.length ? sf_tell(scratch, &call, &position) : SF_TOLD_NOTHING;
 	}
 	sf_release_scratch(scratch);
 	if (told == SF_TOLD_NOTHING)
-		return;
+		return 0;
 	thread->pending.connection = call.socket.connection;
 	thread->pending.position = position;
 	thread->pending.length = call.length;
@@ -219,11 +224,12 @@ static __always_inline void sf_begin_write(struct task_struct *task, __u64 pid_t
 	thread->pending.state = told == SF_TOLD          ? SF_PENDING_SENT
 				: told == SF_TOLD_SILENT ? SF_PENDING_SILENT
 							 : SF_PENDING_UNREAD;
+	return 0;
 }
 
 /* A write that was to move more than it did. */
-static __always_inline void sf_amend(struct task_struct *task, const struct sf_pending_write *pending,
-				     __u64 moved, __u64 pid_tgid)
+static __noinline int sf_amend(struct task_struct *task, const struct sf_pending_write *pending, __u64 moved,
+			       __u64 pid_tgid)
 {
 	struct sf_connection *connection;
 	struct sf_socket_amended amended = {};
@@ -234,13 +240,14 @@ static __always_inline void sf_amend(struct task_struct *task, const struct sf_p
 	if (connection)
 		__sync_fetch_and_add(&connection->position[SF_OUT], moved - pending->length);
 	if (pending->state != SF_PENDING_SENT)
-		return;
+		return 0;
 	sf_begin_event(&amended.event, SF_SOCKET_AMENDED, id, bpf_ktime_get_ns(), pid_tgid,
 		       sf_current_goroutine(task, pid_tgid >> 32, &is_go));
 	amended.position = pending->position;
 	amended.length = moved;
 	sf_count(SF_SOCKET_COUNTER_AMENDED, 1);
 	sf_send(&amended, sizeof(amended));
+	return 0;
 }
 
 /*
@@ -280,37 +287,38 @@ __noinline int sf_end_transfer(struct sf_call *call, __u64 number, __u64 second,
 	return 0;
 }
 
-static __always_inline void sf_end_write(struct task_struct *task, __u64 pid_tgid, __u64 number,
-					 __u32 descriptor, __u64 second, __u64 third, long result)
+static __noinline int sf_end_write(struct task_struct *task, __u64 pid_tgid, __u64 number,
+				   const struct pt_regs *regs, long result)
 {
 	struct sf_thread *thread = sf_thread_of(task, 0);
 	struct sf_pending_write pending;
 	struct sf_call call = {};
 
 	if (!thread || !thread->pending.connection)
-		return;
+		return 0;
 	pending = thread->pending;
 	thread->pending.connection = 0;
 	if (pending.state == SF_PENDING_UNREAD) {
-		if (result <= 0 || !sf_find_socket(task, descriptor, &call.socket) ||
+		if (result <= 0 || !sf_find_socket(task, regs->di, &call.socket) ||
 		    call.socket.connection != pending.connection)
-			return;
+			return 0;
 		sf_count(SF_SOCKET_COUNTER_READ_LATE, 1);
 		call.direction = SF_OUT;
 		call.length = result;
 		call.time_ns = pending.time_ns;
-		sf_end_transfer(&call, number, second, third);
-		return;
+		sf_end_transfer(&call, number, regs->si, regs->dx);
+		return 0;
 	}
 	if (result < 0)
 		result = 0;
 	if ((__u64)result < pending.length)
 		sf_amend(task, &pending, result, pid_tgid);
+	return 0;
 }
 
 /* End of stream has been read. */
-static __always_inline void sf_end_of_stream(struct task_struct *task, const struct sf_socket *socket,
-					     __u64 pid_tgid)
+static __noinline int sf_end_of_stream(struct task_struct *task, const struct sf_socket *socket,
+				       __u64 pid_tgid)
 {
 	struct sf_socket_shut_down shut_down = {.direction = SF_IN};
 	__u64 id = socket->connection;
@@ -318,49 +326,52 @@ static __always_inline void sf_end_of_stream(struct task_struct *task, const str
 	bool is_go;
 
 	if (!connection || !connection->is_announced || connection->is_at_end)
-		return;
+		return 0;
 	connection->is_at_end = 1;
 	sf_begin_event(&shut_down.event, SF_SOCKET_SHUT_DOWN, id, bpf_ktime_get_ns(), pid_tgid,
 		       sf_current_goroutine(task, pid_tgid >> 32, &is_go));
 	sf_send(&shut_down, sizeof(shut_down));
+	return 0;
 }
 
-static __always_inline void sf_end_read(struct task_struct *task, __u64 pid_tgid, __u64 number,
-					__u32 descriptor, __u64 second, __u64 third, long result)
+static __noinline int sf_end_read(struct task_struct *task, __u64 pid_tgid, __u64 number,
+				  const struct pt_regs *regs, long result)
 {
 	struct sf_call call = {};
 
-	if (!sf_find_socket(task, descriptor, &call.socket)) {
-		sf_end_callback(task, descriptor, false);
-		return;
+	if (!sf_find_socket(task, regs->di, &call.socket)) {
+		sf_end_callback(task, regs->di, false);
+		return 0;
 	}
 	if (!result) {
-		sf_end_callback(task, descriptor, false);
+		sf_end_callback(task, regs->di, false);
 		/* A read of no bytes reads none. */
-		if (third || (number != SF_SYS_READ && number != SF_SYS_RECVFROM))
+		if (regs->dx || (number != SF_SYS_READ && number != SF_SYS_RECVFROM))
 			sf_end_of_stream(task, &call.socket, pid_tgid);
 		if (call.socket.family != AF_UNIX && call.socket.state == TCP_CLOSE)
 			sf_leave_when_read(call.socket.sk, call.socket.connection);
-		return;
+		return 0;
 	}
 	call.direction = SF_IN;
 	call.length = result;
 	call.time_ns = bpf_ktime_get_ns();
-	sf_end_transfer(&call, number, second, third);
+	sf_end_transfer(&call, number, regs->si, regs->dx);
+	return 0;
 }
 
 /* sendfile, or one end of a splice: lengths only. */
-static __always_inline void sf_end_splice(struct task_struct *task, __u64 number, __u32 descriptor,
-					  __u32 direction, long result)
+static __noinline int sf_end_splice(struct task_struct *task, __u64 number, __u32 descriptor, __u32 direction,
+				    long result)
 {
 	struct sf_call call = {};
 
 	if (!sf_find_socket(task, descriptor, &call.socket) || !sf_is_open(&call.socket))
-		return;
+		return 0;
 	call.direction = direction;
 	call.length = result;
 	call.time_ns = bpf_ktime_get_ns();
 	sf_end_transfer(&call, number, 0, 0);
+	return 0;
 }
 
 struct sf_messages {
@@ -385,40 +396,41 @@ static long sf_sum_message(__u32 index, void *context)
 }
 
 /* recvmmsg, sendmmsg: all messages count, the first one is read. */
-static __always_inline void sf_end_messages(struct task_struct *task, __u64 number, __u32 descriptor,
-					    __u64 second, __u32 direction, long result)
+static __noinline int sf_end_messages(struct task_struct *task, __u64 number, const struct pt_regs *regs,
+				      __u32 direction, long result)
 {
-	struct sf_messages messages = {.address = second, .count = result};
+	struct sf_messages messages = {.address = regs->si, .count = result};
 	struct sf_call call = {};
 
-	if (!sf_find_socket(task, descriptor, &call.socket)) {
+	if (!sf_find_socket(task, regs->di, &call.socket)) {
 		if (direction == SF_IN)
-			sf_end_callback(task, descriptor, false);
-		return;
+			sf_end_callback(task, regs->di, false);
+		return 0;
 	}
 	bpf_loop(SF_IOV_MAX, sf_sum_message, &messages, 0);
 	if (!messages.sum)
-		return;
+		return 0;
 	call.direction = direction;
 	call.length = messages.sum;
 	call.time_ns = bpf_ktime_get_ns();
-	sf_end_transfer(&call, number, second, 0);
+	sf_end_transfer(&call, number, regs->si, 0);
+	return 0;
 }
 
 /* A UNIX socket was connected or accepted. TCP tells by itself, see on_tcp_state. */
-static __always_inline void sf_end_opening(struct task_struct *task, __u64 pid_tgid, __u32 descriptor,
-					   __u32 role)
+static __noinline int sf_end_opening(struct task_struct *task, __u64 pid_tgid, __u32 descriptor, __u32 role)
 {
 	struct sf_socket_scratch *scratch;
 	struct sf_socket socket = {};
 
 	if (!sf_find_socket(task, descriptor, &socket) || socket.family != AF_UNIX)
-		return;
+		return 0;
 	scratch = sf_take_scratch(task, pid_tgid);
 	if (!scratch)
-		return;
+		return 0;
 	sf_follow(scratch, &socket, role);
 	sf_release_scratch(scratch);
+	return 0;
 }
 
 #define SHUT_RD 0
@@ -426,8 +438,7 @@ static __always_inline void sf_end_opening(struct task_struct *task, __u64 pid_t
 #define SHUT_RDWR 2
 
 /* A UNIX socket was shut down. For TCP see on_tcp_state. */
-static __always_inline void sf_end_shutdown(struct task_struct *task, __u64 pid_tgid, __u32 descriptor,
-					    __u32 how)
+static __noinline int sf_end_shutdown(struct task_struct *task, __u64 pid_tgid, __u32 descriptor, __u32 how)
 {
 	struct sf_socket_shut_down shut_down = {};
 	struct sf_connection *connection;
@@ -436,11 +447,11 @@ static __always_inline void sf_end_shutdown(struct task_struct *task, __u64 pid_
 	bool is_go;
 
 	if (!sf_find_socket(task, descriptor, &socket) || socket.family != AF_UNIX)
-		return;
+		return 0;
 	id = socket.connection;
 	connection = bpf_map_lookup_elem(&connections, &id);
 	if (!connection || !connection->is_announced)
-		return;
+		return 0;
 	sf_begin_event(&shut_down.event, SF_SOCKET_SHUT_DOWN, id, bpf_ktime_get_ns(), pid_tgid,
 		       sf_current_goroutine(task, pid_tgid >> 32, &is_go));
 	if (how == SHUT_RD || how == SHUT_RDWR) {
@@ -451,6 +462,7 @@ static __always_inline void sf_end_shutdown(struct task_struct *task, __u64 pid_
 		shut_down.direction = SF_OUT;
 		sf_send(&shut_down, sizeof(shut_down));
 	}
+	return 0;
 }
 
 #endif /* SF_SOCKET_TRANSFERS_H */

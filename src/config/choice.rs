@@ -125,6 +125,8 @@ choice! {
     pub enum ContextPropagation {
         /// In an option of TCP's header, to private addresses.
         TcpOption = "tcp_option",
+        /// There, and also in a header of HTTP/1 where the kernel is fit for that.
+        HttpHeader = "http_header",
         /// Not at all.
         Disabled = "disabled",
     }

@@ -114,8 +114,9 @@ section! {
             read_context: bool = true, Reload;
             /// Names of attributes: OpenTelemetry's `stable` ones, those before them (`seed`), or `both`.
             semconv: SemanticConventions = SemanticConventions::Stable, Reload;
-            /// How a request's context goes on to the next host, where its program sends none: in an option of TCP's
-            /// header to private addresses (`tcp_option`), or not (`disabled`).
+            /// How a request's context goes on to private addresses, where its program sends none: in an option of TCP's
+            /// header (`tcp_option`); there, and as `traceparent` in the head of HTTP/1 requests in plain text, if the
+            /// kernel passes a test at the start (`http_header`: changes what programs send); or not (`disabled`).
             context_propagation: ContextPropagation = ContextPropagation::TcpOption, Restart;
             /// Whose spans of ours are exported: `auto`, of processes that export none of their own; `always`, of
             /// all; `never`. They are stored in any case.

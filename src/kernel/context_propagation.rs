@@ -41,8 +41,10 @@ impl ContextPropagation {
 
     /// From now on contexts go out: those that somebody has decided to keep, and of all others those whose lower
     /// 63 bits are below `bound`.
-    pub(super) fn keep_below(&self, bound: u64) -> Result<(), KernelError> {
-        let switch = sf_propagation { sampling_bound: bound, is_on: 1 };
+    /// With `inserts_headers` also in headers of HTTP/1, on connections that take them.
+    pub(super) fn keep_below(&self, bound: u64, inserts_headers: bool) -> Result<(), KernelError> {
+        let switch =
+            sf_propagation { sampling_bound: bound, is_on: 1, inserts_headers: u32::from(inserts_headers) };
         self.switch
             .update(&0_u32.to_ne_bytes(), abi::bytes_of(&switch), MapFlags::ANY)
             .map_err(|error| KernelError::bpf("say which contexts are passed on", error))
@@ -63,7 +65,7 @@ impl ContextPropagation {
 }
 
 /// The root of the tree of control groups, as far as this process sees it.
-fn cgroup_root() -> Result<File, KernelError> {
+pub(super) fn cgroup_root() -> Result<File, KernelError> {
     let system =
         |source| KernelError::System { what: "find the root of the control groups".to_owned(), source };
     let mounts = fs::read_to_string("/proc/self/mounts").map_err(system)?;

@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -11,6 +11,11 @@ use crate::model::socket::{Direction, Minted, SocketEventKind};
 
 /// The programs see every socket of the host: those of two tests at a time would send two contexts.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Held by a test whose contexts go out.
+pub(super) fn alone() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 const ALL: u64 = 1 << 63;
 const REQUEST: &[u8] = b"GET /orders/7 HTTP/1.1\r\nHost: shop\r\n\r\n";
@@ -90,7 +95,7 @@ fn exchange(
 
 #[test]
 fn the_reader_of_a_request_learns_who_has_sent_it() {
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let Some(mut tracer) = tracer() else { return };
     if !propagate(&mut tracer, ALL) {
         return;
@@ -113,7 +118,7 @@ fn the_reader_of_a_request_learns_who_has_sent_it() {
 #[test]
 fn connections_that_are_older_carry_contexts_too() {
     let (mut client, mut server) = pair("127.0.0.1");
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let Some(mut tracer) = tracer() else { return };
     if !propagate(&mut tracer, ALL) {
         return;
@@ -128,7 +133,7 @@ fn connections_that_are_older_carry_contexts_too() {
 
 #[test]
 fn what_is_not_sampled_or_has_a_context_in_its_payload_goes_out_without() {
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let Some(mut tracer) = tracer() else { return };
     if !propagate(&mut tracer, 0) {
         return;
@@ -151,7 +156,7 @@ fn what_is_not_sampled_or_has_a_context_in_its_payload_goes_out_without() {
 /// Two requests in one write, or two writes before the first is read: the second context is not the first one's.
 #[test]
 fn a_context_is_never_taken_for_another_request() {
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let Some(mut tracer) = tracer() else { return };
     if !propagate(&mut tracer, ALL) {
         return;

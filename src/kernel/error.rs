@@ -77,6 +77,14 @@ pub enum KernelError {
         /// Why it failed.
         source: std::io::Error,
     },
+    /// The kernel can do it, and does it wrongly.
+    #[error("this kernel is not fit to {what}: {found}")]
+    Unfit {
+        /// What was tried.
+        what: &'static str,
+        /// What it did.
+        found: String,
+    },
     /// The compiled-in BPF object lacks something that this code expects in it.
     #[error("the BPF object has no {0}: the binary was built wrongly")]
     Missing(&'static str),

@@ -24,6 +24,9 @@ mod extents;
 mod go_probes;
 #[cfg(test)]
 mod goroutine_live_tests;
+mod http_header;
+#[cfg(test)]
+mod http_header_live_tests;
 mod introspection;
 #[cfg(test)]
 mod live_tests;
@@ -52,6 +55,7 @@ pub use clock::monotonic_ns;
 pub use cpus::online as online_cpus;
 pub use error::KernelError;
 pub use go_probes::{GoCounters, GoProbes};
+pub use http_header::HeaderCounters;
 pub use introspection::{EbpfState, MapState, ProgramState};
 pub use priority::PreferredThread;
 pub use process_events::{ProcessEvent, ProcessEvents};

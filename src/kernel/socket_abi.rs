@@ -25,9 +25,10 @@ mod skeleton {
 
 pub(super) use skeleton::types::{
     sf_capture, sf_data_flag, sf_direction, sf_ending, sf_endpoint, sf_event_loop, sf_go_counter,
-    sf_go_process, sf_propagation, sf_role, sf_socket_amended, sf_socket_config, sf_socket_counter,
-    sf_socket_data, sf_socket_ended, sf_socket_event, sf_socket_event_type, sf_socket_new_code,
-    sf_socket_opened, sf_socket_shut_down, sf_socket_stream, sf_tls_counter, sf_tls_function,
+    sf_go_process, sf_header_counter, sf_outgoing_context, sf_propagation, sf_role, sf_socket_amended,
+    sf_socket_config, sf_socket_counter, sf_socket_data, sf_socket_ended, sf_socket_event,
+    sf_socket_event_type, sf_socket_new_code, sf_socket_opened, sf_socket_shut_down, sf_socket_stream,
+    sf_tls_counter, sf_tls_function,
 };
 
 /// Of a process: where its goroutines begin that work for who began them.
@@ -52,6 +53,13 @@ pub(super) fn process_of_goroutine(key: &[u8]) -> Option<u32> {
     key.get(8..12)?.try_into().ok().map(u32::from_ne_bytes)
 }
 
+/// Says in its value that a connection's socket is in the map of those that take headers.
+#[cfg(test)]
+pub(super) fn take_headers(connection: &mut [u8]) {
+    let begin = offset_of!(skeleton::types::sf_connection, takes_headers);
+    connection[begin..begin + size_of::<u16>()].copy_from_slice(&1_u16.to_ne_bytes());
+}
+
 /// The programs on TLS libraries, as an ELF object.
 pub(super) static TLS_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tls.bpf.o"));
 
@@ -69,12 +77,15 @@ unsafe impl Plain for sf_go_process {}
 unsafe impl Plain for GoCode {}
 // SAFETY: as above.
 unsafe impl Plain for sf_propagation {}
+// SAFETY: as above.
+unsafe impl Plain for sf_outgoing_context {}
 
 const _: () = {
     assert!(size_of::<sf_socket_config>() == 16);
     assert!(size_of::<sf_go_process>() == 64);
     assert!(size_of::<GoCode>() == 16 * 160);
     assert!(size_of::<sf_propagation>() == 16);
+    assert!(size_of::<sf_outgoing_context>() == 40);
     // What an event is sent with begins where its fixed part ends.
     assert!(offset_of!(sf_socket_data, bytes) == 128);
     assert!(size_of::<sf_socket_event>() == 40);

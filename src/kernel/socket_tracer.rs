@@ -16,13 +16,14 @@ use super::bpf_object::{
 use super::context_propagation::ContextPropagation;
 use super::event_ring::EventRing;
 use super::go_probes::code_ranges;
+use super::http_header::{HeaderCounters, HttpHeaders};
 use super::introspection::{self, EbpfState};
 use super::run_statistics::{self, RunStatistics, map_memory_bytes};
 use super::sampler::{self, RequestMaps};
 use super::socket_abi::{
     self, SOCKET_OBJECT, sf_capture, sf_event_loop, sf_go_process, sf_socket_config, sf_socket_counter,
 };
-use super::{KernelError, abi, cpus, monotonic_ns, network_namespaces, socket_decoder};
+use super::{KernelError, abi, cpus, http_header, monotonic_ns, network_namespaces, socket_decoder};
 use crate::model::socket::{Actor, Capture, ConnectionId, Ending, SocketEvent, SocketEventKind};
 
 /// What to follow, and how.
@@ -90,6 +91,7 @@ pub struct SocketTracer {
     // Links go before the object whose programs they run.
     links: Vec<Link>,
     propagation: Option<ContextPropagation>,
+    headers: Option<HttpHeaders>,
     socket: Object,
     ring: EventRing,
     captures: MapHandle,
@@ -148,6 +150,7 @@ impl SocketTracer {
         let tracer = Self {
             links: Vec::new(),
             propagation: None,
+            headers: None,
             ring: EventRing::new(events, options.ring_buffer_bytes)?,
             captures: map_handle(&socket, "captures")?,
             connections: map_handle(&socket, "connections")?,
@@ -201,7 +204,7 @@ impl SocketTracer {
     /// What the kernel refused: it takes cgroup v2, and `CAP_NET_ADMIN`.
     pub fn propagate_contexts(&mut self, bound: u64) -> Result<(), KernelError> {
         let propagation = ContextPropagation::start(&self.socket)?;
-        propagation.keep_below(bound)?;
+        propagation.keep_below(bound, false)?;
         let mut refused = Listed::default();
         Self::list_with(&propagation.old_connections()?, "ask_of_old_connections", &mut refused)?;
         if !refused.connections.is_empty() {
@@ -214,12 +217,68 @@ impl SocketTracer {
         Ok(())
     }
 
+    /// From now on such a context also goes out as a header of the request, where it is one of HTTP/1 in plain text
+    /// on a connection that a program of this host makes from now on, and has none. `bound` as before. First the
+    /// kernel is tried, on a connection of our own, which takes some milliseconds.
+    ///
+    /// # Errors
+    /// [`KernelError::Unfit`] if the kernel would harm programs; else what it refused. Contexts go on as before then.
+    pub fn insert_headers(&mut self, bound: u64) -> Result<(), KernelError> {
+        let Some(propagation) = &self.propagation else {
+            return Err(KernelError::Option {
+                option: "headers",
+                value: "inserted".to_owned(),
+                expected: "contexts have to go out in TCP's header first",
+            });
+        };
+        http_header::self_test()?;
+        let mut headers = HttpHeaders::load(&self.socket)?;
+        headers.start()?;
+        propagation.keep_below(bound, true)?;
+        self.headers = Some(headers);
+        Ok(())
+    }
+
     /// Decides anew on traces that nobody has decided on, if contexts are propagated.
     ///
     /// # Errors
     /// If the kernel cannot be told.
     pub fn keep_contexts_below(&self, bound: u64) -> Result<(), KernelError> {
-        self.propagation.as_ref().map_or(Ok(()), |propagation| propagation.keep_below(bound))
+        let inserts_headers = self.headers.is_some();
+        self.propagation.as_ref().map_or(Ok(()), |propagation| propagation.keep_below(bound, inserts_headers))
+    }
+
+    /// Has headers put in on this one connection, of which `socket` is the client's end; whatever the kernel does to
+    /// it otherwise.
+    #[cfg(test)]
+    pub(super) fn insert_headers_on(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        bound: u64,
+    ) -> Result<(), KernelError> {
+        if self.headers.is_none() {
+            self.headers = Some(HttpHeaders::load(&self.socket)?);
+        }
+        let cookie = rustix::net::sockopt::socket_cookie(socket).expect("a socket").to_ne_bytes();
+        let mut value = self
+            .connections
+            .lookup(&cookie, MapFlags::ANY)
+            .expect("readable")
+            .expect("it was connected while the tracer ran");
+        socket_abi::take_headers(&mut value);
+        self.connections.update(&cookie, &value, MapFlags::ANY).expect("it fits");
+        if let Some(headers) = &self.headers {
+            headers.enter(&cookie, socket)?;
+        }
+        self.propagation.as_ref().map_or(Ok(()), |propagation| propagation.keep_below(bound, true))
+    }
+
+    /// What has become of headers so far.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub fn header_counters(&self) -> Result<HeaderCounters, KernelError> {
+        HeaderCounters::read(&self.socket)
     }
 
     fn attach(&self, name: &'static str) -> Result<Link, KernelError> {
@@ -263,6 +322,7 @@ impl SocketTracer {
 
     /// Stops following. Afterwards the counters are final and no event is added to the ring.
     pub fn stop(&mut self) {
+        self.headers = None;
         self.links.clear();
     }
 
@@ -474,6 +534,9 @@ impl SocketTracer {
         capture: Capture,
     ) -> Result<(), KernelError> {
         let key = connection.0.to_ne_bytes();
+        if let Some(headers) = self.headers.as_ref().filter(|_| is_decrypted || capture != Capture::Heads) {
+            headers.release(connection);
+        }
         let mode = match capture {
             Capture::Heads => {
                 // Not there is fine: it means the same.
@@ -577,11 +640,14 @@ impl SocketTracer {
     /// Kernel memory that all maps take.
     #[must_use]
     pub fn map_bytes(&self) -> u64 {
-        self.socket.maps().filter(is_created).map(|map| map_memory_bytes(map.as_fd())).sum()
+        let own: u64 = self.socket.maps().filter(is_created).map(|map| map_memory_bytes(map.as_fd())).sum();
+        own + self.headers.as_ref().map_or(0, HttpHeaders::map_bytes)
     }
 
     fn objects(&self) -> impl Iterator<Item = &Object> {
-        std::iter::once(&self.socket).chain(self.propagation.as_ref().map(ContextPropagation::object))
+        std::iter::once(&self.socket)
+            .chain(self.propagation.as_ref().map(ContextPropagation::object))
+            .chain(self.headers.as_ref().map(HttpHeaders::object))
     }
 
     /// The programs and maps as the kernel has them. A system call for each entry of a map that is a hash.
@@ -599,6 +665,7 @@ impl SocketTracer {
                 .maps()
                 .filter(is_created)
                 .map(|map| introspection::map(&map, waiting_bytes))
+                .chain(self.headers.as_ref().and_then(HttpHeaders::map_state))
                 .collect(),
         }
     }

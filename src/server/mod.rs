@@ -39,7 +39,7 @@ pub use error::{ApiError, ErrorBody};
 pub use layers::{RequestCounts, RouteSnapshot};
 pub use recorder::{Recorder, RecorderStatus};
 pub use reload::{ReloadError, Reloaded, frequency_of, retention_of};
-pub use request_tracer::RequestTracer;
+pub use request_tracer::{ContextWays, RequestTracer, Way};
 pub use router::router;
 pub use spans::{SpanBatch, SpanKeeper};
 pub use state::{App, off_the_executor};

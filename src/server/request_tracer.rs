@@ -25,6 +25,28 @@ pub struct RequestTracer {
     maps: Arc<RequestMaps>,
     /// Whose spans are exported.
     export: Arc<Mutex<SpanExport>>,
+    ways: ContextWays,
+}
+
+/// Whether a way is open in which requests' contexts go on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Way {
+    /// Nobody asked for it.
+    #[default]
+    Off,
+    /// They do.
+    On,
+    /// It was asked for, and cannot be had, for this reason.
+    Refused(String),
+}
+
+/// The ways in which requests' contexts go on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ContextWays {
+    /// In an option of TCP's header.
+    pub tcp_option: Way,
+    /// In a header of HTTP/1.
+    pub http_header: Way,
 }
 
 impl RequestTracer {
@@ -39,11 +61,8 @@ impl RequestTracer {
             excluded_ports: network.exclude_ports.clone(),
             exclude_agent: true,
         })?;
-        if network.context_propagation == ContextPropagation::TcpOption
-            && let Err(error) = socket.propagate_contexts(span_options(configuration).sampler.bound())
-        {
-            tracing::warn!("requests do not carry their context on to other hosts: {error}");
-        }
+        let bound = span_options(configuration).sampler.bound();
+        let ways = open_ways(&mut socket, network.context_propagation, bound);
         let maps = Arc::new(socket.request_maps()?);
         let export = Arc::new(Mutex::new(network.spans));
         let wanted = Arc::clone(&export);
@@ -64,7 +83,13 @@ impl RequestTracer {
             keeper.offer(SpanBatch { spans, not_exported, unsampled });
         });
         let tracer = Tracer::start(socket, span_options(configuration), on_outcome)?;
-        Ok(Self { tracer: Mutex::new(Some(Arc::new(tracer))), maps, export })
+        Ok(Self { tracer: Mutex::new(Some(Arc::new(tracer))), maps, export, ways })
+    }
+
+    /// How contexts go on.
+    #[must_use]
+    pub fn context_ways(&self) -> &ContextWays {
+        &self.ways
     }
 
     /// How samplers tell in which request a thread or goroutine is, and learn what that came to; at
@@ -111,6 +136,39 @@ impl RequestTracer {
     fn tracer(&self) -> Option<Arc<Tracer>> {
         self.tracer.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// Opens the ways that are wanted, as far as the kernel lets.
+fn open_ways(socket: &mut SocketTracer, wanted: ContextPropagation, bound: u64) -> ContextWays {
+    let mut ways = ContextWays::default();
+    if wanted == ContextPropagation::Disabled {
+        return ways;
+    }
+    ways.tcp_option = match socket.propagate_contexts(bound) {
+        Ok(()) => Way::On,
+        Err(error) => {
+            tracing::warn!("requests do not carry their context on to other hosts: {error}");
+            Way::Refused(error.to_string())
+        }
+    };
+    if wanted != ContextPropagation::HttpHeader {
+        return ways;
+    }
+    ways.http_header = match &ways.tcp_option {
+        // What was decided for one way is what the other one takes.
+        Way::Refused(reason) => Way::Refused(reason.clone()),
+        _ => match socket.insert_headers(bound) {
+            Ok(()) => {
+                tracing::info!("requests in plain text carry their context on in a header `traceparent`");
+                Way::On
+            }
+            Err(error) => {
+                tracing::warn!("requests carry their context on in TCP's header alone: {error}");
+                Way::Refused(error.to_string())
+            }
+        },
+    };
+    ways
 }
 
 /// What the configuration asks of spans.

@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 
 use super::discovery::{FoundService, found_services};
 use super::exports::{ExportHealth, SignalStatus};
-use super::{ApiError, App, MODE, off_the_executor};
+use super::{ApiError, App, MODE, Way, off_the_executor};
 use crate::kernel::EbpfState;
 use crate::model::rfc3339;
 use crate::profile::{ProfilerState, ProfilerStatus};
@@ -65,6 +65,32 @@ struct EbpfSummary {
     maps_created: u64,
     /// Bytes.
     ringbuf_size: u64,
+    context_propagation: ContextPropagation,
+}
+
+/// How the context of a request goes on to where it is sent, if its program sends none.
+#[derive(Debug, Serialize, ToSchema)]
+struct ContextPropagation {
+    tcp_option: PropagationWay,
+    http_header: PropagationWay,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct PropagationWay {
+    /// `on`, `off` (nobody asked for it), `refused`.
+    state: &'static str,
+    /// Why it was refused, else null.
+    reason: Option<String>,
+}
+
+impl PropagationWay {
+    fn of(way: &Way) -> Self {
+        match way {
+            Way::On => Self { state: "on", reason: None },
+            Way::Off => Self { state: "off", reason: None },
+            Way::Refused(reason) => Self { state: "refused", reason: Some(reason.clone()) },
+        }
+    }
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -103,6 +129,7 @@ async fn status(State(app): State<Arc<App>>) -> Result<Json<Status>, ApiError> {
         let profiler = profiler_status(&app);
         let state = ebpf_state(&app);
         let (exports, health) = (app.export_status(), app.export_health());
+        let ways = app.tracer.as_ref().map(|tracer| tracer.context_ways().clone()).unwrap_or_default();
         let system = rustix::system::uname();
         let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
         Json(Status {
@@ -122,6 +149,10 @@ async fn status(State(app): State<Arc<App>>) -> Result<Json<Status>, ApiError> {
                 programs_loaded: state.programs.len() as u64,
                 maps_created: state.maps.len() as u64,
                 ringbuf_size: profiler.ring_buffer_bytes,
+                context_propagation: ContextPropagation {
+                    tcp_option: PropagationWay::of(&ways.tcp_option),
+                    http_header: PropagationWay::of(&ways.http_header),
+                },
             },
             profiling: Profiling {
                 enabled: app.recorder.is_some() && configuration.agent.profiling.enabled,

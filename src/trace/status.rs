@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::spans::SpanCounts;
 use super::tls::TlsStatus;
-use crate::kernel::{GoCounters, SocketCounters, UserProbesStatus};
+use crate::kernel::{GoCounters, HeaderCounters, SocketCounters, UserProbesStatus};
 use crate::model::Unstamped;
 
 /// What the tracer has done so far.
@@ -12,6 +12,8 @@ use crate::model::Unstamped;
 pub struct TracerStatus {
     /// What the kernel side counted.
     pub socket: SocketCounters,
+    /// What has become of contexts that were to go out as headers of HTTP.
+    pub headers: HeaderCounters,
     /// What has become of TLS libraries.
     pub tls: TlsStatus,
     /// Go programs.

@@ -508,6 +508,7 @@ impl Worker {
         }
         self.last_published = Instant::now();
         let counters = self.socket.counters().ok();
+        let headers = self.socket.header_counters().ok();
         let moved = |of: &SocketCounters| (of.unexplained_in_bytes, of.unexplained_out_bytes);
         let before = moved(&lock(&self.shared.status).socket);
         let has_moved = counters.as_ref().is_some_and(|counters| moved(counters) != before);
@@ -515,6 +516,9 @@ impl Worker {
         let mut status = lock(&self.shared.status);
         if let Some(counters) = counters {
             status.socket = counters;
+        }
+        if let Some(headers) = headers {
+            status.headers = headers;
         }
         if let Some(unexplained) = unexplained {
             status.unexplained = unexplained;

@@ -37,7 +37,7 @@ def check_doctor(parts, codes, failures):
     if codes.get("doctor") != 0:
         failures.append(f"doctor ended with {codes.get('doctor')}: {parts.get('doctor.error', '')}")
     # Debian's kernel is built with all of these, which the machine that we develop on is not.
-    for name in ["btf", "tp_btf", "ring_buffer", "bpf_loop", "task_storage", "uprobes", "kprobes", "fentry"]:
+    for name in ["btf", "tp_btf", "ring_buffer", "bpf_loop", "task_storage", "uprobes", "kprobes", "fentry", "http_header"]:
         if states.get(name, {}).get("state") != "present":
             failures.append(f"doctor: {name} is not present: {states.get(name)}")
 
@@ -101,6 +101,97 @@ def check_folded(folded, written, complete, failures):
         failures.append(f"the burners are not all found, or burn_sixty is not the hottest: {found}")
 
 
+HEADER = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-01")
+
+
+def answers(text):
+    """What the client was answered: kind and the traceparent that the server had got, or "-"."""
+    return re.findall(r"^answer \d+ (\S+) (\S*)$", text, re.M)
+
+
+def check_headers(parts, codes, failures):
+    try:
+        ways = json.loads(parts["headers.status"])["ebpf"]["context_propagation"]
+    except (KeyError, ValueError) as error:
+        failures.append(f"headers: no status ({error}): {parts.get('headers.agent', '')}")
+        return
+    if any(way != {"state": "on", "reason": None} for way in ways.values()):
+        failures.append(f"headers: {ways}: {parts.get('headers.agent', '')}")
+    for name in ["asked", "killed", "after"]:
+        text = parts.get(f"headers.{name}", "")
+        if codes.get(f"headers.{name}") != 0 or "all answered" not in text:
+            failures.append(f"headers: the client ended with {codes.get(f'headers.{name}')} ({name}): {text}")
+    asked = answers(parts.get("headers.asked", ""))
+    print(f"headers: {asked}; {parts.get('headers.metrics', '')}")
+    for index, (kind, value) in enumerate(asked):
+        has_ours = HEADER.fullmatch(value) is not None
+        if kind == "own" and value != f"00-{index + 1:032x}-{index + 1:016x}-01":
+            failures.append(f"headers: the program's own context has become {value}")
+        if kind in ("whole", "body") and not has_ours:
+            failures.append(f"headers: request {index} ({kind}) had no context: {value}")
+        if kind == "split" and value != "-":
+            failures.append(f"headers: a head in two pieces got {value}")
+    check_heads(parts.get("headers.heads", ""), failures)
+    check_trace(parts.get("headers.trace", ""), asked, failures)
+    killed = [value != "-" for kind, value in answers(parts.get("headers.killed", "")) if kind != "own"]
+    if True not in killed or killed[-1]:
+        failures.append(f"headers: the agent was not killed in the middle: {killed}")
+    after = [value for kind, value in answers(parts.get("headers.after", "")) if kind != "own"]
+    if after != ["-"] * 3:
+        failures.append(f"headers: with the agent gone there are contexts: {after}")
+
+
+def check_heads(heads, failures):
+    """The bytes that arrived: what the client wrote, and at most one line more behind the first."""
+    for head in re.split(r"(?=POST /)", heads)[1:]:
+        lines = head.rstrip("\n").split("\n")
+        contexts = [line for line in lines if line.lower().startswith("traceparent:")]
+        kind = lines[0].split("/")[1]
+        if len(contexts) > 1:
+            failures.append(f"headers: two contexts in {head!r}")
+        if kind in ("whole", "body") and (
+            not lines[1].startswith("traceparent: 00-") or lines[2] != "Host: vm"
+        ):
+            failures.append(f"headers: not behind the first line: {head!r}")
+        if kind == "body" and lines[-1] != "b" * 256:
+            failures.append(f"headers: the body is not what was sent: {head!r}")
+
+
+def check_trace(text, asked, failures):
+    """The client's span has the ids that went out, and the server's is its child."""
+    try:
+        trace = json.loads(text)
+    except ValueError as error:
+        failures.append(f"headers: no trace ({error}): {text}")
+        return
+    spans = []
+
+    def collect(value):
+        if isinstance(value, dict):
+            if "spanId" in value and "kind" in value:
+                spans.append(value)
+            for child in value.values():
+                collect(child)
+        elif isinstance(value, list):
+            for child in value:
+                collect(child)
+
+    collect(trace)
+    sent = HEADER.fullmatch(asked[0][1]) if asked else None
+    if not sent:
+        return
+    clients = [span for span in spans if span["spanId"] == sent[2] and span["traceId"] == sent[1]]
+    servers = [span for span in spans if span.get("parentSpanId") == sent[2]]
+    sources = [
+        attribute["value"].get("stringValue")
+        for span in servers
+        for attribute in span.get("attributes", [])
+        if attribute["key"] == "spanflame.parent.source"
+    ]
+    if len(clients) != 1 or len(servers) != 1 or sources != ["header"]:
+        failures.append(f"headers: {sent[0]} is not the client's span and the server's parent: {text}")
+
+
 def main():
     with open(sys.argv[1], encoding="utf-8", errors="replace") as console:
         parts, codes, finished = parse_console(console.read())
@@ -110,6 +201,7 @@ def main():
     check_doctor(parts, codes, failures)
     check_record("command", parts, codes, failures)
     check_record("process", parts, codes, failures)
+    check_headers(parts, codes, failures)
     for failure in failures:
         print(f"FAILED: {failure}")
     sys.exit(1 if failures else 0)

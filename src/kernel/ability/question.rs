@@ -15,7 +15,7 @@ use super::attempt::{self, Scope};
 use super::setting::{self, Capability};
 use super::{Finding, Host, State};
 use crate::kernel::user_probes::has_multi_links;
-use crate::kernel::{KernelError, Sampler, SamplerOptions};
+use crate::kernel::{KernelError, Sampler, SamplerOptions, http_header};
 
 pub(super) struct Question {
     pub(super) name: &'static str,
@@ -303,6 +303,15 @@ pub(super) const ALL: &[Question] = &[
         remedy: OF_THE_KERNEL,
     },
     Question {
+        name: "http_header",
+        required: false,
+        ask: http_header,
+        cost: "`agent.ebpf.network.context_propagation: http_header` is refused: contexts of requests go on in TCP's header \
+            alone, where services with SDKs do not see them (not used by `record`).",
+        remedy: "A kernel that leaves sockets in a sockhash as they were: Linux before 6.6.128, 6.12.75, 6.18.14 and 6.19, \
+            or one in which their FIONREAD has been put right.",
+    },
+    Question {
         name: "cgroup2",
         required: false,
         ask: cgroup2,
@@ -347,6 +356,21 @@ fn program_type(host: &Host, program_type: ProgramType) -> Finding {
 
 fn helper(host: &Host, program_type: ProgramType, helper: sys::bpf_func_id) -> Finding {
     not_asked(host).unwrap_or_else(|| from_probe(program_type.is_helper_supported(helper)))
+}
+
+/// Two sockets of our own are connected, and one does what programs do with theirs while its payload may be changed.
+fn http_header(host: &Host) -> Finding {
+    not_asked(host).unwrap_or_else(|| {
+        let tried = http_header::self_test();
+        // It has libbpf speak into our log; the questions that follow are to be refused in silence.
+        libbpf_rs::set_print(None);
+        match tried {
+            Ok(()) => Finding::present("a header was put in, and reads, writes and FIONREAD stayed right"),
+            Err(KernelError::Unfit { found, .. }) => Finding::missing(found),
+            Err(error) if error.is_not_permitted() => Finding::missing(error.to_string()),
+            Err(error) => Finding::unknown(error.to_string()),
+        }
+    })
 }
 
 fn capability(host: &Host, wanted: Capability, implied_by_admin: bool) -> Finding {

@@ -1,7 +1,7 @@
 //! What following requests has come to: events of sockets, spans and their parents, stamped samples, losses.
 
 use super::{Page, Value};
-use crate::kernel::{GoCounters, ProbeRefusal};
+use crate::kernel::{GoCounters, HeaderCounters, ProbeRefusal};
 use crate::metrics::{Family, Kind};
 use crate::model::Unstamped;
 use crate::trace::exchange::Discarded;
@@ -83,6 +83,7 @@ pub(super) fn add(page: &mut Page, tracer: &TracerStatus) {
             .labelled(&[("result", "contradicted")], spans.tcp_contexts_contradicted)
             .labelled(&[("result", "sent_as_another_trace")], spans.tcp_contexts_of_other_traces)
     });
+    add_headers(page, &tracer.headers);
     page.counter("samples_stamped", "Samples that say in which span they were taken", tracer.stamped_samples);
     page.add(Kind::Counter, "samples_unstamped", "Samples in a request that do not, by why", |family| {
         Unstamped::ALL.iter().fold(family, |family, (reason, name)| {
@@ -113,6 +114,31 @@ fn add_probes(page: &mut Page, tracer: &TracerStatus) {
                 family.labelled(&[("purpose", purpose), ("reason", name)], count)
             })
         })
+    });
+}
+
+/// Contexts that were to go out in the heads of requests.
+fn add_headers(page: &mut Page, headers: &HeaderCounters) {
+    let help = "Requests whose context went out in a header of HTTP/1, too, or why it did not; none where headers are not \
+                inserted";
+    page.add(Kind::Counter, "http_header_contexts", help, |family| {
+        family
+            .labelled(&[("outcome", "inserted")], headers.inserted)
+            .labelled(&[("outcome", "connection_not_ready")], headers.left_connection)
+            .labelled(&[("outcome", "other_context")], headers.left_context)
+            .labelled(&[("outcome", "head_not_whole")], headers.left_head)
+            .labelled(&[("outcome", "first_line")], headers.left_line)
+            .labelled(&[("outcome", "memory_unreadable")], headers.left_late)
+            .labelled(&[("outcome", "changed")], headers.left_changed)
+            .labelled(&[("outcome", "unacknowledged")], headers.left_unacknowledged)
+            .labelled(&[("outcome", "no_room")], headers.left_no_room)
+            .labelled(&[("outcome", "failed")], headers.failed)
+    });
+    let help = "Connections that were made ready for headers of HTTP/1, or could not be";
+    page.add(Kind::Counter, "http_header_connections", help, |family| {
+        family
+            .labelled(&[("outcome", "ready")], headers.connections)
+            .labelled(&[("outcome", "refused")], headers.lost_connection)
     });
 }
 

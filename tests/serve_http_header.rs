@@ -1,0 +1,161 @@
+//! `agent.ebpf.network.context_propagation: http_header`: refused where the kernel would harm programs, with the reason
+//! everywhere; and programs that live by FIONREAD go on as before, whatever is asked for. Where the kernel is fit the
+//! header arrives; tests/vm has such a kernel.
+
+mod support;
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use support::server::Server;
+use support::spans::trace;
+use support::{await_event, needs};
+
+/// A server that answers in two writes, and a client that reads no more than FIONREAD says is there. It asks for each
+/// line of its input, and prints the bytes that the server has got, as text.
+const EXCHANGE: &str = r#"
+import fcntl, socket, struct, sys, termios, threading, time
+
+def serve(listener, heads):
+    connection, _ = listener.accept()
+    while True:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            more = connection.recv(65536)
+            if not more:
+                return
+            head += more
+        heads.append(head)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3000\r\n\r\n")
+        connection.sendall(b"x" * 3000)
+
+def readable(connection):
+    return struct.unpack("i", fcntl.ioctl(connection, termios.FIONREAD, b"\0" * 4))[0]
+
+listener = socket.create_server(("127.0.0.1", 0))
+heads = []
+threading.Thread(target=serve, args=(listener, heads), daemon=True).start()
+connection = socket.create_connection(listener.getsockname())
+for number, line in enumerate(sys.stdin):
+    connection.sendall(b"GET /fionread/%d HTTP/1.1\r\nHost: here\r\n\r\n" % number)
+    answer, begun = b"", time.monotonic()
+    while not answer.endswith(b"x" * 3000):
+        count = readable(connection)
+        if not count:
+            if time.monotonic() - begun > 5:
+                sys.exit("FIONREAD says 0 for ever")
+            time.sleep(0.001)
+            continue
+        part = connection.recv(count)
+        assert len(part) == count, (len(part), count)
+        answer += part
+    print(repr(heads[number])[2:-1], flush=True)
+"#;
+
+struct Exchange {
+    child: Child,
+    heads: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Exchange {
+    fn start() -> Self {
+        let mut child = Command::new("python3")
+            .args(["-c", EXCHANGE])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3");
+        let heads = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        Self { child, heads }
+    }
+
+    /// The head that has arrived.
+    fn ask(&mut self) -> String {
+        self.child.stdin.as_mut().expect("it is piped").write_all(b"\n").expect("it reads");
+        self.heads.next().expect("an answer: FIONREAD has stalled it otherwise").expect("text")
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn written(number: usize) -> String {
+    format!(r"GET /fionread/{number} HTTP/1.1\r\nHost: here\r\n\r\n")
+}
+
+fn ways(server: &Server) -> Value {
+    server.get("/status").expect(200).json()["ebpf"]["context_propagation"].clone()
+}
+
+#[test]
+fn by_default_nobody_s_payload_or_socket_is_touched() {
+    needs!();
+    let server = Server::start(&[]);
+    assert_eq!(ways(&server)["http_header"], serde_json::json!({"state": "off", "reason": null}));
+    let maps = server.get("/status/ebpf").expect(200).text();
+    assert!(!maps.contains("header_sockets"), "{maps}");
+    let mut exchange = Exchange::start();
+    for number in 0..20 {
+        assert_eq!(exchange.ask(), written(number));
+    }
+}
+
+#[test]
+fn a_kernel_that_would_stall_programs_is_refused_with_the_reason_and_a_fit_one_puts_the_header_in() {
+    needs!();
+    let begun = Instant::now();
+    let server = Server::start_with("agent: {ebpf: {network: {context_propagation: http_header}}}\n", &[]);
+    let started = begun.elapsed();
+    let way = ways(&server)["http_header"].clone();
+    let doctor = support::spanflame().args(["doctor", "--json"]).output().expect("it runs");
+    let doctor: Value = serde_json::from_slice(&doctor.stdout).expect("JSON");
+    let ability = doctor["abilities"]
+        .as_array()
+        .and_then(|all| all.iter().find(|ability| ability["name"] == "http_header"))
+        .expect("it is asked");
+    let mut exchange = Exchange::start();
+    let heads: Vec<String> = (0..20).map(|_| exchange.ask()).collect();
+
+    if way["state"] == "refused" {
+        let reason = way["reason"].as_str().expect("a reason").to_owned();
+        let log = server.await_log("the refusal", |line| line.contains("TCP's header alone"));
+        assert!(log.contains(&reason), "{log}");
+        assert!(reason.contains("not fit to put contexts into heads: "), "{reason}");
+        assert_eq!(ability["state"], "missing", "{ability}");
+        assert!(reason.ends_with(ability["detail"].as_str().expect("text")), "{reason}: {ability}");
+        let maps = server.get("/status/ebpf").expect(200).text();
+        assert!(!maps.contains("header_sockets"), "{maps}");
+        for (number, head) in heads.iter().enumerate() {
+            assert_eq!(*head, written(number));
+        }
+        assert!(started < Duration::from_secs(30), "{started:?}");
+        return;
+    }
+    assert_eq!(way, serde_json::json!({"state": "on", "reason": null}), "{}", server.log());
+    for (number, head) in heads.iter().enumerate() {
+        let header = head
+            .strip_prefix(&format!(r"GET /fionread/{number} HTTP/1.1\r\ntraceparent: 00-"))
+            .unwrap_or_else(|| panic!("{head}"));
+        let (trace_id, rest) = header.split_at(32);
+        let span_id = rest[1..17].to_owned();
+        assert_eq!(&rest[17..], r"-01\r\nHost: here\r\n\r\n", "{head}");
+        let spans = await_event("the trace", Duration::from_secs(20), || {
+            server.flush();
+            let found = server.get(&format!("/api/v1/traces/{trace_id}")).status == 200;
+            found.then(|| trace(&server, trace_id)).filter(|spans| spans.len() >= 2)
+        });
+        assert!(spans.iter().any(|span| span.id == span_id), "{spans:?}");
+        assert!(spans.iter().any(|span| span.parent == span_id), "{spans:?}");
+    }
+    // Without warning it is gone, and the same connection goes on.
+    server.kill();
+    for number in 20..40 {
+        assert_eq!(exchange.ask(), written(number));
+    }
+}
