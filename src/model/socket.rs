@@ -123,6 +123,8 @@ pub struct Fragment {
     pub within: Option<RequestKey>,
     /// A thread that serves many at a time made this call, so that nothing is known of what caused it.
     pub by_event_loop: bool,
+    /// `within` is not the writer's, but of the thread that has taken the connection out of a pool for this request.
+    pub from_pool: bool,
 }
 
 /// Why a connection is no more.

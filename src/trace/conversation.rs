@@ -294,8 +294,8 @@ impl Conversation {
     }
 
     fn take_known(&mut self, time_ns: u64, actor: Actor, fragment: &Fragment, out: &mut Vec<ExchangeEvent>) {
-        let &Fragment { minted, within, by_event_loop, .. } = fragment;
-        let moment = Moment { time_ns, actor, minted, within, by_event_loop };
+        let &Fragment { minted, within, by_event_loop, from_pool, .. } = fragment;
+        let moment = Moment { time_ns, actor, minted, within, by_event_loop, from_pool };
         let stream = match fragment.direction {
             Direction::In => &mut self.read,
             Direction::Out => &mut self.written,

@@ -46,6 +46,7 @@ impl Wire {
             minted: None,
             within: None,
             by_event_loop: false,
+            from_pool: false,
         }
     }
 
