@@ -62,6 +62,7 @@ fn main() {
     compile("go_tls", &out);
     compile("propagate", &out);
     compile("http_header", &out);
+    compile("publish", &out);
     compile("turns", &out);
     compile("tls", &out);
     println!("cargo:rerun-if-changed=bpf/spanflame.h");
@@ -70,6 +71,7 @@ fn main() {
     println!("cargo:rerun-if-changed=bpf/table_maps.h");
     println!("cargo:rerun-if-changed=bpf/sample.bpf.c");
     println!("cargo:rerun-if-changed=bpf/words.h");
+    println!("cargo:rerun-if-changed=bpf/shared_contexts.h");
     println!("cargo:rerun-if-changed=bpf/lifecycle.bpf.c");
     println!("cargo:rerun-if-changed=bpf/request_maps.h");
     println!("cargo:rerun-if-changed=bpf/socket.bpf.c");
@@ -77,6 +79,7 @@ fn main() {
     println!("cargo:rerun-if-changed=bpf/private_addresses.h");
     println!("cargo:rerun-if-changed=bpf/propagate.bpf.c");
     println!("cargo:rerun-if-changed=bpf/http_header.bpf.c");
+    println!("cargo:rerun-if-changed=bpf/publish.bpf.c");
     println!("cargo:rerun-if-changed=bpf/turns.bpf.c");
     println!("cargo:rerun-if-changed=bpf/socket");
     println!("cargo:rerun-if-changed=bpf/go.bpf.c");

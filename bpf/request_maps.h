@@ -37,10 +37,12 @@ enum sf_serves_many {
 
 /* What a thread does. */
 struct sf_thread {
-	__u64 request;     /* that it has read and not left since, 0: none */
-	__u64 connection;  /* that it has read a request from last */
-	__u32 is_answered; /* something has been written there since */
-	__u32 serves_many; /* enum sf_serves_many */
+	__u64 request;      /* that it has read and not left since, 0: none */
+	__u64 connection;   /* that it has read a request from last */
+	__u32 is_answered;  /* something has been written there since */
+	__u32 serves_many;  /* enum sf_serves_many */
+	__u32 is_published; /* there is an entry for it, see socket/publishing.h */
+	__u32 padding;
 	struct sf_pending_write pending;
 };
 

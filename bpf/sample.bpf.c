@@ -14,6 +14,7 @@
 
 #include "process_maps.h"
 #include "request_maps.h"
+#include "shared_contexts.h"
 #include "spanflame.h"
 #include "table_maps.h"
 #include "unwind/native.h"
@@ -94,6 +95,7 @@ struct sf_contract {
 	struct sf_sample sample;
 	struct sf_config config;
 	struct sf_words words;
+	struct sf_shared_context shared_context;
 	enum sf_words_kind words_kind;
 	enum sf_cfa cfa;
 	enum sf_saved_fp saved_fp;
@@ -295,8 +297,12 @@ int sample(struct bpf_perf_event_data *ctx)
 	sample->flags = 0;
 	sample->ticks = ticks;
 	sf_take_words(task, tgid, sample);
-	if (sample->flags & SF_SAMPLE_SAID)
+	if (sample->flags & SF_SAMPLE_SAID) {
 		count(SF_COUNTER_SAID, 1);
+	} else if (!sample->request && sf_take_shared_context(pid_tgid, sample) && sf_has_ids(sample)) {
+		sample->flags |= SF_SAMPLE_SHARED;
+		count(SF_COUNTER_SHARED, 1);
+	}
 	/* What may stand behind a name's NUL does not matter; a copy as a string takes several times as long. */
 	leader = task->group_leader;
 	bpf_probe_read_kernel(sample->thread_name, sizeof(sample->thread_name), task->comm);

@@ -46,6 +46,7 @@ struct sf_socket_contract {
 	struct sf_go_code go_code;
 	struct sf_propagation propagation;
 	struct sf_outgoing_context outgoing_context;
+	struct sf_publishing publishing;
 	struct sf_connection connection;
 	enum sf_capture capture;
 	enum sf_direction direction;
@@ -104,7 +105,7 @@ static __always_inline void sf_begin_wait(struct task_struct *task, __u64 number
 		return;
 	if (sf_is_of_event_loop(number) && sf_has_unanswered(thread))
 		sf_begin_to_serve_many(thread);
-	thread->request = 0;
+	sf_be_at(thread, 0);
 }
 
 SEC("tp_btf/sys_enter")
@@ -163,6 +164,8 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long result)
 	default:
 		break;
 	}
+	if (result == -SF_EAGAIN && sf_is_look_at_pooled(number, regs->dx))
+		sf_take_pooled(task, regs->di);
 	if (result < 0 && result != -SF_EAGAIN && sf_is_read(number))
 		sf_end_callback(task, regs->di, false);
 	if (result < 0 || !sf_is_ours(task, pid_tgid))

@@ -231,7 +231,8 @@ enum sf_outcome {
 enum sf_sample_flag {
 	SF_SAMPLE_IN_KERNEL = 1,        /* taken in kernel mode */
 	SF_SAMPLE_KERNEL_TRUNCATED = 2, /* SF_MAX_KERNEL_FRAMES reached */
-	SF_SAMPLE_SAID = 4,             /* said_trace_id and said_span_id are set */
+	SF_SAMPLE_SAID = 4,             /* said_trace_id and said_span_id are set, by the application */
+	SF_SAMPLE_SHARED = 8,           /* … by another tracer */
 };
 
 enum sf_event_type {
@@ -252,7 +253,7 @@ struct sf_sample {
 	unsigned short ticks;            /* ticks of its CPU's timer that it stands for, at least 1 */
 	unsigned long long request;      /* key of the open request of its goroutine or thread, else 0 */
 	unsigned long long stopped_at;   /* process address at which an incomplete walk ended, else 0 */
-	unsigned char said_trace_id[16]; /* the span that the application says it is in */
+	unsigned char said_trace_id[16]; /* the span that the application, or another tracer, says it is in */
 	unsigned char said_span_id[8];
 	char comm[SF_COMM_BYTES];        /* of the process (thread group leader) */
 	char thread_name[SF_COMM_BYTES]; /* of the thread */
@@ -276,8 +277,16 @@ enum sf_counter {
 	SF_COUNTER_OVER_BUDGET = 10, /* … of them within a request: sampling took its share of the second */
 	SF_COUNTER_STAMPED = 11,     /* taken within a request */
 	SF_COUNTER_SAID = 12,        /* taken in a span that the application named */
-	SF_COUNTERS = 13,
+	SF_COUNTER_SHARED = 13,      /* … that another tracer named, and nobody else */
+	SF_COUNTERS = 14,
 };
+
+/* Value of the map otel/traces_ctx_v1, see shared_contexts.h. Ids as on the wire. */
+struct sf_shared_context {
+	unsigned char trace_id[16];
+	unsigned char span_id[8];
+};
+#define SF_MAX_SHARED_CONTEXTS 16384 /* as all who make it make it */
 
 /* How a process says in which span a thread is; words.h tells. */
 enum sf_words_kind {
@@ -414,6 +423,8 @@ enum sf_data_flag {
 	SF_DATA_SENT = 16,    /* … `trace_id` and `span_id` go out in TCP's header */
 	SF_DATA_EVENT_LOOP = 32, /* by a thread that serves many at a time: for whom is not known */
 	SF_DATA_SEQUENCE = 64,   /* `sequence`: TCP's number of the first byte, the same at both ends */
+	SF_DATA_POOLED =
+		128, /* `within` is the request whose thread has taken the connection out of a pool */
 };
 
 /* Added to positions where it is not known how many bytes are missing. */
@@ -574,6 +585,16 @@ enum sf_header_counter {
 };
 
 #define SF_MAX_HEADER_CONNECTIONS 16384 /* made ready for headers at a time; those beyond are counted */
+
+/*
+ * Map `publishing`, one entry, written by user space: whether other profilers are told which request a thread is at.
+ */
+struct sf_publishing {
+	unsigned int is_on;
+	unsigned int
+		at_once; /* … of requests whose context says that they are sampled: as soon as they are read */
+};
+#define SF_MAX_FINAL_CONTEXTS 4096 /* requests that are to be told of at a time */
 
 /*
  * Map `go_processes`, key = tgid, written by user space: how to get from a thread of a Go program to its

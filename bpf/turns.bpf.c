@@ -20,6 +20,7 @@
 #include <bpf/bpf_tracing.h>
 
 #include "request_maps.h"
+#include "socket/publishing.h"
 #include "spanflame.h"
 #include "uprobes.h"
 
@@ -31,7 +32,7 @@ static __noinline int sf_end_turn(const bpf_user_pt_regs_t *registers)
 	struct sf_thread *thread = bpf_task_storage_get(&threads, bpf_get_current_task_btf(), NULL, 0);
 
 	if (thread)
-		thread->request = 0;
+		sf_be_at(thread, 0);
 	return 0;
 }
 

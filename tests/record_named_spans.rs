@@ -10,7 +10,7 @@ use opentelemetry_proto::tonic::profiles::v1development::{ProfilesData, Sample};
 use prost::Message;
 use support::pprof_text::Profile;
 use support::program::{Program, fixture, fixture_command};
-use support::{quiet_cores, recording};
+use support::{locked, quiet_cores, recording};
 
 /// Samples by the function that ran and the span they carry: its id's first byte, and the trace's.
 fn samples(pid: u32) -> BTreeMap<(String, u8, u8), i64> {
@@ -76,6 +76,19 @@ fn thread_contexts_are_read_however_the_variable_is_found() {
         let _quiet = quiet_cores();
         check(what, &samples(program.pid), &[1, 2, 3]);
     }
+}
+
+#[test]
+fn what_another_tracer_says_of_threads_is_on_their_samples_as_long_as_it_is_there() {
+    needs!();
+    let path = "/sys/fs/bpf/otel/traces_ctx_v1";
+    let _pinned = locked("traces_ctx_v1.lock");
+    let _ = std::fs::remove_file(path);
+    let program = Program::start_ready(&mut fixture_command(&["traces_ctx", "60", path]));
+    let _quiet = quiet_cores();
+    check("another tracer", &samples(program.pid), &[1, 2, 3]);
+    drop(program);
+    std::fs::remove_file(path).expect("it was killed, and has left it there");
 }
 
 #[test]

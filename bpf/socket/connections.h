@@ -46,7 +46,8 @@ struct sf_connection {
 	__u32 tls_tgid;          /* of the process that has `tls_object` */
 	__u64 tls_object;        /* of a TLS library that is for this connection, see tls_pairs.h; 0: none */
 	__u64 plain_position[2]; /* plain bytes inside of TLS moved so far, by enum sf_direction */
-	__u64 request; /* of a server's end: read last; of a client's: within which was written last */
+	__u64 request;  /* of a server's end: read last; of a client's: within which was written last */
+	__u64 taken_by; /* request whose thread has taken it out of a pool, see pools.h; 0: none */
 };
 
 struct {

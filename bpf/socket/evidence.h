@@ -32,7 +32,7 @@ static __always_inline void sf_weigh_evidence(struct sf_socket_scratch *scratch,
 	if (sf_goes_on(scratch, connection, direction)) {
 		thread = sf_thread_of(bpf_get_current_task_btf(), 0);
 		if (thread)
-			thread->request = connection->request;
+			sf_be_at(thread, connection->request);
 		return;
 	}
 	if (!scratch->within)
@@ -49,7 +49,7 @@ static __always_inline void sf_weigh_evidence(struct sf_socket_scratch *scratch,
 	scratch->data.within = 0;
 	thread = sf_thread_of(bpf_get_current_task_btf(), 0);
 	if (thread)
-		thread->request = 0;
+		sf_be_at(thread, 0);
 }
 
 #endif /* SF_SOCKET_EVIDENCE_H */

@@ -7,6 +7,7 @@
 #include <bpf/bpf_tracing.h>
 
 #include "connections.h"
+#include "publishing.h"
 #include "send.h"
 
 /* ---- who -------------------------------------------------------------------------------------- */
@@ -30,7 +31,7 @@ static __always_inline void sf_leave_prompt(struct task_struct *task, __u32 serv
 	struct sf_thread *thread = serves_many == SF_SERVES_PROMPTLY ? sf_thread_of(task, 0) : NULL;
 
 	if (thread)
-		thread->request = 0;
+		sf_be_at(thread, 0);
 }
 
 /* Who is at it, in a Go program, and within which request. */

@@ -27,6 +27,8 @@
 #include "../request_maps.h"
 #include "../spanflame.h"
 #include "contexts.h"
+#include "pools.h"
+#include "publishing.h"
 #include "send.h"
 #include "text.h"
 
@@ -260,6 +262,8 @@ static __always_inline void sf_begin_serving(struct sf_thread *thread, __u64 con
 
 	if (thread->connection != connection && sf_has_unanswered(thread))
 		sf_begin_to_serve_many(thread);
+	/* First: what is looked at from elsewhere belongs to the request. */
+	sf_be_at(thread, 0);
 	thread->connection = connection;
 	thread->is_answered = 0;
 	if (thread->serves_many) {
@@ -283,7 +287,7 @@ static __always_inline void sf_note_answer(struct task_struct *task, struct sf_c
 
 	connection->is_answered = 1;
 	if (thread && thread->connection == id)
-		thread->is_answered = 1;
+		sf_begin_answer(thread);
 }
 
 #ifdef SF_TAKE_TRACE_ID
@@ -320,7 +324,7 @@ static __always_inline void sf_take_random(void *place, int words)
 }
 
 /* Notes who is at the request from now on. */
-static __noinline int sf_open_request(struct sf_socket_scratch *scratch, __u64 request)
+static __noinline int sf_open_request(struct sf_socket_scratch *scratch, __u64 request, bool is_sampled)
 {
 	if (scratch->is_go) {
 		struct sf_goroutine_key key = {
@@ -338,11 +342,12 @@ static __noinline int sf_open_request(struct sf_socket_scratch *scratch, __u64 r
 		struct sf_thread *thread = bpf_task_storage_get(&threads, bpf_get_current_task_btf(), NULL,
 								BPF_LOCAL_STORAGE_GET_F_CREATE);
 
-		if (thread)
-			sf_begin_serving(thread, scratch->data.event.connection, request,
-					 scratch->pid_tgid >> 32);
-		else
+		if (!thread) {
 			sf_count(SF_SOCKET_COUNTER_LOST_REQUEST, 1);
+			return 0;
+		}
+		sf_begin_serving(thread, scratch->data.event.connection, request, scratch->pid_tgid >> 32);
+		sf_publish_at_once(thread, &scratch->data, is_sampled, scratch->pid_tgid);
 	}
 	return 0;
 }
@@ -411,11 +416,16 @@ static __noinline int sf_notice_request(struct sf_socket_scratch *scratch, struc
 		connection->is_answered = 0;
 		data->within = 0;
 		sf_receive_context(data, connection, header, sk, begun_bytes);
-		sf_open_request(scratch, data->minted);
+		/* Who has sent it from this host, user space knows better. */
+		sf_open_request(scratch, data->minted,
+				header & SF_HEADER_SAMPLED || (data->flags & SF_DATA_RECEIVED &&
+							       !sf_is_loopback(&connection->peer)));
 	} else {
 		connection->asks = 1;
 		if (scratch->is_go)
 			sf_take_asker(data);
+		else
+			sf_use_pooled(data, connection);
 		if (!header) {
 			if (connection->takes_headers)
 				SF_FIND_HEADER_PLACE();

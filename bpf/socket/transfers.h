@@ -37,7 +37,7 @@ static __noinline int sf_end_callback(struct task_struct *task, __u32 descriptor
 	} else if (sf_is_regular_file(task, descriptor)) {
 		return 0;
 	}
-	thread->request = 0;
+	sf_be_at(thread, 0);
 	return 0;
 }
 

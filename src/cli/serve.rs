@@ -14,7 +14,7 @@ use super::descriptors::raise_descriptor_limit;
 use super::{CommandError, logging};
 use crate::config::{Configuration, ListenAddress, Sources};
 use crate::export::otlp_client::OtlpExporter;
-use crate::kernel::KernelError;
+use crate::kernel::{KernelError, shared_contexts_path};
 use crate::profile::SessionError;
 use crate::server::api::QueryGate;
 use crate::server::connections::{self, Protocol};
@@ -285,10 +285,13 @@ fn start_recorder(
     let span_rate = configuration.agent.profiling.span_sample_rate.get();
     let span_rate = u32::try_from(span_rate).unwrap_or(u32::MAX);
     let requests = tracer.and_then(|tracer| tracer.followed_requests(span_rate));
-    Recorder::start(frequency_hz, requests, Arc::clone(store), on_window).map_err(|error| match error {
-        SessionError::Kernel(kernel) if KernelError::is_not_permitted(&kernel) => {
-            CommandError::NotPermitted(anyhow::Error::from(kernel))
+    let shared_contexts = shared_contexts_path(configuration.agent.ebpf.bpf_file_system.as_path());
+    Recorder::start(frequency_hz, requests, shared_contexts, Arc::clone(store), on_window).map_err(|error| {
+        match error {
+            SessionError::Kernel(kernel) if KernelError::is_not_permitted(&kernel) => {
+                CommandError::NotPermitted(anyhow::Error::from(kernel))
+            }
+            other => CommandError::Failed(anyhow::Error::from(other)),
         }
-        other => CommandError::Failed(anyhow::Error::from(other)),
     })
 }

@@ -225,6 +225,10 @@ impl Directory {
         Self(PathBuf::from("/var/lib/spanflame"))
     }
 
+    pub(super) fn of_bpf() -> Self {
+        Self(PathBuf::from("/sys/fs/bpf"))
+    }
+
     /// The folder.
     #[must_use]
     pub fn as_path(&self) -> &Path {

@@ -87,6 +87,9 @@ section! {
         keys {
             /// Whether any program is loaded. Without, only what others send is stored and shown.
             enabled: bool = true, Restart;
+            /// Where the BPF file system is mounted, in which tracers and profilers of one host meet. Samples without a
+            /// span of ours take it from the map `otel/traces_ctx_v1` there, if another tracer keeps that one.
+            bpf_file_system: Directory = Directory::of_bpf(), Restart;
         }
         sections {
             network: Network;
@@ -118,6 +121,9 @@ section! {
             /// header (`tcp_option`); there, and as `traceparent` in the head of HTTP/1 requests in plain text, if the
             /// kernel passes a test at the start (`http_header`: changes what programs send); or not (`disabled`).
             context_propagation: ContextPropagation = ContextPropagation::TcpOption, Restart;
+            /// Whether other profilers are told which request a thread is at: in the map `otel/traces_ctx_v1`, as
+            /// OpenTelemetry's eBPF instrumentation does.
+            publish_context: bool = false, Restart;
             /// Whose spans of ours are exported: `auto`, of processes that export none of their own; `always`, of
             /// all; `never`. They are stored in any case.
             spans: SpanExport = SpanExport::Auto, Reload;

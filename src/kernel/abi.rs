@@ -26,8 +26,8 @@ use skeleton::types::{
 };
 pub(super) use skeleton::types::{
     sf_config, sf_counter, sf_event_type, sf_mapping, sf_mapping_kind, sf_object, sf_object_flag,
-    sf_object_state, sf_process, sf_process_flag, sf_sample, sf_sample_flag, sf_target, sf_words,
-    sf_words_kind,
+    sf_object_state, sf_process, sf_process_flag, sf_sample, sf_sample_flag, sf_shared_context, sf_target,
+    sf_words, sf_words_kind,
 };
 
 /// The sampler's variable `agent_tgid`, out of the value of its map `.bss`.

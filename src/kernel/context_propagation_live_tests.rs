@@ -21,8 +21,12 @@ const ALL: u64 = 1 << 63;
 const REQUEST: &[u8] = b"GET /orders/7 HTTP/1.1\r\nHost: shop\r\n\r\n";
 
 fn tracer() -> Option<SocketTracer> {
-    let options =
-        SocketTracerOptions { ring_buffer_bytes: 4 << 20, excluded_ports: Vec::new(), exclude_agent: false };
+    let options = SocketTracerOptions {
+        ring_buffer_bytes: 4 << 20,
+        excluded_ports: Vec::new(),
+        exclude_agent: false,
+        publish_contexts_in: None,
+    };
     match SocketTracer::load(&options) {
         Ok(mut tracer) => {
             tracer.start().expect("it starts");

@@ -112,6 +112,18 @@ pub enum KernelError {
         /// How many there can be.
         limit: u64,
     },
+    /// Somebody else's map lies where the one for traces is to be.
+    #[error(
+        "{} is a map of another layout ({found}): otel/traces_ctx_v1 is an LRU hash with keys of 8 bytes, values of 24 \
+         and no flags. Whoever has pinned it there should use another name; without an owner, remove it",
+        path.display()
+    )]
+    ForeignMap {
+        /// Where it is pinned.
+        path: std::path::PathBuf,
+        /// What it is.
+        found: String,
+    },
     /// Mappings that the kernel side cannot search.
     #[error("the mappings of process {pid} are unusable: {reason}")]
     Mappings {

@@ -112,8 +112,12 @@ fn requests_of_go_programs_belong_to_their_goroutines() {
 }
 
 fn check(server: &Server, version: &str, offsets: &spanflame_symbols::go::GoroutineOffsets) {
-    let options =
-        SocketTracerOptions { ring_buffer_bytes: 4 << 20, excluded_ports: Vec::new(), exclude_agent: true };
+    let options = SocketTracerOptions {
+        ring_buffer_bytes: 4 << 20,
+        excluded_ports: Vec::new(),
+        exclude_agent: true,
+        publish_contexts_in: None,
+    };
     let mut tracer = match SocketTracer::load(&options) {
         Ok(tracer) => tracer,
         Err(error) if error.is_not_permitted() => return eprintln!("skipped: {error}"),

@@ -25,8 +25,12 @@ fn pair() -> (TcpStream, TcpStream) {
 
 /// A tracer that sends contexts on, in TCP's header and for those connections that are put into the map.
 fn tracer() -> Option<SocketTracer> {
-    let options =
-        SocketTracerOptions { ring_buffer_bytes: 4 << 20, excluded_ports: Vec::new(), exclude_agent: false };
+    let options = SocketTracerOptions {
+        ring_buffer_bytes: 4 << 20,
+        excluded_ports: Vec::new(),
+        exclude_agent: false,
+        publish_contexts_in: None,
+    };
     let mut tracer = match SocketTracer::load(&options) {
         Ok(tracer) => tracer,
         Err(error) if error.is_not_permitted() => {

@@ -65,7 +65,8 @@ pub(super) fn decode(record: &[u8], weight_ns: u64) -> Option<RawSample> {
         pid: u32_at(record, offset_of!(sf_sample, pid))?,
         tid: u32_at(record, offset_of!(sf_sample, tid))?,
         request: RequestKey::of(u64_at(record, offset_of!(sf_sample, request))?),
-        said: match u32::from(flags) & sf_sample_flag::SF_SAMPLE_SAID.0 {
+        said: match u32::from(flags) & (sf_sample_flag::SF_SAMPLE_SAID.0 | sf_sample_flag::SF_SAMPLE_SHARED.0)
+        {
             0 => None,
             _ => said(record),
         },

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,6 +17,7 @@ use super::bpf_object::{
 use super::event_ring::EventRing;
 use super::introspection::{self, EbpfState};
 use super::run_statistics::{self, RunStatistics, map_memory_bytes};
+use super::shared_contexts::OthersContexts;
 use super::tables::Tables;
 use super::{KernelError, cpus, perf_event, sample_decoder};
 use crate::model::RawSample;
@@ -55,6 +57,8 @@ pub struct Counters {
     pub stamped: u64,
     /// Taken in a span that the application named.
     pub said: u64,
+    /// Taken in a span that another tracer named, and nobody else.
+    pub shared: u64,
     /// Of those sent: records that could not be decoded. Counted on this side.
     pub malformed: u64,
 }
@@ -98,6 +102,7 @@ pub struct Sampler {
     ring: EventRing,
     targets: MapHandle,
     words: MapHandle,
+    others_contexts: OthersContexts,
     tables: Option<Tables>,
     slab_bytes: Arc<AtomicU64>,
     statistics: Option<OwnedFd>,
@@ -190,6 +195,7 @@ impl Sampler {
             ring: EventRing::new(events, options.ring_buffer_bytes)?,
             targets: map_handle(&sample, "targets")?,
             words: map_handle(&sample, "words")?,
+            others_contexts: OthersContexts::new(map_handle(&sample, "others_contexts")?),
             tables: Some(tables),
             slab_bytes,
             statistics: None,
@@ -257,6 +263,12 @@ impl Sampler {
     pub fn remove_words(&self, pid: u32) {
         // Not there is fine.
         let _ = self.words.delete(&pid.to_ne_bytes());
+    }
+
+    /// Samples in which neither the application nor we know of a span take it from the map that another tracer has
+    /// pinned at `path`, while there is one. Looks for it, if that was not done in the last seconds.
+    pub fn read_contexts_of_others(&mut self, path: &Path) {
+        self.others_contexts.look_for(path);
     }
 
     /// The processes asked for, ascending, those included that were forked since.
@@ -374,6 +386,7 @@ impl Sampler {
             over_budget: sum(sf_counter::SF_COUNTER_OVER_BUDGET)?,
             stamped: sum(sf_counter::SF_COUNTER_STAMPED)?,
             said: sum(sf_counter::SF_COUNTER_SAID)?,
+            shared: sum(sf_counter::SF_COUNTER_SHARED)?,
             malformed: self.malformed,
         })
     }

@@ -25,8 +25,8 @@ mod skeleton {
 
 pub(super) use skeleton::types::{
     sf_capture, sf_data_flag, sf_direction, sf_ending, sf_endpoint, sf_event_loop, sf_go_counter,
-    sf_go_process, sf_header_counter, sf_outgoing_context, sf_propagation, sf_role, sf_socket_amended,
-    sf_socket_config, sf_socket_counter, sf_socket_data, sf_socket_ended, sf_socket_event,
+    sf_go_process, sf_header_counter, sf_outgoing_context, sf_propagation, sf_publishing, sf_role,
+    sf_socket_amended, sf_socket_config, sf_socket_counter, sf_socket_data, sf_socket_ended, sf_socket_event,
     sf_socket_event_type, sf_socket_new_code, sf_socket_opened, sf_socket_shut_down, sf_socket_stream,
     sf_tls_counter, sf_tls_function,
 };
@@ -79,6 +79,8 @@ unsafe impl Plain for GoCode {}
 unsafe impl Plain for sf_propagation {}
 // SAFETY: as above.
 unsafe impl Plain for sf_outgoing_context {}
+// SAFETY: as above.
+unsafe impl Plain for sf_publishing {}
 
 const _: () = {
     assert!(size_of::<sf_socket_config>() == 16);
@@ -86,6 +88,7 @@ const _: () = {
     assert!(size_of::<GoCode>() == 16 * 160);
     assert!(size_of::<sf_propagation>() == 16);
     assert!(size_of::<sf_outgoing_context>() == 40);
+    assert!(size_of::<sf_publishing>() == 8);
     // What an event is sent with begins where its fixed part ends.
     assert!(offset_of!(sf_socket_data, bytes) == 128);
     assert!(size_of::<sf_socket_event>() == 40);

@@ -129,6 +129,7 @@ fn fragment(record: &[u8]) -> Option<Fragment> {
         minted,
         within: RequestKey::of(u64_at(record, offset_of!(sf_socket_data, within))?),
         by_event_loop: has(sf_data_flag::SF_DATA_EVENT_LOOP),
+        from_pool: has(sf_data_flag::SF_DATA_POOLED),
     })
 }
 

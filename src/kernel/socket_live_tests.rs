@@ -12,7 +12,12 @@ use crate::model::socket::{
 };
 
 fn options() -> SocketTracerOptions {
-    SocketTracerOptions { ring_buffer_bytes: 4 << 20, excluded_ports: Vec::new(), exclude_agent: false }
+    SocketTracerOptions {
+        ring_buffer_bytes: 4 << 20,
+        excluded_ports: Vec::new(),
+        exclude_agent: false,
+        publish_contexts_in: None,
+    }
 }
 
 /// A tracer that runs, and what it has told so far.
@@ -292,6 +297,65 @@ fn epoll_once() {
     let mut events = [rustix::event::epoll::Event { flags: rustix::event::epoll::EventFlags::empty(), data }];
     let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: 1 };
     let _ = rustix::event::epoll::wait(&epoll, &mut events[..], Some(&timeout));
+}
+
+/// A look whether a connection is still open, as java.net.http has it.
+fn look_at_pooled(pooled: &TcpStream) {
+    assert_eq!(rustix::io::read(pooled, &mut [0; 1]), Err(rustix::io::Errno::AGAIN));
+}
+
+#[test]
+fn what_is_asked_on_a_connection_from_a_pool_is_for_the_request_of_the_thread_that_took_it() {
+    let Some(mut watch) = Watch::begin(&options()) else { return };
+    let (mut asking, mut server) = tcp_pair("127.0.0.1");
+    let (pooled, _other) = tcp_pair("127.0.0.1");
+    pooled.set_nonblocking(true).expect("an option");
+    let comm = format!("/proc/{}/comm", std::process::id());
+    let was_called = std::fs::read_to_string(&comm).expect("it has a name");
+    let mut look = |is_at_request: bool| {
+        std::thread::scope(|scope| {
+            if is_at_request {
+                scope.spawn(|| asking.write_all(REQUEST).expect("written")).join().expect("it ends");
+            }
+            scope.spawn(|| {
+                if is_at_request {
+                    let _ = server.read(&mut [0; 64]).expect("read");
+                }
+                look_at_pooled(&pooled);
+            });
+        });
+    };
+    let write = || {
+        std::thread::scope(|scope| {
+            scope.spawn(|| (&pooled).write_all(REQUEST).expect("written"));
+        });
+    };
+    // Not a program whose ways are known.
+    look(true);
+    write();
+    std::fs::write(&comm, "java").expect("ours to change");
+    look(true);
+    write();
+    // Once taken it is asked once; whoever took it last counts, and may be at nothing.
+    write();
+    look(true);
+    look(false);
+    write();
+    std::fs::write(&comm, was_called.trim_end()).expect("ours to change");
+    std::thread::sleep(Duration::from_millis(20));
+
+    let (local, peer) = ports(&pooled);
+    let asked = watch.of(local, peer);
+    let asked: Vec<_> = asked
+        .fragments(Direction::Out)
+        .iter()
+        .map(|fragment| (fragment.within, fragment.from_pool))
+        .collect();
+    let (local, peer) = ports(&server);
+    let served = watch.of(local, peer);
+    let keys: Vec<_> =
+        served.fragments(Direction::In).iter().filter_map(|fragment| Some(fragment.minted?.key)).collect();
+    assert_eq!(asked, [(None, false), (Some(keys[1]), true), (None, false), (None, false)], "{keys:?}");
 }
 
 #[test]

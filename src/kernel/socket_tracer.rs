@@ -5,6 +5,7 @@ use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::PathBuf;
 
 use libbpf_rs::libbpf_sys::{BPF_TRACE_RAW_TP, bpf_iter_create, libbpf_find_vmlinux_btf_id};
 use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, Object, ProgramInput};
@@ -18,13 +19,17 @@ use super::event_ring::EventRing;
 use super::go_probes::code_ranges;
 use super::http_header::{HeaderCounters, HttpHeaders};
 use super::introspection::{self, EbpfState};
+use super::published_contexts::{ContextsMap, Pin, PublishedContexts};
 use super::run_statistics::{self, RunStatistics, map_memory_bytes};
 use super::sampler::{self, RequestMaps};
 use super::socket_abi::{
     self, SOCKET_OBJECT, sf_capture, sf_event_loop, sf_go_process, sf_socket_config, sf_socket_counter,
 };
-use super::{KernelError, abi, cpus, http_header, monotonic_ns, network_namespaces, socket_decoder};
+use super::{
+    KernelError, abi, cpus, http_header, monotonic_ns, network_namespaces, shared_contexts, socket_decoder,
+};
 use crate::model::socket::{Actor, Capture, ConnectionId, Ending, SocketEvent, SocketEventKind};
+use crate::model::{RequestKey, SpanId, Stamp};
 
 /// What to follow, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +40,9 @@ pub struct SocketTracerOptions {
     pub excluded_ports: Vec<u16>,
     /// Nothing that this process itself does is looked at.
     pub exclude_agent: bool,
+    /// Where the BPF file system is in which other profilers are told which request a thread is at; `None`: they are
+    /// not.
+    pub publish_contexts_in: Option<PathBuf>,
 }
 
 /// How an event loop is known to go about its work.
@@ -92,6 +100,7 @@ pub struct SocketTracer {
     links: Vec<Link>,
     propagation: Option<ContextPropagation>,
     headers: Option<HttpHeaders>,
+    published: Option<PublishedContexts>,
     socket: Object,
     ring: EventRing,
     captures: MapHandle,
@@ -99,6 +108,8 @@ pub struct SocketTracer {
     statistics: Option<OwnedFd>,
     malformed: u64,
     swept: u64,
+    // After all programs that use what is pinned.
+    _pin: Option<Pin>,
 }
 
 impl SocketTracer {
@@ -121,9 +132,16 @@ impl SocketTracer {
         };
         let mut socket = open_object("the socket programs", SOCKET_OBJECT)?;
         let cannot = |error| KernelError::bpf("prepare the socket programs", error);
+        let contexts = options
+            .publish_contexts_in
+            .as_deref()
+            .and_then(|bpf_file_system| ContextsMap::find(bpf_file_system).inspect_err(not_published).ok());
         for mut map in socket.maps_mut() {
             if map.name() == "socket_events" {
                 map.set_max_entries(options.ring_buffer_bytes).map_err(cannot)?;
+            } else if map.name() == shared_contexts::NAME && contexts.is_none() {
+                // Nobody writes or reads it then.
+                map.set_max_entries(1).map_err(cannot)?;
             } else if map.name() == "socket_scratch" {
                 map.set_max_entries(scratches).map_err(cannot)?;
             } else if map.name() == ".rodata.config" {
@@ -142,15 +160,23 @@ impl SocketTracer {
             let type_id = unsafe { libbpf_find_vmlinux_btf_id(tracepoint.as_ptr(), BPF_TRACE_RAW_TP) };
             program.set_autoload(type_id > 0);
         }
+        if let Some(contexts) = &contexts {
+            contexts.share_with(&mut socket)?;
+        }
         let socket = socket.load().map_err(|error| KernelError::bpf("load the socket programs", error))?;
         exclude_ports(&map_handle(&socket, "excluded_ports")?, &options.excluded_ports)?;
         let events = find_map(&socket, "socket_events")?.as_fd().try_clone_to_owned().map_err(|source| {
             KernelError::System { what: "duplicate the ring buffer's descriptor".to_owned(), source }
         })?;
+        let published = contexts
+            .and_then(|contexts| PublishedContexts::start(&socket, contexts).inspect_err(not_published).ok());
+        let (published, pin) = published.unzip();
         let tracer = Self {
             links: Vec::new(),
             propagation: None,
             headers: None,
+            published,
+            _pin: pin,
             ring: EventRing::new(events, options.ring_buffer_bytes)?,
             captures: map_handle(&socket, "captures")?,
             connections: map_handle(&socket, "connections")?,
@@ -279,6 +305,37 @@ impl SocketTracer {
     /// If the map cannot be read.
     pub fn header_counters(&self) -> Result<HeaderCounters, KernelError> {
         HeaderCounters::read(&self.socket)
+    }
+
+    /// Whether other profilers are told which request a thread is at.
+    #[must_use]
+    pub fn publishes_contexts(&self) -> bool {
+        self.published.is_some()
+    }
+
+    /// From now on they are told of a request that comes with a context which says that it is sampled as soon as it is
+    /// read, or not before [`SocketTracer::publish_contexts`].
+    ///
+    /// # Errors
+    /// If the kernel cannot be told.
+    pub fn publish_contexts_at_once(&self, at_once: bool) -> Result<(), KernelError> {
+        self.published.as_ref().map_or(Ok(()), |published| published.set_at_once(at_once))
+    }
+
+    /// Tells them of requests that are open and whose ids will stay, as far as threads are at them and have not begun to
+    /// answer. Returns which those are. One look at every thread of the host.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn publish_contexts(&self, requests: &[(RequestKey, Stamp)]) -> Result<Vec<RequestKey>, KernelError> {
+        self.published.as_ref().map_or(Ok(Vec::new()), |published| published.publish(requests))
+    }
+
+    /// A request is over which this thread has read: they are told so, if the thread has not seen to that.
+    pub fn withdraw_context(&self, pid: u32, tid: u32, span_id: SpanId) {
+        if let Some(published) = &self.published {
+            published.withdraw(pid, tid, span_id);
+        }
     }
 
     fn attach(&self, name: &'static str) -> Result<Link, KernelError> {
@@ -648,6 +705,7 @@ impl SocketTracer {
         std::iter::once(&self.socket)
             .chain(self.propagation.as_ref().map(ContextPropagation::object))
             .chain(self.headers.as_ref().map(HttpHeaders::object))
+            .chain(self.published.as_ref().map(PublishedContexts::object))
     }
 
     /// The programs and maps as the kernel has them. A system call for each entry of a map that is a hash.
@@ -669,6 +727,10 @@ impl SocketTracer {
                 .collect(),
         }
     }
+}
+
+fn not_published(error: &KernelError) {
+    tracing::warn!("other profilers are not told which request a thread is at: {error}");
 }
 
 fn exclude_ports(map: &MapHandle, ports: &[u16]) -> Result<(), KernelError> {
@@ -696,7 +758,7 @@ struct Listed {
 }
 
 /// What an iterator lists in the network namespace of this thread.
-fn list_here(link: BorrowedFd<'_>) -> std::io::Result<HashSet<u64>> {
+pub(super) fn list_here(link: BorrowedFd<'_>) -> std::io::Result<HashSet<u64>> {
     // SAFETY: the descriptor is open for as long as it is borrowed, and no memory is passed.
     let iterator = unsafe { bpf_iter_create(link.as_raw_fd()) };
     if iterator < 0 {

@@ -49,7 +49,8 @@ pub struct RawSample {
     pub tid: u32,
     /// The request that the thread or goroutine was at, as the kernel side saw it.
     pub request: Option<RequestKey>,
-    /// The span that the application itself says the thread or goroutine is in.
+    /// The span that the application itself says the thread or goroutine is in, or where neither it nor we know of
+    /// one, another tracer of this host.
     pub said: Option<Stamp>,
     /// The program that the process ran; the process table knows it.
     pub image: ImageId,

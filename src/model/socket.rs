@@ -126,6 +126,8 @@ pub struct Fragment {
     pub within: Option<RequestKey>,
     /// A thread that serves many at a time made this call, so that nothing is known of what caused it.
     pub by_event_loop: bool,
+    /// `within` is not the writer's, but of the thread that has taken the connection out of a pool for this request.
+    pub from_pool: bool,
 }
 
 /// Bytes that are missing from a stream, if it is not known how many are: at least so many; `SF_UNKNOWN_GAP`.

@@ -15,6 +15,7 @@ mod worker;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -106,6 +107,8 @@ pub struct ProfilerStatus {
     pub taken: u64,
     /// Of those: in a span that the application named itself.
     pub said: u64,
+    /// … that another tracer named, and nobody else.
+    pub shared: u64,
     /// Samples that arrived here.
     pub arrived: u64,
     /// Samples that were lost on the way here, by reason. Every reason there is, also those of 0.
@@ -149,13 +152,15 @@ pub struct ContinuousProfiler {
 
 impl ContinuousProfiler {
     /// Begins to profile, `frequency_hz` samples a second and CPU; `None` begins paused. Windows go to
-    /// `windows`, in order. Samples within `requests` are taken more often and say in which span.
+    /// `windows`, in order. Samples within `requests` are taken more often and say in which span; others say what the
+    /// map pinned at `shared_contexts` does, if another tracer keeps one.
     ///
     /// # Errors
     /// What the first attempt failed with. Later ones are told by [`ContinuousProfiler::status`].
     pub fn start(
         frequency_hz: Option<u32>,
         requests: Option<FollowedRequests>,
+        shared_contexts: PathBuf,
         windows: Sender<PendingWindow>,
     ) -> Result<Self, SessionError> {
         let system = |what| move |source| SessionError::System { what, source };
@@ -167,7 +172,7 @@ impl ContinuousProfiler {
         let status = Arc::new(Mutex::new(ProfilerStatus::default()));
         let (shared, of_worker) = (Arc::clone(&status), Arc::clone(&status));
         let run = move || {
-            let mut worker = Worker::new(frequency_hz, requests, windows, of_worker, woken);
+            let mut worker = Worker::new(frequency_hz, requests, shared_contexts, windows, of_worker, woken);
             let began = worker.begin();
             let goes_on = began.is_ok();
             let _ = opened.send(began);
@@ -244,6 +249,7 @@ impl Default for ProfilerStatus {
             state: ProfilerState::Paused,
             taken: 0,
             said: 0,
+            shared: 0,
             arrived: 0,
             lost: zero(&[reason::RING_BUFFER_FULL, reason::NO_SCRATCH_MEMORY, reason::MALFORMED_EVENT]),
             dropped: zero(&[reason::NAMING_QUEUE_FULL, reason::WINDOW_QUEUE_FULL]),

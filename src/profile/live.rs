@@ -5,6 +5,7 @@
 //! it. Never: windows of the continuous profiler, the store.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::continuous::FollowedRequests;
@@ -49,13 +50,14 @@ pub enum CaptureError {
 }
 
 /// Samples and names them; those taken in requests that are followed say in which span. Ends early, with what there is, when the one process ends. `is_cancelled` is
-/// asked ten times a second; `on_started` is called when sampling begins, after which little can go wrong.
+/// asked ten times a second; for `shared_contexts` see [`SessionOptions`]; `on_started` is called when sampling begins, after which little can go wrong.
 ///
 /// # Errors
 /// [`CaptureError`].
 pub fn capture(
     options: CaptureOptions,
     requests: Option<FollowedRequests>,
+    shared_contexts: &Path,
     is_cancelled: &dyn Fn() -> bool,
     on_started: impl FnOnce(),
 ) -> Result<Profile, CaptureError> {
@@ -75,6 +77,7 @@ pub fn capture(
         targets_running: true,
         ring_buffer_bytes: resources::ring_buffer_bytes(options.frequency_hz, cpus),
         cache_folder: resources::cache_folder(),
+        shared_contexts: shared_contexts.to_owned(),
         // At the rate that was asked for, within requests as outside.
         requests: sampling
             .map(|sampling| RequestSamplingOptions { frequency_hz: options.frequency_hz, ..sampling }),

@@ -35,6 +35,8 @@ pub struct SessionOptions {
     pub ring_buffer_bytes: u32,
     /// Where unwind tables are kept between runs.
     pub cache_folder: Option<PathBuf>,
+    /// Where another tracer may have pinned its map of who is in which span.
+    pub shared_contexts: PathBuf,
     /// How to sample within requests, if those are followed.
     pub requests: Option<RequestSamplingOptions>,
 }
@@ -80,6 +82,7 @@ pub struct Session {
     records: ProcessEvents,
     feeder: TableFeeder,
     words: Words,
+    shared_contexts: PathBuf,
     /// The processes of interest.
     pub processes: ProcessTable,
     /// The objects they have mapped.
@@ -129,6 +132,7 @@ impl Session {
             records,
             feeder,
             words: Words::default(),
+            shared_contexts: options.shared_contexts.clone(),
             processes: ProcessTable::new(options.interest.clone()),
             objects: ObjectRegistry::default(),
             only_targets,
@@ -276,6 +280,7 @@ impl Session {
             self.words.forget(pid, &self.sampler);
         }
         self.words.look_again(&self.processes, &self.objects, &self.sampler);
+        self.sampler.read_contexts_of_others(&self.shared_contexts);
         Ok(())
     }
 

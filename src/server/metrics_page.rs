@@ -184,6 +184,8 @@ fn kernel(page: &mut Page, recorder: &RecorderStatus, state: &EbpfState) {
     let profiler = &recorder.profiler;
     let help = "Samples in a span that the application named itself: thread context, labels of Go";
     page.counter("samples_named_by_application", help, profiler.said);
+    let help = "Samples in a span that another tracer named, by the map otel/traces_ctx_v1, and nobody else";
+    page.counter("samples_named_by_other_tracer", help, profiler.shared);
     let attached = state.programs.iter().filter(|program| program.attached).count() as u64;
     page.gauge("ebpf_programs_loaded", "Number of eBPF programs", state.programs.len() as u64);
     page.gauge("ebpf_programs_attached", "Number of eBPF programs that events reach", attached);

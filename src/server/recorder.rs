@@ -4,6 +4,7 @@
 //! disk) is counted, and the next one is tried as if nothing had been.
 
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -74,13 +75,14 @@ pub struct RecorderStatus {
 
 impl Recorder {
     /// Begins to profile, `frequency_hz` samples a second and CPU; `None` begins paused. Samples within
-    /// `requests` say in which span they were taken.
+    /// `requests` say in which span they were taken; others what the map pinned at `shared_contexts` says.
     ///
     /// # Errors
     /// What the kernel or the system refused.
     pub fn start(
         frequency_hz: Option<u32>,
         requests: Option<FollowedRequests>,
+        shared_contexts: PathBuf,
         store: Arc<dyn WindowStore>,
         on_window: OnWindow,
     ) -> Result<Self, SessionError> {
@@ -92,7 +94,7 @@ impl Recorder {
             .spawn(move || keep(&received, store.as_ref(), &on_window, &shared))
             .map_err(|source| SessionError::System { what: "start the thread that keeps windows", source })?;
         // If this fails, the channel closes and the writer ends.
-        let profiler = ContinuousProfiler::start(frequency_hz, requests, windows)?;
+        let profiler = ContinuousProfiler::start(frequency_hz, requests, shared_contexts, windows)?;
         Ok(Self { profiler: Mutex::new(Some(Arc::new(profiler))), counts, writer: Mutex::new(Some(writer)) })
     }
 

@@ -60,6 +60,9 @@ impl RequestTracer {
             ring_buffer_bytes: RING_BUFFER_BYTES,
             excluded_ports: network.exclude_ports.clone(),
             exclude_agent: true,
+            publish_contexts_in: network
+                .publish_context
+                .then(|| configuration.agent.ebpf.bpf_file_system.as_path().to_owned()),
         })?;
         let bound = span_options(configuration).sampler.bound();
         let ways = open_ways(&mut socket, network.context_propagation, bound);
@@ -186,6 +189,7 @@ fn span_options(configuration: &Configuration) -> SpanOptions {
         sampler: Sampler::new(configuration.otlp.traces.sample_rate.get()),
         http: network.http,
         grpc: network.grpc,
+        excludes_nothing: excluded.is_empty() && network.http && network.grpc,
         is_excluded: Arc::new(move |path| excluded.iter().any(|pattern| pattern.matches(path))),
     }
 }

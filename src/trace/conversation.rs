@@ -294,12 +294,12 @@ impl Conversation {
     }
 
     fn take_known(&mut self, time_ns: u64, actor: Actor, fragment: &Fragment, out: &mut Vec<ExchangeEvent>) {
-        let &Fragment { minted, within, by_event_loop, .. } = fragment;
+        let &Fragment { minted, within, by_event_loop, from_pool, .. } = fragment;
         // TCP's numbers are those of positions modulo 2³².
         #[expect(clippy::cast_possible_truncation, reason = "modulo 2³²")]
         let sequence_of_start =
             fragment.sequence.map(|sequence| sequence.wrapping_sub(fragment.position as u32));
-        let moment = Moment { time_ns, actor, sequence_of_start, minted, within, by_event_loop };
+        let moment = Moment { time_ns, actor, sequence_of_start, minted, within, by_event_loop, from_pool };
         let stream = match fragment.direction {
             Direction::In => &mut self.read,
             Direction::Out => &mut self.written,

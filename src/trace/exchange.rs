@@ -129,10 +129,12 @@ pub struct Began {
     pub actor: Actor,
     /// Set if the kernel side saw it begin, too.
     pub minted: Option<Minted>,
-    /// The request that was open on the writer's thread or goroutine.
+    /// The request that was open on the writer's thread or goroutine, or on the one that it writes for.
     pub within: Option<RequestKey>,
     /// The writer serves many at a time, and which of them this is for is not known.
     pub by_event_loop: bool,
+    /// `within` is of the thread that has taken the connection out of a pool.
+    pub from_pool: bool,
     /// Whether another request of this connection was still unanswered: only HTTP/1 pipelining and HTTP/2
     /// can have that, and the thread's evidence is worth nothing then.
     pub overlaps: bool,

@@ -16,7 +16,7 @@
 //!            attributes.rs      … attributes; route.rs finds the template of a path
 //!            tls.rs             the libraries whose plain bytes are such events
 //!            streams.rs         … who works on which stream of HTTP/2; go_programs.rs: whose that is
-//!        ──▶ requests.rs        what the keys of samples came to
+//!        ──▶ requests.rs        what the keys of samples came to; published.rs: what other profilers are told of them
 //! ```
 //!
 //! Apart from them `joining/` tells which span that an SDK has sent is which of ours.
@@ -31,6 +31,7 @@ mod go_programs;
 pub mod joining;
 mod parents;
 mod protocols;
+mod published;
 mod requests;
 pub mod route;
 mod sampling;

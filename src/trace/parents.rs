@@ -8,6 +8,7 @@
 //!         tcp_option  the context that came in TCP's header: the sender's host runs this, too
 //! client  goroutine   the request that was open on the goroutine that wrote it
 //!         thread      … on the thread that wrote it
+//!         pool        … on the thread that took the connection out of a pool, for another one to write it
 //!         sdk         an SDK in the process that sends it has said so in another request
 //!         header      traceparent or b3, as it was passed on
 //! ```
@@ -480,7 +481,11 @@ impl Spans {
         if open.actor.pid != actor.pid || began.first_byte_ns < open.first_byte_ns {
             return Err("request_of_another_process");
         }
-        let source = if actor.goroutine != 0 { "goroutine" } else { "thread" };
+        let source = match actor.goroutine {
+            0 if began.from_pool => "pool",
+            0 => "thread",
+            _ => "goroutine",
+        };
         let (trace_id, span_id) = (open.span.trace_id, open.span.span_id);
         let of = (connection, exchange);
         Ok(Caller { of, trace_id, span_id, source, is_sampled: open.is_sampled, received: open.received() })

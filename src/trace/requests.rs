@@ -69,6 +69,24 @@ impl Requests {
         }
     }
 
+    /// The span of a request that is not over; `None` if it is, or has none.
+    pub(super) fn open_stamp(&self, key: RequestKey) -> Option<Stamp> {
+        let request = self.known.get(&key)?;
+        request.stamp.ok().filter(|_| request.last_byte_ns.is_none())
+    }
+
+    /// Whether it is not over yet.
+    pub(super) fn is_open(&self, key: RequestKey) -> bool {
+        self.known.get(&key).is_some_and(|request| request.last_byte_ns.is_none())
+    }
+
+    /// Others know it by its name now.
+    pub(super) fn note_told(&mut self, key: RequestKey) {
+        if let Some(request) = self.known.get_mut(&key) {
+            request.is_told = true;
+        }
+    }
+
     /// It was no request.
     pub(super) fn discard(&mut self, key: RequestKey) {
         self.known.remove(&key);

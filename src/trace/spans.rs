@@ -39,13 +39,15 @@ pub struct SpanOptions {
     pub http: bool,
     /// Whether gRPC is.
     pub grpc: bool,
+    /// Whether no request is left out.
+    pub excludes_nothing: bool,
     /// Whether a request to this path is left out.
     pub is_excluded: Arc<dyn Fn(&str) -> bool + Send + Sync>,
 }
 
 impl std::fmt::Debug for SpanOptions {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { conventions, capture_query, read_context, sampler, http, grpc, is_excluded: _ } = self;
+        let Self { conventions, capture_query, read_context, sampler, http, grpc, .. } = self;
         formatter
             .debug_struct("SpanOptions")
             .field("conventions", conventions)
@@ -55,6 +57,14 @@ impl std::fmt::Debug for SpanOptions {
             .field("http", http)
             .field("grpc", grpc)
             .finish_non_exhaustive()
+    }
+}
+
+impl SpanOptions {
+    /// Whether the ids of a request that came with a context are known, and will stay, before it is understood.
+    #[must_use]
+    pub fn ids_are_final_at_once(&self) -> bool {
+        self.read_context && self.excludes_nothing
     }
 }
 

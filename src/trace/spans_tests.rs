@@ -36,6 +36,7 @@ struct Request {
     traceparent: Option<String>,
     within: Option<u64>,
     by_event_loop: bool,
+    from_pool: bool,
     /// What stands behind its first line was not seen.
     head_is_cut: bool,
     path: &'static str,
@@ -59,6 +60,7 @@ impl Request {
             traceparent: None,
             within: None,
             by_event_loop: false,
+            from_pool: false,
             head_is_cut: false,
             path: "/users/7",
             at_ns: 100,
@@ -103,6 +105,7 @@ impl Host {
             sampler: Sampler::new(1.0),
             http: true,
             grpc: true,
+            excludes_nothing: false,
             is_excluded: Arc::new(|path| path == "/healthz"),
         };
         change(&mut options);
@@ -171,6 +174,7 @@ impl Host {
             }),
             within: request.within.map(RequestKey),
             by_event_loop: request.by_event_loop,
+            from_pool: request.from_pool,
             overlaps: false,
             head,
         };
@@ -424,6 +428,20 @@ fn what_an_event_loop_asks_has_no_parent_and_says_why() {
     host.begin(Request { by_event_loop: true, ..Request::client(3, 9) });
     let call = host.end(3, 1, 200, 310).expect("a span");
     assert_eq!((call.parent_span_id, absent(&call)), (None, Some("event_loop")));
+}
+
+#[test]
+fn what_another_thread_writes_on_a_pooled_connection_is_for_who_took_it_and_says_so() {
+    let mut host = Host::new();
+    host.open(2, Role::Accepted, endpoint(2, 80), endpoint(99, 5), None);
+    host.connect(3, 4);
+    let key = host.begin(Request::server(2, 9));
+    let mut asked = Request { from_pool: true, ..Request::client(3, 9).within(key) };
+    asked.actor.tid = 77;
+    host.begin(asked);
+    let call = host.end(3, 1, 200, 310).expect("a span");
+    let request = host.end(2, 1, 200, 400).expect("a span");
+    assert_eq!((call.parent_span_id, source(&call)), (Some(request.span_id), Some("pool")));
 }
 
 #[test]

@@ -36,6 +36,9 @@ pub struct TracerStatus {
     pub stamped_samples: u64,
     /// Samples in a request that were not, by reason.
     pub unstamped_samples: HashMap<Unstamped, u64>,
+    /// Requests that other profilers were told of once their ids were known: those of which they were told at once are
+    /// not counted.
+    pub published_requests: u64,
     /// Kernel memory of all maps, bytes.
     pub map_bytes: u64,
     /// Who moved bytes by `io_uring`, which is not followed.
@@ -64,4 +67,6 @@ pub struct TracerFailures {
     pub captures: u64,
     /// Searches for connections whose end no event told.
     pub sweeps: u64,
+    /// Looks for threads at requests that other profilers were to be told of.
+    pub published: u64,
 }

@@ -37,6 +37,8 @@ pub(super) struct Moment {
     pub(super) within: Option<RequestKey>,
     /// See [`Fragment::by_event_loop`].
     pub(super) by_event_loop: bool,
+    /// See [`Fragment::from_pool`].
+    pub(super) from_pool: bool,
 }
 
 /// A piece of a stream. Each begins where the one before it ended.

@@ -19,6 +19,7 @@ use super::connections::{Connections, News};
 use super::event_loops::EventLoops;
 use super::exchange::ExchangeEvent;
 use super::go_programs::GoProcesses;
+use super::published::Published;
 use super::requests::Requests;
 use super::spans::{Outcome, SpanOptions, Spans, WallClock, Whose};
 use super::status::{TracerFailures, TracerStatus, UnexplainedProcess};
@@ -31,6 +32,8 @@ use crate::process::{GoProcess, GoPrograms, SpanResources, living};
 
 /// How often the ring buffer is looked at when nothing wakes us: what a request's span is late at most.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
+/// The same while other profilers are told which request a thread is at: what they learn late at most.
+const PUBLISHING_DRAIN_INTERVAL: Duration = Duration::from_millis(20);
 /// Spans are handed on at least so often while there are any.
 const HAND_ON_INTERVAL: Duration = Duration::from_millis(500);
 /// Spans of a batch, give or take those of one look at the ring.
@@ -100,6 +103,7 @@ impl Tracer {
             move |source| KernelError::System { what, source }
         };
         socket.start()?;
+        socket.publish_contexts_at_once(options.ids_are_final_at_once())?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|error| system("make an eventfd")(error.into()))?;
         let wake = Arc::new(wake);
@@ -118,6 +122,7 @@ impl Tracer {
             go_programs: GoPrograms::default(),
             go_processes: Vec::new(),
             event_loops: Vec::new(),
+            published: socket.publishes_contexts().then(Published::default),
             news: News::default(),
             events: 0,
             failures: TracerFailures::default(),
@@ -250,6 +255,8 @@ struct Engine {
     go_processes: Vec<(u32, Option<GoProcess>)>,
     /// Likewise, programs whose event loops may be known, by their executables.
     event_loops: Vec<(u32, Option<String>)>,
+    /// Requests that other profilers are told of, if they are.
+    published: Option<Published>,
     news: News,
     events: u64,
     failures: TracerFailures,
@@ -311,7 +318,13 @@ impl Engine {
         for exchange in news.events.drain(..) {
             // Only what begins is asked whose it is; what ends may be nobody's doing.
             let (resource, is_go) = match &exchange {
-                ExchangeEvent::Began(began) => self.meet(began.actor.pid, turn.now_ns),
+                ExchangeEvent::Began(began) => {
+                    let (resource, is_go) = self.meet(began.actor.pid, turn.now_ns);
+                    if let Some(published) = self.published.as_mut().filter(|_| !is_go) {
+                        published.begin(began);
+                    }
+                    (resource, is_go)
+                }
                 ExchangeEvent::Ended(_) | ExchangeEvent::Discarded(..) => (Arc::clone(&self.nobody), false),
             };
             let of = Whose { resource: &resource, is_go, is_decrypted, clock: turn.clock };
@@ -415,6 +428,11 @@ impl Worker {
                         if let Err(error) = self.socket.keep_contexts_below(options.sampler.bound()) {
                             tracing::warn!("which traces go on to other hosts is as before: {error}");
                         }
+                        if let Err(error) =
+                            self.socket.publish_contexts_at_once(options.ids_are_final_at_once())
+                        {
+                            tracing::warn!("what other profilers are told is as before: {error}");
+                        }
                         self.engine.spans.set_options(options);
                     }
                     Command::Flush(done) => {
@@ -473,6 +491,12 @@ impl Worker {
             }
         }
         engine.settle(&mut turn);
+        if let Some(published) = &mut engine.published
+            && let Err(error) = published.settle(&shared.requests, socket)
+        {
+            engine.failures.published += 1;
+            tracing::debug!("other profilers are not told of some requests: {error}");
+        }
         engine.new_code.sort_unstable();
         engine.new_code.dedup();
         for pid in engine.new_code.drain(..) {
@@ -535,6 +559,7 @@ impl Worker {
         let [requests, go_tls] = go.status();
         status.programs = vec![("go", requests), ("go_tls", go_tls), ("event_loop", event_loops.status())];
         status.tls = self.tls.status();
+        status.published_requests = self.engine.published.as_ref().map_or(0, Published::told);
     }
 
     fn unexplained(&mut self) -> Vec<UnexplainedProcess> {
@@ -552,8 +577,9 @@ impl Worker {
         let wanted_ns = self.shared.wanted_ns.load(Ordering::Relaxed);
         let is_wanted = wanted_ns > *lock(&self.shared.known_until_ns);
         let until_settled = (wanted_ns + SETTLED_AFTER_NS).saturating_sub(monotonic_ns()).max(1_000_000);
-        let limit =
-            if is_wanted { DRAIN_INTERVAL.min(Duration::from_nanos(until_settled)) } else { DRAIN_INTERVAL };
+        let interval =
+            if self.engine.published.is_some() { PUBLISHING_DRAIN_INTERVAL } else { DRAIN_INTERVAL };
+        let limit = if is_wanted { interval.min(Duration::from_nanos(until_settled)) } else { interval };
         let ring = self.socket.poll_fd();
         let mut sources =
             [PollFd::new(&ring, PollFlags::IN), PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN)];

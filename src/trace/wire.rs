@@ -47,6 +47,7 @@ impl Wire {
             minted: None,
             within: None,
             by_event_loop: false,
+            from_pool: false,
         }
     }
 

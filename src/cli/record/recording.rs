@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::Write;
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, anyhow};
@@ -14,7 +15,7 @@ use super::report::{Summary, add_comments};
 use super::signals::Signals;
 use super::statistics::{self, FrameAccount, SampleAccount, Statistics};
 use crate::export;
-use crate::kernel::online_cpus;
+use crate::kernel::{BPF_FILE_SYSTEM, online_cpus, shared_contexts_path};
 use crate::process::Interest;
 use crate::profile::{Collector, Namer, Session, SessionError, SessionOptions, Taken, resources};
 
@@ -64,6 +65,7 @@ impl Recording {
             targets_running: command_pid.is_none(),
             ring_buffer_bytes: resources::ring_buffer_bytes(args.frequency, cpus),
             cache_folder: resources::cache_folder(),
+            shared_contexts: shared_contexts_path(Path::new(BPF_FILE_SYSTEM)),
             requests: None,
         })
         .map_err(session_error)?;

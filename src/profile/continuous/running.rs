@@ -1,6 +1,7 @@
 //! A session with the window that it fills.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -34,6 +35,7 @@ impl Running {
     pub(super) fn begin(
         frequency_hz: u32,
         requests: Option<&FollowedRequests>,
+        shared_contexts: &Path,
     ) -> Result<Self, SessionError> {
         // First: its thread is not to inherit the priority that the session gives to this one.
         let namer = Namer::start(requests.map(|requests| Arc::clone(&requests.spans)))
@@ -49,6 +51,7 @@ impl Running {
             targets_running: true,
             ring_buffer_bytes,
             cache_folder: resources::cache_folder(),
+            shared_contexts: shared_contexts.to_owned(),
             requests: sampling,
         })?;
         session.start()?;

@@ -1,6 +1,7 @@
 //! The thread: turns the session, ends windows, begins anew after a failure.
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,7 @@ pub(super) enum Command {
 pub(super) struct Worker {
     wanted_hz: Option<u32>,
     requests: Option<FollowedRequests>,
+    shared_contexts: PathBuf,
     windows: Sender<PendingWindow>,
     status: Arc<Mutex<ProfilerStatus>>,
     wake: OwnedFd,
@@ -66,13 +68,25 @@ impl Worker {
     pub(super) fn new(
         wanted_hz: Option<u32>,
         requests: Option<FollowedRequests>,
+        shared_contexts: PathBuf,
         windows: Sender<PendingWindow>,
         status: Arc<Mutex<ProfilerStatus>>,
         wake: OwnedFd,
     ) -> Self {
         let past = Past::default();
         let retry_after = FIRST_RETRY;
-        Self { wanted_hz, requests, windows, status, wake, running: None, past, retry_at: None, retry_after }
+        Self {
+            wanted_hz,
+            requests,
+            shared_contexts,
+            windows,
+            status,
+            wake,
+            running: None,
+            past,
+            retry_at: None,
+            retry_after,
+        }
     }
 
     /// Begins to profile, unless paused.
@@ -81,7 +95,7 @@ impl Worker {
             self.set_state(ProfilerState::Paused);
             return Ok(());
         };
-        let running = Running::begin(frequency_hz, self.requests.as_ref())?;
+        let running = Running::begin(frequency_hz, self.requests.as_ref(), &self.shared_contexts)?;
         self.running = Some(running);
         self.set_state(ProfilerState::Running(frequency_hz));
         self.publish();
@@ -260,6 +274,7 @@ impl Worker {
         self.with_status(|status| {
             status.taken = counters.taken;
             status.said = counters.said;
+            status.shared = counters.shared;
             status.arrived = arrived;
             status.lost.insert(reason::RING_BUFFER_FULL, counters.lost_ring_full);
             status.lost.insert(reason::NO_SCRATCH_MEMORY, counters.lost_no_scratch);
@@ -295,6 +310,7 @@ fn sum(one: &Counters, other: &Counters) -> Counters {
         over_budget: one.over_budget + other.over_budget,
         stamped: one.stamped + other.stamped,
         said: one.said + other.said,
+        shared: one.shared + other.shared,
         user_frames: one.user_frames + other.user_frames,
         kernel_frames: one.kernel_frames + other.kernel_frames,
         malformed: one.malformed + other.malformed,

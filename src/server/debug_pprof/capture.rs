@@ -12,6 +12,7 @@ use axum::body::Bytes;
 use http_body::Frame;
 use tokio::sync::oneshot;
 
+use crate::kernel::shared_contexts_path;
 use crate::model::Profile;
 use crate::profile::SessionError;
 use crate::profile::live::{CaptureError, CaptureOptions, capture};
@@ -47,13 +48,14 @@ pub async fn begin(
     let (started, has_started) = oneshot::channel();
     let (send, mut captured) = oneshot::channel::<Captured>();
     let requests = app.tracer.as_ref().and_then(|tracer| tracer.followed_requests(options.frequency_hz));
+    let shared_contexts = shared_contexts_path(app.configuration().agent.ebpf.bpf_file_system.as_path());
     let work = move || {
         // A client that is gone wants no answer: nobody is there to be told then.
         let is_cancelled = || cancelled.is_set();
         let on_started = || {
             let _ = started.send(());
         };
-        let profile = capture(options, requests, &is_cancelled, on_started);
+        let profile = capture(options, requests, &shared_contexts, &is_cancelled, on_started);
         if let Err(error) = &profile
             && !matches!(error, CaptureError::Cancelled)
         {

@@ -58,6 +58,7 @@ pub(super) fn add(page: &mut Page, tracer: &TracerStatus) {
             family
                 .labelled(&[("what", "change_capture")], tracer.failures.captures)
                 .labelled(&[("what", "sweep_connections")], tracer.failures.sweeps)
+                .labelled(&[("what", "publish_context")], tracer.failures.published)
         },
     );
     let help = "Spans that began, by the evidence for their parent or the reason why there is none";
@@ -84,6 +85,9 @@ pub(super) fn add(page: &mut Page, tracer: &TracerStatus) {
             .labelled(&[("result", "sent_as_another_trace")], spans.tcp_contexts_of_other_traces)
     });
     add_headers(page, &tracer.headers);
+    let help =
+        "Requests that other profilers were told of once their ids were known, by the map otel/traces_ctx_v1";
+    page.counter("requests_published", help, tracer.published_requests);
     page.counter("samples_stamped", "Samples that say in which span they were taken", tracer.stamped_samples);
     page.add(Kind::Counter, "samples_unstamped", "Samples in a request that do not, by why", |family| {
         Unstamped::ALL.iter().fold(family, |family, (reason, name)| {

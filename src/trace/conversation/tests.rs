@@ -357,6 +357,7 @@ impl Happening {
                     minted: None,
                     within: None,
                     by_event_loop: false,
+                    from_pool: false,
                 });
             }
             Self::Amended { back, length } => {

@@ -18,6 +18,7 @@ const PARENT_SOURCES: Readonly<Record<string, string>> = {
   local_peer: 'the other end of its connection, on this host',
   goroutine: 'the goroutine that was at work on the request',
   thread: 'the thread that was at work on the request',
+  pool: 'the thread that chose the connection, at work on the request',
   sdk: 'the application’s own SDK',
 };
 

@@ -192,6 +192,7 @@ impl Http1 {
             minted: place.first.minted,
             within: place.first.within,
             by_event_loop: place.first.by_event_loop,
+            from_pool: place.first.from_pool,
             overlaps,
             head: request.head,
         });

@@ -128,6 +128,7 @@ impl Http2 {
             minted,
             within: block.first.within,
             by_event_loop: block.first.by_event_loop,
+            from_pool: block.first.from_pool,
             overlaps,
             head: fields.request_head(),
         });
