@@ -119,6 +119,8 @@ pub(super) struct Open {
     pub(super) context: Option<TraceContext>,
     /// A part of its head was not seen, in which there may have been one.
     pub(super) context_is_unknown: bool,
+    /// It may be gRPC, and only its answer can tell.
+    may_be_rpc: bool,
     pub(super) is_sampled: bool,
     pub(super) is_excluded: bool,
     /// It is a Go program's, and which goroutine is at it is not known.
@@ -486,6 +488,7 @@ impl Spans {
             context: context.cloned(),
             context_is_unknown: matches!(incoming, Incoming::Unknown),
             stream_id: began.stream_id,
+            may_be_rpc: attributes::may_be_rpc(&began.head),
             is_sampled,
             is_excluded,
             is_lost_goroutine,
@@ -562,11 +565,21 @@ impl Spans {
             Direction::In => self.counts.server_requests += 1,
             Direction::Out => self.counts.client_requests += 1,
         }
-        self.settle_route(&mut open, ended.response.and_then(|response| response.status));
-        let is_rpc = open.asked.rpc.is_some();
+        // Only gRPC has such a status.
+        let is_late_rpc = open.may_be_rpc && ended.grpc_status.value().is_some();
+        if is_late_rpc {
+            open.asked.rpc = open.asked.path.as_deref().and_then(Asked::service_and_method);
+            open.asked.route = None;
+            open.span.name = open.asked.name();
+            attributes::become_rpc(&mut open.span.attributes, &open.asked);
+        } else {
+            self.settle_route(&mut open, ended.response.and_then(|response| response.status));
+        }
+        let is_rpc = is_late_rpc || open.asked.rpc.is_some();
         let (status, attributes) =
             attributes::outcome(self.options.conventions, open.direction, is_rpc, ended);
         let mut span = open.span;
+        attributes::note_unknown_answer(&mut span.attributes, is_rpc, ended);
         span.attributes.extend(attributes);
         span.status = status;
         // By one clock: between two looks at the other one it may have been set.
