@@ -146,8 +146,8 @@ fn nginx(certificate: &Certificate) -> (Program, u16) {
     );
     std::fs::write(root.join("nginx.conf"), configuration).expect("it is ours");
     let mut command = Command::new("nginx");
-    command.env("OTEL_SERVICE_NAME", "go-nginx").stderr(std::process::Stdio::null());
-    command.arg("-c").arg(root.join("nginx.conf")).arg("-p").arg(root);
+    // It keeps nothing of the environment that could say what it is called.
+    command.arg("-c").arg(root.join("nginx.conf")).arg("-p").arg(root).stderr(std::process::Stdio::null());
     let program = Program::start(&mut command);
     await_port(port);
     (program, port)
@@ -164,7 +164,7 @@ fn check_go_to_nginx(how: &str, version: &str) {
     let asked = requests("to-nginx");
     client.ask(&asked, AT_A_TIME);
     let all = await_spans(&server, &receiver, "/to-nginx/", REQUESTS * 2);
-    check(&all, &asked, version, [&asking, "go-nginx"]);
+    check(&all, &asked, version, [&asking, "nginx"]);
     assert_eq!(all.len(), REQUESTS * 2, "and no others");
 }
 
@@ -185,7 +185,16 @@ fn check_curl_to_go(how: &str, option: &str, version: &str) {
     let served = talk::Server::start(how, &serving);
     let curl = |paths: &[String]| {
         let mut command = Command::new("curl");
-        command.args(["-sSk", "--max-time", "60", option, "-Z", "--parallel-max", &AT_A_TIME.to_string()]);
+        command.args([
+            "-sSk",
+            "--no-progress-meter",
+            "--max-time",
+            "60",
+            option,
+            "-Z",
+            "--parallel-max",
+            &AT_A_TIME.to_string(),
+        ]);
         command.env("OTEL_SERVICE_NAME", "go-curl").stdout(std::process::Stdio::null());
         for path in paths {
             command.args(["-o", "/dev/null"]).arg(format!("https://127.0.0.1:{}{path}", served.port));

@@ -105,9 +105,12 @@ fn check(spans: &[&Exported], asked: &[Asked], is_grpc: bool, what: &str) -> Fou
     found
 }
 
-/// Spans of a service and kind, in the order in which they began.
-fn in_order<'a>(all: &'a [Exported], service: &str, kind: i32) -> Vec<&'a Exported> {
-    let is_it = |span: &&Exported| span.kind == kind && span.text("service.name") == service;
+/// Spans of a service and kind that this port was asked for, in the order in which they began.
+fn in_order<'a>(all: &'a [Exported], service: &str, kind: i32, port: u16) -> Vec<&'a Exported> {
+    let port = port.to_string();
+    let is_it = |span: &&Exported| {
+        span.kind == kind && span.text("service.name") == service && span.text("server.port") == port
+    };
     let mut found: Vec<&Exported> = all.iter().filter(is_it).collect();
     found.sort_by_key(|span| span.start_ns);
     found
@@ -149,7 +152,7 @@ fn check_talk(how: &str, once_of: usize) {
 /// Likewise with any server.
 fn check_asking(how: &str, once_of: usize, serving: &str, port: u16) {
     let is_grpc = how == "grpc";
-    let asking = format!("{serving}-asked");
+    let asking = format!("asks-{serving}");
     let mut client = talk::Client::start(how, port, &asking);
     let before: Vec<Asked> = (0..BEFORE).map(|number| again(number, is_grpc)).collect();
     client.ask(&before, 1);
@@ -162,7 +165,7 @@ fn check_asking(how: &str, once_of: usize, serving: &str, port: u16) {
     client.ask(&afterwards, 1);
     let all = spans(&server, &receiver);
     for (service, kind) in [(serving, SERVER), (asking.as_str(), CLIENT)] {
-        let spans = in_order(&all, service, kind);
+        let spans = in_order(&all, service, kind, port);
         let found = check(&spans, &afterwards, is_grpc, service);
         eprintln!("{service}: {found:?} of {AFTERWARDS}");
         assert!(found.all >= AFTERWARDS * 95 / 100 && found.all <= AFTERWARDS, "{service}: {found:?}");
@@ -179,7 +182,7 @@ fn check_asking(how: &str, once_of: usize, serving: &str, port: u16) {
     let all = spans(&server, &receiver);
     for (service, kind) in [(serving, SERVER), (asking.as_str(), CLIENT)] {
         let mut seen = BTreeSet::new();
-        for span in in_order(&all, service, kind) {
+        for span in in_order(&all, service, kind, port) {
             let name = match span.text("rpc.method") {
                 "" => span.path().rsplit('/').next().unwrap_or_default(),
                 method => method,
@@ -205,9 +208,9 @@ fn check_asking(how: &str, once_of: usize, serving: &str, port: u16) {
         assert!(seen.len() >= many.len() * 95 / 100, "{service}: {}", seen.len());
     }
     // What both ends say of one request does not contradict itself.
-    let clients = in_order(&all, &asking, CLIENT);
+    let clients = in_order(&all, &asking, CLIENT, port);
     let mut paired = 0;
-    for span in in_order(&all, serving, SERVER) {
+    for span in in_order(&all, serving, SERVER, port) {
         let Some(sent) = clients.iter().find(|sent| sent.id == span.parent) else { continue };
         paired += 1;
         for name in ["http.request.method", "http.response.status_code", "rpc.method", "rpc.grpc.status_code"]
@@ -252,7 +255,7 @@ fn grpc_that_asks_for_little_new_stays_unknown_and_says_so() {
 
 /// nginx that speaks HTTP/2 on two ports, in clear text and through TLS: the first part of a path says which status it is
 /// answered with.
-fn nginx(certificate: &Certificate, service: &str) -> (Program, [u16; 2]) {
+fn nginx(certificate: &Certificate) -> (Program, [u16; 2]) {
     let (ports, root) = ([free_port(), free_port()], certificate.folder.path());
     let ([clear, tls], base) = (ports, root.display());
     let locations: String = [200, 201, 204, 404, 500, 503]
@@ -269,8 +272,8 @@ fn nginx(certificate: &Certificate, service: &str) -> (Program, [u16; 2]) {
     let path = root.join("nginx.conf");
     std::fs::write(&path, configuration).expect("it is ours");
     let mut command = Command::new("nginx");
-    command.env("OTEL_SERVICE_NAME", service).stderr(Stdio::null());
-    command.arg("-c").arg(&path).arg("-p").arg(root);
+    // It keeps nothing of the environment that could say what it is called.
+    command.arg("-c").arg(&path).arg("-p").arg(root).stderr(Stdio::null());
     let program = Program::start(&mut command);
     await_port(clear);
     await_port(tls);
@@ -282,8 +285,8 @@ fn nginx_asked_by_go_and_joined_after_a_thousand_requests_tells_nothing_wrong() 
     needs!("nginx", "openssl");
     let _quiet = quiet_cores();
     let certificate = Certificate::new();
-    let (_nginx, [port, _]) = nginx(&certificate, "late-nginx");
-    check_asking("h2c", 3, "late-nginx", port);
+    let (_nginx, [port, _]) = nginx(&certificate);
+    check_asking("h2c", 3, "nginx", port);
 }
 
 /// curl on one connection, which says each status when it has it.
@@ -329,7 +332,7 @@ fn nginx_and_curl_joined_after_a_thousand_requests_through_tls_tell_nothing_wron
     needs!("nginx", "curl", "openssl");
     let _quiet = quiet_cores();
     let certificate = Certificate::new();
-    let (_nginx, [_, port]) = nginx(&certificate, "late-tls-nginx");
+    let (_nginx, [_, port]) = nginx(&certificate);
     let mut curl =
         Curl::start(&format!("https://127.0.0.1:{port}/{{200,404}}/{{late,again}}/[0-499]"), "late-tls-curl");
     let mut asked: Vec<Asked> = (0..BEFORE).map(|_| curl.next().expect("curl goes on")).collect();
@@ -343,8 +346,8 @@ fn nginx_and_curl_joined_after_a_thousand_requests_through_tls_tell_nothing_wron
         let all = spans(&server, &receiver);
         all.iter().any(|span| span.path() == "/404/again/499").then_some(all)
     });
-    for (service, kind) in [("late-tls-nginx", SERVER), ("late-tls-curl", CLIENT)] {
-        let spans = in_order(&all, service, kind);
+    for (service, kind) in [("nginx", SERVER), ("late-tls-curl", CLIENT)] {
+        let spans = in_order(&all, service, kind, port);
         let found = check(&spans, &asked, false, service);
         eprintln!("{service}: {found:?}");
         assert!(found.whole >= AFTERWARDS * 95 / 100, "{found:?}");

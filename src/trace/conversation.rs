@@ -48,6 +48,8 @@ pub struct Conversation {
     is_decrypted: bool,
     /// Whether TLS was seen to begin.
     is_tls: bool,
+    /// Some of what went through TLS may have gone by before anybody read there.
+    is_read_late: bool,
     read: Stream,
     written: Stream,
     protocol: Protocol,
@@ -100,6 +102,7 @@ impl Conversation {
             role,
             is_decrypted: false,
             is_tls: false,
+            is_read_late: false,
             read: Stream::default(),
             written: Stream::default(),
             protocol: Protocol::Unknown(Box::default()),
@@ -128,6 +131,11 @@ impl Conversation {
         } else {
             self.take_known(time_ns, actor, fragment, out);
         }
+    }
+
+    /// Who read inside of TLS began to after the connection had: to be told before its first plain bytes.
+    pub fn was_read_late(&mut self) {
+        self.is_read_late = true;
     }
 
     /// The fragment written at `position` moved only `length` bytes.
@@ -250,8 +258,8 @@ impl Conversation {
     /// The first bytes from inside of TLS: what was outside has meant nothing.
     fn begin_decrypted(&mut self, time_ns: u64, out: &mut Vec<ExchangeEvent>) {
         self.end(time_ns, Ending::Closed, out);
-        let exchanges = self.exchanges;
-        *self = Self { is_decrypted: true, is_tls: true, exchanges, ..Self::new(self.role) };
+        let Self { exchanges, is_read_late, .. } = *self;
+        *self = Self { is_decrypted: true, is_tls: true, is_read_late, exchanges, ..Self::new(self.role) };
     }
 
     fn give_up(&mut self) {
@@ -348,8 +356,10 @@ impl Conversation {
             Shows::Http1 { requests } => {
                 let before = unknown.kept.iter().filter(|(.., kept)| kept.direction == fragment.direction);
                 let first = before.map(|(.., kept)| kept.position).next().unwrap_or(fragment.position);
-                let is_aligned = self.role != Role::Unknown && first == 0;
-                Some(Protocol::Http1(Box::new(Http1::new(requests, is_aligned))))
+                // A call that had begun before is not seen to end, and nobody knows what it read.
+                let may_have_missed = self.is_decrypted && (self.is_read_late || self.role == Role::Unknown);
+                let is_aligned = self.role != Role::Unknown && first == 0 && !may_have_missed;
+                Some(Protocol::Http1(Box::new(Http1::new(requests, is_aligned, may_have_missed))))
             }
             Shows::Http2Preface { requests } => {
                 Some(Protocol::Http2(Box::new(Http2::from_preface(requests))))

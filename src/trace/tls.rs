@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::kernel::{EbpfState, SocketTracer, TlsCounters, TlsTracer, UserProbesStatus};
+use crate::kernel::{
+    EbpfState, FileIdentity, SocketTracer, TlsCounters, TlsTracer, UserProbesStatus, monotonic_ns,
+};
 use crate::process::{TlsLibraries, TlsLibrary};
 
 /// How often libraries that nobody maps any more are let go of: until then their file system stays mounted.
@@ -61,6 +63,8 @@ pub(super) struct FollowedTls {
     /// What was found of processes; `None`: what they have is followed.
     processes: HashMap<u32, Option<Unreadable>>,
     unreadable: BTreeMap<Unreadable, u64>,
+    /// Since when libraries are followed.
+    since_ns: HashMap<FileIdentity, u64>,
     last_forgotten: Instant,
 }
 
@@ -81,6 +85,7 @@ impl FollowedTls {
             libraries: TlsLibraries::default(),
             processes: HashMap::new(),
             unreadable: BTreeMap::new(),
+            since_ns: HashMap::new(),
             last_forgotten: Instant::now(),
         };
         if followed.tracer.is_some() {
@@ -95,24 +100,28 @@ impl FollowedTls {
         let Some(tracer) = &mut self.tracer else { return };
         let path = library.file.path().display();
         match tracer.attach(&library.file, &library.functions) {
-            Ok(true) => tracing::debug!("{path} is followed: {} functions", library.functions.len()),
+            Ok(true) => {
+                self.since_ns.insert(library.file.identity(), monotonic_ns());
+                tracing::debug!("{path} is followed: {} functions", library.functions.len());
+            }
             Ok(false) => {}
             Err(error) => tracing::warn!("what goes through {path} is not followed: {error}"),
         }
     }
 
-    /// Follows the libraries that a process has now.
-    pub(super) fn look_at(&mut self, pid: u32) {
-        if self.tracer.is_none() {
-            return;
-        }
+    /// Follows the libraries that a process has now. Since when all of them are, if there are any: `CLOCK_MONOTONIC`,
+    /// nanoseconds.
+    pub(super) fn look_at(&mut self, pid: u32) -> Option<u64> {
+        self.tracer.as_ref()?;
         let found = self.libraries.of_process(pid);
         if let Some(found) = &found {
             for library in &found.new {
                 self.attach(library);
             }
         }
-        let Some(tracer) = &self.tracer else { return };
+        let tracer = self.tracer.as_ref()?;
+        let all = found.iter().flat_map(|found| &found.all);
+        let since_ns = all.filter_map(|library| self.since_ns.get(library)).max().copied();
         let is_followed =
             found.as_ref().map(|found| found.all.iter().any(|library| tracer.is_attached(library)));
         let verdict = match (is_followed, found.is_some_and(|found| found.all.is_empty())) {
@@ -125,6 +134,7 @@ impl FollowedTls {
             self.processes.clear();
         }
         self.processes.insert(pid, verdict);
+        since_ns
     }
 
     /// Counts a connection of a process of which nothing could be read.
@@ -151,6 +161,7 @@ impl FollowedTls {
         let Some(tracer) = &mut self.tracer else { return };
         let mapped = self.libraries.forget_unmapped();
         tracer.keep_only(|library| mapped.contains(library));
+        self.since_ns.retain(|library, _| tracer.is_attached(library));
     }
 
     pub(super) fn status(&self) -> TlsStatus {

@@ -349,9 +349,11 @@ impl Engine {
     /// The kernel side forgets Go programs that have ended: their numbers will be others'.
     fn forget_dead_programs(&mut self) {
         let (go_processes, event_loops) = (&mut self.go_processes, &mut self.event_loops);
+        let connections = &mut self.connections;
         self.programs.retain(|&pid, &mut (_, is_go)| {
             let lives = std::path::Path::new("/proc").join(pid.to_string()).exists();
             if !lives {
+                connections.forget_process(pid);
                 if is_go {
                     go_processes.push((pid, None));
                 }
@@ -361,6 +363,16 @@ impl Engine {
         });
         let programs = &self.programs;
         self.spans.forget_processes(|pid| programs.contains_key(&pid));
+    }
+
+    /// Tells the kernel side of Go programs.
+    fn note_go(&mut self, go: &mut GoProcesses, socket: &SocketTracer) {
+        let mut readable = Vec::new();
+        go.note(socket, &mut self.go_processes, &mut readable);
+        let now_ns = monotonic_ns();
+        for pid in readable {
+            self.connections.note_readable(pid, now_ns);
+        }
     }
 
     /// What is due although nothing has happened.
@@ -404,7 +416,7 @@ impl Worker {
         for process in living() {
             self.engine.meet(process.pid, monotonic_ns());
         }
-        self.go.note(&self.socket, &mut self.engine.go_processes);
+        self.engine.note_go(&mut self.go, &self.socket);
         self.event_loops.note(&self.socket, &mut self.engine.event_loops);
         loop {
             let mut is_over = false;
@@ -473,7 +485,9 @@ impl Worker {
         engine.new_code.sort_unstable();
         engine.new_code.dedup();
         for pid in engine.new_code.drain(..) {
-            tls.look_at(pid);
+            if let Some(since_ns) = tls.look_at(pid) {
+                engine.connections.note_readable(pid, since_ns);
+            }
         }
         for pid in engine.unreadable.drain(..) {
             tls.note_unreadable(pid);
@@ -484,7 +498,7 @@ impl Worker {
                 tracing::debug!("how much of a connection is captured cannot be changed: {error}");
             }
         }
-        go.note(socket, &mut engine.go_processes);
+        engine.note_go(go, socket);
         event_loops.note(socket, &mut engine.event_loops);
         *lock(&shared.known_until_ns) = now_ns.saturating_sub(SETTLED_AFTER_NS);
         shared.known.notify_all();
