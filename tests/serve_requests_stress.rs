@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -54,7 +55,8 @@ fn connections_without_number_leave_nothing_behind() {
     serves.join().expect("it ends");
     eprintln!("{connections} connections in {:?}, resident {memory:?}", begin.elapsed());
     server.flush();
-    let left = await_event("the connections' end", Duration::from_secs(10), || {
+    // An end that found no room is looked for every half a minute.
+    let left = await_event("the connections' end", Duration::from_secs(60), || {
         std::thread::sleep(Duration::from_millis(200));
         let left = metric(&server, "spanflame_connections_followed");
         (left < 200.0).then_some(left)
@@ -68,8 +70,18 @@ fn connections_without_number_leave_nothing_behind() {
     let lost = metric(&server, "spanflame_losses_total{stage=\"sockets\",reason=\"ring_buffer_full\"}");
     for kind in [SERVER, CLIENT] {
         let found = of(kind).count();
-        assert!(found <= asked && (found == asked || lost > 0.0), "{found} of {asked}, {lost} events lost");
-        assert!(of(kind).all(|span| span.status() == 200 && span.text("error.type").is_empty()));
+        let mut outcomes: BTreeMap<(u64, &str, &str), usize> = BTreeMap::new();
+        for span in of(kind) {
+            let outcome = (span.status(), span.text("error.type"), span.text("spanflame.end.uncertain"));
+            *outcomes.entry(outcome).or_default() += 1;
+        }
+        eprintln!("kind {kind}: {found} of {asked}, {lost} events lost: {outcomes:?}");
+        // What is missing was lost, and counted; and what has lost its answer does not say what that was.
+        assert!(found <= asked && (asked - found) as f64 <= lost, "{found} of {asked}, {lost} events lost");
+        let is_right = |&(status, error, uncertain): &(u64, &str, &str)| {
+            error.is_empty() && (status == 200 || status == 0 && uncertain == "not_seen")
+        };
+        assert!(outcomes.keys().all(is_right), "{outcomes:?}");
     }
 }
 
@@ -128,7 +140,7 @@ fn bodies_of_any_size_that_no_buffer_holds_are_measured() {
     }
     let memory = memory_bytes(server.pid);
     eprintln!("bodies of {bytes} bytes, resident {memory_before} and {memory}");
-    assert!(memory.saturating_sub(memory_before) < 32 << 20, "{memory_before} bytes before, {memory} behind");
+    assert!(memory.saturating_sub(memory_before) < 64 << 20, "{memory_before} bytes before, {memory} behind");
     let all = spans(&server, &receiver);
     for path in ["/large/sent", "/large/spliced"] {
         for kind in [SERVER, CLIENT] {

@@ -6,6 +6,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 use super::KernelError;
 use super::abi::Plain;
+use crate::model::socket::Moved;
 
 /// The socket programs, as an ELF object.
 pub(super) static SOCKET_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/socket.bpf.o"));
@@ -40,6 +41,23 @@ pub(super) const CONNECTION_UNIX: u64 = 1 << 63;
 pub(super) fn network_namespace_of(connection: &[u8]) -> Option<u32> {
     let begin = offset_of!(skeleton::types::sf_connection, network_namespace);
     connection.get(begin..begin + size_of::<u32>())?.try_into().ok().map(u32::from_ne_bytes)
+}
+
+/// What it has moved, out of the same.
+pub(super) fn moved_over(connection: &[u8]) -> Option<Moved> {
+    let words = |begin: usize| {
+        let word =
+            |at: usize| connection.get(at..at + size_of::<u64>())?.try_into().ok().map(u64::from_ne_bytes);
+        Some((word(begin)?, word(begin + size_of::<u64>())?))
+    };
+    let flag = offset_of!(skeleton::types::sf_connection, is_decrypted);
+    let flag = connection.get(flag..flag + size_of::<u32>())?;
+    let is_decrypted = flag.iter().any(|&byte| byte != 0);
+    let (in_bytes, out_bytes) = words(match is_decrypted {
+        true => offset_of!(skeleton::types::sf_connection, plain_position),
+        false => offset_of!(skeleton::types::sf_connection, position),
+    })?;
+    Some(Moved { is_decrypted, in_bytes, out_bytes })
 }
 
 /// The programs on TLS libraries, as an ELF object.

@@ -124,10 +124,13 @@ impl Connections {
             }
             // It says nothing of what goes over it.
             SocketEventKind::Stream { .. } | SocketEventKind::Listens => {}
-            &SocketEventKind::Ended(ending) => {
+            &SocketEventKind::Ended(ending, moved) => {
                 news.is_over = true;
                 if let Some(mut connection) = self.connections.remove(&event.connection) {
                     news.unreadable_by = connection.tell_unreadable();
+                    if let Some(moved) = moved {
+                        connection.conversation.has_moved(event.time_ns, &moved, &mut news.events);
+                    }
                     connection.conversation.end(event.time_ns, ending, &mut news.events);
                 }
             }

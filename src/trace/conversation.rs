@@ -24,7 +24,7 @@ use super::protocols::http2::{Http2, carry_requests};
 use super::protocols::{Held, Output, failure, opposite};
 use super::stream::{Moment, Piece, Stream};
 pub use crate::model::socket::Capture;
-use crate::model::socket::{Actor, Direction, Ending, Fragment, Role};
+use crate::model::socket::{Actor, Direction, Ending, Fragment, Moved, Role};
 
 /// Fragments in which a connection that was seen from its beginning must show what it speaks.
 const TRIES_FROM_BEGINNING: u32 = 8;
@@ -163,6 +163,35 @@ impl Conversation {
             http1.shut_down(direction, &mut Output { events: out, held, exchanges });
         }
         release(&mut self.held, self.written.moved_to(), out);
+    }
+
+    /// So much was moved in all, which is told when the connection has ended: more than was seen if something of it
+    /// was lost and nothing came behind that.
+    pub fn has_moved(&mut self, time_ns: u64, moved: &Moved, out: &mut Vec<ExchangeEvent>) {
+        if moved.is_decrypted != self.is_decrypted || matches!(self.protocol, Protocol::Unknown(_)) {
+            return;
+        }
+        self.settle_writes(out);
+        for (direction, position) in [(Direction::In, moved.in_bytes), (Direction::Out, moved.out_bytes)] {
+            let stream = match direction {
+                Direction::In => &self.read,
+                Direction::Out => &self.written,
+            };
+            if position > stream.moved_to() {
+                let nothing = Fragment {
+                    direction,
+                    is_decrypted: moved.is_decrypted,
+                    position,
+                    length: 0,
+                    head: Vec::new(),
+                    tail: Vec::new(),
+                    minted: None,
+                    within: None,
+                    by_event_loop: false,
+                };
+                self.take_known(time_ns, Actor::default(), &nothing, out);
+            }
+        }
     }
 
     /// The connection is no more: every exchange that is not complete ends now.
