@@ -496,6 +496,10 @@ struct sf_socket_ended {
 	struct sf_socket_event event;
 	unsigned int ending; /* enum sf_ending */
 	int error;           /* errno of the socket, 0: none */
+	unsigned long long
+		moved[2]; /* bytes in all, by enum sf_direction; whoever was told of fewer has missed some */
+	unsigned int is_decrypted; /* they are plain bytes inside of TLS */
+	unsigned int reserved;
 };
 
 /* Map `unexplained`, key = tgid: what a process has moved that no system call explains. */

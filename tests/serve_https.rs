@@ -6,61 +6,22 @@ mod support;
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use support::program::Program;
+use support::certificate::Certificate;
+use support::program::{Program, fixture_command};
 use support::server::Server;
 use support::spans::{Span, trace, trace_ids};
 use support::{await_event, servers};
-use tempfile::TempDir;
-
-/// A certificate of our own for localhost, and its key.
-struct Certificate {
-    folder: TempDir,
-}
-
-impl Certificate {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let mut openssl = Command::new("openssl");
-        openssl.args([
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=localhost",
-        ]);
-        openssl.arg("-keyout").arg(folder.path().join("key.pem"));
-        openssl.arg("-out").arg(folder.path().join("certificate.pem")).stderr(Stdio::null());
-        assert!(openssl.status().expect("openssl is there").success());
-        Self { folder }
-    }
-
-    fn certificate(&self) -> PathBuf {
-        self.folder.path().join("certificate.pem")
-    }
-
-    fn key(&self) -> PathBuf {
-        self.folder.path().join("key.pem")
-    }
-}
 
 fn script(name: &str) -> String {
     format!("{}/fixtures/https/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
 fn interpreter(name: &str) -> &'static str {
-    if std::path::Path::new(name).extension().is_some_and(|ending| ending == "js") {
-        "node"
-    } else {
-        "python3"
-    }
+    if Path::new(name).extension().is_some_and(|ending| ending == "js") { "node" } else { "python3" }
 }
 
 /// One of the servers of fixtures/https.
@@ -138,7 +99,11 @@ fn spans(server: &Server, service: &str, path: &str) -> Vec<Span> {
 
 /// Requests with each number from 0 were found once at each end, right, and the ends belong together.
 fn assert_both_ends(server: &Server, service: &str, path: &str, numbers: usize) {
-    let found = spans(server, service, path);
+    assert_pairs(server, &spans(server, service, path), path, numbers);
+}
+
+/// Likewise of these spans.
+fn assert_pairs(server: &Server, found: &[Span], path: &str, numbers: usize) {
     for number in 0..numbers {
         let end = format!("{path}/{number}");
         let of = |kind: u64| {
@@ -356,4 +321,74 @@ fn a_connection_that_no_library_shows_is_counted_with_the_reason() {
         let now = metric(&server, "spanflame_connections_unreadable_total{reason=\"library_unknown\"}");
         (now >= before + 2.0).then_some(())
     });
+}
+
+/// The folder with the libraries of OpenSSL 1.1, fetched on first use; or why there is none.
+fn openssl11() -> Result<PathBuf, String> {
+    let _lock = support::locked("openssl11.lock");
+    let out = support::target_directory().join("openssl11");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openssl11/fetch");
+    let output = Command::new(script).arg(&out).output().expect("a shell");
+    match output.status.success() {
+        true => Ok(out),
+        false => Err(String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default().to_owned()),
+    }
+}
+
+/// `fixtures/c/tls_threads.c` as server and client through one library, which both load when they are running.
+fn check_library(library: &str, folder: Option<&Path>, version: &str, service: &str) {
+    let server = start();
+    let followed = || metric(&server, "spanflame_tls_libraries_followed");
+    let before = followed();
+    let certificate = Certificate::new();
+    let (chain, key) = (certificate.certificate(), certificate.key());
+    let command = |line: &[&str]| {
+        let mut command = fixture_command(&[&["tls_threads", "120", library], line].concat());
+        command.env("OTEL_SERVICE_NAME", service).envs(folder.map(|folder| ("LD_LIBRARY_PATH", folder)));
+        command
+    };
+    let text = |path: &PathBuf| path.to_str().expect("text").to_owned();
+    let mut served = Program::start_ready(&mut command(&["serve", &text(&chain), &text(&key)]));
+    let line = served.line().expect("it says its version");
+    assert!(line.contains(version), "{line}");
+    let line = served.line().expect("it says where it listens");
+    let port = line.strip_prefix("listening ").expect("a port").to_owned();
+    if folder.is_some() {
+        await_event("a library that nobody has seen before is followed", Duration::from_secs(20), || {
+            (followed() > before).then_some(())
+        });
+    }
+    const CONNECTIONS: usize = 16;
+    const REQUESTS: usize = 12;
+    let path = format!("/{service}");
+    let (connections, requests) = (CONNECTIONS.to_string(), REQUESTS.to_string());
+    let mut client = Program::start_ready(&mut command(&["ask", &port, &path, &connections, &requests]));
+    assert!(client.line().is_some_and(|line| line.contains(version)));
+    assert_eq!(client.line().as_deref(), Some("done"), "its standard error says why");
+    let all = spans(&server, service, &path);
+    for connection in 0..CONNECTIONS {
+        let path = format!("{path}/{connection}/");
+        let of_it =
+            |span: &&Span| span.get("url.path").starts_with(&path) || span.get("url.full").contains(&path);
+        let found: Vec<Span> = all.iter().filter(of_it).cloned().collect();
+        assert_pairs(&server, &found, path.trim_end_matches('/'), REQUESTS);
+    }
+    assert_eq!(all.len(), CONNECTIONS * REQUESTS * 2, "and no others");
+}
+
+#[test]
+fn every_request_through_openssl_1_1_is_found() {
+    needs!("openssl");
+    let folder = match openssl11() {
+        Ok(folder) => folder,
+        Err(reason) => return support::skip(&reason),
+    };
+    let library = folder.join("libssl.so.1.1");
+    check_library(library.to_str().expect("text"), Some(&folder), "OpenSSL 1.1.1", "openssl-1-1");
+}
+
+#[test]
+fn every_request_through_a_library_that_is_loaded_late_is_found() {
+    needs!("openssl");
+    check_library("libssl.so.3", None, "OpenSSL 3.", "openssl-late");
 }

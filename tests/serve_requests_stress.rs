@@ -1,231 +1,20 @@
-//! Requests where it is hard to follow them: nothing wrong is reported, memory stays bounded, and what cannot be
-//! seen is counted. Sizes are small unless `SPANFLAME_LONG_TESTS` is set.
+//! Connections without number and bodies without end: nothing wrong is reported, memory stays bounded, and what
+//! cannot be seen is counted. Sizes are small unless `SPANFLAME_LONG_TESTS` is set.
 
 mod support;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd};
-use std::process::Command;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use support::collector::Receiver;
-use support::exported::{CLIENT, Exported, SERVER, exporting_spans_to, spans};
+use support::exported::{CLIENT, SERVER, exporting_spans_to, spans};
 use support::program::{Program, fixture_command};
 use support::server::Server;
+use support::streams::{get, memory_bytes, metric, pair, read, reset, response, under};
 use support::{await_event, quiet_cores};
-
-/// Both ends of a connection, the client's first.
-fn pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
-    let (server, _) = listener.accept().expect("one waits");
-    for stream in [&client, &server] {
-        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a limit");
-        stream.set_nodelay(true).expect("an option");
-    }
-    (client, server)
-}
-
-fn get(path: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")
-}
-
-fn response(status: u16, body: usize) -> String {
-    format!("HTTP/1.1 {status} Some\r\nContent-Length: {body}\r\n\r\n{}", "x".repeat(body))
-}
-
-/// Reads until so many bytes have come, or the end.
-fn read(stream: &mut TcpStream, bytes: usize) -> Vec<u8> {
-    let mut all = Vec::new();
-    let _ = stream.take(bytes as u64).read_to_end(&mut all);
-    all
-}
-
-/// Closes with a reset.
-fn reset(stream: TcpStream) {
-    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-    // SAFETY: the value is as long as is said, and outlives the call.
-    let result = unsafe {
-        libc::setsockopt(
-            stream.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_LINGER,
-            (&raw const linger).cast(),
-            size_of::<libc::linger>() as libc::socklen_t,
-        )
-    };
-    assert_eq!(result, 0);
-    drop(stream);
-}
-
-/// Spans whose path begins so, by path and kind.
-fn under(all: &[Exported], prefix: &str) -> BTreeMap<(String, i32), Exported> {
-    let wanted = all.iter().filter(|span| span.path().starts_with(prefix));
-    let mut found = BTreeMap::new();
-    for span in wanted {
-        let before = found.insert((span.path().to_owned(), span.kind), span.clone());
-        assert!(before.is_none(), "twice: {span:?}");
-    }
-    found
-}
-
-fn metric(server: &Server, name: &str) -> f64 {
-    let text = server.get("/metrics").expect(200).text();
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.unwrap_or_else(|| panic!("no {name}")).parse().expect("a number")
-}
-
-fn memory_bytes(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
-    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
-}
-
-#[test]
-fn odd_ways_of_talking_are_understood_or_left_alone() {
-    needs!("python3");
-    let _quiet = quiet_cores();
-    let receiver = Receiver::start();
-    let server = Server::start_with(&exporting_spans_to(&receiver), &[]);
-
-    // Pipelining: many requests in one write, answered in order, in writes that cut them anywhere.
-    for connection in 0..10_u16 {
-        let (mut client, mut serves) = pair();
-        let requests: String = (0..40).map(|nth| get(&format!("/pipelined/{connection}/{nth}"))).collect();
-        client.write_all(requests.as_bytes()).expect("written");
-        assert_eq!(read(&mut serves, requests.len()).len(), requests.len());
-        let responses: String = (0..40).map(|nth| response(400 + nth, usize::from(nth))).collect();
-        for part in responses.as_bytes().chunks(97) {
-            serves.write_all(part).expect("written");
-        }
-        assert_eq!(read(&mut client, responses.len()).len(), responses.len());
-    }
-
-    // Half-closed: the client says all it has to say; the server answers when it has read that.
-    let (mut client, mut serves) = pair();
-    client.write_all(get("/half/closed").as_bytes()).expect("written");
-    client.shutdown(Shutdown::Write).expect("shut down");
-    assert_eq!(read(&mut serves, 1 << 20), get("/half/closed").as_bytes());
-    std::thread::sleep(Duration::from_millis(20));
-    serves.write_all(response(200, 5).as_bytes()).expect("written");
-    drop(serves);
-    assert!(read(&mut client, 1 << 20).ends_with(b"xxxxx"));
-
-    // Reset: before anything of the answer, in its middle, and behind it.
-    for (nth, answer) in [(0, 0), (1, 60), (2, usize::MAX)] {
-        let (mut client, mut serves) = pair();
-        let request = get(&format!("/reset/{nth}"));
-        client.write_all(request.as_bytes()).expect("written");
-        assert_eq!(read(&mut serves, request.len()).len(), request.len());
-        let all = response(200, 100);
-        let sent = &all[..answer.min(all.len())];
-        serves.write_all(sent.as_bytes()).expect("written");
-        std::thread::sleep(Duration::from_millis(20));
-        reset(serves);
-        std::thread::sleep(Duration::from_millis(20));
-        assert_eq!(read(&mut client, all.len()).len(), sent.len());
-    }
-
-    // Peeked at before it is read.
-    let (mut client, mut serves) = pair();
-    client.write_all(get("/peeked/at").as_bytes()).expect("written");
-    for _ in 0..3 {
-        assert!(serves.peek(&mut [0; 512]).expect("peeked") > 0);
-    }
-    assert_eq!(read(&mut serves, get("/peeked/at").len()).len(), get("/peeked/at").len());
-    serves.write_all(response(204, 0).as_bytes()).expect("written");
-    assert_eq!(read(&mut client, response(204, 0).len()).len(), response(204, 0).len());
-
-    // Accepted by one process, served by another.
-    const PASSES_ON: &str = "
-import os, socket, time
-print('ready', os.getpid(), time.monotonic_ns(), flush=True)
-listener = socket.create_server(('127.0.0.1', 0))
-ours, theirs = socket.socketpair()
-if not os.fork():
-    ours.close()
-    os.write(1, b'child %d\\n' % os.getpid())
-    for _ in range(20):
-        _, descriptors, _, _ = socket.recv_fds(theirs, 1, 1)
-        with socket.socket(fileno=descriptors[0]) as serves:
-            serves.recv(1000)
-            serves.sendall(b'HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n')
-    os._exit(0)
-os.write(1, b'listening %d\\n' % listener.getsockname()[1])
-for _ in range(20):
-    connection, _ = listener.accept()
-    socket.send_fds(ours, [b'x'], [connection.fileno()])
-    connection.close()
-os.wait()
-";
-    let mut program = Program::start_ready(Command::new("python3").args(["-c", PASSES_ON]));
-    let lines = [program.line().expect("a line"), program.line().expect("another")];
-    let number = |name: &str| -> u32 {
-        let line = lines.iter().find_map(|line| line.strip_prefix(name)).expect("it says that");
-        line.trim().parse().expect("a number")
-    };
-    for nth in 0..20 {
-        let mut client = TcpStream::connect(("127.0.0.1", number("listening") as u16)).expect("it listens");
-        client.write_all(get(&format!("/passed/{nth}")).as_bytes()).expect("written");
-        assert!(read(&mut client, 1000).starts_with(b"HTTP/1.1 200"));
-    }
-
-    // Garbage, on its own and behind what looks like a request; and nobody answers as HTTP does.
-    let mut word = 88_172_645_463_325_252_u64;
-    for nth in 0..100 {
-        let (mut client, mut serves) = pair();
-        let mut garbage: Vec<u8> = Vec::new();
-        while garbage.len() < 3000 {
-            word ^= word << 13;
-            word ^= word >> 7;
-            word ^= word << 17;
-            garbage.extend(word.to_le_bytes());
-        }
-        if nth % 4 == 1 {
-            garbage.splice(..0, get("/garbage/behind").into_bytes());
-        } else if nth % 4 == 2 {
-            garbage.splice(..0, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".iter().copied());
-        }
-        for part in garbage.chunks(701) {
-            client.write_all(part).expect("written");
-            let got = read(&mut serves, part.len());
-            serves.write_all(&got).expect("written");
-            assert_eq!(read(&mut client, got.len()).len(), got.len());
-        }
-    }
-
-    let all = spans(&server, &receiver);
-    let pipelined = under(&all, "/pipelined/");
-    assert_eq!(pipelined.len(), 10 * 40 * 2, "each at both ends");
-    for ((path, _), span) in &pipelined {
-        let nth: u64 = path.rsplit('/').next().and_then(|nth| nth.parse().ok()).expect("a number");
-        assert_eq!(span.status(), 400 + nth, "{span:?}");
-        assert_eq!(span.text("http.response.body.size"), nth.to_string(), "{span:?}");
-    }
-    let half = under(&all, "/half/");
-    let is_whole = |span: &Exported| span.status() == 200 && span.text("error.type").is_empty();
-    assert!(half.len() == 2 && half.values().all(is_whole), "{half:?}");
-    let resets = under(&all, "/reset/");
-    let error = |nth: u8, kind| resets[&(format!("/reset/{nth}"), kind)].text("error.type").to_owned();
-    assert_eq!(
-        (error(0, CLIENT), error(1, CLIENT), error(2, CLIENT)),
-        ("reset".into(), "reset".into(), String::new())
-    );
-    assert_eq!(error(2, SERVER), "");
-    assert_eq!(resets[&("/reset/1".to_owned(), CLIENT)].status(), 200, "that was read");
-    let peeked = under(&all, "/peeked/");
-    assert!(peeked.len() == 2 && peeked.values().all(|span| span.status() == 204));
-    let passed = under(&all, "/passed/");
-    assert_eq!(passed.len(), 40);
-    for span in passed.values().filter(|span| span.kind == SERVER) {
-        assert_eq!(span.text("process.pid"), number("child").to_string(), "{span:?}");
-    }
-    assert!(under(&all, "/garbage/").is_empty() && !all.iter().any(|span| span.path() == "*"));
-    let log = server.log();
-    assert!(!log.contains("could not be understood"), "{log}");
-}
 
 #[test]
 fn connections_without_number_leave_nothing_behind() {
@@ -266,7 +55,8 @@ fn connections_without_number_leave_nothing_behind() {
     serves.join().expect("it ends");
     eprintln!("{connections} connections in {:?}, resident {memory:?}", begin.elapsed());
     server.flush();
-    let left = await_event("the connections' end", Duration::from_secs(10), || {
+    // An end that found no room is looked for every half a minute.
+    let left = await_event("the connections' end", Duration::from_secs(60), || {
         std::thread::sleep(Duration::from_millis(200));
         let left = metric(&server, "spanflame_connections_followed");
         (left < 200.0).then_some(left)
@@ -280,8 +70,18 @@ fn connections_without_number_leave_nothing_behind() {
     let lost = metric(&server, "spanflame_losses_total{stage=\"sockets\",reason=\"ring_buffer_full\"}");
     for kind in [SERVER, CLIENT] {
         let found = of(kind).count();
-        assert!(found <= asked && (found == asked || lost > 0.0), "{found} of {asked}, {lost} events lost");
-        assert!(of(kind).all(|span| span.status() == 200 && span.text("error.type").is_empty()));
+        let mut outcomes: BTreeMap<(u64, &str, &str), usize> = BTreeMap::new();
+        for span in of(kind) {
+            let outcome = (span.status(), span.text("error.type"), span.text("spanflame.end.uncertain"));
+            *outcomes.entry(outcome).or_default() += 1;
+        }
+        eprintln!("kind {kind}: {found} of {asked}, {lost} events lost: {outcomes:?}");
+        // What is missing was lost, and counted; and what has lost its answer does not say what that was.
+        assert!(found <= asked && (asked - found) as f64 <= lost, "{found} of {asked}, {lost} events lost");
+        let is_right = |&(status, error, uncertain): &(u64, &str, &str)| {
+            error.is_empty() && (status == 200 || status == 0 && uncertain == "not_seen")
+        };
+        assert!(outcomes.keys().all(is_right), "{outcomes:?}");
     }
 }
 
@@ -294,6 +94,7 @@ fn bodies_of_any_size_that_no_buffer_holds_are_measured() {
     let server = Server::start_with(&exporting_spans_to(&receiver), &[]);
     let file = tempfile::tempfile().expect("a file");
     file.set_len(bytes).expect("room");
+    let memory_before = memory_bytes(server.pid);
     for (path, is_spliced) in [("/large/sent", false), ("/large/spliced", true)] {
         let (mut client, mut serves) = pair();
         let file = &file;
@@ -337,6 +138,9 @@ fn bodies_of_any_size_that_no_buffer_holds_are_measured() {
             assert_eq!(read(&mut client, response(201, 3).len()).len(), response(201, 3).len());
         });
     }
+    let memory = memory_bytes(server.pid);
+    eprintln!("bodies of {bytes} bytes, resident {memory_before} and {memory}");
+    assert!(memory.saturating_sub(memory_before) < 64 << 20, "{memory_before} bytes before, {memory} behind");
     let all = spans(&server, &receiver);
     for path in ["/large/sent", "/large/spliced"] {
         for kind in [SERVER, CLIENT] {

@@ -119,6 +119,11 @@ static __noinline int sf_leave_connection(__u64 id, __u32 ending, int error)
 		sf_begin_event(&ended.event, SF_SOCKET_ENDED, id, bpf_ktime_get_ns(), 0, 0);
 		ended.ending = ending;
 		ended.error = error;
+		ended.is_decrypted = connection->is_decrypted;
+		ended.moved[SF_IN] = connection->is_decrypted ? connection->plain_position[SF_IN]
+							      : connection->position[SF_IN];
+		ended.moved[SF_OUT] = connection->is_decrypted ? connection->plain_position[SF_OUT]
+							       : connection->position[SF_OUT];
 		/* It stays then, for the sweep of user space to find it gone. */
 		if (!sf_send(&ended, sizeof(ended)))
 			return 0;

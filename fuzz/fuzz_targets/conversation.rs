@@ -25,7 +25,7 @@ use std::collections::HashMap;
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 
-use model::socket::{Actor, Direction, Ending, Fragment, Role};
+use model::socket::{Actor, Direction, Ending, Fragment, Moved, Role};
 use trace::conversation::Conversation;
 use trace::exchange::ExchangeEvent;
 
@@ -44,6 +44,9 @@ fuzz_target!(|input: (u8, Vec<Happening>)| {
         1 => Role::Accepted,
         _ => Role::Connected,
     });
+    if role & 0x40 != 0 {
+        conversation.was_read_late();
+    }
     let (mut events, mut now_ns, mut positions) = (Vec::new(), 1_u64, [0_u64; 2]);
     for happening in happenings {
         now_ns += 1000;
@@ -53,18 +56,17 @@ fuzz_target!(|input: (u8, Vec<Happening>)| {
                 let length = head.len() as u64 + u64::from(hidden) + tail.len() as u64;
                 positions[usize::from(written)] = position + length;
                 let direction = if written { Direction::Out } else { Direction::In };
-                let fragment =
-                    Fragment {
-                        direction,
-                        is_decrypted,
-                        position,
-                        length,
-                        head,
-                        tail,
-                        minted: None,
-                        within: None,
-                        by_event_loop: false,
-                    };
+                let fragment = Fragment {
+                    direction,
+                    is_decrypted,
+                    position,
+                    length,
+                    head,
+                    tail,
+                    minted: None,
+                    within: None,
+                    by_event_loop: false,
+                };
                 conversation.take(now_ns, Actor::default(), &fragment, &mut events);
             }
             Happening::Amended { is_decrypted, back, length } => {
@@ -83,6 +85,8 @@ fuzz_target!(|input: (u8, Vec<Happening>)| {
         }
         let _ = (conversation.capture(), conversation.settles_at(), conversation.is_confirmed());
     }
+    let moved = Moved { is_decrypted: role & 0x80 != 0, in_bytes: positions[0], out_bytes: positions[1] };
+    conversation.has_moved(now_ns, &moved, &mut events);
     conversation.end(now_ns, Ending::Closed, &mut events);
     let mut outcomes = HashMap::new();
     for event in &events {

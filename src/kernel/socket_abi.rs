@@ -6,6 +6,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 use super::KernelError;
 use super::abi::Plain;
+use crate::model::socket::Moved;
 
 /// The socket programs, as an ELF object.
 pub(super) static SOCKET_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/socket.bpf.o"));
@@ -58,6 +59,23 @@ pub(super) fn process_of_goroutine(key: &[u8]) -> Option<u32> {
 pub(super) fn take_headers(connection: &mut [u8]) {
     let begin = offset_of!(skeleton::types::sf_connection, takes_headers);
     connection[begin..begin + size_of::<u16>()].copy_from_slice(&1_u16.to_ne_bytes());
+}
+
+/// What it has moved, out of the same.
+pub(super) fn moved_over(connection: &[u8]) -> Option<Moved> {
+    let words = |begin: usize| {
+        let word =
+            |at: usize| connection.get(at..at + size_of::<u64>())?.try_into().ok().map(u64::from_ne_bytes);
+        Some((word(begin)?, word(begin + size_of::<u64>())?))
+    };
+    let flag = offset_of!(skeleton::types::sf_connection, is_decrypted);
+    let flag = connection.get(flag..flag + size_of::<u32>())?;
+    let is_decrypted = flag.iter().any(|&byte| byte != 0);
+    let (in_bytes, out_bytes) = words(match is_decrypted {
+        true => offset_of!(skeleton::types::sf_connection, plain_position),
+        false => offset_of!(skeleton::types::sf_connection, position),
+    })?;
+    Some(Moved { is_decrypted, in_bytes, out_bytes })
 }
 
 /// The programs on TLS libraries, as an ELF object.

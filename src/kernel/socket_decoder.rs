@@ -14,7 +14,7 @@ use super::socket_abi::{
 };
 use crate::model::RequestKey;
 use crate::model::socket::{
-    Actor, ConnectionId, Direction, Ending, Endpoint, Fragment, Minted, Opened, Role, SocketEvent,
+    Actor, ConnectionId, Direction, Ending, Endpoint, Fragment, Minted, Moved, Opened, Role, SocketEvent,
     SocketEventKind,
 };
 
@@ -27,7 +27,7 @@ pub(super) fn decode(record: &[u8]) -> Option<SocketEvent> {
         sf_socket_event_type::SF_SOCKET_SHUT_DOWN => SocketEventKind::ShutDown(shut_down(record)?),
         sf_socket_event_type::SF_SOCKET_LISTENS => SocketEventKind::Listens,
         sf_socket_event_type::SF_SOCKET_STREAM => stream(record)?,
-        sf_socket_event_type::SF_SOCKET_ENDED => SocketEventKind::Ended(ended(record)?),
+        sf_socket_event_type::SF_SOCKET_ENDED => ended(record)?,
         sf_socket_event_type::SF_SOCKET_NEW_CODE => new_code(record)?,
         _ => return None,
     };
@@ -171,19 +171,26 @@ fn new_code(record: &[u8]) -> Option<SocketEventKind> {
     Some(SocketEventKind::NewCode { is_program })
 }
 
-fn ended(record: &[u8]) -> Option<Ending> {
+fn ended(record: &[u8]) -> Option<SocketEventKind> {
     if record.len() != size_of::<sf_socket_ended>() {
         return None;
     }
     let error = u32_at(record, offset_of!(sf_socket_ended, error))?.cast_signed();
-    match sf_ending(u32_at(record, offset_of!(sf_socket_ended, ending))?) {
-        sf_ending::SF_ENDING_CLOSED => Some(Ending::Closed),
-        sf_ending::SF_ENDING_RESET => Some(Ending::Reset),
-        sf_ending::SF_ENDING_TIMED_OUT => Some(Ending::TimedOut),
-        sf_ending::SF_ENDING_NOT_CONNECTED => Some(Ending::NotConnected(error)),
-        sf_ending::SF_ENDING_FAILED => Some(Ending::Failed(error)),
-        _ => None,
-    }
+    let ending = match sf_ending(u32_at(record, offset_of!(sf_socket_ended, ending))?) {
+        sf_ending::SF_ENDING_CLOSED => Ending::Closed,
+        sf_ending::SF_ENDING_RESET => Ending::Reset,
+        sf_ending::SF_ENDING_TIMED_OUT => Ending::TimedOut,
+        sf_ending::SF_ENDING_NOT_CONNECTED => Ending::NotConnected(error),
+        sf_ending::SF_ENDING_FAILED => Ending::Failed(error),
+        _ => return None,
+    };
+    let moved = offset_of!(sf_socket_ended, moved);
+    let moved = Moved {
+        is_decrypted: u32_at(record, offset_of!(sf_socket_ended, is_decrypted))? != 0,
+        in_bytes: u64_at(record, moved)?,
+        out_bytes: u64_at(record, moved + size_of::<u64>())?,
+    };
+    Some(SocketEventKind::Ended(ending, Some(moved)))
 }
 
 #[cfg(test)]
@@ -318,7 +325,11 @@ mod tests {
         let mut record = Record::new(sf_socket_event_type::SF_SOCKET_ENDED, size_of::<sf_socket_ended>());
         record.put(offset_of!(sf_socket_ended, ending), &sf_ending::SF_ENDING_NOT_CONNECTED.0.to_ne_bytes());
         record.put(offset_of!(sf_socket_ended, error), &111i32.to_ne_bytes());
-        assert_eq!(record.event().expect("sound").kind, SocketEventKind::Ended(Ending::NotConnected(111)));
+        record.put(offset_of!(sf_socket_ended, moved), &7u64.to_ne_bytes());
+        record.put(offset_of!(sf_socket_ended, moved) + 8, &9u64.to_ne_bytes());
+        let moved = Moved { is_decrypted: false, in_bytes: 7, out_bytes: 9 };
+        let ended = SocketEventKind::Ended(Ending::NotConnected(111), Some(moved));
+        assert_eq!(record.event().expect("sound").kind, ended);
         record.put(offset_of!(sf_socket_ended, ending), &77u32.to_ne_bytes());
         assert!(record.event().is_none());
 

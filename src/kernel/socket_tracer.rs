@@ -444,6 +444,7 @@ impl SocketTracer {
             if listed.connections.contains(&id) || self.may_exist_unlisted(id, &listed) {
                 continue;
             }
+            let value = self.connections.lookup(&id.to_ne_bytes(), MapFlags::ANY).ok().flatten();
             if self.connections.delete(&id.to_ne_bytes()).is_err() {
                 continue;
             }
@@ -454,7 +455,10 @@ impl SocketTracer {
                 connection: ConnectionId(id),
                 time_ns: monotonic_ns(),
                 actor: Actor::default(),
-                kind: SocketEventKind::Ended(Ending::Closed),
+                kind: SocketEventKind::Ended(
+                    Ending::Closed,
+                    value.and_then(|value| socket_abi::moved_over(&value)),
+                ),
             });
         }
         self.swept += gone as u64;

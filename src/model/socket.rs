@@ -148,6 +148,17 @@ pub enum Ending {
     Failed(i32),
 }
 
+/// Bytes that a connection has moved in all: whoever was told of fewer has missed some.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Moved {
+    /// Plain bytes inside of TLS.
+    pub is_decrypted: bool,
+    /// Bytes read.
+    pub in_bytes: u64,
+    /// Bytes written.
+    pub out_bytes: u64,
+}
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SocketEventKind {
@@ -177,8 +188,8 @@ pub enum SocketEventKind {
     Listens,
     /// One direction was shut down: nothing more is read (`In`) or written (`Out`).
     ShutDown(Direction),
-    /// The connection is no more.
-    Ended(Ending),
+    /// The connection is no more. What was moved over it is unknown if its end went by unseen.
+    Ended(Ending, Option<Moved>),
     /// Of no connection (its number is 0): the process runs another program, or has mapped a file that is a TLS
     /// library by its name.
     NewCode {

@@ -13,6 +13,7 @@
 //! The header is read again after the payload: if the time is another one, so may the payload be. Attributes
 //! `threadlocal.…` are between the process and its reader (OTEP 4947) and are left out.
 
+use std::cell::OnceCell;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::FileExt;
@@ -38,19 +39,29 @@ const TRIES: u32 = 3;
 
 /// What the process says, texts, numbers and truths; empty if it publishes nothing, or nothing that can be read.
 pub(super) fn attributes(pid: u32) -> Vec<(String, AttributeValue)> {
-    let Some(address) = mapping(pid) else { return Vec::new() };
-    let Ok(memory) = File::open(format!("/proc/{pid}/mem")) else { return Vec::new() };
+    let Ok(maps) = File::open(format!("/proc/{pid}/maps")) else { return Vec::new() };
+    let maps = BufReader::with_capacity(32 << 10, maps.take(MAX_MAPS_BYTES));
+    // Most have none, so the memory is not opened before it is wanted.
+    let memory = OnceCell::new();
     let read = |address: u64, bytes: usize| {
+        let memory = memory.get_or_init(|| File::open(format!("/proc/{pid}/mem")).ok()).as_ref()?;
         let mut read = vec![0; bytes];
         memory.read_exact_at(&mut read, address).ok().map(|()| read)
     };
-    payload(address, &read).map(|payload| decoded(&payload)).unwrap_or_default()
+    told(maps, &read)
+}
+
+/// Likewise of a process with these mappings, whose memory is read so: address, bytes.
+pub(super) fn told(
+    maps: impl BufRead,
+    read: &dyn Fn(u64, usize) -> Option<Vec<u8>>,
+) -> Vec<(String, AttributeValue)> {
+    let payload = mapping(maps).and_then(|address| payload(address, read));
+    payload.map(|payload| decoded(&payload)).unwrap_or_default()
 }
 
 /// Where the mapping is.
-fn mapping(pid: u32) -> Option<u64> {
-    let maps = File::open(format!("/proc/{pid}/maps")).ok()?;
-    let mut maps = BufReader::with_capacity(32 << 10, maps.take(MAX_MAPS_BYTES));
+fn mapping(mut maps: impl BufRead) -> Option<u64> {
     let mut line = Vec::new();
     while maps.read_until(b'\n', &mut line).ok()? > 0 {
         if let Some(address) = mapping_of_line(&line) {

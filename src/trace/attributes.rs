@@ -34,6 +34,8 @@ impl Conventions {
     }
 }
 
+/// What was sent and could not be read.
+const UNKNOWN: &str = "spanflame.unknown";
 /// The methods that may stand in a span's name; any other is `_OTHER`, so that nobody who sends nonsense
 /// makes names without end (http-spans.md, `http.request.method`).
 const METHODS: [&str; 10] =
@@ -74,9 +76,13 @@ impl Asked {
         let is_grpc = content_type
             .strip_prefix("application/grpc")
             .is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']));
-        let (service, method) = path?.strip_prefix('/')?.rsplit_once('/')?;
-        (is_grpc && !service.is_empty() && !method.is_empty())
-            .then(|| (service.to_owned(), method.to_owned()))
+        if is_grpc { Self::service_and_method(path?) } else { None }
+    }
+
+    /// What the path of a gRPC request names.
+    pub(super) fn service_and_method(path: &str) -> Option<(String, String)> {
+        let (service, method) = path.strip_prefix('/')?.rsplit_once('/')?;
+        (!service.is_empty() && !method.is_empty()).then(|| (service.to_owned(), method.to_owned()))
     }
 
     /// The span's name.
@@ -160,18 +166,13 @@ impl Request<'_> {
             None => self.http(&mut writer),
         }
         self.network(&mut writer);
-        let unknown: Vec<AttributeValue> = [
-            ("method", &self.head.method),
-            ("path", &self.head.target),
-            ("traceparent", &self.head.traceparent),
-        ]
-        .into_iter()
-        .filter(|(_, value)| **value == Known::Unknown)
-        .map(|(name, _)| AttributeValue::Text(name.into()))
-        .collect();
-        if !unknown.is_empty() {
-            writer.attributes.push((Cow::Borrowed("spanflame.unknown"), AttributeValue::List(unknown)));
-        }
+        let unknown = [
+            ("method", self.head.method == Known::Unknown),
+            ("path", self.head.target == Known::Unknown),
+            ("content_type", may_be_rpc(self.head)),
+            ("traceparent", self.head.traceparent == Known::Unknown),
+        ];
+        note_unknown(&mut writer.attributes, unknown.into_iter().filter(|&(_, is)| is).map(|(what, _)| what));
         writer.attributes
     }
 
@@ -247,6 +248,72 @@ impl Request<'_> {
             }
             _ => writer.text("network.transport", "net.transport", Some("unix")),
         }
+    }
+}
+
+/// Whether a request may be gRPC, and its head does not tell: its content type went by before anybody listened.
+pub(super) fn may_be_rpc(head: &RequestHead) -> bool {
+    head.version == ProtocolVersion::Http2
+        && head.content_type == Known::Unknown
+        && head.method.value().is_none_or(|method| method == "POST")
+}
+
+/// Says that these were sent and could not be read, beside those of which that was said before.
+fn note_unknown(attributes: &mut Vec<Attribute>, unknown: impl Iterator<Item = &'static str>) {
+    let mut more = unknown.map(|what| AttributeValue::Text(what.into())).peekable();
+    if more.peek().is_none() {
+        return;
+    }
+    let said = attributes.iter_mut().find(|(name, _)| name == UNKNOWN);
+    match said {
+        Some((_, AttributeValue::List(said))) => said.extend(more),
+        _ => attributes.push((Cow::Borrowed(UNKNOWN), AttributeValue::List(more.collect()))),
+    }
+}
+
+/// Says that something of an answer was sent and could not be read.
+pub(super) fn note_unknown_answer(attributes: &mut Vec<Attribute>, is_rpc: bool, ended: &Ended) {
+    let has_answer = ended.response.is_some();
+    let status_is_unknown = ended.response.is_some_and(|response| response.status.is_none());
+    let code_is_unknown = is_rpc && has_answer && ended.grpc_status == Known::Unknown;
+    let unknown = [("status", status_is_unknown && !is_rpc), ("grpc_status", code_is_unknown)];
+    note_unknown(attributes, unknown.into_iter().filter(|&(_, is)| is).map(|(what, _)| what));
+}
+
+/// What was taken for another request of HTTP turned out to be gRPC: what is said of it in HTTP's words goes.
+pub(super) fn become_rpc(attributes: &mut Vec<Attribute>, asked: &Asked) {
+    const OF_HTTP: [&str; 15] = [
+        "http.request.method",
+        "http.method",
+        "http.request.method_original",
+        "http.route",
+        "http.scheme",
+        "http.url",
+        "http.user_agent",
+        "network.protocol.version",
+        "spanflame.route.source",
+        "url.full",
+        "url.path",
+        "url.query",
+        "url.scheme",
+        "url.template",
+        "user_agent.original",
+    ];
+    attributes.retain(|(name, _)| !OF_HTTP.contains(&name.as_ref()));
+    if let Some((_, AttributeValue::List(unknown))) = attributes.iter_mut().find(|(name, _)| name == UNKNOWN)
+    {
+        unknown.retain(|what| !matches!(what, AttributeValue::Text(what) if what == "content_type"));
+    }
+    attributes.retain(|(name, value)| {
+        name != UNKNOWN || !matches!(value, AttributeValue::List(unknown) if unknown.is_empty())
+    });
+    let mut text = |name: &'static str, value: &str| {
+        attributes.push((Cow::Borrowed(name), AttributeValue::Text(value.into())));
+    };
+    text("rpc.system", "grpc");
+    if let Some((service, method)) = &asked.rpc {
+        text("rpc.service", service);
+        text("rpc.method", method);
     }
 }
 
@@ -482,6 +549,72 @@ mod tests {
         assert_eq!(Asked { rpc, ..asked() }.name(), "shop.v1.Cart/Add");
         head.content_type = Known::Value("application/grpc-web".into());
         assert_eq!(Asked::rpc_of(&head, path), None);
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_named_once_and_a_content_type_only_where_it_may_be_grpc() {
+        let unknown = |attributes: &[Attribute]| match attributes.iter().find(|(name, _)| name == UNKNOWN) {
+            Some((_, AttributeValue::List(list))) => format!("{list:?}"),
+            _ => String::new(),
+        };
+        let told = |method: Known, version| {
+            let head = RequestHead {
+                version,
+                method,
+                content_type: Known::Unknown,
+                target: Known::Unknown,
+                ..head()
+            };
+            let asked = Asked::default();
+            let request = Request {
+                conventions: Conventions::Stable,
+                direction: Direction::In,
+                head: &head,
+                asked: &asked,
+                opened: None,
+                is_encrypted: false,
+                capture_query: false,
+            };
+            request.attributes()
+        };
+        let list = |names: &[&str]| {
+            let texts: Vec<_> = names.iter().map(|name| AttributeValue::Text((*name).into())).collect();
+            format!("{texts:?}")
+        };
+        let get = Known::Value("GET".into());
+        assert_eq!(unknown(&told(get, ProtocolVersion::Http2)), list(&["path"]));
+        let post = || Known::Value("POST".into());
+        assert_eq!(unknown(&told(post(), ProtocolVersion::Http11)), list(&["path"]), "never gRPC");
+        let mut posted = told(post(), ProtocolVersion::Http2);
+        assert_eq!(unknown(&posted), list(&["path", "content_type"]));
+        note_unknown_answer(&mut posted, false, &ended(None, Known::Unknown, None));
+        assert_eq!(unknown(&posted), list(&["path", "content_type", "status"]));
+        note_unknown_answer(&mut posted, false, &ended(Some(200), Known::Absent, None));
+        assert_eq!(unknown(&posted), list(&["path", "content_type", "status"]));
+        become_rpc(&mut posted, &Asked::default());
+        note_unknown_answer(&mut posted, true, &ended(Some(200), Known::Unknown, None));
+        assert_eq!(unknown(&posted), list(&["path", "status", "grpc_status"]));
+        let failed = Ended { response: None, ..ended(None, Known::Unknown, Some(Failure::Reset)) };
+        let mut attributes = Vec::new();
+        note_unknown_answer(&mut attributes, true, &failed);
+        assert!(attributes.is_empty(), "there was no answer");
+    }
+
+    #[test]
+    fn a_request_that_turns_out_to_be_grpc_keeps_nothing_of_http() {
+        for conventions in [Conventions::Stable, Conventions::Seed, Conventions::Both] {
+            for direction in [Direction::In, Direction::Out] {
+                let mut attributes = attributes(conventions, direction, true);
+                let rpc = Some(("shop.Cart".to_owned(), "Add".to_owned()));
+                become_rpc(&mut attributes, &Asked { rpc, ..asked() });
+                let is_of_http = |name: &str| {
+                    name.starts_with("http.") || name.starts_with("url.") || name.contains("user_agent")
+                };
+                assert!(!attributes.iter().any(|(name, _)| is_of_http(name)), "{attributes:?}");
+                assert_eq!(text_of(&attributes, "rpc.method"), Some("Add"));
+                assert!(attributes.iter().any(|(name, _)| name.starts_with("net")), "{attributes:?}");
+            }
+        }
     }
 
     fn ended(status: Option<u16>, grpc: Known, failure: Option<Failure>) -> Ended {

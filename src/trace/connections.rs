@@ -46,6 +46,8 @@ struct Connection {
     /// See [`News::unreadable_by`].
     was_told_unreadable: bool,
     last_heard_ns: u64,
+    /// When it began; `None` if that was not seen.
+    opened_ns: Option<u64>,
     /// When it is to be looked at again although nothing happens.
     settles_at_ns: Option<u64>,
 }
@@ -65,6 +67,8 @@ pub(super) struct Connections {
     connections: HashMap<ConnectionId, Connection>,
     /// Earliest first; an entry counts only if its connection still has that time.
     to_settle: BinaryHeap<Reverse<(u64, ConnectionId)>>,
+    /// Since when what processes read and write inside of TLS is seen, where that began while they ran.
+    readable_since_ns: HashMap<u32, u64>,
     forgotten: u64,
 }
 
@@ -82,11 +86,21 @@ impl Connections {
         match &event.kind {
             SocketEventKind::Opened(opened) => {
                 news.opened = Some(*opened);
-                self.begin(event, opened.role);
+                self.begin(event, opened.role).opened_ns = Some(event.time_ns);
             }
             SocketEventKind::Data(fragment) => {
+                let readable_since_ns = self.readable_since_ns.get(&event.actor.pid).copied();
                 let connection = self.begin(event, Role::Unknown);
                 connection.pid = event.actor.pid;
+                if fragment.is_decrypted
+                    && !connection.conversation.is_decrypted()
+                    && connection
+                        .opened_ns
+                        .zip(readable_since_ns)
+                        .is_some_and(|(opened, since)| opened < since)
+                {
+                    connection.conversation.was_read_late();
+                }
                 connection.conversation.take(event.time_ns, event.actor, fragment, &mut news.events);
                 news.is_decrypted = fragment.is_decrypted;
                 news.is_opaque =
@@ -112,16 +126,30 @@ impl Connections {
             }
             // It says nothing of what goes over it.
             SocketEventKind::Stream { .. } | SocketEventKind::Listens => {}
-            &SocketEventKind::Ended(ending) => {
+            &SocketEventKind::Ended(ending, moved) => {
                 news.is_over = true;
                 if let Some(mut connection) = self.connections.remove(&event.connection) {
                     news.unreadable_by = connection.tell_unreadable();
+                    if let Some(moved) = moved {
+                        connection.conversation.has_moved(event.time_ns, &moved, &mut news.events);
+                    }
                     connection.conversation.end(event.time_ns, ending, &mut news.events);
                 }
             }
             SocketEventKind::NewCode { .. } => return,
         }
         self.note_settling(event.connection);
+    }
+
+    /// What a process reads and writes inside of TLS is seen since that time.
+    pub(super) fn note_readable(&mut self, pid: u32, since_ns: u64) {
+        let since = self.readable_since_ns.entry(pid).or_default();
+        *since = since_ns.max(*since);
+    }
+
+    /// A process is no more, and its number will be another's.
+    pub(super) fn forget_process(&mut self, pid: u32) {
+        self.readable_since_ns.remove(&pid);
     }
 
     fn note_settling(&mut self, id: ConnectionId) {
@@ -160,6 +188,7 @@ impl Connections {
             pid: 0,
             was_told_unreadable: false,
             last_heard_ns: event.time_ns,
+            opened_ns: None,
             settles_at_ns: None,
         });
         connection.last_heard_ns = event.time_ns;

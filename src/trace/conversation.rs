@@ -24,7 +24,7 @@ use super::protocols::http2::{Http2, carry_requests};
 use super::protocols::{Held, Output, failure, opposite};
 use super::stream::{Moment, Piece, Stream};
 pub use crate::model::socket::Capture;
-use crate::model::socket::{Actor, Direction, Ending, Fragment, Role};
+use crate::model::socket::{Actor, Direction, Ending, Fragment, Moved, Role};
 
 /// Fragments in which a connection that was seen from its beginning must show what it speaks.
 const TRIES_FROM_BEGINNING: u32 = 8;
@@ -48,6 +48,8 @@ pub struct Conversation {
     is_decrypted: bool,
     /// Whether TLS was seen to begin.
     is_tls: bool,
+    /// Some of what went through TLS may have gone by before anybody read there.
+    is_read_late: bool,
     read: Stream,
     written: Stream,
     protocol: Protocol,
@@ -100,6 +102,7 @@ impl Conversation {
             role,
             is_decrypted: false,
             is_tls: false,
+            is_read_late: false,
             read: Stream::default(),
             written: Stream::default(),
             protocol: Protocol::Unknown(Box::default()),
@@ -130,6 +133,11 @@ impl Conversation {
         }
     }
 
+    /// Who read inside of TLS began to after the connection had: to be told before its first plain bytes.
+    pub fn was_read_late(&mut self) {
+        self.is_read_late = true;
+    }
+
     /// The fragment written at `position` moved only `length` bytes.
     pub fn amend(&mut self, is_decrypted: bool, position: u64, length: u64) {
         if is_decrypted != self.is_decrypted {
@@ -155,6 +163,37 @@ impl Conversation {
             http1.shut_down(direction, &mut Output { events: out, held, exchanges });
         }
         release(&mut self.held, self.written.moved_to(), out);
+    }
+
+    /// So much was moved in all, which is told when the connection has ended: more than was seen if something of it
+    /// was lost and nothing came behind that.
+    pub fn has_moved(&mut self, time_ns: u64, moved: &Moved, out: &mut Vec<ExchangeEvent>) {
+        if moved.is_decrypted != self.is_decrypted || matches!(self.protocol, Protocol::Unknown(_)) {
+            return;
+        }
+        self.settle_writes(out);
+        for (direction, position) in [(Direction::In, moved.in_bytes), (Direction::Out, moved.out_bytes)] {
+            let stream = match direction {
+                Direction::In => &self.read,
+                Direction::Out => &self.written,
+            };
+            if position > stream.moved_to() {
+                let nothing = Fragment {
+                    direction,
+                    is_decrypted: moved.is_decrypted,
+                    position,
+                    sequence: None,
+                    length: 0,
+                    head: Vec::new(),
+                    tail: Vec::new(),
+                    minted: None,
+                    within: None,
+                    by_event_loop: false,
+                    from_pool: false,
+                };
+                self.take_known(time_ns, Actor::default(), &nothing, out);
+            }
+        }
     }
 
     /// The connection is no more: every exchange that is not complete ends now.
@@ -250,8 +289,8 @@ impl Conversation {
     /// The first bytes from inside of TLS: what was outside has meant nothing.
     fn begin_decrypted(&mut self, time_ns: u64, out: &mut Vec<ExchangeEvent>) {
         self.end(time_ns, Ending::Closed, out);
-        let exchanges = self.exchanges;
-        *self = Self { is_decrypted: true, is_tls: true, exchanges, ..Self::new(self.role) };
+        let Self { exchanges, is_read_late, .. } = *self;
+        *self = Self { is_decrypted: true, is_tls: true, is_read_late, exchanges, ..Self::new(self.role) };
     }
 
     fn give_up(&mut self) {
@@ -352,8 +391,10 @@ impl Conversation {
             Shows::Http1 { requests } => {
                 let before = unknown.kept.iter().filter(|(.., kept)| kept.direction == fragment.direction);
                 let first = before.map(|(.., kept)| kept.position).next().unwrap_or(fragment.position);
-                let is_aligned = self.role != Role::Unknown && first == 0;
-                Some(Protocol::Http1(Box::new(Http1::new(requests, is_aligned))))
+                // A call that had begun before is not seen to end, and nobody knows what it read.
+                let may_have_missed = self.is_decrypted && (self.is_read_late || self.role == Role::Unknown);
+                let is_aligned = self.role != Role::Unknown && first == 0 && !may_have_missed;
+                Some(Protocol::Http1(Box::new(Http1::new(requests, is_aligned, may_have_missed))))
             }
             Shows::Http2Preface { requests } => {
                 Some(Protocol::Http2(Box::new(Http2::from_preface(requests))))

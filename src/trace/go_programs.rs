@@ -48,12 +48,21 @@ impl GoProcesses {
         self.probes.as_ref().map_or(0, GoProbes::map_bytes)
     }
 
-    /// Tells the kernel side of processes that are Go programs from now on (`Some`) or not any more.
-    pub(super) fn note(&mut self, socket: &SocketTracer, processes: &mut Vec<(u32, Option<GoProcess>)>) {
+    /// Tells the kernel side of processes that are Go programs from now on (`Some`) or not any more. The ones whose
+    /// crypto/tls is read from now on are put to `readable`.
+    pub(super) fn note(
+        &mut self,
+        socket: &SocketTracer,
+        processes: &mut Vec<(u32, Option<GoProcess>)>,
+        readable: &mut Vec<u32>,
+    ) {
         let mut has_ended = false;
         for (pid, process) in processes.drain(..) {
             match process {
-                Some(process) => self.begin(socket, pid, process),
+                Some(process) => {
+                    self.begin(socket, pid, process);
+                    readable.push(pid);
+                }
                 None => {
                     socket.remove_go_process(pid);
                     has_ended |= self.executables.remove(&pid).is_some();

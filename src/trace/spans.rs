@@ -132,6 +132,8 @@ pub(super) struct Open {
     pub(super) context: Option<TraceContext>,
     /// A part of its head was not seen, in which there may have been one.
     pub(super) context_is_unknown: bool,
+    /// It may be gRPC, and only its answer can tell.
+    may_be_rpc: bool,
     pub(super) is_sampled: bool,
     pub(super) is_excluded: bool,
     /// It is a Go program's, and which goroutine is at it is not known.
@@ -500,6 +502,7 @@ impl Spans {
             context_is_unknown: matches!(incoming, Incoming::Unknown),
             stream_id: began.stream_id,
             first_byte: began.first_byte,
+            may_be_rpc: attributes::may_be_rpc(&began.head),
             is_sampled,
             is_excluded,
             is_lost_goroutine,
@@ -576,9 +579,19 @@ impl Spans {
             Direction::In => self.counts.server_requests += 1,
             Direction::Out => self.counts.client_requests += 1,
         }
-        self.settle_route(&mut open, ended.response.and_then(|response| response.status));
-        let is_rpc = open.asked.rpc.is_some();
+        // Only gRPC has such a status.
+        let is_late_rpc = open.may_be_rpc && ended.grpc_status.value().is_some();
+        if is_late_rpc {
+            open.asked.rpc = open.asked.path.as_deref().and_then(Asked::service_and_method);
+            open.asked.route = None;
+            open.span.name = open.asked.name();
+            attributes::become_rpc(&mut open.span.attributes, &open.asked);
+        } else {
+            self.settle_route(&mut open, ended.response.and_then(|response| response.status));
+        }
+        let is_rpc = is_late_rpc || open.asked.rpc.is_some();
         let mut span = open.span;
+        attributes::note_unknown_answer(&mut span.attributes, is_rpc, ended);
         span.status = attributes::outcome(
             self.options.conventions,
             open.direction,

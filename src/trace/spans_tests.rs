@@ -261,6 +261,70 @@ fn a_call_made_while_a_request_is_open_is_its_child_and_the_other_end_is_the_cal
 }
 
 #[test]
+fn what_only_its_answer_shows_to_be_grpc_is_told_as_grpc() {
+    let mut host = Host::new();
+    host.connect(1, 2);
+    let value = |text: &str| Known::Value(text.into());
+    // Two requests of a connection that was there before us: their content type refers to what went by.
+    for (exchange, path) in [(1, value("/shop.Cart/Add")), (2, Known::Unknown), (3, value("/form/9"))] {
+        let head = RequestHead {
+            version: ProtocolVersion::Http2,
+            method: value("POST"),
+            target: path,
+            scheme: Known::Absent,
+            authority: Known::Unknown,
+            user_agent: Known::Unknown,
+            content_type: Known::Unknown,
+            traceparent: Known::Unknown,
+            tracestate: Known::Unknown,
+            b3: Known::Unknown,
+        };
+        let began = Began {
+            exchange: ExchangeId(exchange),
+            stream_id: exchange as u32 * 2 + 1,
+            first_byte: FirstByte::Unknown,
+            direction: Direction::In,
+            first_byte_ns: 100,
+            actor: Actor { pid: 7, tid: 7, goroutine: 0 },
+            minted: None,
+            within: None,
+            by_event_loop: false,
+            from_pool: false,
+            overlaps: false,
+            head,
+        };
+        host.tell(2, ExchangeEvent::Began(began));
+    }
+    let mut end = |exchange, grpc_status, status| {
+        let ended = Ended {
+            exchange: ExchangeId(exchange),
+            response: Some(ResponseHead { status }),
+            first_response_byte_ns: None,
+            last_byte_ns: 200,
+            end_is_certain: true,
+            failure: None,
+            request_body_bytes: Some(0),
+            response_body_bytes: Some(5),
+            grpc_status,
+            upgraded: false,
+        };
+        host.tell(2, ExchangeEvent::Ended(ended));
+        host.outcome.spans.pop().expect("a span")
+    };
+    let failed = end(1, value("13"), Some(200));
+    assert_eq!((failed.name.as_str(), failed.status), ("shop.Cart/Add", SpanStatus::Error));
+    assert_eq!(text_of(&failed.attributes, "rpc.method"), Some("Add"));
+    assert_eq!(integer_of(&failed.attributes, "rpc.grpc.status_code"), Some(13));
+    assert_eq!(text_of(&failed.attributes, "url.path"), None);
+    let nameless = end(2, value("0"), None);
+    assert_eq!((nameless.name.as_str(), nameless.status), ("POST", SpanStatus::Unset));
+    assert_eq!(text_of(&nameless.attributes, "rpc.system"), Some("grpc"));
+    assert_eq!(integer_of(&nameless.attributes, "rpc.grpc.status_code"), Some(0));
+    let other = end(3, Known::Unknown, Some(200));
+    assert_eq!((other.name.as_str(), text_of(&other.attributes, "rpc.system")), ("POST /form/{id}", None));
+}
+
+#[test]
 fn a_call_after_the_response_is_nobodys_child() {
     let mut host = Host::new();
     host.connect(1, 2);

@@ -10,9 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
-use crate::kernel::{EbpfState, KernelError, SocketTracer, TlsCounters, TlsTracer, UserProbesStatus};
+use crate::kernel::{
+    EbpfState, FileIdentity, KernelError, SocketTracer, TlsCounters, TlsTracer, UserProbesStatus,
+    monotonic_ns,
+};
 use crate::process::{TlsLibraries, TlsLibrary};
 
 /// How often libraries that nobody maps any more are let go of: until then their file system stays mounted.
@@ -78,6 +81,7 @@ struct Published {
 #[derive(Debug)]
 pub(super) struct FollowedTls {
     commands: Option<Sender<Command>>,
+    newly_readable: Receiver<(u32, u64)>,
     published: Arc<Mutex<Published>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -92,12 +96,18 @@ impl FollowedTls {
         let mut libraries = Libraries::begin(socket);
         let published = Arc::new(Mutex::new(libraries.publish()));
         let (commands, received) = unbounded();
+        let (readable, newly_readable) = unbounded();
         let shared = Arc::clone(&published);
         let run = move || {
             let mut published_at = Instant::now();
             loop {
                 match received.recv_timeout(STATUS_INTERVAL) {
-                    Ok(Command::LookAt(pid)) => libraries.look_at(pid),
+                    Ok(Command::LookAt(pid)) => {
+                        if let Some(since_ns) = libraries.look_at(pid) {
+                            // Whoever has ended does not want to know.
+                            let _ = readable.send((pid, since_ns));
+                        }
+                    }
                     Ok(Command::NoteUnreadable(pid)) => libraries.note_unreadable(pid),
                     Ok(Command::Inspect(mut state, answer)) => {
                         state.extend(libraries.tracer.as_ref().map(TlsTracer::ebpf));
@@ -118,12 +128,18 @@ impl FollowedTls {
             std::thread::Builder::new().name("tls-libraries".to_owned()).spawn(run).map_err(|source| {
                 KernelError::System { what: "start the thread that follows TLS libraries".to_owned(), source }
             })?;
-        Ok(Self { commands: Some(commands), published, thread: Some(thread) })
+        Ok(Self { commands: Some(commands), newly_readable, published, thread: Some(thread) })
     }
 
     /// Follows the libraries that a process has now, soon.
     pub(super) fn look_at(&self, pid: u32) {
         self.command(Command::LookAt(pid));
+    }
+
+    /// Processes all of whose libraries are followed, and since when: `CLOCK_MONOTONIC`, nanoseconds. Each is told once
+    /// it was looked at.
+    pub(super) fn newly_readable(&self) -> impl Iterator<Item = (u32, u64)> {
+        self.newly_readable.try_iter()
     }
 
     /// Counts a connection of a process of which nothing could be read.
@@ -172,6 +188,8 @@ struct Libraries {
     /// What was found of processes; `None`: what they have is followed.
     processes: HashMap<u32, Option<Unreadable>>,
     unreadable: BTreeMap<Unreadable, u64>,
+    /// Since when libraries are followed.
+    since_ns: HashMap<FileIdentity, u64>,
     last_forgotten: Instant,
 }
 
@@ -190,6 +208,7 @@ impl Libraries {
             libraries: TlsLibraries::default(),
             processes: HashMap::new(),
             unreadable: BTreeMap::new(),
+            since_ns: HashMap::new(),
             last_forgotten: Instant::now(),
         };
         if followed.tracer.is_some() {
@@ -204,24 +223,28 @@ impl Libraries {
         let Some(tracer) = &mut self.tracer else { return };
         let path = library.file.path().display();
         match tracer.attach(&library.file, &library.functions) {
-            Ok(true) => tracing::debug!("{path} is followed: {} functions", library.functions.len()),
+            Ok(true) => {
+                self.since_ns.insert(library.file.identity(), monotonic_ns());
+                tracing::debug!("{path} is followed: {} functions", library.functions.len());
+            }
             Ok(false) => {}
             Err(error) => tracing::warn!("what goes through {path} is not followed: {error}"),
         }
     }
 
-    /// Follows the libraries that a process has now.
-    fn look_at(&mut self, pid: u32) {
-        if self.tracer.is_none() {
-            return;
-        }
+    /// Follows the libraries that a process has now. Since when all of them are, if there are any: `CLOCK_MONOTONIC`,
+    /// nanoseconds.
+    fn look_at(&mut self, pid: u32) -> Option<u64> {
+        self.tracer.as_ref()?;
         let found = self.libraries.of_process(pid);
         if let Some(found) = &found {
             for library in &found.new {
                 self.attach(library);
             }
         }
-        let Some(tracer) = &self.tracer else { return };
+        let tracer = self.tracer.as_ref()?;
+        let all = found.iter().flat_map(|found| &found.all);
+        let since_ns = all.filter_map(|library| self.since_ns.get(library)).max().copied();
         let is_followed =
             found.as_ref().map(|found| found.all.iter().any(|library| tracer.is_attached(library)));
         let verdict = match (is_followed, found.is_some_and(|found| found.all.is_empty())) {
@@ -234,6 +257,7 @@ impl Libraries {
             self.processes.clear();
         }
         self.processes.insert(pid, verdict);
+        since_ns
     }
 
     /// Counts a connection of a process of which nothing could be read.
@@ -260,6 +284,7 @@ impl Libraries {
         let Some(tracer) = &mut self.tracer else { return };
         let mapped = self.libraries.forget_unmapped();
         tracer.keep_only(|library| mapped.contains(library));
+        self.since_ns.retain(|library, _| tracer.is_attached(library));
     }
 
     fn publish(&mut self) -> Published {

@@ -362,9 +362,11 @@ impl Engine {
     /// The kernel side forgets Go programs that have ended: their numbers will be others'.
     fn forget_dead_programs(&mut self) {
         let (go_processes, event_loops) = (&mut self.go_processes, &mut self.event_loops);
+        let connections = &mut self.connections;
         self.programs.retain(|&pid, &mut (_, is_go)| {
             let lives = std::path::Path::new("/proc").join(pid.to_string()).exists();
             if !lives {
+                connections.forget_process(pid);
                 if is_go {
                     go_processes.push((pid, None));
                 }
@@ -374,6 +376,16 @@ impl Engine {
         });
         let programs = &self.programs;
         self.spans.forget_processes(|pid| programs.contains_key(&pid));
+    }
+
+    /// Tells the kernel side of Go programs.
+    fn note_go(&mut self, go: &mut GoProcesses, socket: &SocketTracer) {
+        let mut readable = Vec::new();
+        go.note(socket, &mut self.go_processes, &mut readable);
+        let now_ns = monotonic_ns();
+        for pid in readable {
+            self.connections.note_readable(pid, now_ns);
+        }
     }
 
     /// What is due although nothing has happened.
@@ -417,7 +429,7 @@ impl Worker {
         for process in living() {
             self.engine.meet(process.pid, monotonic_ns());
         }
-        self.go.note(&self.socket, &mut self.engine.go_processes);
+        self.engine.note_go(&mut self.go, &self.socket);
         self.event_loops.note(&self.socket, &mut self.engine.event_loops);
         loop {
             let mut is_over = false;
@@ -476,6 +488,9 @@ impl Worker {
         let now_ns = monotonic_ns();
         let Self { socket, tls, go, event_loops, engine, shared, .. } = self;
         let mut turn = Turn { now_ns, clock: wall_clock(now_ns), requests: &shared.requests };
+        for (pid, since_ns) in tls.newly_readable() {
+            engine.connections.note_readable(pid, since_ns);
+        }
         socket.drain(&mut |event| engine.take(&event, &mut turn));
         let is_crowded = engine.connections.len() > CROWDED;
         if self.last_sweep.elapsed() >= if is_crowded { CROWDED_SWEEP_INTERVAL } else { SWEEP_INTERVAL } {
@@ -511,7 +526,7 @@ impl Worker {
                 tracing::debug!("how much of a connection is captured cannot be changed: {error}");
             }
         }
-        go.note(socket, &mut engine.go_processes);
+        engine.note_go(go, socket);
         event_loops.note(socket, &mut engine.event_loops);
         *lock(&shared.known_until_ns) = now_ns.saturating_sub(SETTLED_AFTER_NS);
         shared.known.notify_all();

@@ -22,6 +22,8 @@ pub struct Exported {
     /// Empty if there is none.
     pub parent: Vec<u8>,
     pub kind: i32,
+    pub name: String,
+    pub start_ns: u64,
     pub duration_ns: u64,
     pub attributes: BTreeMap<String, String>,
 }
@@ -34,6 +36,11 @@ impl Exported {
 
     pub fn status(&self) -> u64 {
         self.text("http.response.status_code").parse().unwrap_or(0)
+    }
+
+    /// Whether it says that this was sent and could not be read.
+    pub fn has_unknown(&self, what: &str) -> bool {
+        self.text("spanflame.unknown").split(',').any(|one| one == what)
     }
 
     /// The path, of either kind.
@@ -75,6 +82,8 @@ pub fn spans(server: &Server, receiver: &Receiver) -> Vec<Exported> {
                     trace: span.trace_id,
                     parent: span.parent_span_id,
                     kind: span.kind,
+                    name: span.name,
+                    start_ns: span.start_time_unix_nano,
                     duration_ns: span.end_time_unix_nano.saturating_sub(span.start_time_unix_nano),
                     attributes,
                 });
@@ -84,11 +93,17 @@ pub fn spans(server: &Server, receiver: &Receiver) -> Vec<Exported> {
     all
 }
 
-fn words(attributes: &[KeyValue]) -> BTreeMap<String, String> {
-    let word = |value: &Option<AnyValue>| match value.as_ref().and_then(|value| value.value.clone()) {
-        Some(Value::StringValue(text)) => text,
+/// A value in words; those of a list are joined by commas.
+fn plain(value: &AnyValue) -> String {
+    match &value.value {
+        Some(Value::StringValue(text)) => text.clone(),
         Some(Value::IntValue(number)) => number.to_string(),
+        Some(Value::ArrayValue(list)) => list.values.iter().map(plain).collect::<Vec<_>>().join(","),
         other => format!("{other:?}"),
-    };
-    attributes.iter().map(|one| (one.key.clone(), word(&one.value))).collect()
+    }
+}
+
+fn words(attributes: &[KeyValue]) -> BTreeMap<String, String> {
+    let word = |one: &KeyValue| one.value.as_ref().map(plain).unwrap_or_default();
+    attributes.iter().map(|one| (one.key.clone(), word(one))).collect()
 }

@@ -1,7 +1,9 @@
-//! A web server of threads that knows the truth about its requests (`fixtures/c/http_threads.c`).
+//! Web servers of threads that know the truth about their requests: `fixtures/c/http_threads.c`, and those of Rust and
+//! Python that burn CPU time likewise (`classes`).
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 use std::time::Duration;
 
 use super::program::{Program, fixture_command};
@@ -18,7 +20,11 @@ impl Service {
         let mut arguments = vec!["http_threads".to_owned(), "300".to_owned()];
         arguments.extend(other.map(|port| port.to_string()));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let mut command = fixture_command(&arguments);
+        Self::start_as(name, fixture_command(&arguments))
+    }
+
+    /// Any such program, by its command line.
+    pub fn start_as(name: &str, mut command: Command) -> Self {
         command.env("OTEL_SERVICE_NAME", name);
         let mut program = Program::start_ready(&mut command);
         let line = program.line().expect("it says where it listens");

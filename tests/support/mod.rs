@@ -5,6 +5,7 @@
 //! that others wrote.
 #![allow(dead_code, reason = "every test binary uses another part of this module")]
 
+pub mod certificate;
 pub mod collector;
 pub mod exported;
 pub mod folded;
@@ -18,6 +19,8 @@ pub mod recording;
 pub mod server;
 pub mod servers;
 pub mod spans;
+pub mod streams;
+pub mod talk;
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;

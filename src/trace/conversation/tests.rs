@@ -420,3 +420,31 @@ fn cost_of_a_request_and_its_response() {
         println!("{name}: {} ns per request and response", spent.as_nanos() / u128::from(PAIRS));
     }
 }
+
+#[test]
+fn what_was_lost_with_nothing_behind_it_is_no_failure() {
+    let request = "GET /a HTTP/1.1\r\nHost: a\r\n\r\n";
+    let told = |seen: &str, in_bytes: usize, role| {
+        let mut wire = Wire::new(role);
+        let (asks, answers) = match role {
+            Role::Accepted => (Direction::In, Direction::Out),
+            _ => (Direction::Out, Direction::In),
+        };
+        wire.moved(asks, request);
+        if !seen.is_empty() {
+            wire.moved(answers, seen);
+        }
+        let mut bytes = [request.len() as u64; 2];
+        bytes[answers as usize] = in_bytes as u64;
+        let moved = Moved { is_decrypted: false, in_bytes: bytes[0], out_bytes: bytes[1] };
+        wire.conversation.has_moved(wire.now_ns + 1, &moved, &mut wire.events);
+        wire.end(Ending::Closed).summary()
+    };
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello";
+    for role in [Role::Accepted, Role::Connected] {
+        assert_eq!(told("", 40, role), ["GET /a → ×Gap"], "an answer that nobody told of");
+        assert_eq!(told("", 0, role), ["GET /a → - !EndOfStream"], "none");
+        assert_eq!(told(answer, answer.len() + 5, role), ["GET /a → 200 ~"], "its end");
+        assert_eq!(told(answer, answer.len(), role), ["GET /a → 200 !EndOfStream"], "a part");
+    }
+}

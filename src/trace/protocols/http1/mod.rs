@@ -126,8 +126,9 @@ struct Place {
 }
 
 impl Http1 {
-    /// A connection whose requests go that way. `is_aligned`: nothing came before what is seen.
-    pub(in crate::trace) fn new(requests: Direction, is_aligned: bool) -> Self {
+    /// A connection whose requests go that way. `is_aligned`: nothing came before what is seen. `may_have_missed`: a call
+    /// that had begun before that may have read a response, after the first request that is seen.
+    pub(in crate::trace) fn new(requests: Direction, is_aligned: bool, may_have_missed: bool) -> Self {
         let lane = || Lane { state: State::Seeking, last_ns: 0, end: 0 };
         Self {
             requests,
@@ -137,7 +138,7 @@ impl Http1 {
             answer: None,
             end_is_doubtful: false,
             confirmed: false,
-            pairing: Pairing::new(is_aligned),
+            pairing: Pairing::new(is_aligned, may_have_missed),
             counts_all: is_aligned,
             oddities: 0,
             over: None,

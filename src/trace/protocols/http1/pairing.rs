@@ -58,6 +58,8 @@ pub(super) struct Answer {
 pub(super) struct Pairing {
     /// Every byte from the first on has been accounted for.
     pub(super) is_aligned: bool,
+    /// Not so, and one response may have gone by after the first request that was seen.
+    may_have_missed: bool,
     /// A response came while two requests waited, or two requests came in one call. That a request comes while
     /// another waits is not enough: a response may have been lost.
     pipelines: bool,
@@ -74,9 +76,10 @@ pub(super) struct Pairing {
 }
 
 impl Pairing {
-    pub(super) fn new(is_aligned: bool) -> Self {
+    pub(super) fn new(is_aligned: bool, may_have_missed: bool) -> Self {
         Self {
             is_aligned,
+            may_have_missed,
             pipelines: false,
             waits: false,
             rounds: 0,
@@ -233,14 +236,18 @@ impl Http1 {
         }
         self.end_is_doubtful = false;
         self.pairing.response();
-        if self.queue.len() > 1 {
-            self.pairing.pipelines = true;
-            if !self.pairing.is_aligned {
-                // Which response belongs to which request depends on how many went unseen.
+        if self.queue.len() > 1 && !self.pairing.is_aligned {
+            // Which response belongs to which request depends on how many went unseen.
+            if self.pairing.pipelines || !std::mem::take(&mut self.pairing.may_have_missed) {
                 self.give_up(Discarded::Gap, out);
                 return;
             }
+            // It went by in what began before anybody listened. When they have taken turns for a while, they do.
+            self.response_lane.state = State::Seeking;
+            self.lose_count(false, place.first.time_ns, out);
+            return;
         }
+        self.pairing.pipelines |= self.queue.len() > 1;
         let (is_head, is_connect, is_followed) = match self.queue.front() {
             None => {
                 // Nobody knows what was asked, and so whether there is a body.

@@ -578,6 +578,32 @@ fn a_connection_joined_in_the_middle_begins_with_the_next_request() {
 }
 
 #[test]
+fn an_answer_that_a_call_from_before_has_read_is_not_taken_for_the_next_one() {
+    // A goroutine waits in crypto/tls's Read when it begins to be probed: what it reads then is not seen.
+    let mut wire = Wire { is_decrypted: true, ..client() };
+    wire.conversation.was_read_late();
+    wire.wrote(get("/0"));
+    for number in 1..10 {
+        wire.wait(10_000_000).wrote(get(&format!("/{number}"))).wait(1_000_000).read(answer(200 + number));
+    }
+    let told = wire.summary();
+    assert_eq!(told[..2], ["GET /0 → ×Gap", "GET /1 → ×Gap"]);
+    assert_eq!(told[2..], ["GET /6 → 206", "GET /7 → 207", "GET /8 → 208", "GET /9 → 209"]);
+    // Twice is no accident.
+    let mut wire = Wire { is_decrypted: true, ..client() };
+    wire.conversation.was_read_late();
+    for number in 0..6 {
+        wire.wrote(get("/a")).wrote(get("/b")).read(answer(200 + number)).wait(2_000_000_000);
+    }
+    assert!(wire.summary().iter().all(|told| told.ends_with("×Gap")), "{:?}", wire.summary());
+    assert_eq!(wire.conversation.capture(), Capture::Nothing);
+    // Who was there from the beginning takes it for what it is.
+    let mut wire = Wire { is_decrypted: true, ..client() };
+    wire.wrote(get("/a")).wrote(get("/b")).read(answer(201)).read(answer(202));
+    assert_eq!(wire.summary(), ["GET /a → 201", "GET /b → 202"]);
+}
+
+#[test]
 fn a_short_write_ends_with_the_write_that_moves_the_last_byte() {
     let response = format!("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n{}", "x".repeat(100_000));
     let mut wire = server();

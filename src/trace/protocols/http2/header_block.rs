@@ -20,6 +20,9 @@ pub(super) struct Fields {
     pub(super) regular_is_unknown: bool,
     /// A regular field was seen, behind which no pseudo-header comes.
     is_regular: bool,
+    /// One came all the same, or came twice (RFC 9113 section 8.3): nobody serves such a request, and what is told of
+    /// blocks whose beginning is not known would be wrong.
+    pub(super) is_malformed: bool,
 }
 
 impl Fields {
@@ -31,6 +34,7 @@ impl Fields {
             return;
         };
         if name.is_pseudo() {
+            self.is_malformed |= self.is_regular;
             // So whatever was not known before it is one, too.
             self.regular_is_unknown = false;
         } else {
@@ -42,10 +46,15 @@ impl Fields {
             FieldName::Scheme => &mut self.scheme,
             FieldName::Status => &mut self.status,
             FieldName::GrpcStatus => &mut self.grpc_status,
-            name => return self.others.take(name, || value.clone()),
+            name => {
+                self.is_malformed |= name == FieldName::Authority && self.others.authority != Known::Absent;
+                return self.others.take(name, || value.clone());
+            }
         };
         if *place == Known::Absent {
             *place = value.clone();
+        } else {
+            self.is_malformed |= name.is_pseudo();
         }
     }
 

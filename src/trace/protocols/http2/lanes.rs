@@ -423,7 +423,7 @@ impl Http2 {
         };
         let mut fields = Fields::default();
         let decoded = self.lane(is_request).hpack.decode(bytes, |name, value| fields.take(name, value));
-        if decoded.is_err() {
+        if decoded.is_err() || fields.is_malformed {
             fields = Fields::unknown();
             out.discarded(None, Discarded::Malformed);
             self.oddities = self.oddities.saturating_add(1);

@@ -123,6 +123,27 @@ fn a_request_and_its_response() {
 }
 
 #[test]
+fn pseudo_headers_that_come_late_or_twice_make_no_request() {
+    let malformed = [
+        [get_block("/a"), literal(":path", "/b")].concat(),
+        [get_block("/a"), literal(":authority", "x"), literal(":authority", "y")].concat(),
+        [literal("user-agent", "x"), get_block("/a")].concat(),
+        [get_block("/a"), literal("host", "x"), literal(":authority", "x")].concat(),
+    ];
+    let mut wire = server();
+    for (nth, block) in malformed.iter().enumerate() {
+        let stream = 2 * nth as u32 + 1;
+        wire.read(frame(HEADERS, END_HEADERS | END_STREAM, stream, block));
+        wire.wrote(frame(RST_STREAM, 0, stream, [0, 0, 0, 1]));
+    }
+    assert_eq!(wire.summary(), Vec::<String>::new());
+    assert_eq!(wire.discarded().iter().filter(|(_, reason)| *reason == Discarded::Malformed).count(), 4);
+    // What they inserted counts all the same.
+    wire.read(get(9, "/c")).wrote(headers_200(9, END_STREAM)).wait(50_000_000);
+    assert_eq!(wire.summary(), ["GET /c → 200"]);
+}
+
+#[test]
 fn streams_interleave_and_overlap() {
     let mut wire = client();
     wire.wrote([get(1, "/a"), get(3, "/b")].concat()).wrote(get(5, "/c"));
