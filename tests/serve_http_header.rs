@@ -9,9 +9,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use support::await_event;
 use support::server::Server;
 use support::spans::trace;
-use support::await_event;
 
 /// A server that answers in two writes, and a client that reads no more than FIONREAD says is there. It asks for each
 /// line of its input, and prints the bytes that the server has got, as text.
