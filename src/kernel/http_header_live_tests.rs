@@ -246,3 +246,21 @@ fn a_connection_that_has_left_the_map_and_one_whose_map_is_gone_go_on() {
     server.read_exact(&mut got).expect("it was sent");
     assert_eq!(&got, request);
 }
+
+/// The other way of a context goes by TCP's numbers, which count what was put in at both ends.
+#[test]
+fn behind_a_header_both_ends_number_the_stream_alike() {
+    let _alone = context_propagation_live_tests::alone();
+    let Some(mut tracer) = tracer() else { return };
+    let (mut client, mut server) = pair();
+    tracer.insert_headers_on(client.as_fd(), ALL).expect("it can be put there");
+    for turn in 0..3 {
+        let request = format!("GET /with/{turn} HTTP/1.1\r\n\r\n");
+        send(&mut tracer, (&mut client, &mut server), &[request.as_bytes()], request.len() + 70);
+        let pieces: [&[u8]; 2] = [b"GET /without HTTP/1.1\r\nHost: a\r\n", b"\r\n"];
+        let (_, sent, received) =
+            send(&mut tracer, (&mut client, &mut server), &pieces, pieces.concat().len());
+        let (sent, received) = (sent.expect("seen"), received.expect("seen"));
+        assert_eq!(received.received_parent, Some(sent.span_id), "{turn}");
+    }
+}

@@ -245,7 +245,7 @@ impl SocketTracer {
 
     /// From now on such a context also goes out as a header of the request, where it is one of HTTP/1 in plain text
     /// on a connection that a program of this host makes from now on, and has none. `bound` as before. First the
-    /// kernel is tried, on a connection of our own, which takes some milliseconds.
+    /// kernel is tried, on a connection of our own, which takes less than a second.
     ///
     /// # Errors
     /// [`KernelError::Unfit`] if the kernel would harm programs; else what it refused. Contexts go on as before then.

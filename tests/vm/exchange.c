@@ -64,7 +64,8 @@ static size_t read_message(int descriptor, char *text, size_t room)
 		if (!end)
 			continue;
 		length = strcasestr(text, "content-length:");
-		if (have >= (size_t)(end + 4 - text) + (length && length < end ? strtoul(length + 15, NULL, 10) : 0))
+		if (have >=
+		    (size_t)(end + 4 - text) + (length && length < end ? strtoul(length + 15, NULL, 10) : 0))
 			return have;
 	}
 }
@@ -131,7 +132,8 @@ static void read_answer(int descriptor, char *text, size_t room)
 			usleep(1000);
 			continue;
 		}
-		if ((size_t)readable > room - have - 1 || read(descriptor, text + have, (size_t)readable) != readable)
+		if ((size_t)readable > room - have - 1 ||
+		    read(descriptor, text + have, (size_t)readable) != readable)
 			fail("read");
 		have += (size_t)readable;
 		text[have] = 0;
@@ -159,7 +161,8 @@ static void ask(const char *port, int requests, int pause_ms)
 		int bytes;
 
 		if (!strcmp(kind, "own"))
-			snprintf(own, sizeof(own), "traceparent: 00-%032x-%016x-01\r\n", request + 1, request + 1);
+			snprintf(own, sizeof(own), "traceparent: 00-%032x-%016x-01\r\n", request + 1,
+				 request + 1);
 		if (!strcmp(kind, "body"))
 			memset(body, 'b', sizeof(body) - 1);
 		bytes = snprintf(text, sizeof(text),
@@ -193,8 +196,8 @@ static int fetch(const char *method, const char *port, const char *path)
 	/* Of version 1.0, so that the answer is not cut into chunks. */
 	write_all(descriptor, text,
 		  (size_t)snprintf(text, sizeof(text),
-				   "%s %s HTTP/1.0\r\nHost: 127.0.0.1:%s\r\nContent-Length: 0\r\n\r\n", method,
-				   path, port));
+				   "%s %s HTTP/1.0\r\nHost: 127.0.0.1:%s\r\nContent-Length: 0\r\n\r\n",
+				   method, path, port));
 	while ((count = read(descriptor, text + have, sizeof(text) - have - 1)) > 0)
 		have += (size_t)count;
 	text[have] = 0;
