@@ -5,7 +5,7 @@
  * java.net.http's client has threads of its own that write: its selector's (JDK 17), its workers (later). But the
  * connection is chosen by the thread that sends: that one takes it out of the pool of those that carry no request,
  * and sees whether it is still open by reading one byte, of which there is none yet (HttpConnection.getConnection and
- * checkOpen; JDK 13 and later). From then on the connection is its exchange's alone, until the response is over:
+ * checkOpen; in JDK 17 and 25). From then on the connection is its exchange's alone, until the response is over:
  * HTTP/1.1 carries one request at a time there. So what is asked next on this connection is asked for the request
  * that the reader of that byte is at. If it is at none (the exchange was handed to an executor before), nobody knows.
  *
