@@ -35,7 +35,7 @@ fn requests(what: &str) -> Vec<Asked> {
         let method = ["GET", "POST", "PUT", "DELETE"][number % 4];
         let status = [200, 404, 201, 503, 204][number % 5];
         // Some answer later than those that were asked after them.
-        let when = if number % 7 == 0 { "slow" } else { "now" };
+        let when = if number.is_multiple_of(7) { "slow" } else { "now" };
         Asked::http(method, status, &format!("{when}/{what}/{number}"))
     };
     (0..REQUESTS).map(one).collect()

@@ -159,8 +159,9 @@ fn check_asking(how: &str, once_of: usize, serving: &str, port: u16) {
 
     let receiver = Receiver::start();
     let server = Server::start_with(&exporting_spans_to(&receiver), &[]);
-    let of_number =
-        |number| if number % once_of == 0 { once(number, is_grpc) } else { again(number, is_grpc) };
+    let of_number = |number: usize| {
+        if number.is_multiple_of(once_of) { once(number, is_grpc) } else { again(number, is_grpc) }
+    };
     let afterwards: Vec<Asked> = (0..AFTERWARDS).map(of_number).collect();
     client.ask(&afterwards, 1);
     let all = spans(&server, &receiver);

@@ -1,7 +1,7 @@
 //! Any list of mappings and any memory behind it as what a process says of itself (OTEP 4719), which may change while it is
 //! read.
 #![no_main]
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 #[path = "../../src/model"]
 mod model {
