@@ -152,7 +152,7 @@ impl Spans {
         // Where something was lost, or two requests have crossed, the two ends tell of different requests: what is
         // sent is what is received, on one connection.
         let (said, is_ambiguous) = match sent {
-            Some(sent) if sent.context.as_ref() != context || !sent.asks_what(&began.head) => (None, true),
+            Some(sent) if !sent.carries(context) || !sent.asks_what(&began.head) => (None, true),
             Some(sent) if sent.is_excluded => (None, false),
             Some(sent) => (Some((sent.span.trace_id, sent.span.span_id, sent.is_sampled)), false),
             None => (None, peer.is_err()),

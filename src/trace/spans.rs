@@ -150,6 +150,13 @@ impl Open {
         self.is_sampled && !self.is_excluded
     }
 
+    /// Whether it was received with this context: the one that it was written with, or its own if we have put that into
+    /// its head.
+    pub(super) fn carries(&self, received: Option<&TraceContext>) -> bool {
+        let is_ours = |context: &TraceContext| context.parent_span_id == self.span.span_id;
+        self.context.as_ref() == received || self.context.is_none() && received.is_some_and(is_ours)
+    }
+
     /// Whether a head that was received can be this request's, as far as both are known.
     pub(super) fn asks_what(&self, head: &RequestHead) -> bool {
         let received = Spans::ask(head);
