@@ -47,7 +47,8 @@ static __noinline int sf_end_callback(struct task_struct *task, __u32 descriptor
 struct sf_call {
 	struct sf_socket socket;
 	struct sf_buffers buffers;
-	__u64 length; /* bytes it moves */
+	__u64 length;   /* bytes it moves */
+	__u64 position; /* where they stand */
 	__u64 time_ns;
 	__u32 direction;
 	__u32 is_over; /* it returns: memory that cannot be read now never will be */
@@ -57,25 +58,38 @@ struct sf_call {
  * Which number TCP gives the first byte that a call moves, so that user space knows the same byte at both ends. What
  * stands between TCP and the program (TLS in the kernel) counts other bytes than TCP does.
  */
-static __always_inline void sf_number(struct sf_socket_data *data, const struct sf_call *call)
+static __noinline int sf_number(struct sf_socket_data *data, const struct sf_call *call)
 {
-	const struct sock *sk = call->socket.sk;
+	const struct tcp_sock *tcp = (const struct tcp_sock *)call->socket.sk;
+	__u32 length = call->length, state = call->socket.state, read_to;
 
 	data->sequence = 0;
 	data->reserved = 0;
 	if (call->socket.family == AF_UNIX ||
-	    BPF_CORE_READ((const struct inet_connection_sock *)sk, icsk_ulp_ops))
-		return;
-	if (call->direction == SF_IN)
-		data->sequence = BPF_CORE_READ((const struct tcp_sock *)sk, copied_seq) - (__u32)call->length;
-	else
-		data->sequence = BPF_CORE_READ((const struct tcp_sock *)sk, write_seq) -
-				 (call->is_over ? (__u32)call->length : 0);
+	    BPF_CORE_READ((const struct inet_connection_sock *)tcp, icsk_ulp_ops))
+		return 0;
+	if (call->direction == SF_IN) {
+		read_to = BPF_CORE_READ(tcp, copied_seq);
+		/* The end of the stream counts as one byte, and may have been read with those before it. */
+		if (read_to == BPF_CORE_READ(tcp, rcv_nxt)) {
+			if (state == TCP_CLOSE)
+				return 0;
+			read_to -= state == TCP_CLOSE_WAIT || state == TCP_LAST_ACK || state == TCP_CLOSING ||
+				   state == TCP_TIME_WAIT;
+		}
+		data->sequence = read_to - length;
+	} else {
+		/* What opens the connection (TCP Fast Open) counts as one byte, too. */
+		if (state == TCP_SYN_SENT)
+			return 0;
+		data->sequence = BPF_CORE_READ(tcp, write_seq) - (call->is_over ? length : 0);
+	}
 	data->flags |= SF_DATA_SEQUENCE;
+	return 0;
 }
 
 /* Takes what a call moves into account, and sends it. */
-static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call *call, __u64 *position)
+static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call *call)
 {
 	struct sf_connection *connection = sf_follow(scratch, &call->socket, SF_ROLE_UNKNOWN);
 	struct sf_socket_data *data = &scratch->data;
@@ -95,7 +109,7 @@ static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call 
 	if (!limit) {
 		sf_note_tls_transfer(connection, call->socket.connection, direction, false);
 		sf_weigh_evidence(scratch, connection, direction, true, false);
-		*position = __sync_fetch_and_add(&connection->position[direction], call->length);
+		call->position = __sync_fetch_and_add(&connection->position[direction], call->length);
 		return SF_TOLD_SILENT;
 	}
 	was_used = connection->asks;
@@ -111,8 +125,8 @@ static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call 
 	}
 	if (call->buffers.length != call->length)
 		data->tail_bytes = 0; /* what was read last is not what was moved last */
-	*position = __sync_fetch_and_add(&connection->position[direction], call->length);
-	data->position = *position;
+	call->position = __sync_fetch_and_add(&connection->position[direction], call->length);
+	data->position = call->position;
 	data->length = call->length;
 	data->direction = direction;
 	data->within = scratch->within;
@@ -122,7 +136,7 @@ static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call 
 	sf_number(data, call);
 	sf_notice_tls(connection, data);
 	sf_note_tls_transfer(connection, call->socket.connection, direction,
-			     !*position && !connection->position[!direction]);
+			     !call->position && !connection->position[!direction]);
 	sf_notice_request(scratch, connection, call->socket.family == AF_UNIX ? NULL : call->socket.sk);
 	if (!data->minted || direction == SF_OUT)
 		sf_weigh_evidence(scratch, connection, direction, was_used, data->minted);
@@ -194,7 +208,6 @@ static __noinline int sf_begin_write(struct task_struct *task, __u64 pid_tgid, _
 	struct sf_socket_scratch *scratch;
 	struct sf_thread *thread;
 	struct sf_call call = {};
-	__u64 position = 0;
 	int told = SF_TOLD_UNREAD;
 
 	if (!sf_find_socket(task, regs->di, &call.socket) || !sf_is_open(&call.socket))
@@ -212,13 +225,13 @@ static __noinline int sf_begin_write(struct task_struct *task, __u64 pid_tgid, _
 	call.direction = SF_OUT;
 	if (sf_find_buffers(number, regs->si, regs->dx, &call.buffers)) {
 		call.length = call.buffers.length;
-		told = call.length ? sf_tell(scratch, &call, &position) : SF_TOLD_NOTHING;
+		told = call.length ? sf_tell(scratch, &call) : SF_TOLD_NOTHING;
 	}
 	sf_release_scratch(scratch);
 	if (told == SF_TOLD_NOTHING)
 		return 0;
 	thread->pending.connection = call.socket.connection;
-	thread->pending.position = position;
+	thread->pending.position = call.position;
 	thread->pending.length = call.length;
 	thread->pending.time_ns = call.time_ns;
 	thread->pending.state = told == SF_TOLD          ? SF_PENDING_SENT
@@ -256,7 +269,7 @@ static __noinline int sf_amend(struct task_struct *task, const struct sf_pending
  */
 __noinline int sf_end_transfer(struct sf_call *call, __u64 number, __u64 second, __u64 third)
 {
-	__u64 pid_tgid = bpf_get_current_pid_tgid(), position;
+	__u64 pid_tgid = bpf_get_current_pid_tgid();
 	struct sf_socket_scratch *scratch;
 
 	if (!call)
@@ -280,7 +293,7 @@ __noinline int sf_end_transfer(struct sf_call *call, __u64 number, __u64 second,
 	} else {
 		call->buffers.length = 0;
 	}
-	sf_tell(scratch, call, &position);
+	sf_tell(scratch, call);
 	sf_release_scratch(scratch);
 	if (call->direction == SF_IN && call->socket.family != AF_UNIX && call->socket.state == TCP_CLOSE)
 		sf_leave_when_read(call->socket.sk, call->socket.connection);

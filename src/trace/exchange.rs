@@ -106,8 +106,9 @@ impl FirstByte {
     #[must_use]
     pub fn may_be(self, other: Self) -> bool {
         match (self, other) {
-            (Self::Unknown, _) | (_, Self::Unknown) => true,
-            (one, other) => one == other,
+            (Self::Sequence(one), Self::Sequence(other)) => one == other,
+            (Self::Position(one), Self::Position(other)) => one == other,
+            _ => true,
         }
     }
 }

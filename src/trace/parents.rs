@@ -297,6 +297,11 @@ impl Spans {
             None if !is_of_sdk => self.only_request_of(began, context),
             caller => caller,
         };
+        if let Some(caller) = caller.as_ref().filter(|_| !is_of_sdk)
+            && let Some(open) = self.open_mut(caller.of)
+        {
+            open.has_children = true;
+        }
         let parent = match caller {
             _ if is_of_sdk => Parent::Known { span_id: said, source: "sdk" },
             Some(caller) if is_passed_on || is_adopted => {

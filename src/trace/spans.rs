@@ -143,6 +143,8 @@ pub(super) struct Open {
     pub(super) is_shown: bool,
     /// Spans of other requests name this one as their parent.
     pub(super) has_children: bool,
+    /// Its ids went out to whoever receives it, in TCP's header or its own.
+    pub(super) is_sent: bool,
 }
 
 impl Open {
@@ -516,6 +518,7 @@ impl Spans {
             is_answered_for: false,
             is_shown: false,
             has_children: false,
+            is_sent: began.minted.is_some_and(|minted| minted.is_sent),
         };
         if open.is_kept() {
             self.beginnings.push_back((began.first_byte_ns, connection, began.exchange));
@@ -642,7 +645,7 @@ impl Spans {
 /// ever; if others are below it, they would be below nothing. Then it gets an end, the last moment at which it was
 /// surely open, that is said to be none.
 fn withdraw(open: Open, outcome: &mut Outcome) {
-    let is_known_to_others = open.has_children || open.is_answered_for;
+    let is_known_to_others = open.has_children || open.is_answered_for || open.is_sent;
     if !open.is_kept() || !(open.is_shown || is_known_to_others) {
         return;
     }
