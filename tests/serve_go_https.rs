@@ -14,6 +14,7 @@ use support::exported::{CLIENT, Exported, SERVER, exporting_spans_to, spans};
 use support::program::Program;
 use support::server::Server;
 use support::servers::{await_port, free_port};
+use support::streams::metric;
 use support::talk::{self, Asked};
 
 const AT_A_TIME: usize = 16;
@@ -42,7 +43,17 @@ fn requests(what: &str) -> Vec<Asked> {
 }
 
 /// Each of these is there once at each end, right, and the ends belong together. `kinds`: the services at them.
-fn check(all: &[Exported], asked: &[Asked], version: &str, [client, server]: [&str; 2]) {
+///
+/// A connection that is older than the probes may have had an answer that nobody saw: then what waits on it is given up,
+/// and so are its next few requests, until it is certain again which answer is whose. That is counted, and they are
+/// returned.
+fn check(
+    all: &[Exported],
+    asked: &[Asked],
+    version: &str,
+    [client, server]: [&str; 2],
+    given_up: f64,
+) -> usize {
     let of = |kind: i32, service: &str| {
         let mut found: BTreeMap<String, &Exported> = BTreeMap::new();
         for span in all.iter().filter(|span| span.kind == kind && span.text("service.name") == service) {
@@ -59,8 +70,13 @@ fn check(all: &[Exported], asked: &[Asked], version: &str, [client, server]: [&s
             .map(|asked| asked.path.clone())
             .collect::<Vec<_>>()
     };
-    assert_eq!((missing(&sent), missing(&served)), (vec![], vec![]), "{client} to {server}");
-    for Asked { method, path, status } in asked {
+    assert_eq!(missing(&served), Vec::<String>::new(), "{client} to {server}");
+    let lacking = missing(&sent);
+    assert!(
+        lacking.len() <= 6 && lacking.len() as f64 <= given_up,
+        "{client} to {server}: {lacking:?}, {given_up}"
+    );
+    for Asked { method, path, status } in asked.iter().filter(|asked| !lacking.contains(&asked.path)) {
         let (sent, served) = (sent[path], served[path]);
         for span in [sent, served] {
             assert_eq!(
@@ -75,6 +91,12 @@ fn check(all: &[Exported], asked: &[Asked], version: &str, [client, server]: [&s
         assert_eq!((&served.parent, &served.trace), (&sent.id, &sent.trace), "{sent:#?} {served:#?}");
         assert_eq!(served.text("spanflame.parent.source"), "local_peer");
     }
+    lacking.len()
+}
+
+/// Requests that were given up because something was not seen.
+fn given_up(server: &Server) -> f64 {
+    metric(server, r#"spanflame_requests_discarded_total{reason="gap"}"#)
 }
 
 /// Spans of paths with this in them, when there are as many as there should be, or after a while.
@@ -95,7 +117,11 @@ fn await_spans(server: &Server, receiver: &Receiver, what: &str, wanted: usize) 
 /// does not count.
 fn warm_up(server: &Server, receiver: &Receiver, mut ask: impl FnMut(&Asked)) {
     for attempt in 0..40 {
-        let asked = Asked::http("GET", 200, &format!("now/warm/{attempt}"));
+        let asked = Asked::http(
+            "GET",
+            200,
+            &format!("now/warm-{}/{attempt}", std::thread::current().name().unwrap_or_default()),
+        );
         ask(&asked);
         std::thread::sleep(Duration::from_millis(500));
         if spans(server, receiver).iter().filter(|span| span.path() == asked.path).count() >= 2 {
@@ -112,11 +138,12 @@ fn check_go_to_go(how: &str, version: &str) {
     let served = talk::Server::start(how, &serving);
     let mut client = talk::Client::start(how, served.port, &asking);
     warm_up(&server, &receiver, |asked| client.ask(std::slice::from_ref(asked), 1));
-    let asked = requests("both-go");
+    // Every agent sees the whole host: what another test asks has another name.
+    let asked = requests(&format!("both-go-{how}"));
     client.ask(&asked, AT_A_TIME);
-    let all = await_spans(&server, &receiver, "/both-go/", REQUESTS * 2);
-    check(&all, &asked, version, [&asking, &serving]);
-    assert_eq!(all.len(), REQUESTS * 2, "and no others");
+    let all = await_spans(&server, &receiver, &format!("/both-go-{how}/"), REQUESTS * 2);
+    let lacking = check(&all, &asked, version, [&asking, &serving], given_up(&server));
+    assert_eq!(all.len(), REQUESTS * 2 - lacking, "and no others");
 }
 
 #[test]
@@ -161,11 +188,11 @@ fn check_go_to_nginx(how: &str, version: &str) {
     let asking = format!("go-{how}-asks-nginx");
     let mut client = talk::Client::start(how, port, &asking);
     warm_up(&server, &receiver, |asked| client.ask(std::slice::from_ref(asked), 1));
-    let asked = requests("to-nginx");
+    let asked = requests(&format!("to-nginx-{how}"));
     client.ask(&asked, AT_A_TIME);
-    let all = await_spans(&server, &receiver, "/to-nginx/", REQUESTS * 2);
-    check(&all, &asked, version, [&asking, "nginx"]);
-    assert_eq!(all.len(), REQUESTS * 2, "and no others");
+    let all = await_spans(&server, &receiver, &format!("/to-nginx-{how}/"), REQUESTS * 2);
+    let lacking = check(&all, &asked, version, [&asking, "nginx"], given_up(&server));
+    assert_eq!(all.len(), REQUESTS * 2 - lacking, "and no others");
 }
 
 #[test]
@@ -203,12 +230,12 @@ fn check_curl_to_go(how: &str, option: &str, version: &str) {
     };
     warm_up(&server, &receiver, |asked| curl(std::slice::from_ref(&asked.path)));
     let asked: Vec<Asked> =
-        requests("to-go").into_iter().map(|asked| Asked { method: "GET", ..asked }).collect();
+        requests(&format!("to-go-{how}")).into_iter().map(|asked| Asked { method: "GET", ..asked }).collect();
     let paths: Vec<String> = asked.iter().map(|asked| asked.path.clone()).collect();
     curl(&paths);
-    let all = await_spans(&server, &receiver, "/to-go/", REQUESTS * 2);
-    check(&all, &asked, version, ["go-curl", &serving]);
-    assert_eq!(all.len(), REQUESTS * 2, "and no others");
+    let all = await_spans(&server, &receiver, &format!("/to-go-{how}/"), REQUESTS * 2);
+    let lacking = check(&all, &asked, version, ["go-curl", &serving], given_up(&server));
+    assert_eq!(all.len(), REQUESTS * 2 - lacking, "and no others");
 }
 
 #[test]

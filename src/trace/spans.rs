@@ -380,7 +380,7 @@ impl Spans {
                         self.by_key.remove(&key);
                         requests.discard(key);
                     }
-                    withdraw(open, outcome);
+                    withdraw(open, reason != Discarded::NotConfirmed, outcome);
                 }
             }
         }
@@ -408,7 +408,7 @@ impl Spans {
     pub(super) fn withdraw_open(&mut self, outcome: &mut Outcome) {
         for connection in self.connections.values_mut() {
             for (_, open) in connection.open.drain() {
-                withdraw(open, outcome);
+                withdraw(open, true, outcome);
             }
         }
         self.by_key.clear();
@@ -642,10 +642,10 @@ impl Spans {
 }
 
 /// A request of which nothing more will be heard. If it was shown while it was open, it would be shown so for
-/// ever; if others are below it, they would be below nothing. Then it gets an end, the last moment at which it was
-/// surely open, that is said to be none.
-fn withdraw(open: Open, outcome: &mut Outcome) {
-    let is_known_to_others = open.has_children || open.is_answered_for || open.is_sent;
+/// ever; if others are below it, and it was a request (`is_request`), they would be below nothing. Then it gets an end,
+/// the last moment at which it was surely open, that is said to be none.
+fn withdraw(open: Open, is_request: bool, outcome: &mut Outcome) {
+    let is_known_to_others = is_request && (open.has_children || open.is_answered_for || open.is_sent);
     if !open.is_kept() || !(open.is_shown || is_known_to_others) {
         return;
     }

@@ -864,3 +864,15 @@ fn a_request_whose_end_was_lost_stays_where_others_are_below_it() {
     host.tell(1, ExchangeEvent::Discarded(Some(ExchangeId(2)), Discarded::Gap));
     assert_eq!(host.outcome.spans, []);
 }
+
+#[test]
+fn what_was_no_request_at_all_has_no_span_although_both_ends_took_it_for_one() {
+    let mut host = Host::new();
+    host.connect(1, 2);
+    host.begin(Request::client(1, 7));
+    host.begin(Request::server(2, 9));
+    for connection in [1, 2] {
+        host.tell(connection, ExchangeEvent::Discarded(Some(ExchangeId(1)), Discarded::NotConfirmed));
+    }
+    assert_eq!(host.outcome.spans, []);
+}

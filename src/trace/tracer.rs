@@ -473,9 +473,14 @@ impl Worker {
             let may_flush = !self.flushes.is_empty() && (is_over || monotonic_ns() >= self.flush_at_ns);
             if is_over || may_flush || is_due || self.engine.outcome.len() >= BATCH {
                 let flushed = if may_flush { std::mem::take(&mut self.flushes) } else { Vec::new() };
+                if may_flush {
+                    self.publish();
+                }
                 self.hand_on(flushed);
             }
-            self.publish();
+            if self.last_published.elapsed() >= STATUS_INTERVAL {
+                self.publish();
+            }
             if is_over {
                 return;
             }
@@ -542,9 +547,6 @@ impl Worker {
     }
 
     fn publish(&mut self) {
-        if self.last_published.elapsed() < STATUS_INTERVAL {
-            return;
-        }
         self.last_published = Instant::now();
         let counters = self.socket.counters().ok();
         let headers = self.socket.header_counters().ok();
