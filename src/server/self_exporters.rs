@@ -29,10 +29,10 @@ struct Known {
 
 impl Known {
     fn note_sender(&mut self, pid: i64, executable: String) {
-        if self.senders.len() >= MAX_PROCESSES {
+        if self.senders.len() >= MAX_PROCESSES && !self.senders.contains_key(&pid) {
             self.senders.retain(|&pid, _| lives(pid));
         }
-        if self.senders.len() < MAX_PROCESSES {
+        if self.senders.len() < MAX_PROCESSES || self.senders.contains_key(&pid) {
             self.senders.insert(pid, executable);
         }
     }

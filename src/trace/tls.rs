@@ -6,11 +6,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::kernel::{
     EbpfState, FileIdentity, KernelError, SocketTracer, TlsCounters, TlsTracer, UserProbesStatus,
@@ -60,8 +61,12 @@ pub struct TlsStatus {
     pub refusal: Option<String>,
     /// Connections that began as TLS and of which nothing could be read, by why.
     pub unreadable: BTreeMap<Unreadable, u64>,
+    /// Questions about processes that found no room to wait.
+    pub not_looked_at: u64,
 }
 
+/// What it is told to do, or has to tell, that may wait; what is beyond is counted.
+const MAX_WAITING: usize = 16_384;
 /// How often the status is brought up to date.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -83,6 +88,8 @@ pub(super) struct FollowedTls {
     commands: Option<Sender<Command>>,
     newly_readable: Receiver<(u32, u64)>,
     published: Arc<Mutex<Published>>,
+    is_over: Arc<AtomicBool>,
+    not_looked_at: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -95,8 +102,10 @@ impl FollowedTls {
     pub(super) fn begin(socket: &SocketTracer) -> Result<Self, KernelError> {
         let mut libraries = Libraries::begin(socket);
         let published = Arc::new(Mutex::new(libraries.publish()));
-        let (commands, received) = unbounded();
-        let (readable, newly_readable) = unbounded();
+        let (commands, received) = bounded(MAX_WAITING);
+        let (readable, newly_readable) = bounded(MAX_WAITING);
+        let (is_over, not_looked_at) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let (stops, unanswered) = (Arc::clone(&is_over), Arc::clone(&not_looked_at));
         let shared = Arc::clone(&published);
         let run = move || {
             let mut published_at = Instant::now();
@@ -104,8 +113,10 @@ impl FollowedTls {
                 match received.recv_timeout(STATUS_INTERVAL) {
                     Ok(Command::LookAt(pid)) => {
                         if let Some(since_ns) = libraries.look_at(pid) {
-                            // Whoever has ended does not want to know.
-                            let _ = readable.send((pid, since_ns));
+                            // Nobody waits here for somebody who may wait for us to end.
+                            if readable.try_send((pid, since_ns)).is_err() {
+                                unanswered.fetch_add(1, Ordering::Relaxed);
+                            }
                         }
                     }
                     Ok(Command::NoteUnreadable(pid)) => libraries.note_unreadable(pid),
@@ -116,6 +127,9 @@ impl FollowedTls {
                     }
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => return,
+                }
+                if stops.load(Ordering::Relaxed) {
+                    return;
                 }
                 libraries.forget();
                 if published_at.elapsed() >= STATUS_INTERVAL {
@@ -128,7 +142,14 @@ impl FollowedTls {
             std::thread::Builder::new().name("tls-libraries".to_owned()).spawn(run).map_err(|source| {
                 KernelError::System { what: "start the thread that follows TLS libraries".to_owned(), source }
             })?;
-        Ok(Self { commands: Some(commands), newly_readable, published, thread: Some(thread) })
+        Ok(Self {
+            commands: Some(commands),
+            newly_readable,
+            published,
+            is_over,
+            not_looked_at,
+            thread: Some(thread),
+        })
     }
 
     /// Follows the libraries that a process has now, soon.
@@ -153,15 +174,15 @@ impl FollowedTls {
     }
 
     fn command(&self, command: Command) {
-        if let Some(commands) = &self.commands {
-            // The thread ends when it is told to, and not before.
-            let _ = commands.send(command);
+        if self.commands.as_ref().is_some_and(|commands| commands.try_send(command).is_err()) {
+            self.not_looked_at.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// As it was a moment ago.
     pub(super) fn status(&self) -> TlsStatus {
-        self.published.lock().unwrap_or_else(PoisonError::into_inner).status.clone()
+        let status = self.published.lock().unwrap_or_else(PoisonError::into_inner).status.clone();
+        TlsStatus { not_looked_at: self.not_looked_at.load(Ordering::Relaxed), ..status }
     }
 
     /// Kernel memory of its own maps.
@@ -172,6 +193,8 @@ impl FollowedTls {
 
 impl Drop for FollowedTls {
     fn drop(&mut self) {
+        // What waits is not done any more.
+        self.is_over.store(true, Ordering::Relaxed);
         drop(self.commands.take());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -294,6 +317,7 @@ impl Libraries {
             probes: tracer.map(TlsTracer::status).unwrap_or_default(),
             refusal: self.refusal.clone(),
             unreadable: self.unreadable.clone(),
+            not_looked_at: 0,
         };
         Published { status, map_bytes: tracer.map_or(0, TlsTracer::map_bytes) }
     }

@@ -160,6 +160,11 @@ fn add_tls(page: &mut Page, tls: &TlsStatus) {
             family.labelled(&[("reason", name)], count)
         })
     });
+    page.counter(
+        "tls_processes_not_looked_at",
+        "Questions for the TLS libraries of processes that found no room to wait",
+        tls.not_looked_at,
+    );
     page.add(Kind::Counter, "tls_calls", "Calls of TLS libraries that moved plain bytes", |family| {
         family
             .labelled(&[("direction", "in")], counters.reads)
