@@ -58,6 +58,10 @@ impl BpfFileSystem {
         let entries: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
         let mut found = BTreeMap::new();
         for entry in entries.as_array().into_iter().flatten() {
+            // One that went while bpftool looked has a message in place of its value.
+            if !entry["value"].is_array() {
+                continue;
+            }
             let (key, value) = (bytes(&entry["key"]), bytes(&entry["value"]));
             let word = |at: usize| u32::from_ne_bytes(key[at..at + 4].try_into().expect("eight bytes"));
             let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();

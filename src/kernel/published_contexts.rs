@@ -26,9 +26,10 @@ static PUBLISH_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/publish
 
 /// Requests that are told of at a time; `SF_MAX_FINAL_CONTEXTS`.
 const MOST_AT_A_TIME: usize = 4096;
-/// Programs that were ours are gone a moment after they were closed.
+/// Programs are gone a moment after their last descriptor was closed: the kernel unloads them behind the end of the
+/// process that held them, and takes its time when it is busy.
 const UNLOADING: Duration = Duration::from_millis(20);
-const UNLOADING_LOOKS: u32 = 10;
+const UNLOADING_LOOKS: u32 = 75;
 
 /// The map, before programs use it.
 #[derive(Debug)]
@@ -49,7 +50,7 @@ impl ContextsMap {
         let found = open_pinned(&path)?;
         let is_ours = match &found {
             None => true,
-            Some((_, id)) => !is_used_by_programs(*id)?,
+            Some((_, id)) => !stays_used_by_programs(*id)?,
         };
         Ok(Self { path, found, is_ours })
     }
@@ -200,23 +201,27 @@ impl Drop for Pin {
         if !self.is_ours {
             return;
         }
-        for _ in 0..UNLOADING_LOOKS {
-            match is_used_by_programs(self.map_id) {
-                Ok(true) => std::thread::sleep(UNLOADING),
-                Ok(false) => {
-                    if let Err(error) = fs::remove_file(&self.path) {
-                        tracing::warn!("{} cannot be removed: {error}", self.path.display());
-                    }
-                    return;
-                }
-                Err(error) => {
-                    tracing::debug!("{} is left there: {error}", self.path.display());
-                    return;
+        match stays_used_by_programs(self.map_id) {
+            Ok(true) => tracing::info!("{} is left there: programs of others use it", self.path.display()),
+            Ok(false) => {
+                if let Err(error) = fs::remove_file(&self.path) {
+                    tracing::warn!("{} cannot be removed: {error}", self.path.display());
                 }
             }
+            Err(error) => tracing::debug!("{} is left there: {error}", self.path.display()),
         }
-        tracing::info!("{} is left there: programs of others use it", self.path.display());
     }
+}
+
+/// Whether programs use a map that are not just being unloaded. Waits for those that may be.
+fn stays_used_by_programs(map_id: u32) -> Result<bool, KernelError> {
+    for _ in 0..UNLOADING_LOOKS {
+        if !is_used_by_programs(map_id)? {
+            return Ok(false);
+        }
+        std::thread::sleep(UNLOADING);
+    }
+    Ok(true)
 }
 
 fn pin(map: &mut MapHandle, path: &Path) -> Result<(), KernelError> {
