@@ -14,6 +14,7 @@
 
 #include "process_maps.h"
 #include "request_maps.h"
+#include "runtime_maps.h"
 #include "shared_contexts.h"
 #include "spanflame.h"
 #include "table_maps.h"
@@ -52,8 +53,9 @@ struct sf_sample_scratch {
 	__u32 padding;
 };
 
+/* One for each CPU; user space sets how many. Not a per-CPU map, whose values are limited to 32 KiB. */
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct sf_sample_scratch);
@@ -80,6 +82,8 @@ enum sf_limit {
 	SF_LIMIT_PROCESSES = SF_MAX_PROCESSES,
 	SF_LIMIT_USER_FRAMES = SF_MAX_USER_FRAMES,
 	SF_LIMIT_KERNEL_FRAMES = SF_MAX_KERNEL_FRAMES,
+	SF_LIMIT_SCRIPT_FRAMES = SF_MAX_SCRIPT_FRAMES,
+	SF_LIMIT_FRAME_SCRIPT = SF_FRAME_SCRIPT,
 };
 
 struct sf_contract {
@@ -95,6 +99,10 @@ struct sf_contract {
 	struct sf_sample sample;
 	struct sf_config config;
 	struct sf_words words;
+	struct sf_script_frame script_frame;
+	struct sf_python python;
+	struct sf_v8 v8;
+	struct sf_hotspot hotspot;
 	struct sf_shared_context shared_context;
 	enum sf_words_kind words_kind;
 	enum sf_cfa cfa;
@@ -107,6 +115,9 @@ struct sf_contract {
 	enum sf_process_flag process_flag;
 	enum sf_outcome outcome;
 	enum sf_sample_flag sample_flag;
+	enum sf_runtime runtime;
+	enum sf_script_flag script_flag;
+	enum sf_script_outcome script_outcome;
 	enum sf_event_type event_type;
 	enum sf_counter counter;
 };
@@ -127,12 +138,14 @@ static __always_inline int take_process(struct sf_walk *walk, __u32 tgid)
 
 	if (!process)
 		return 0;
+	walk->owner = tgid;
 	if (process->alias_of) {
 		__u32 owner = process->alias_of, version = process->alias_version;
 
 		process = bpf_map_lookup_elem(&processes, &owner);
 		if (!process || process->alias_of || process->version != version)
 			return 0;
+		walk->owner = owner;
 	}
 	walk->mapping_page = process->mapping_page;
 	walk->mappings = process->mappings;
@@ -188,6 +201,12 @@ static __always_inline void take_user_stack(struct bpf_perf_event_data *ctx, str
 
 	walk->frames = 0;
 	walk->stopped_at = 0;
+	walk->script_frames = 0;
+	walk->aside_frame = 0;
+	walk->runtime = SF_RUNTIME_NONE;
+	walk->script_outcome = SF_SCRIPT_NONE;
+	walk->has_new_script = 0;
+	walk->thread_pointer = task->thread.fsbase;
 	outcome = take_user_registers(ctx, task, walk, in_kernel);
 	if (outcome == SF_OUTCOME_COMPLETE && !take_process(walk, tgid))
 		outcome = SF_OUTCOME_UNKNOWN_PROCESS;
@@ -240,8 +259,11 @@ static __always_inline bool is_urgent(struct sf_sample_scratch *scratch)
 
 	if (bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > config.wake_at_bytes)
 		return true;
-	/* Something about a process that user space does not know yet, or a table that it is to build. */
-	if (sample->outcome != SF_OUTCOME_TABLE_PENDING &&
+	/*
+	 * Something about a process that user space does not know yet, a table that it is to build, an object
+	 * of a runtime that may move.
+	 */
+	if (!scratch->walk.has_new_script && sample->outcome != SF_OUTCOME_TABLE_PENDING &&
 	    (sample->user_frames > 1 || (sample->outcome != SF_OUTCOME_UNKNOWN_PROCESS &&
 					 sample->outcome != SF_OUTCOME_UNKNOWN_MAPPING)))
 		return false;
@@ -255,11 +277,11 @@ SEC("perf_event")
 int sample(struct bpf_perf_event_data *ctx)
 {
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
-	__u32 tgid = pid_tgid >> 32, zero = 0;
+	__u32 tgid = pid_tgid >> 32, cpu = bpf_get_smp_processor_id();
 	struct sf_sample_scratch *scratch;
 	struct sf_sample *sample;
 	struct task_struct *task, *leader;
-	__u64 kernel_frames = 0, user_frames, bytes, now;
+	__u64 kernel_frames = 0, user_frames, script_frames, words, bytes, now;
 	bool in_kernel;
 	__u32 ticks;
 	long taken;
@@ -274,7 +296,7 @@ int sample(struct bpf_perf_event_data *ctx)
 		count(SF_COUNTER_NOT_SELECTED, 1);
 		return 0;
 	}
-	scratch = bpf_map_lookup_elem(&sample_scratch, &zero);
+	scratch = bpf_map_lookup_elem(&sample_scratch, &cpu);
 	if (!scratch) {
 		count(SF_COUNTER_TAKEN, 1);
 		count(SF_COUNTER_LOST_NO_SCRATCH, 1);
@@ -290,7 +312,7 @@ int sample(struct bpf_perf_event_data *ctx)
 	count(SF_COUNTER_TAKEN, 1);
 
 	sample->type = SF_EVENT_SAMPLE;
-	sample->cpu = bpf_get_smp_processor_id();
+	sample->cpu = cpu;
 	sample->time_ns = now;
 	sample->pid = tgid;
 	sample->tid = (__u32)pid_tgid;
@@ -335,7 +357,21 @@ int sample(struct bpf_perf_event_data *ctx)
 	count(SF_COUNTER_USER_FRAMES, user_frames);
 	count(SF_COUNTER_KERNEL_FRAMES, kernel_frames);
 
-	bytes = __builtin_offsetof(struct sf_sample, frames) + (kernel_frames + user_frames) * sizeof(__u64);
+	script_frames = scratch->walk.script_frames;
+	if (script_frames > SF_MAX_SCRIPT_FRAMES)
+		script_frames = SF_MAX_SCRIPT_FRAMES;
+	sample->script_frames = script_frames;
+	sample->aside_frame = scratch->walk.aside_frame;
+	sample->runtime = scratch->walk.runtime;
+	sample->script_outcome = scratch->walk.script_outcome;
+	words = kernel_frames + user_frames;
+	if (script_frames) {
+		count(SF_COUNTER_SCRIPT_FRAMES, script_frames);
+		bpf_probe_read_kernel(&sample->frames[words], script_frames * sizeof(struct sf_script_frame),
+				      scratch->walk.scripts);
+		words += script_frames * (sizeof(struct sf_script_frame) / sizeof(__u64));
+	}
+	bytes = __builtin_offsetof(struct sf_sample, frames) + words * sizeof(__u64);
 	if (bytes > sizeof(*sample))
 		bytes = sizeof(*sample);
 	if (bpf_ringbuf_output(&events, sample, bytes,

@@ -42,13 +42,15 @@
 #define SF_DIRECTORY_PER_PAGE 512                   /* 8 bytes each */
 #define SF_MAPPINGS_PER_PAGE 128                    /* 32 bytes each */
 #define SF_MAX_MAPPINGS (32 * SF_MAPPINGS_PER_PAGE) /* executable mappings of one process */
-#define SF_MAX_OBJECTS 0xff00                       /* ids from here on tag other frame kinds */
+#define SF_MAX_OBJECTS 0xff00                       /* ids from here on are no objects, see runtimes.h */
 #define SF_OBJECT_SLOTS 16384                       /* entries of map `objects`, ≤ SF_MAX_OBJECTS */
 #define SF_MAX_PROCESSES 32768
 
 #define SF_MAX_USER_FRAMES 256
 #define SF_MAX_KERNEL_FRAMES 127
 #define SF_COMM_BYTES 16
+
+#include "runtimes.h"
 
 /* ---- unwind tables (written by user space, read by BPF) -------------------------------------- */
 
@@ -67,6 +69,7 @@ enum sf_cfa {
 	SF_CFA_FRAME_POINTER = 5, /* push rbp; mov rbp, rsp: CFA = rbp + 16, rbp and pc below it */
 	SF_CFA_END = 6,           /* outermost frame: the return address is undefined */
 	SF_CFA_UNSUPPORTED = 7,   /* there is information, but of a form that is not evaluated */
+	SF_CFA_RUNTIME = 8,       /* code of V8 inside of the executable: v8.h knows its frames */
 };
 
 /* Where a frame saved the caller's rbp. */
@@ -223,7 +226,7 @@ enum sf_outcome {
  * A user frame is one word: the object id in the upper 16 bits and the ELF address in the lower 48;
  * object 0 means a process address (JIT code, or no mapping known). Callers carry the address of
  * their call instruction's last byte (return address - 1), so every address is one to look up as it
- * is. Object ids of SF_MAX_OBJECTS and above are reserved for frames of several words.
+ * is. Object SF_FRAME_SCRIPT: the address is the index of a script frame (runtimes.h).
  */
 #define SF_FRAME_OBJECT_SHIFT 48
 #define SF_FRAME_ADDRESS_MASK 0xffffffffffffULL
@@ -239,7 +242,10 @@ enum sf_event_type {
 	SF_EVENT_SAMPLE = 1,
 };
 
-/* Ring buffer `events`. Only kernel_frames + user_frames words of `frames` are sent. */
+/*
+ * Ring buffer `events`. Of `frames` only kernel_frames + user_frames words are sent, and behind them, at once,
+ * script_frames of `struct sf_script_frame`. Those from aside_frame on are of CPython and stand in no word.
+ */
 struct sf_sample {
 	unsigned int type; /* enum sf_event_type */
 	unsigned int cpu;
@@ -248,17 +254,23 @@ struct sf_sample {
 	unsigned int tid;
 	unsigned short kernel_frames;
 	unsigned short user_frames;
-	unsigned char outcome;           /* enum sf_outcome */
-	unsigned char flags;             /* enum sf_sample_flag */
-	unsigned short ticks;            /* ticks of its CPU's timer that it stands for, at least 1 */
-	unsigned long long request;      /* key of the open request of its goroutine or thread, else 0 */
-	unsigned long long stopped_at;   /* process address at which an incomplete walk ended, else 0 */
+	unsigned char outcome;         /* enum sf_outcome */
+	unsigned char flags;           /* enum sf_sample_flag */
+	unsigned short ticks;          /* ticks of its CPU's timer that it stands for, at least 1 */
+	unsigned long long request;    /* key of the open request of its goroutine or thread, else 0 */
+	unsigned long long stopped_at; /* process address at which an incomplete walk ended, else 0 */
+	unsigned short script_frames;
+	unsigned short aside_frame;
+	unsigned char runtime;        /* enum sf_runtime that script_outcome is about */
+	unsigned char script_outcome; /* enum sf_script_outcome */
+	unsigned char reserved[2];
 	unsigned char said_trace_id[16]; /* the span that the application, or another tracer, says it is in */
 	unsigned char said_span_id[8];
 	char comm[SF_COMM_BYTES];        /* of the process (thread group leader) */
 	char thread_name[SF_COMM_BYTES]; /* of the thread */
 	unsigned long long frames[SF_MAX_KERNEL_FRAMES + SF_MAX_USER_FRAMES]; /* kernel leaf → root,
 	                                                                       * then user leaf → root */
+	struct sf_script_frame scripts[SF_MAX_SCRIPT_FRAMES]; /* room for them; see above where they are */
 };
 
 /* ---- counters: per-CPU array `counters`, never reset ------------------------------------------ */
@@ -273,12 +285,13 @@ enum sf_counter {
 	SF_COUNTER_LOST_NO_SCRATCH = 6, /* the per-CPU scratch could not be had */
 	SF_COUNTER_USER_FRAMES = 7,     /* sum over all samples, for ns per frame */
 	SF_COUNTER_KERNEL_FRAMES = 8,
-	SF_COUNTER_THINNED = 9,      /* ticks that a later sample of their CPU stands for */
-	SF_COUNTER_OVER_BUDGET = 10, /* … of them within a request: sampling took its share of the second */
-	SF_COUNTER_STAMPED = 11,     /* taken within a request */
-	SF_COUNTER_SAID = 12,        /* taken in a span that the application named */
-	SF_COUNTER_SHARED = 13,      /* … that another tracer named, and nobody else */
-	SF_COUNTERS = 14,
+	SF_COUNTER_THINNED = 9,        /* ticks that a later sample of their CPU stands for */
+	SF_COUNTER_OVER_BUDGET = 10,   /* … of them within a request: sampling took its share of the second */
+	SF_COUNTER_STAMPED = 11,       /* taken within a request */
+	SF_COUNTER_SAID = 12,          /* taken in a span that the application named */
+	SF_COUNTER_SHARED = 13,        /* … that another tracer named, and nobody else */
+	SF_COUNTER_SCRIPT_FRAMES = 14, /* sum over all samples, for ns per frame */
+	SF_COUNTERS = 15,
 };
 
 /* Value of the map otel/traces_ctx_v1, see shared_contexts.h. Ids as on the wire. */

@@ -17,8 +17,11 @@
  * tight loop without any helper call; whatever it does not like goes through sf_step, which knows every
  * case. The mapping and its object are kept from frame to frame.
  *
- * Needs from whoever includes it: the maps `slabs`, `objects` and `rule_cache`, bpf_map_lookup_elem,
- * bpf_loop, bpf_probe_read_user, and the two functions of uprobe.h that are declared below.
+ * Code that a runtime generated goes through runtime.h first, which knows its frames if the process is known
+ * to have that runtime; else it is expected to keep frame pointers.
+ *
+ * Needs from whoever includes it: the maps `slabs`, `objects` and `rule_cache` and those of runtime_maps.h,
+ * bpf_map_lookup_elem, bpf_loop, bpf_probe_read_user, and the two functions of uprobe.h that are declared below.
  *
  * Known gaps: compat (32-bit) code; callee-saved registers other than rbp and rbx in the CFA of a
  * frame that is not the leaf; JIT code's prologues and epilogues, whose caller is skipped.
@@ -47,6 +50,9 @@
  * looks at each: with 32 of them loading takes 0.2 s longer.
  */
 #define SF_PLAIN_STEPS 8
+
+/* Room for what is read of a runtime's object at once. */
+#define SF_OBJECT_BYTES 512
 
 /* A walk in progress. Lives in a map value: it is too large for the BPF stack. */
 struct sf_walk {
@@ -95,6 +101,24 @@ struct sf_walk {
 	__u64 signal_words[SF_SIGNAL_WORDS];
 
 	struct sf_stack_window window;
+
+	/* For the unwinders of runtimes. */
+	__u32 owner;          /* tgid whose entries in the maps of runtimes hold for the process */
+	__u32 script_frames;  /* entries of `scripts` */
+	__u32 aside_frame;    /* first of them that no word of the user frames stands for */
+	__u32 runtime;        /* enum sf_runtime whose frames were looked for */
+	__u32 script_outcome; /* enum sf_script_outcome */
+	__u32 layout_of; /* enum sf_runtime: which of the layouts is set; SF_RUNTIMES: not looked up yet */
+	__u32 has_new_script; /* 1: user space has not seen some object of `scripts` yet */
+	__u32 reserved;
+	__u64 thread_pointer; /* fs base of the thread */
+	union {
+		struct sf_v8 v8;
+		struct sf_hotspot hotspot;
+		struct sf_python python;
+	} layout;
+	unsigned char object_bytes[SF_OBJECT_BYTES] __attribute__((aligned(8))); /* an object of a runtime */
+	struct sf_script_frame scripts[SF_MAX_SCRIPT_FRAMES];
 };
 
 /* Where the frames go. */
@@ -355,6 +379,9 @@ static __always_inline long sf_enter_caller(struct sf_walk *walk, __u64 pc, __u6
 	return 0;
 }
 
+/* The unwinders of runtimes; they use what stands above. */
+#include "runtime.h"
+
 /* A frame that begins with push rbp; mov rbp, rsp. `in_jit`: nothing but hope says that it does. */
 static __always_inline long sf_step_by_frame_pointer(struct sf_walk *walk, __u64 in_jit)
 {
@@ -500,7 +527,7 @@ static long sf_step(__u32 unused, struct sf_walk_context *context)
 	const struct sf_page *page;
 	__u64 address, elf_address, word;
 	__u32 cfa_kind;
-	int rule_number, plain_frames;
+	int rule_number, plain_frames, runtime_step;
 
 	(void)unused;
 	if (walk->remembered) {
@@ -536,6 +563,9 @@ static long sf_step(__u32 unused, struct sf_walk_context *context)
 	}
 
 	if (walk->kind == SF_MAPPING_JIT) {
+		runtime_step = sf_step_runtime(walk, context->frames);
+		if (runtime_step != SF_STEP_NOT_MINE)
+			return runtime_step;
 		sf_push_frame(walk, context->frames, address & SF_FRAME_ADDRESS_MASK);
 		return sf_step_by_frame_pointer(walk, 1);
 	}
@@ -572,6 +602,13 @@ static long sf_step(__u32 unused, struct sf_walk_context *context)
 	rule = (const struct sf_unwind_rule *)page + (__u32)rule_number % SF_RULES_PER_PAGE;
 	sf_remember_rule(walk, elf_address, rule);
 	cfa_kind = rule->cfa;
+	if (cfa_kind == SF_CFA_RUNTIME) {
+		runtime_step = sf_step_runtime(walk, context->frames);
+		if (runtime_step != SF_STEP_NOT_MINE)
+			return runtime_step;
+		sf_push_frame(walk, context->frames, word);
+		return sf_step_by_frame_pointer(walk, 1);
+	}
 	if (cfa_kind == SF_CFA_SIGNAL) {
 		/* Nobody called the trampoline: its return address is its own first byte. */
 		sf_push_frame(walk, context->frames, word + walk->pc_is_return);
@@ -608,9 +645,15 @@ static __always_inline void sf_walk_stack(struct sf_walk *walk, struct sf_frames
 	walk->outcome = SF_OUTCOME_TRUNCATED;
 	walk->stopped_at = 0;
 	walk->window.bytes = 0;
+	walk->layout_of = SF_RUNTIMES;
+	walk->runtime = SF_RUNTIME_NONE;
+	walk->script_outcome = SF_SCRIPT_NONE;
+	walk->has_new_script = 0;
 	bpf_loop(SF_MAX_STEPS, sf_step, &context, 0);
 	if (walk->outcome == SF_OUTCOME_TRUNCATED)
 		walk->stopped_at = walk->pc;
+	walk->aside_frame = walk->script_frames;
+	sf_walk_aside(walk);
 }
 
 #endif /* SF_UNWIND_NATIVE_H */

@@ -147,14 +147,14 @@ impl Sampler {
             budget_ns: requests.map_or(0, |requests| requests.budget_permille.min(1000) * 1_000_000),
         };
         // CPUs that come later have no timer, see `start`.
-        let rule_caches = cpus::online()?.last().map_or(1, |last| last + 1);
+        let cpus = cpus::online()?.last().map_or(1, |last| last + 1);
         let mut sample = open_object("the sampler", SAMPLE_OBJECT)?;
         let cannot = |error| KernelError::bpf("prepare the sampler", error);
         for mut map in sample.maps_mut() {
             if map.name() == "events" {
                 map.set_max_entries(options.ring_buffer_bytes).map_err(cannot)?;
-            } else if map.name() == "rule_cache" {
-                map.set_max_entries(rule_caches).map_err(cannot)?;
+            } else if ["rule_cache", "sample_scratch"].iter().any(|name| map.name() == *name) {
+                map.set_max_entries(cpus).map_err(cannot)?;
             } else if map.name() == ".rodata.config" {
                 map.set_initial_value(abi::bytes_of(&config)).map_err(cannot)?;
             } else if map.name() == ".data.contract" {

@@ -1,7 +1,7 @@
 //! Objects and addresses → names, files, lines, inlined frames and unwind tables.
 //!
-//! Comes in: open files, process ids, addresses. Goes out: [`unwind::UnwindTable`]s and
-//! [`symbolize::Symbol`]s. Never: BPF, async, network.
+//! Comes in: open files, process ids, addresses. Goes out: [`unwind::UnwindTable`]s,
+//! [`symbolize::Symbol`]s and [`script::ScriptFunction`]s. Never: BPF, async, network.
 
 pub mod address;
 pub mod build_id;
@@ -13,6 +13,8 @@ mod little_endian;
 pub mod object_file;
 pub mod open;
 mod paged_bytes;
+pub mod process_memory;
+pub mod script;
 pub mod symbolize;
 pub mod thread_local;
 pub mod unwind;

@@ -39,6 +39,11 @@ struct shim_image {
 	__u32 mappings;
 	__u32 process_flags;
 	__u32 in_syscall;
+	__u64 thread_pointer;
+	/* Of the process's runtimes; NULL: it has none such. */
+	const struct sf_python *python;
+	const struct sf_v8 *v8;
+	const struct sf_hotspot *hotspot;
 };
 
 struct shim_result {
@@ -46,11 +51,16 @@ struct shim_result {
 	__u64 stopped_at;
 	__u32 outcome;
 	__u32 user_reads; /* calls of bpf_probe_read_user */
+	__u32 script_frames;
+	__u32 aside_frame;
+	__u32 runtime;
+	__u32 script_outcome;
 };
 
+/* Their keys are what the kernel side looks up by; which map it is, is told by the address. */
 static struct {
 	int unused;
-} slabs, objects, rule_cache;
+} slabs, objects, rule_cache, seen_scripts, python_processes, v8_processes, hotspot_processes;
 
 static _Thread_local const struct shim_image *image;
 static _Thread_local void *remembered_rules;
@@ -73,6 +83,14 @@ static void *bpf_map_lookup_elem(const void *map, const void *key)
 	}
 	if (map == &rule_cache)
 		return remembered_rules;
+	if (map == &seen_scripts)
+		return NULL;
+	if (map == &python_processes)
+		return (void *)image->python;
+	if (map == &v8_processes)
+		return (void *)image->v8;
+	if (map == &hotspot_processes)
+		return (void *)image->hotspot;
 	if (map == &objects)
 		return index < image->object_count ? (void *)(image->objects + index) : NULL;
 	if (index >= SF_SLAB_PAGES || (__u64)(slab - image->pages) + index >= image->page_count)
@@ -148,10 +166,10 @@ __u64 sf_shim_walker_bytes(void)
 
 /*
  * One walk. `registers` are sixteen by DWARF number and the pc; `frames` has room for
- * SF_MAX_USER_FRAMES; `walker` is zeroed memory of sf_shim_walker_bytes(), and may be used again.
+ * SF_MAX_USER_FRAMES, `scripts` for SF_MAX_SCRIPT_FRAMES; `walker` is zeroed memory of sf_shim_walker_bytes(), and may be used again.
  */
 void sf_shim_walk(const struct shim_image *of, const __u64 *registers, struct shim_walker *walker,
-		  struct sf_frames *frames, struct shim_result *result)
+		  struct sf_frames *frames, struct sf_script_frame *scripts, struct shim_result *result)
 {
 	struct sf_walk *walk = &walker->walk;
 
@@ -167,7 +185,14 @@ void sf_shim_walk(const struct shim_image *of, const __u64 *registers, struct sh
 	walk->mapping_page = of->mapping_page;
 	walk->mappings = of->mappings;
 	walk->process_flags = of->process_flags;
+	walk->script_frames = 0;
+	walk->thread_pointer = of->thread_pointer;
 	sf_walk_stack(walk, frames);
+	__builtin_memcpy(scripts, walk->scripts, walk->script_frames * sizeof(*scripts));
+	result->script_frames = walk->script_frames;
+	result->aside_frame = walk->aside_frame;
+	result->runtime = walk->runtime;
+	result->script_outcome = walk->script_outcome;
 	result->frames = walk->frames;
 	result->stopped_at = walk->stopped_at;
 	result->outcome = walk->outcome;

@@ -83,7 +83,34 @@ pub struct Walk {
     pub stopped_at: u64,
     /// Reads of user memory that it took.
     pub user_reads: u32,
+    /// Frames of runtimes.
+    pub scripts: Vec<RawScriptFrame>,
+    /// Index of the first of them that stands in no word of `frames`.
+    pub aside_frame: usize,
+    /// `enum sf_runtime`.
+    pub runtime: u32,
+    /// `enum sf_script_outcome`.
+    pub script_outcome: u32,
 }
+
+/// `struct sf_script_frame`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+#[allow(missing_docs)]
+pub struct RawScriptFrame {
+    pub address: u64,
+    pub object: u64,
+    pub other: u64,
+    pub position: u32,
+    pub identity: u32,
+    pub runtime: u8,
+    pub kind: u8,
+    pub flags: u8,
+    pub reserved: [u8; 5],
+}
+
+/// `SF_MAX_SCRIPT_FRAMES`.
+pub const MAX_SCRIPT_FRAMES: usize = 512;
 
 /// The word of a frame in an object.
 #[must_use]
@@ -123,6 +150,10 @@ struct ShimImage {
     mappings: u32,
     process_flags: u32,
     in_syscall: u32,
+    thread_pointer: u64,
+    python: *const u64,
+    v8: *const u64,
+    hotspot: *const u64,
 }
 
 #[repr(C)]
@@ -132,6 +163,10 @@ struct ShimResult {
     stopped_at: u64,
     outcome: u32,
     user_reads: u32,
+    script_frames: u32,
+    aside_frame: u32,
+    runtime: u32,
+    script_outcome: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -160,6 +195,7 @@ unsafe extern "C" {
         registers: *const Registers,
         walker: *mut c_void,
         frames: *mut u64,
+        scripts: *mut RawScriptFrame,
         result: *mut ShimResult,
     );
 }
@@ -181,6 +217,14 @@ pub struct Image {
     pub single_step: Option<(u64, u64)>,
     /// Where `[uprobes]` begins, as the kernel knows it.
     pub uprobe_area: Option<u64>,
+    /// The thread's fs base.
+    pub thread_pointer: u64,
+    /// `struct sf_python` of the process as words, if it has such a runtime.
+    pub python: Option<Vec<u64>>,
+    /// `struct sf_v8`, likewise.
+    pub v8: Option<Vec<u64>>,
+    /// `struct sf_hotspot`, likewise.
+    pub hotspot: Option<Vec<u64>>,
 }
 
 impl Image {
@@ -324,8 +368,13 @@ impl Walker {
             mappings: image.mappings,
             process_flags: u32::from(image.process_known),
             in_syscall: u32::from(image.in_syscall),
+            thread_pointer: image.thread_pointer,
+            python: words_or_null(image.python.as_ref()),
+            v8: words_or_null(image.v8.as_ref()),
+            hotspot: words_or_null(image.hotspot.as_ref()),
         };
         let mut frames = vec![0u64; MAX_FRAMES];
+        let mut scripts = vec![RawScriptFrame::default(); MAX_SCRIPT_FRAMES];
         let mut result = ShimResult::default();
         // SAFETY: all pointers lead to arrays of the lengths beside them, which outlive the call; the
         // walk's memory has the size that the shim asked for, is aligned to 8 and initialised.
@@ -335,12 +384,27 @@ impl Walker {
                 std::ptr::from_ref(registers),
                 self.memory.as_mut_ptr().cast(),
                 frames.as_mut_ptr(),
+                scripts.as_mut_ptr(),
                 &raw mut result,
             );
         }
         frames.truncate(result.frames as usize);
-        Walk { frames, outcome: result.outcome, stopped_at: result.stopped_at, user_reads: result.user_reads }
+        scripts.truncate(result.script_frames as usize);
+        Walk {
+            frames,
+            outcome: result.outcome,
+            stopped_at: result.stopped_at,
+            user_reads: result.user_reads,
+            scripts,
+            aside_frame: result.aside_frame as usize,
+            runtime: result.runtime,
+            script_outcome: result.script_outcome,
+        }
     }
+}
+
+fn words_or_null(words: Option<&Vec<u64>>) -> *const u64 {
+    words.map_or(std::ptr::null(), |words| words.as_ptr())
 }
 
 /// Packs sorted rows as `bpf/spanflame.h` says, in the plainest way: a leaf for each chunk. Not the
