@@ -322,10 +322,11 @@ fn script_kind(frame: &ScriptFrame) -> FrameKind {
 }
 
 fn of_script(function: &ScriptFunction) -> SymbolFrame {
-    let ScriptFunction { name, file, start_line, line, is_approximate: _ } = function;
+    let ScriptFunction { name, file, start_line, line, is_approximate } = function;
     SymbolFrame {
         name: name.clone(),
-        system_name: String::new(),
+        // No field of any format says so.
+        system_name: if *is_approximate { "[approximate]".to_owned() } else { String::new() },
         file: file.clone(),
         line: *line,
         start_line: *start_line,

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::feed::{FeedStatistics, TableFeeder};
-use super::scripts::{RuntimeOfProcess, ScriptNames, Scripts};
+use super::scripts::{RuntimesOfProcesses, ScriptNames, Scripts};
 use super::words::Words;
 use crate::kernel::{
     Counters, EbpfState, KernelError, MappingKind, PreferredThread, ProcessEvent, ProcessEvents,
@@ -398,14 +398,8 @@ impl Session {
         self.scripts.names()
     }
 
-    /// The runtimes of a process, as far as they are known.
-    #[must_use]
-    pub fn runtimes_of(&self, pid: u32) -> &[RuntimeOfProcess] {
-        self.scripts.about(pid)
-    }
-
-    /// All processes with a runtime.
-    pub fn runtimes(&self) -> impl Iterator<Item = (u32, &[RuntimeOfProcess])> {
+    /// The runtimes of all processes that have any.
+    pub fn runtimes(&mut self) -> Arc<RuntimesOfProcesses> {
         self.scripts.all()
     }
 

@@ -8,7 +8,7 @@
 mod names;
 mod reader;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ pub use self::names::{ScriptCounts, ScriptName, ScriptNames};
 use self::reader::{Found, Reader};
 use crate::kernel::Sampler;
 use crate::model::{ImageId, ObjectId, RawFrame, RawSample};
-use crate::process::{MappingContent, ObjectRegistry, ProcessTable};
+use crate::process::{MappingContent, ObjectRegistry, ProcessTable, RuntimeOfProcess};
 
 /// How often a runtime that was not set up yet is looked for again, and how many times.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
@@ -28,16 +28,8 @@ const TRIES: u32 = 100;
 /// Processes that may wait so at a time.
 const MAX_WAITING: usize = 1024;
 
-/// What a process is known to run.
-#[derive(Debug, Clone)]
-pub struct RuntimeOfProcess {
-    /// As users know it: `CPython`, `Node.js (V8)`, `Java (HotSpot)`, `Ruby`.
-    pub name: String,
-    /// Its version, as far as that is known.
-    pub version: String,
-    /// Why its frames are not read; empty if they are.
-    pub not_read: String,
-}
+/// By process id.
+pub type RuntimesOfProcesses = BTreeMap<u32, Vec<RuntimeOfProcess>>;
 
 #[derive(Debug)]
 struct InProcess {
@@ -61,6 +53,8 @@ pub(super) struct Scripts {
     markers: HashMap<ObjectId, (Weak<ObjectFile>, Vec<Marked>)>,
     processes: HashMap<u32, InProcess>,
     waiting: Vec<Waiting>,
+    /// What [`Scripts::all`] says, until something changes.
+    all: Option<Arc<RuntimesOfProcesses>>,
 }
 
 impl Scripts {
@@ -76,6 +70,7 @@ impl Scripts {
             markers: HashMap::new(),
             processes: HashMap::new(),
             waiting: Vec::new(),
+            all: None,
         })
     }
 
@@ -84,14 +79,11 @@ impl Scripts {
         &self.names
     }
 
-    /// What a process is known to run.
-    pub(super) fn about(&self, pid: u32) -> &[RuntimeOfProcess] {
-        self.processes.get(&pid).map_or(&[], |process| &process.about)
-    }
-
-    /// All processes with a runtime.
-    pub(super) fn all(&self) -> impl Iterator<Item = (u32, &[RuntimeOfProcess])> {
-        self.processes.iter().map(|(pid, process)| (*pid, process.about.as_slice()))
+    /// The runtimes of all processes that have any.
+    pub(super) fn all(&mut self) -> Arc<RuntimesOfProcesses> {
+        let processes = &self.processes;
+        let collect = || processes.iter().map(|(pid, process)| (*pid, process.about.clone())).collect();
+        Arc::clone(self.all.get_or_insert_with(|| Arc::new(collect())))
     }
 
     /// What a process has mapped has changed.
@@ -136,6 +128,7 @@ impl Scripts {
     /// A process is no more, or runs another program.
     pub(super) fn forget(&mut self, pid: u32, sampler: &Sampler) {
         if let Some(process) = self.processes.remove(&pid) {
+            self.all = None;
             for runtime in &process.runtimes {
                 sampler.remove_runtime(pid, runtime.runtime());
             }
@@ -173,6 +166,7 @@ impl Scripts {
                 known.about.retain(|old| old.name != new.name);
                 known.about.push(new);
             }
+            self.all = None;
             self.note_waiting(pid, again);
         }
         self.look_again(processes, objects, sampler);
@@ -213,10 +207,8 @@ impl Scripts {
     /// Puts the frames of an interpreter where they belong, has frames that are new be named, and counts how reading
     /// them ended.
     pub(super) fn complete(&mut self, sample: &mut RawSample, objects: &ObjectRegistry) {
-        self.names.count_sample(sample.script_outcome);
-        if sample.script_outcome.runtime.is_none() {
-            return;
-        }
+        let Some(of_sample) = sample.script_outcome.runtime else { return };
+        let mut unplaced = 0;
         if !sample.aside.is_empty() {
             let python = self.processes.get(&sample.pid).and_then(|process| {
                 process.runtimes.iter().find(|runtime| runtime.runtime() == Runtime::Python)
@@ -228,15 +220,15 @@ impl Scripts {
                     _ => false,
                 }
             };
-            let unplaced = put_aside_frames(sample, is_evaluation);
-            self.names.count_unplaced(unplaced);
+            unplaced = put_aside_frames(sample, is_evaluation);
         }
-        for frame in &sample.user {
-            if let RawFrame::Script(frame) = frame
-                && self.names.is_new(sample.image, frame)
-            {
-                self.reader.name(sample.pid, sample.image, *frame);
-            }
+        let frames = sample.user.iter().filter_map(|frame| match frame {
+            RawFrame::Script(frame) => Some(frame),
+            _ => None,
+        });
+        let end = sample.script_outcome.end;
+        for frame in self.names.add_sample(sample.image, of_sample, end, frames, unplaced) {
+            self.reader.name(sample.pid, sample.image, frame);
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use spanflame_symbols::script::{Refusal, Runtime, ScriptFrame, ScriptFunction};
 
-use crate::model::{ImageId, ScriptEnd, ScriptOutcome};
+use crate::model::{ImageId, ScriptEnd};
 
 /// Frames that are known at a time. Beyond it new ones stay without a name, counted as `too_many`.
 const MAX_NAMES: usize = 400_000;
@@ -34,7 +34,7 @@ struct Entry {
 }
 
 /// How often what came of reading runtimes, since the start.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ScriptCounts {
     /// Samples by how reading their runtime's frames ended.
     pub samples: BTreeMap<(Runtime, ScriptEnd), u64>,
@@ -42,6 +42,19 @@ pub struct ScriptCounts {
     pub frames: BTreeMap<(Runtime, &'static str), u64>,
     /// Frames of an interpreter that found no place in the machine stack, which was cut.
     pub unplaced: u64,
+}
+
+impl ScriptCounts {
+    /// Adds what others have counted.
+    pub fn add(&mut self, other: &Self) {
+        for (key, count) in &other.samples {
+            *self.samples.entry(*key).or_default() += count;
+        }
+        for (key, count) in &other.frames {
+            *self.frames.entry(*key).or_default() += count;
+        }
+        self.unplaced += other.unplaced;
+    }
 }
 
 #[derive(Debug, Default)]
@@ -59,33 +72,9 @@ pub struct ScriptNames {
     answered: Condvar,
 }
 
-impl ScriptNames {
-    fn lock(&self) -> MutexGuard<'_, Inside> {
-        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// How often what came of reading runtimes.
-    #[must_use]
-    pub fn counts(&self) -> ScriptCounts {
-        self.lock().counts.clone()
-    }
-
-    pub(super) fn count_sample(&self, outcome: ScriptOutcome) {
-        if let Some(runtime) = outcome.runtime {
-            *self.lock().counts.samples.entry((runtime, outcome.end)).or_default() += 1;
-        }
-    }
-
-    pub(super) fn count_unplaced(&self, frames: usize) {
-        if frames > 0 {
-            self.lock().counts.unplaced += frames as u64;
-        }
-    }
-
-    /// Whether a frame is to be asked about; from then on it is not, for a while.
-    pub(super) fn is_new(&self, image: ImageId, frame: &ScriptFrame) -> bool {
-        let mut inside = self.lock();
-        let Inside { entries, counts, window, asked } = &mut *inside;
+impl Inside {
+    fn is_new(&mut self, image: ImageId, frame: &ScriptFrame) -> bool {
+        let Self { entries, counts, window, asked } = self;
         if let Some(known) = entries.get_mut(&(image, *frame)) {
             known.used_in = *window;
             if !matches!(known.state, State::Refused(_, since) if since.elapsed() > ASK_AGAIN) {
@@ -100,6 +89,34 @@ impl ScriptNames {
         }
         *asked += 1;
         true
+    }
+}
+
+impl ScriptNames {
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How often what came of reading runtimes.
+    #[must_use]
+    pub fn counts(&self) -> ScriptCounts {
+        self.lock().counts.clone()
+    }
+
+    /// Counts a sample of a runtime, `unplaced` of whose frames found no place. Returns those of its frames that are to
+    /// be asked about; from then on they are not, for a while.
+    pub(super) fn add_sample<'frames>(
+        &self,
+        image: ImageId,
+        runtime: Runtime,
+        end: ScriptEnd,
+        frames: impl Iterator<Item = &'frames ScriptFrame>,
+        unplaced: usize,
+    ) -> Vec<ScriptFrame> {
+        let mut inside = self.lock();
+        *inside.counts.samples.entry((runtime, end)).or_default() += 1;
+        inside.counts.unplaced += unplaced as u64;
+        frames.filter(|frame| inside.is_new(image, frame)).copied().collect()
     }
 
     /// The reader's answer.
@@ -180,12 +197,17 @@ mod tests {
         }
     }
 
+    fn is_new(names: &ScriptNames, image: ImageId, frame: ScriptFrame) -> bool {
+        let asked = names.add_sample(image, Runtime::V8, ScriptEnd::Complete, [frame].iter(), 0);
+        asked == [frame]
+    }
+
     #[test]
     fn a_frame_is_asked_about_once_and_its_answer_stays_while_it_is_used() {
         let names = ScriptNames::default();
         let image = ImageId(3);
-        assert!(names.is_new(image, &frame(1)));
-        assert!(!names.is_new(image, &frame(1)), "it was asked");
+        assert!(is_new(&names, image, frame(1)));
+        assert!(!is_new(&names, image, frame(1)), "it was asked");
         assert_eq!(names.of(image, &frame(1)), Err("not_read_in_time"));
         let function = ScriptFunction { name: "f".to_owned(), ..ScriptFunction::default() };
         names.answer(image, &frame(1), Ok(vec![function.clone()]));
@@ -202,11 +224,11 @@ mod tests {
     #[test]
     fn a_refusal_is_its_reason() {
         let names = ScriptNames::default();
-        assert!(names.is_new(ImageId(1), &frame(1)));
+        assert!(is_new(&names, ImageId(1), frame(1)));
         names.answer(ImageId(1), &frame(1), Err(Refusal::ObjectMoved));
         assert_eq!(names.of(ImageId(1), &frame(1)), Err("object_moved"));
-        assert!(!names.is_new(ImageId(1), &frame(1)), "not again at once");
-        assert!(names.is_new(ImageId(1), &frame(2)));
+        assert!(!is_new(&names, ImageId(1), frame(1)), "not again at once");
+        assert!(is_new(&names, ImageId(1), frame(2)));
         names.withdraw(ImageId(1), &frame(2));
         names.settle();
     }

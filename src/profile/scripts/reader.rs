@@ -8,11 +8,11 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use spanflame_symbols::process_memory::LiveMemory;
 use spanflame_symbols::script::markers::Marked;
-use spanflame_symbols::script::{MappedObject, NotRead, Refusal, Runtime, ScriptFrame, ScriptRuntime};
+use spanflame_symbols::script::{MappedObject, Refusal, ScriptFrame, ScriptRuntime};
 
-use super::RuntimeOfProcess;
 use super::names::ScriptNames;
 use crate::model::ImageId;
+use crate::process::{FoundRuntimes, RuntimeOfProcess, find_runtimes};
 
 /// Questions that may wait. A busy program has some thousands of different frames.
 const QUEUE: usize = 65_536;
@@ -144,62 +144,17 @@ fn find(
         }
     }
     let Some(process) = processes.get_mut(&pid) else { return found };
-    for marked in wanted {
-        let runtime = match marked {
-            Marked::NotRead(name) => {
-                found.about.push(RuntimeOfProcess {
-                    name: (*name).to_owned(),
-                    version: String::new(),
-                    not_read: "its frames are not read; native frames are".to_owned(),
-                });
-                continue;
-            }
-            Marked::Read(runtime) => *runtime,
-        };
-        let looked = survive(|| look_for(runtime, objects, &process.memory)).unwrap_or(Ok(None));
-        match looked {
-            Ok(Some(there)) => {
-                found.about.push(RuntimeOfProcess {
-                    name: display_name(runtime).to_owned(),
-                    version: there.version().to_owned(),
-                    not_read: String::new(),
-                });
-                process.runtimes.retain(|known| known.runtime() != runtime);
-                process.runtimes.push(Arc::clone(&there));
-                found.runtimes.push(there);
-            }
-            Ok(None) => {}
-            Err(error @ NotRead::NotYet { .. }) => {
-                found.again = true;
-                tracing::debug!("process {pid}: {error}");
-            }
-            Err(error) => {
-                let version = match &error {
-                    NotRead::Unsupported { version, .. } => version.clone(),
-                    NotRead::NotYet { .. } => String::new(),
-                };
-                tracing::info!("process {pid}: {error}");
-                let name = display_name(runtime).to_owned();
-                found.about.push(RuntimeOfProcess { name, version, not_read: error.to_string() });
-            }
+    let FoundRuntimes { runtimes, about, again } = find_runtimes(wanted, objects, &process.memory);
+    for runtime in &runtimes {
+        process.runtimes.retain(|known| known.runtime() != runtime.runtime());
+        process.runtimes.push(Arc::clone(runtime));
+    }
+    for runtime in &about {
+        match &runtime.not_read {
+            Some(reason) if !again => tracing::info!("frames of process {pid}: {reason}"),
+            reason => tracing::debug!("process {pid} runs {} {}: {reason:?}", runtime.name, runtime.version),
         }
     }
+    (found.runtimes, found.about, found.again) = (runtimes, about, again);
     found
-}
-
-/// As users know it.
-const fn display_name(runtime: Runtime) -> &'static str {
-    match runtime {
-        Runtime::Python => "CPython",
-        Runtime::V8 => "Node.js (V8)",
-        Runtime::Hotspot => "Java (HotSpot)",
-    }
-}
-
-type Looked = Result<Option<Arc<dyn ScriptRuntime>>, NotRead>;
-
-fn look_for(runtime: Runtime, _objects: &[MappedObject], _memory: &LiveMemory) -> Looked {
-    match runtime {
-        Runtime::Python | Runtime::V8 | Runtime::Hotspot => Ok(None),
-    }
 }
