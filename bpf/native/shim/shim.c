@@ -44,6 +44,9 @@ struct shim_image {
 	const struct sf_python *python;
 	const struct sf_v8 *v8;
 	const struct sf_hotspot *hotspot;
+	/* Memory that is in no region; NULL: there is none. 0 if all of it was read. */
+	long (*read)(const void *context, __u64 address, void *to, __u64 bytes);
+	const void *read_context;
 };
 
 struct shim_result {
@@ -135,6 +138,8 @@ static long bpf_probe_read_user(void *to, __u32 bytes, const void *from)
 		__builtin_memcpy(to, region->contents + (address - region->begin), bytes);
 		return 0;
 	}
+	if (image->read && !image->read(image->read_context, address, to, bytes))
+		return 0;
 	__builtin_memset(to, 0, bytes);
 	return -14; /* EFAULT */
 }
