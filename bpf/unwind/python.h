@@ -360,6 +360,7 @@ static long sf_python_step(__u64 step, struct sf_python_frames *frames)
 	__u8 owner;
 	int outcome;
 
+	(void)step;
 	if (!frames->frame) {
 		/* Whatever the outermost frame says, it was called from C. */
 		sf_python_mark_entry(walk, frames);

@@ -1,8 +1,8 @@
 //! Code objects: what tells one from another, and their names.
 
 use super::layout::{CODE_BODY, CODE_BODY_WORDS, Layout, flag};
-use super::objects::{read_line_table, read_string};
 use super::line_table;
+use super::objects::{read_line_table, read_string};
 use crate::little_endian::{u32_at, u64_at};
 use crate::process_memory::ProcessMemory;
 use crate::script::{Refusal, ScriptFrame, ScriptFunction};

@@ -124,7 +124,8 @@ pub(super) fn read(table: &[u8], version: u32) -> Result<Layout, Unusable> {
     let thread_interpreter = short(positions.thread_interpreter)?;
     let thread_frame = short(positions.thread_frame)?;
     let thread_id = short(positions.thread_id)?;
-    let last_of_thread = thread_prev.max(thread_next).max(thread_interpreter).max(thread_frame).max(thread_id);
+    let last_of_thread =
+        thread_prev.max(thread_next).max(thread_interpreter).max(thread_frame).max(thread_id);
     let frame_previous = short(positions.frame_previous)?;
     let frame_code = short(positions.frame_executable)?;
     let frame_position = short(positions.frame_instruction)?;

@@ -112,7 +112,9 @@ impl FrameTable {
         // length, distance to its CIE, begin relative to its own place, bytes.
         let entry_bytes = object.read_loaded(ElfAddress(entry), 16).ok()?;
         let says = u32_at(&entry_bytes, 8)?.cast_signed();
-        if entry.checked_add(8)?.wrapping_add_signed(i64::from(says)) != begin || u64_at(&entry_bytes, 8).is_none() {
+        if entry.checked_add(8)?.wrapping_add_signed(i64::from(says)) != begin
+            || u64_at(&entry_bytes, 8).is_none()
+        {
             return None;
         }
         let range = begin..begin.checked_add(u64::from(u32_at(&entry_bytes, 12)?))?;

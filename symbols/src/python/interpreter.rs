@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::debug_offsets::{self, Unusable};
 use super::layout::{Layout, flag};
+use super::symbols::FoundSymbol;
 use super::{code, evaluation, symbols};
 use crate::little_endian::u64_at;
 use crate::process_memory::ProcessMemory;
@@ -46,8 +47,21 @@ const MAX_READ_ONLY_BYTES: u64 = 64 << 20;
 pub struct Interpreter {
     version: String,
     layout: Layout,
-    object: Arc<ObjectFile>,
+    object: Option<Arc<ObjectFile>>,
     evaluation: Vec<Range<u64>>,
+}
+
+/// Where an interpreter is in a process, before it is known what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InterpreterPlace {
+    /// `_PyRuntime`.
+    pub runtime: ProcessAddress,
+    /// `PyCode_Type`.
+    pub code_type: Option<ProcessAddress>,
+    /// `Py_Version`, which 3.11 and later have.
+    pub version: Option<ProcessAddress>,
+    /// Before: minor and micro version, as far as the object file tells them.
+    pub told: Option<(u8, Option<u8>)>,
 }
 
 impl Interpreter {
@@ -58,30 +72,33 @@ impl Interpreter {
     pub fn find(objects: &[MappedObject], memory: &dyn ProcessMemory) -> Result<Option<Self>, NotRead> {
         for object in objects {
             let found = symbols::find(&object.file, &NAMES);
-            let symbol = |name: usize| found.iter().find(|symbol| symbol.name == name);
-            if let (Some(runtime), Some(evaluation)) = (symbol(RUNTIME), symbol(EVALUATION)) {
-                let end = evaluation.address.0.saturating_add(evaluation.bytes.max(1));
-                let function = evaluation.address.0..end;
-                let cold: Vec<Range<u64>> = (found.iter())
-                    .filter(|symbol| COLD.contains(&symbol.name))
-                    .map(|symbol| symbol.address.0..symbol.address.0.saturating_add(symbol.bytes))
-                    .collect();
-                let address = |name: usize| Some(object.bias.to_process(symbol(name)?.address));
-                let place = Place {
-                    object: &object.file,
-                    runtime: object.bias.to_process(runtime.address),
-                    code_type: address(CODE_TYPE),
-                    version: address(VERSION),
-                    oldest_minor: [(SINCE_TEN, 10), (SINCE_NINE, 9), (SINCE_EIGHT, 8)]
-                        .into_iter()
-                        .find_map(|(name, minor)| symbol(name).map(|_| minor)),
-                };
-                let (layout, version) = place.read(memory)?;
-                let evaluation = evaluation::ranges(&object.file, function, &cold);
-                return Ok(Some(Self { version, layout, object: Arc::clone(&object.file), evaluation }));
-            }
+            let Some(place) = InterpreterPlace::of_symbols(object, &found) else { continue };
+            let Some(function) = found.iter().find(|symbol| symbol.name == EVALUATION) else { continue };
+            let range =
+                |symbol: &FoundSymbol| symbol.address.0..symbol.address.0.saturating_add(symbol.bytes.max(1));
+            let cold: Vec<Range<u64>> =
+                found.iter().filter(|symbol| COLD.contains(&symbol.name)).map(range).collect();
+            let mut interpreter = Self::read(&place, memory)?;
+            interpreter.evaluation = evaluation::ranges(&object.file, range(function), &cold);
+            interpreter.object = Some(Arc::clone(&object.file));
+            return Ok(Some(interpreter));
         }
         Ok(None)
+    }
+
+    /// The one at a place. No address is of its evaluation function.
+    ///
+    /// # Errors
+    /// [`NotRead`].
+    pub fn read(place: &InterpreterPlace, memory: &dyn ProcessMemory) -> Result<Self, NotRead> {
+        let (layout, version) = place.read(memory)?;
+        Ok(Self { version, layout, object: None, evaluation: Vec::new() })
+    }
+
+    /// Where the code of its evaluation function is in its object.
+    #[must_use]
+    pub fn evaluation(&self) -> &[Range<u64>] {
+        &self.evaluation
     }
 }
 
@@ -103,19 +120,10 @@ impl ScriptRuntime for Interpreter {
     }
 
     fn is_evaluation(&self, object: &Arc<ObjectFile>, address: ElfAddress) -> bool {
-        (Arc::ptr_eq(object, &self.object) || object.build_id() == self.object.build_id())
+        let Some(own) = &self.object else { return false };
+        (Arc::ptr_eq(object, own) || object.build_id() == own.build_id())
             && self.evaluation.iter().any(|range| range.contains(&address.0))
     }
-}
-
-/// Where an interpreter is in a process, before it is known what it is.
-struct Place<'a> {
-    object: &'a ObjectFile,
-    runtime: ProcessAddress,
-    code_type: Option<ProcessAddress>,
-    version: Option<ProcessAddress>,
-    /// By the functions it has: the minor version, if it is one that does not say.
-    oldest_minor: Option<u8>,
 }
 
 fn not_yet(what: impl Into<String>) -> NotRead {
@@ -126,7 +134,34 @@ fn unsupported(version: &str, what: impl Into<String>) -> NotRead {
     NotRead::Unsupported { runtime: NAME, version: version.to_owned(), what: what.into() }
 }
 
-impl Place<'_> {
+impl InterpreterPlace {
+    /// The place of the interpreter that is in this object, if one is.
+    #[must_use]
+    pub fn find(object: &MappedObject) -> Option<Self> {
+        Self::of_symbols(object, &symbols::find(&object.file, &NAMES))
+    }
+
+    fn of_symbols(object: &MappedObject, found: &[FoundSymbol]) -> Option<Self> {
+        let address = |name: usize| {
+            let symbol = found.iter().find(|symbol| symbol.name == name)?;
+            Some(object.bias.to_process(symbol.address))
+        };
+        let told = [(SINCE_TEN, 10), (SINCE_NINE, 9), (SINCE_EIGHT, 8)]
+            .into_iter()
+            .find_map(|(name, minor)| address(name).map(|_| minor));
+        let version = address(VERSION);
+        Some(Self {
+            runtime: address(RUNTIME)?,
+            code_type: address(CODE_TYPE),
+            version,
+            told: if version.is_none() {
+                told.map(|minor| (minor, micro_version(&object.file, minor)))
+            } else {
+                None
+            },
+        })
+    }
+
     fn read(&self, memory: &dyn ProcessMemory) -> Result<(Layout, String), NotRead> {
         let (hex, version) = self.read_version(memory)?;
         let minor = (hex >> 16 & 0xff) as u8;
@@ -166,29 +201,11 @@ impl Place<'_> {
             let hex = memory.u32_at(address).map_err(|unreadable| not_yet(unreadable.to_string()))?;
             return Ok((hex, version_text(hex)));
         }
-        let Some(minor) = self.oldest_minor else { return Err(unsupported("before 3.8", "only 3.8 to 3.14 are")) };
-        let micro = self.micro_version(minor);
+        let Some((minor, micro)) = self.told else {
+            return Err(unsupported("before 3.8", "only 3.8 to 3.14 are"));
+        };
         let hex = 0x0300_0000 | u32::from(minor) << 16 | u32::from(micro.unwrap_or(0)) << 8;
         Ok((hex, micro.map_or_else(|| format!("3.{minor}"), |micro| format!("3.{minor}.{micro}"))))
-    }
-
-    /// Before 3.11 it is said only by a text among the constants: the one that has the form of a version.
-    fn micro_version(&self, minor: u8) -> Option<u8> {
-        let header = self.object.section_header(".rodata").filter(|header| header.bytes <= MAX_READ_ONLY_BYTES)?;
-        let constants = self.object.read_section(header).ok()?.data;
-        let begin = format!("\x003.{minor}.");
-        let mut found = None;
-        for at in find_all(&constants, begin.as_bytes()) {
-            let text = constants.get(at + begin.len()..).unwrap_or_default();
-            let digits = text.split(|byte| *byte == 0).next().unwrap_or_default();
-            let micro = std::str::from_utf8(digits).ok().and_then(|digits| digits.trim_end_matches('+').parse().ok());
-            match (micro, found) {
-                (Some(micro), Some(other)) if micro != other => return None,
-                (Some(micro), _) => found = Some(micro),
-                (None, _) => {}
-            }
-        }
-        found
     }
 
     fn read_debug_offsets(
@@ -206,6 +223,32 @@ impl Place<'_> {
             Unusable::Nonsense => unsupported(version, "its _Py_DebugOffsets say what cannot be"),
         })
     }
+}
+
+/// Before 3.11 it is said only by a text among the constants: the one that ends with a version (linkers make texts with
+/// the same end one). None if there are several.
+fn micro_version(object: &ObjectFile, minor: u8) -> Option<u8> {
+    let header = object.section_header(".rodata").filter(|header| header.bytes <= MAX_READ_ONLY_BYTES)?;
+    let constants = object.read_section(header).ok()?.data;
+    let begin = format!("3.{minor}.");
+    let mut found = None;
+    for at in find_all(&constants, begin.as_bytes()) {
+        let is_within = at
+            .checked_sub(1)
+            .and_then(|before| constants.get(before))
+            .is_some_and(|before| before.is_ascii_digit() || *before == b'.');
+        let text = constants.get(at + begin.len()..).unwrap_or_default();
+        let digits = text.split(|byte| *byte == 0).next().unwrap_or_default();
+        let micro =
+            std::str::from_utf8(digits).ok().and_then(|digits| digits.trim_end_matches('+').parse().ok());
+        match (micro, found) {
+            _ if is_within => {}
+            (Some(micro), Some(other)) if micro != other => return None,
+            (Some(micro), _) => found = Some(micro),
+            (None, _) => {}
+        }
+    }
+    found
 }
 
 fn find_all<'a>(bytes: &'a [u8], wanted: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
@@ -296,7 +339,8 @@ fn has_frame(layout: &Layout, memory: &dyn ProcessMemory, thread: u64) -> Result
         }
         let code = word(frame, layout.frame_code)? & !7;
         let mut object = vec![0; usize::from(layout.code_bytes)];
-        if code != 0 && memory.read(code, &mut object).is_ok() && u64_at(&object, 8) == Some(layout.code_type) {
+        if code != 0 && memory.read(code, &mut object).is_ok() && u64_at(&object, 8) == Some(layout.code_type)
+        {
             return Ok(true);
         }
         if layout.flags & flag::OWNED_ENTRY == 0 {

@@ -85,7 +85,8 @@ impl Layout {
         let word_within = |offset: u16, bytes: u16| {
             offset.is_multiple_of(8) && offset.checked_add(8).is_some_and(|end| end <= bytes)
         };
-        let thread = [self.thread_prev, self.thread_next, self.thread_interpreter, self.thread_frame, self.thread_id];
+        let thread =
+            [self.thread_prev, self.thread_next, self.thread_interpreter, self.thread_frame, self.thread_id];
         let frame = [self.frame_code, self.frame_previous];
         let code = [self.code_name, self.code_file, self.code_line_table];
         let is_position_sound = if self.flags & flag::INDEX_POSITION == 0 {
@@ -93,7 +94,9 @@ impl Layout {
         } else {
             self.frame_position.is_multiple_of(8) && self.frame_position < self.frame_bytes
         };
-        [self.thread_bytes, self.frame_bytes, self.code_bytes].iter().all(|bytes| *bytes <= MAX_STRUCTURE_BYTES)
+        [self.thread_bytes, self.frame_bytes, self.code_bytes]
+            .iter()
+            .all(|bytes| *bytes <= MAX_STRUCTURE_BYTES)
             && thread.iter().all(|offset| word_within(*offset, self.thread_bytes))
             && frame.iter().all(|offset| word_within(*offset, self.frame_bytes))
             && code.iter().all(|offset| word_within(*offset, self.code_bytes))

@@ -127,7 +127,10 @@ mod tests {
         // Objects/lnotab_notes.txt: lines 1, 2, 7, 361, 207 at bytes 0, 6, 50, 350, 361 of code.
         let table = [6, 1, 44, 5, 255, 0, 45, 127, 0, 127, 0, 100, 11, 0x80, 0, 0x80 + 102];
         let line = |position| line_at(Format::Lnotab, &table, 1, position);
-        assert_eq!([line(0), line(5), line(6), line(49), line(50)], [Some(1), Some(1), Some(2), Some(2), Some(7)]);
+        assert_eq!(
+            [line(0), line(5), line(6), line(49), line(50)],
+            [Some(1), Some(1), Some(2), Some(2), Some(7)]
+        );
         assert_eq!([line(349), line(350), line(360), line(361)], [Some(7), Some(361), Some(361), Some(207)]);
         assert_eq!(line_at(Format::Lnotab, &[4], 9, 8), Some(9), "half a pair");
     }
@@ -137,24 +140,44 @@ mod tests {
         // Objects/lnotab_notes.txt of 3.10: 0–2: 100, 2–4: none, 4–8: 101.
         let table = [2, 0, 2, 0x80, 4, 1];
         let line = |position| line_at(Format::Ranges, &table, 100, position);
-        assert_eq!([line(0), line(2), line(4), line(7), line(8)], [Some(100), None, Some(101), Some(101), None]);
-        assert_eq!(line_at(Format::Ranges, &[0, 127, 0, 3, 2, 0xff], 1, 0), Some(130), "empty ranges still count");
+        assert_eq!(
+            [line(0), line(2), line(4), line(7), line(8)],
+            [Some(100), None, Some(101), Some(101), None]
+        );
+        assert_eq!(
+            line_at(Format::Ranges, &[0, 127, 0, 3, 2, 0xff], 1, 0),
+            Some(130),
+            "empty ranges still count"
+        );
     }
 
     #[test]
     fn locations_of_every_kind() {
         let table = [
-            0x80 | 13 << 3, 0x02, // no columns, + 1
-            0x80 | 3 << 3 | 1, 0x11, // short, two units
-            0x80 | 12 << 3, 1, 2, // one line, + 2
+            0x80 | 13 << 3,
+            0x02, // no columns, + 1
+            0x80 | 3 << 3 | 1,
+            0x11, // short, two units
+            0x80 | 12 << 3,
+            1,
+            2,              // one line, + 2
             0x80 | 15 << 3, // none
-            0x80 | 14 << 3 | 7, 0x40 | 0x01, 0x04, 0x00, 0x01, 0x41, 0x01, // long, - (0x101 >> 1)
+            0x80 | 14 << 3 | 7,
+            0x40 | 0x01,
+            0x04,
+            0x00,
+            0x01,
+            0x41,
+            0x01, // long, - (0x101 >> 1)
         ];
         let line = |position| line_at(Format::Locations, &table, 300, position);
         assert_eq!([line(0), line(2), line(5), line(6)], [Some(301), Some(301), Some(301), Some(303)]);
         assert_eq!([line(8), line(10), line(25), line(26)], [None, Some(175), Some(175), None]);
         assert_eq!(line_at(Format::Locations, &[0x13, 1], 1, 0), None, "no first byte");
-        assert_eq!(line_at(Format::Locations, &[0x80 | 13 << 3, 0x7f, 0x7f, 0x7f, 0x7f, 0x7f, 0x7f], 1, 0), None);
+        assert_eq!(
+            line_at(Format::Locations, &[0x80 | 13 << 3, 0x7f, 0x7f, 0x7f, 0x7f, 0x7f, 0x7f], 1, 0),
+            None
+        );
     }
 
     proptest! {

@@ -31,12 +31,10 @@ mod layout;
 mod line_table;
 mod objects;
 mod symbols;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 
-pub use interpreter::Interpreter;
+pub use interpreter::{Interpreter, InterpreterPlace};
 
 use crate::process_memory::ProcessMemory;
 use crate::script::{MappedObject, NotRead, ScriptRuntime};

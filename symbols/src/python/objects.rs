@@ -18,18 +18,23 @@ fn at(address: u64, offset: impl Into<u64>) -> Result<u64, Refusal> {
 }
 
 /// A string object, cut to [`MAX_CHARACTERS`].
-pub(super) fn read_string(layout: &Layout, memory: &dyn ProcessMemory, address: u64) -> Result<String, Refusal> {
+pub(super) fn read_string(
+    layout: &Layout,
+    memory: &dyn ProcessMemory,
+    address: u64,
+) -> Result<String, Refusal> {
     let length = memory.u64_at(at(address, LENGTH)?)?;
     // struct { interned: 2, kind: 3, compact: 1, ascii: 1, … }: these bits are the same in all versions.
     let state = memory.u8_at(at(address, layout.string_state)?)?;
-    let (character_bytes, is_compact, is_ascii) = (u64::from(state >> 2 & 7), state & 0x20 != 0, state & 0x40 != 0);
+    let (character_bytes, is_compact, is_ascii) =
+        (u64::from(state >> 2 & 7), state & 0x20 != 0, state & 0x40 != 0);
     if !is_compact || !matches!(character_bytes, 1 | 2 | 4) || (is_ascii && character_bytes != 1) {
         return Err(Refusal::Malformed);
     }
     let header = if is_ascii { layout.string_header } else { layout.compact_header };
-    let bytes = usize::try_from(length.min(MAX_CHARACTERS) * character_bytes).map_err(|_| Refusal::Malformed)?;
-    let mut contents = vec![0; bytes];
-    memory.read(at(address, header)?, &mut contents)?;
+    let bytes =
+        usize::try_from(length.min(MAX_CHARACTERS) * character_bytes).map_err(|_| Refusal::Malformed)?;
+    let contents = read_contents(memory, at(address, header)?, bytes)?;
     if is_ascii && !contents.is_ascii() {
         return Err(Refusal::Malformed);
     }
@@ -44,6 +49,15 @@ pub(super) fn read_string(layout: &Layout, memory: &dyn ProcessMemory, address: 
     text.ok_or(Refusal::Malformed)
 }
 
+/// Of an empty object nothing is read: what follows its header need not be there.
+fn read_contents(memory: &dyn ProcessMemory, address: u64, bytes: usize) -> Result<Vec<u8>, Refusal> {
+    let mut contents = vec![0; bytes];
+    if !contents.is_empty() {
+        memory.read(address, &mut contents)?;
+    }
+    Ok(contents)
+}
+
 /// Lone surrogates stand for bytes of a path that are not UTF-8 (`surrogateescape`).
 fn or_replacement(number: u32) -> char {
     char::from_u32(number).unwrap_or(char::REPLACEMENT_CHARACTER)
@@ -55,7 +69,6 @@ pub(super) fn read_line_table(memory: &dyn ProcessMemory, address: u64) -> Resul
     if length > MAX_LINE_TABLE_BYTES {
         return Err(Refusal::Malformed);
     }
-    let mut contents = vec![0; usize::try_from(length).map_err(|_| Refusal::Malformed)?];
-    memory.read(at(address, BYTES_HEADER)?, &mut contents)?;
-    Ok(contents)
+    let bytes = usize::try_from(length).map_err(|_| Refusal::Malformed)?;
+    read_contents(memory, at(address, BYTES_HEADER)?, bytes)
 }

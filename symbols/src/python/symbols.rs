@@ -49,7 +49,9 @@ pub(super) fn find(object: &ObjectFile, names: &[&str]) -> Vec<FoundSymbol> {
             let is_called = |name: &&str| {
                 text.starts_with(name.as_bytes()) && matches!(text.get(name.len()), None | Some(0))
             };
-            let Some(name) = names.iter().position(is_called).filter(|_| section != SHN_UNDEF) else { continue };
+            let Some(name) = names.iter().position(is_called).filter(|_| section != SHN_UNDEF) else {
+                continue;
+            };
             let symbol = FoundSymbol { name, address: ElfAddress(address), bytes };
             if !found.contains(&symbol) {
                 found.push(symbol);
