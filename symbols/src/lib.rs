@@ -14,6 +14,7 @@ pub mod object_file;
 pub mod open;
 mod paged_bytes;
 pub mod process_memory;
+pub mod python;
 pub mod script;
 pub mod symbolize;
 pub mod thread_local;
