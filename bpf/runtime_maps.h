@@ -8,6 +8,7 @@
 #include "spanflame.h"
 #include "vmlinux.h"
 
+/* A child of fork gets a copy of its parent's entries, in lifecycle.bpf.c; exec deletes them. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);

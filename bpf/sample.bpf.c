@@ -138,14 +138,12 @@ static __always_inline int take_process(struct sf_walk *walk, __u32 tgid)
 
 	if (!process)
 		return 0;
-	walk->owner = tgid;
 	if (process->alias_of) {
 		__u32 owner = process->alias_of, version = process->alias_version;
 
 		process = bpf_map_lookup_elem(&processes, &owner);
 		if (!process || process->alias_of || process->version != version)
 			return 0;
-		walk->owner = owner;
 	}
 	walk->mapping_page = process->mapping_page;
 	walk->mappings = process->mappings;
@@ -206,6 +204,7 @@ static __always_inline void take_user_stack(struct bpf_perf_event_data *ctx, str
 	walk->runtime = SF_RUNTIME_NONE;
 	walk->script_outcome = SF_SCRIPT_NONE;
 	walk->has_new_script = 0;
+	walk->owner = tgid;
 	walk->thread_pointer = task->thread.fsbase;
 	outcome = take_user_registers(ctx, task, walk, in_kernel);
 	if (outcome == SF_OUTCOME_COMPLETE && !take_process(walk, tgid))

@@ -103,7 +103,7 @@ struct sf_walk {
 	struct sf_stack_window window;
 
 	/* For the unwinders of runtimes. */
-	__u32 owner;          /* tgid whose entries in the maps of runtimes hold for the process */
+	__u32 owner;          /* tgid: the process's key in the maps of runtimes */
 	__u32 script_frames;  /* entries of `scripts` */
 	__u32 aside_frame;    /* first of them that no word of the user frames stands for */
 	__u32 runtime;        /* enum sf_runtime whose frames were looked for */

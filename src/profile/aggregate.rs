@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use spanflame_symbols::script::ScriptFrame;
+
 use crate::model::{
     ImageId, Interner, ObjectId, Outcome, RawFrame, RawSample, RequestKey, RequestSpans, SliceInterner, Stamp,
 };
@@ -15,6 +17,8 @@ pub enum Place {
     Kernel(u64),
     /// Generated code of a process.
     Jit(u32, u64),
+    /// A frame of a program's runtime.
+    Script(ImageId, ScriptFrame),
     /// Nowhere that is known.
     Unknown(u64),
 }
@@ -115,6 +119,7 @@ impl Aggregate {
                 RawFrame::Object { object, address } => Place::Object(object, address),
                 RawFrame::Generated { address } => Place::Jit(sample.pid, address),
                 RawFrame::Process { address } => Place::Unknown(address),
+                RawFrame::Script(frame) => Place::Script(sample.image, frame),
             };
             self.stack.push(self.places.intern(place));
         }
@@ -221,6 +226,8 @@ mod tests {
             kernel: vec![],
             kernel_truncated: false,
             user: vec![RawFrame::Object { object: ObjectId(1), address }],
+            aside: Vec::new(),
+            script_outcome: crate::model::ScriptOutcome::NONE,
             outcome: Outcome::Complete,
             stopped_at: 0,
         }

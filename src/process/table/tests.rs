@@ -50,6 +50,8 @@ fn sample(pid: u32, time_ns: u64) -> RawSample {
         kernel_truncated: false,
         kernel: vec![],
         user: vec![],
+        aside: Vec::new(),
+        script_outcome: crate::model::ScriptOutcome::NONE,
         outcome: crate::model::Outcome::Complete,
         stopped_at: 0,
     }
