@@ -8,6 +8,7 @@ pub mod build_id;
 mod compressed_section;
 mod functions;
 pub mod go;
+pub mod hotspot;
 mod identity;
 mod little_endian;
 pub mod object_file;
