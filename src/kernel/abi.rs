@@ -92,6 +92,7 @@ const _: () = {
     assert!(sf_cfa::SF_CFA_FRAME_POINTER.0 == layout::cfa::FRAME_POINTER as u32);
     assert!(sf_cfa::SF_CFA_END.0 == layout::cfa::END as u32);
     assert!(sf_cfa::SF_CFA_UNSUPPORTED.0 == layout::cfa::UNSUPPORTED as u32);
+    assert!(sf_cfa::SF_CFA_RUNTIME.0 == layout::cfa::RUNTIME as u32);
     assert!(sf_saved_fp::SF_FP_SAME.0 == layout::saved_fp::SAME as u32);
     assert!(sf_saved_fp::SF_FP_AT_CFA.0 == layout::saved_fp::AT_CFA as u32);
     assert!(sf_saved_fp::SF_FP_AT_FP.0 == layout::saved_fp::AT_FP as u32);

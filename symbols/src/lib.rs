@@ -20,6 +20,7 @@ pub mod script;
 pub mod symbolize;
 pub mod thread_local;
 pub mod unwind;
+pub mod v8;
 
 pub use address::{ElfAddress, FileOffset, ProcessAddress};
 pub use build_id::BuildId;
