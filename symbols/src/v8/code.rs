@@ -132,7 +132,11 @@ impl Heap<'_> {
         let kind = self.type_of(entry)?;
         if Some(kind) == self.layout.type_shared_wrapper {
             let shared = self.object_at(entry, 8)?;
-            return if self.type_of(shared)? == self.layout.type_shared { Ok(shared) } else { Err(Refusal::Malformed) };
+            return if self.type_of(shared)? == self.layout.type_shared {
+                Ok(shared)
+            } else {
+                Err(Refusal::Malformed)
+            };
         }
         if kind == self.layout.type_shared { Ok(entry) } else { Err(Refusal::Malformed) }
     }

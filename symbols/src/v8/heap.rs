@@ -162,7 +162,10 @@ impl Heap<'_> {
                 }
             } else {
                 for (unit, pair) in units.iter_mut().zip(piece.chunks_exact(2)) {
-                    *unit = u16::from_le_bytes([pair.first().copied().unwrap_or(0), pair.get(1).copied().unwrap_or(0)]);
+                    *unit = u16::from_le_bytes([
+                        pair.first().copied().unwrap_or(0),
+                        pair.get(1).copied().unwrap_or(0),
+                    ]);
                 }
             }
             on_part(units.get(..count).unwrap_or_default());

@@ -66,7 +66,8 @@ impl Lines {
         }
         let ends = Arc::new(line_ends(heap, source)?);
         known.push_back((key, Arc::clone(&ends)));
-        while known.len() > MAX_SCRIPTS || known.iter().map(|(_, ends)| ends.len()).sum::<usize>() > MAX_LINES {
+        while known.len() > MAX_SCRIPTS || known.iter().map(|(_, ends)| ends.len()).sum::<usize>() > MAX_LINES
+        {
             if known.pop_front().is_none() {
                 break;
             }

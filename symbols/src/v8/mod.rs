@@ -37,9 +37,7 @@ use self::layout::Layout;
 use self::lines::Lines;
 use crate::ElfAddress;
 use crate::process_memory::ProcessMemory;
-use crate::script::{
-    MappedObject, NotRead, Refusal, Runtime, ScriptFrame, ScriptFunction, ScriptRuntime,
-};
+use crate::script::{MappedObject, NotRead, Refusal, Runtime, ScriptFrame, ScriptFunction, ScriptRuntime};
 
 /// `enum sf_v8_kind`.
 const INTERPRETED: u8 = 1;
@@ -81,9 +79,8 @@ pub fn find(
         .ok_or_else(|| unsupported("", "its symbols do not tell its version".to_owned()))?;
     let layout = Layout::new(number, &told.constants).map_err(|what| unsupported(&name, what))?;
     let builtins = builtins::find(&mapped.file).map_err(|error| unsupported(&name, error.to_string()))?;
-    let builtins = builtins.ok_or_else(|| {
-        unsupported(&name, "it was stripped of the symbols of its builtins".to_owned())
-    })?;
+    let builtins = builtins
+        .ok_or_else(|| unsupported(&name, "it was stripped of the symbols of its builtins".to_owned()))?;
     let version = told.metadata.and_then(|address| node_version(mapped, address, memory));
     Ok(Some(Arc::new(V8 {
         version: version.unwrap_or(name),
@@ -153,11 +150,7 @@ impl ScriptRuntime for V8 {
         bytes
     }
 
-    fn name(
-        &self,
-        frame: &ScriptFrame,
-        memory: &dyn ProcessMemory,
-    ) -> Result<Vec<ScriptFunction>, Refusal> {
+    fn name(&self, frame: &ScriptFrame, memory: &dyn ProcessMemory) -> Result<Vec<ScriptFunction>, Refusal> {
         let heap = Heap { memory, layout: &self.layout };
         self.must_be(frame, &heap)?;
         let named = self.name_places(frame, &heap);
@@ -191,7 +184,9 @@ impl V8 {
             .map(|(index, place)| {
                 let mut function = self.function(place, heap)?;
                 // The outermost is certain: it is what the frame is of.
-                function.is_approximate = is_approximate && (count > 1 || function.line != 0) && (index + 1 < count || function.line != 0);
+                function.is_approximate = is_approximate
+                    && (count > 1 || function.line != 0)
+                    && (index + 1 < count || function.line != 0);
                 Ok(function)
             })
             .collect()
@@ -211,7 +206,8 @@ impl V8 {
     /// Where a compiled function was, with what was inlined there; `None` if its code is gone.
     fn compiled(&self, frame: &ScriptFrame, heap: &Heap<'_>) -> Option<(Vec<Place>, bool)> {
         let begin = frame.address.checked_sub(HASHED_BYTES as u64 / 2)?;
-        let now = functions::hash(heap.memory.u64_at(begin).ok()?, heap.memory.u64_at(begin.checked_add(8)?).ok()?);
+        let now =
+            functions::hash(heap.memory.u64_at(begin).ok()?, heap.memory.u64_at(begin.checked_add(8)?).ok()?);
         if now != frame.position {
             return None;
         }

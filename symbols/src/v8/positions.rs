@@ -131,7 +131,8 @@ mod tests {
     fn the_last_entry_that_does_not_lie_behind_an_offset_counts() {
         // 3 → 100, 10 → 40 (no statement), 10 → 60, 2^20 → 2^40.
         let steps = [(3, 100), (!7, -60), (0, 20), ((1 << 20) - 10, (1 << 40) - 60)];
-        let table: Vec<u8> = steps.iter().flat_map(|(code, position)| [signed(*code), signed(*position)].concat()).collect();
+        let table: Vec<u8> =
+            steps.iter().flat_map(|(code, position)| [signed(*code), signed(*position)].concat()).collect();
         assert_eq!(find_position(&table, 2), None);
         assert_eq!(find_position(&table, 3), Some((100, true)));
         assert_eq!(find_position(&table, 9), Some((100, false)));
