@@ -26,7 +26,7 @@ use skeleton::types::{
     sf_script_outcome, sf_unwind_rule,
 };
 pub(super) use skeleton::types::{
-    sf_config, sf_counter, sf_event_type, sf_mapping, sf_mapping_kind, sf_object, sf_object_flag,
+    sf_config, sf_counter, sf_event_type, sf_label, sf_mapping, sf_mapping_kind, sf_object, sf_object_flag,
     sf_object_state, sf_process, sf_process_flag, sf_runtime, sf_sample, sf_sample_flag, sf_script_flag,
     sf_script_frame, sf_shared_context, sf_target, sf_words, sf_words_kind,
 };
