@@ -93,8 +93,9 @@ pub fn find_runtimes(
 
 type Looked = Result<Option<Arc<dyn ScriptRuntime>>, NotRead>;
 
-fn look_for(runtime: Runtime, _objects: &[MappedObject], _memory: &dyn ProcessMemory) -> Looked {
+fn look_for(runtime: Runtime, objects: &[MappedObject], memory: &dyn ProcessMemory) -> Looked {
     match runtime {
-        Runtime::Python | Runtime::V8 | Runtime::Hotspot => Ok(None),
+        Runtime::Hotspot => spanflame_symbols::hotspot::find(objects, memory),
+        Runtime::Python | Runtime::V8 => Ok(None),
     }
 }

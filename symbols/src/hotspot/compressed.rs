@@ -70,7 +70,8 @@ pub(super) fn line_of(bytes: &[u8], encoding: Encoding, bytecode_index: Option<u
         match byte {
             0 => break,
             0xff => {
-                let (Some(index_difference), Some(line_difference)) = (stream.signed(), stream.signed()) else {
+                let (Some(index_difference), Some(line_difference)) = (stream.signed(), stream.signed())
+                else {
                     break;
                 };
                 index += i64::from(index_difference);

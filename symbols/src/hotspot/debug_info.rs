@@ -106,8 +106,7 @@ impl Compiled<'_> {
         let descriptors = self.pc_descs(&parts)?;
         let index = descriptors.partition_point(|descriptor| descriptor.pc_offset < wanted);
         let Some(descriptor) = descriptors.get(index) else { return Ok(Vec::new()) };
-        let is_exact =
-            self.layout.has_debug_everywhere || (!frame.is_leaf && descriptor.pc_offset == wanted);
+        let is_exact = self.layout.has_debug_everywhere || (!frame.is_leaf && descriptor.pc_offset == wanted);
         self.scopes(&parts, descriptor.scope, !is_exact)
     }
 
@@ -171,7 +170,8 @@ impl Compiled<'_> {
     fn metadata(&self, parts: &Parts, number: u32) -> Result<u64, Refusal> {
         let (begin, end) = parts.metadata;
         let offset = u64::from(number).checked_sub(1).ok_or(Refusal::Malformed)? * 8;
-        let address = begin.checked_add(offset).filter(|at| at.checked_add(8).is_some_and(|last| last <= end));
+        let address =
+            begin.checked_add(offset).filter(|at| at.checked_add(8).is_some_and(|last| last <= end));
         Ok(self.memory.u64_at(address.ok_or(Refusal::Malformed)?)?)
     }
 }

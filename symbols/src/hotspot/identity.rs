@@ -66,7 +66,8 @@ impl MethodIdentity {
             | half(kernel.const_method_name_index)? << 32
             | half(kernel.const_method_signature_index)? << 16
             | half(kernel.const_method_idnum)?;
-        let value = [place, holder, holder_name, symbol].into_iter().fold(hash(const_method, constants), hash);
+        let value =
+            [place, holder, holder_name, symbol].into_iter().fold(hash(const_method, constants), hash);
         Ok(Self {
             const_method,
             const_method_bytes: bytes,

@@ -330,8 +330,11 @@ fn offsets(structs: &VmStructs, version: u32) -> Result<KernelLayout, TableError
         version,
         symbol_mask,
         heap_block_bytes: size(structs, "HeapBlock")?,
-        heap_block_used: field(structs, "HeapBlock", "_header")?
-            .saturating_add(field(structs, "HeapBlock::Header", "_used")?),
+        heap_block_used: field(structs, "HeapBlock", "_header")?.saturating_add(field(
+            structs,
+            "HeapBlock::Header",
+            "_used",
+        )?),
         blob_name: field(structs, "CodeBlob", "_name")?,
         blob_bytes: field(structs, "CodeBlob", "_size")?,
         blob_frame_complete: field(structs, "CodeBlob", "_frame_complete_offset")?,
@@ -578,9 +581,8 @@ mod tests {
 
     #[test]
     fn a_methods_entry_is_found_by_its_edges_and_nothing_else_is() {
-        let code = [
-            0x58, 0x90, 0x58, 0x4c, 0x8d, 0x74, 0xcc, 0xf8, 0x90, 0x50, 0x55, 0x48, 0x8b, 0xec, 0x41, 0x55,
-        ];
+        let code =
+            [0x58, 0x90, 0x58, 0x4c, 0x8d, 0x74, 0xcc, 0xf8, 0x90, 0x50, 0x55, 0x48, 0x8b, 0xec, 0x41, 0x55];
         assert_eq!(edges(&code), Some((2, 9)));
         assert_eq!(edges(&code[..13]), None, "cut off");
         assert_eq!(edges(&code[3..]), None, "no pop");

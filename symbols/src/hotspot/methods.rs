@@ -117,9 +117,8 @@ impl NamedMethod {
         identity: &MethodIdentity,
         memory: &dyn ProcessMemory,
     ) -> Result<Self, Refusal> {
-        let half = |offset: u16| {
-            u16_at(&identity.const_method_bytes, usize::from(offset)).ok_or(Refusal::Malformed)
-        };
+        let half =
+            |offset: u16| u16_at(&identity.const_method_bytes, usize::from(offset)).ok_or(Refusal::Malformed);
         let constants = identity.constants;
         let name_index = half(layout.kernel.const_method_name_index)?;
         let name_symbol = constant(layout, constants, name_index, memory)?;
@@ -141,7 +140,12 @@ impl NamedMethod {
             0 => String::new(),
             index => symbol(layout, constant(layout, constants, index, memory)?, memory)?,
         };
-        Ok(Self { name: full_name, file, lines: lines(layout, identity, memory)?, identity: identity.identity })
+        Ok(Self {
+            name: full_name,
+            file,
+            lines: lines(layout, identity, memory)?,
+            identity: identity.identity,
+        })
     }
 
     /// The function at a bytecode index; without one at no line.
@@ -163,11 +167,7 @@ impl NamedMethod {
 }
 
 /// The compressed table of lines, which follows the bytecode; empty if there is none.
-fn lines(
-    layout: &Layout,
-    identity: &MethodIdentity,
-    memory: &dyn ProcessMemory,
-) -> Result<Vec<u8>, Refusal> {
+fn lines(layout: &Layout, identity: &MethodIdentity, memory: &dyn ProcessMemory) -> Result<Vec<u8>, Refusal> {
     let bytes = &identity.const_method_bytes;
     let flags = u16_at(bytes, usize::from(layout.const_method_flags)).ok_or(Refusal::Malformed)?;
     let code = u16_at(bytes, usize::from(layout.kernel.const_method_code_size)).ok_or(Refusal::Malformed)?;
@@ -206,9 +206,9 @@ fn is_overloaded(
     };
     for neighbour in [index.checked_sub(1), index.checked_add(1)].into_iter().flatten() {
         let Some(neighbour) = address(neighbour) else { continue };
-        let const_method =
-            memory.u64_at(plus(neighbour, u64::from(layout.kernel.method_const_method))?)?;
-        let constants = memory.u64_at(plus(const_method, u64::from(layout.kernel.const_method_constants))?)?;
+        let const_method = memory.u64_at(plus(neighbour, u64::from(layout.kernel.method_const_method))?)?;
+        let constants =
+            memory.u64_at(plus(const_method, u64::from(layout.kernel.const_method_constants))?)?;
         let index = memory.u16_at(plus(const_method, u64::from(layout.kernel.const_method_name_index))?)?;
         if constant(layout, constants, index, memory)? == name {
             return Ok(true);
@@ -227,7 +227,10 @@ mod tests {
             ("com/example/Shop", "com.example.Shop"),
             ("Shop$1", "Shop$1"),
             ("com/example/Shop$$Lambda+0x00007f1234", "com.example.Shop$$Lambda/0x00007f1234"),
-            ("java/lang/invoke/LambdaForm$MH/0x000000080006", "java.lang.invoke.LambdaForm$MH/0x000000080006"),
+            (
+                "java/lang/invoke/LambdaForm$MH/0x000000080006",
+                "java.lang.invoke.LambdaForm$MH/0x000000080006",
+            ),
             ("a/0", "a.0"),
             ("", ""),
         ] {
@@ -238,7 +241,10 @@ mod tests {
     #[test]
     fn parameters_of_signatures_and_of_what_is_none() {
         assert_eq!(parameters("()V").as_deref(), Some(""));
-        assert_eq!(parameters("(ILjava/lang/String;[[JZ)V").as_deref(), Some("int, String, long[][], boolean"));
+        assert_eq!(
+            parameters("(ILjava/lang/String;[[JZ)V").as_deref(),
+            Some("int, String, long[][], boolean")
+        );
         for nonsense in ["", "(", "(I", "(Ljava/lang/String)V", "([", "(Q)V", "I)V", "(Ljava/läng;", "(é"] {
             assert_eq!(parameters(nonsense), None, "{nonsense}");
         }

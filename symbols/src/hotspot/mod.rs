@@ -32,9 +32,7 @@ use vm_structs::{TableError, text_at};
 use crate::address::{Bias, ElfAddress};
 use crate::little_endian::{u16_at, u32_at, u64_at};
 use crate::process_memory::ProcessMemory;
-use crate::script::{
-    MappedObject, NotRead, Refusal, Runtime, ScriptFrame, ScriptFunction, ScriptRuntime,
-};
+use crate::script::{MappedObject, NotRead, Refusal, Runtime, ScriptFrame, ScriptFunction, ScriptRuntime};
 use crate::{Machine, ObjectFile};
 
 /// As users know it.
@@ -64,7 +62,8 @@ struct SymbolTable {
 impl SymbolTable {
     /// Those of an object file, if it is a virtual machine.
     fn of(object: &ObjectFile, bias: Bias) -> Option<Self> {
-        let (Ok(Some(texts)), Ok(Some(symbols))) = (object.section(".dynstr"), object.section(".dynsym")) else {
+        let (Ok(Some(texts)), Ok(Some(symbols))) = (object.section(".dynstr"), object.section(".dynsym"))
+        else {
             return None;
         };
         let mut addresses = HashMap::new();
@@ -165,11 +164,7 @@ impl Hotspot {
     }
 
     /// A blob's bytes, if it still is the compiled method that it was at the sample.
-    fn compiled_blob(
-        &self,
-        frame: &ScriptFrame,
-        memory: &dyn ProcessMemory,
-    ) -> Result<Vec<u8>, Refusal> {
+    fn compiled_blob(&self, frame: &ScriptFrame, memory: &dyn ProcessMemory) -> Result<Vec<u8>, Refusal> {
         let kernel = &self.layout.kernel;
         let mut bytes = vec![0; usize::from(kernel.nmethod_read_bytes)];
         memory.read(frame.object, &mut bytes)?;
