@@ -100,6 +100,7 @@ struct sf_contract {
 	struct sf_config config;
 	struct sf_words words;
 	struct sf_script_frame script_frame;
+	struct sf_label label;
 	struct sf_python python;
 	struct sf_v8 v8;
 	struct sf_hotspot hotspot;
@@ -280,7 +281,7 @@ int sample(struct bpf_perf_event_data *ctx)
 	struct sf_sample_scratch *scratch;
 	struct sf_sample *sample;
 	struct task_struct *task, *leader;
-	__u64 kernel_frames = 0, user_frames, script_frames, words, bytes, now;
+	__u64 kernel_frames = 0, user_frames, script_frames, labels, words, bytes, now;
 	bool in_kernel;
 	__u32 ticks;
 	long taken;
@@ -369,6 +370,14 @@ int sample(struct bpf_perf_event_data *ctx)
 		bpf_probe_read_kernel(&sample->frames[words], script_frames * sizeof(struct sf_script_frame),
 				      scratch->walk.scripts);
 		words += script_frames * (sizeof(struct sf_script_frame) / sizeof(__u64));
+	}
+	labels = sample->labels;
+	if (labels > SF_MAX_LABELS)
+		labels = SF_MAX_LABELS;
+	if (labels && words <= SF_MAX_KERNEL_FRAMES + SF_MAX_USER_FRAMES + SF_MAX_SCRIPT_FRAMES * 5) {
+		bpf_probe_read_kernel(&sample->frames[words], labels * sizeof(struct sf_label),
+				      sample->label);
+		words += labels * (sizeof(struct sf_label) / sizeof(__u64));
 	}
 	bytes = __builtin_offsetof(struct sf_sample, frames) + words * sizeof(__u64);
 	if (bytes > sizeof(*sample))

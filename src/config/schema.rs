@@ -124,6 +124,10 @@ section! {
             /// Whether other profilers are told which request a thread is at: in the map `otel/traces_ctx_v1`, as
             /// OpenTelemetry's eBPF instrumentation does.
             publish_context: bool = false, Restart;
+            /// Spans that are kept a second, about; 0: all. Beyond that a smaller share of traces is, and those in which
+            /// something failed or took unusually long; all requests count in metrics. What a parent elsewhere has
+            /// decided to sample is kept in any case.
+            max_spans_per_second: Whole<0, 1_000_000> = Whole::of::<2_000>(), Reload;
             /// Whose spans of ours are exported: `auto`, of processes that export none of their own; `always`, of
             /// all; `never`. They are stored in any case.
             spans: SpanExport = SpanExport::Auto, Reload;

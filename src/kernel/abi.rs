@@ -26,7 +26,7 @@ use skeleton::types::{
     sf_script_outcome, sf_unwind_rule,
 };
 pub(super) use skeleton::types::{
-    sf_config, sf_counter, sf_event_type, sf_mapping, sf_mapping_kind, sf_object, sf_object_flag,
+    sf_config, sf_counter, sf_event_type, sf_label, sf_mapping, sf_mapping_kind, sf_object, sf_object_flag,
     sf_object_state, sf_process, sf_process_flag, sf_runtime, sf_sample, sf_sample_flag, sf_script_flag,
     sf_script_frame, sf_shared_context, sf_target, sf_words, sf_words_kind,
 };
@@ -92,6 +92,7 @@ const _: () = {
     assert!(sf_cfa::SF_CFA_FRAME_POINTER.0 == layout::cfa::FRAME_POINTER as u32);
     assert!(sf_cfa::SF_CFA_END.0 == layout::cfa::END as u32);
     assert!(sf_cfa::SF_CFA_UNSUPPORTED.0 == layout::cfa::UNSUPPORTED as u32);
+    assert!(sf_cfa::SF_CFA_RUNTIME.0 == layout::cfa::RUNTIME as u32);
     assert!(sf_saved_fp::SF_FP_SAME.0 == layout::saved_fp::SAME as u32);
     assert!(sf_saved_fp::SF_FP_AT_CFA.0 == layout::saved_fp::AT_CFA as u32);
     assert!(sf_saved_fp::SF_FP_AT_FP.0 == layout::saved_fp::AT_FP as u32);

@@ -5,13 +5,15 @@ use std::mem::offset_of;
 use spanflame_symbols::script::{Runtime, ScriptFrame};
 
 use super::abi::{
-    FRAME_SCRIPT, sf_event_type, sf_runtime, sf_sample, sf_sample_flag, sf_script_flag, sf_script_frame,
+    FRAME_SCRIPT, sf_event_type, sf_label, sf_runtime, sf_sample, sf_sample_flag, sf_script_flag,
+    sf_script_frame,
 };
 use crate::model::{
     ImageId, ObjectId, Outcome, RawFrame, RawSample, RequestKey, ScriptOutcome, SpanId, Stamp, TraceId,
 };
 
 const SCRIPT_BYTES: usize = size_of::<sf_script_frame>();
+const LABEL_BYTES: usize = size_of::<sf_label>();
 const OBJECT_SHIFT: u32 = 48;
 const ADDRESS_MASK: u64 = (1 << OBJECT_SHIFT) - 1;
 
@@ -74,6 +76,22 @@ fn script_frame(bytes: &[u8]) -> Option<ScriptFrame> {
     })
 }
 
+/// Name and value; a value that was cut ends in `…`.
+fn label(bytes: &[u8]) -> Option<(String, String)> {
+    let text = |length_at: usize, at: usize| {
+        let length = usize::from(*bytes.get(length_at)?);
+        Some(String::from_utf8_lossy(bytes.get(at..at.checked_add(length)?)?).into_owned())
+    };
+    let name = text(offset_of!(sf_label, name_bytes), offset_of!(sf_label, name))?;
+    let mut value = text(offset_of!(sf_label, value_bytes), offset_of!(sf_label, value))?;
+    if bytes_at::<1>(bytes, offset_of!(sf_label, is_cut))? != [0] {
+        // Where a character was cut in two, it goes.
+        value = value.trim_end_matches('\u{fffd}').to_owned();
+        value.push('…');
+    }
+    Some((name, value))
+}
+
 /// The span that the application says it is in.
 fn said(record: &[u8]) -> Option<Stamp> {
     let trace_id = TraceId::new(bytes_at(record, offset_of!(sf_sample, said_trace_id))?)?;
@@ -88,13 +106,17 @@ pub(super) fn decode(record: &[u8], weight_ns: u64) -> Option<RawSample> {
     }
     let kernel_count = usize::from(u16_at(record, offset_of!(sf_sample, kernel_frames))?);
     let user_count = usize::from(u16_at(record, offset_of!(sf_sample, user_frames))?);
+    let label_count = usize::from(bytes_at::<1>(record, offset_of!(sf_sample, labels))?[0]);
     let script_count = usize::from(u16_at(record, offset_of!(sf_sample, script_frames))?);
     let words = record.get(offset_of!(sf_sample, frames)..)?;
-    if words.len() != (kernel_count + user_count) * 8 + script_count * SCRIPT_BYTES {
+    if words.len()
+        != (kernel_count + user_count) * 8 + script_count * SCRIPT_BYTES + label_count * LABEL_BYTES
+    {
         return None;
     }
     let (kernel, user) = words.split_at(kernel_count * 8);
     let (user, scripts) = user.split_at(user_count * 8);
+    let (scripts, labels) = scripts.split_at(script_count * SCRIPT_BYTES);
     let scripts: Vec<_> = scripts.chunks_exact(SCRIPT_BYTES).map(script_frame).collect::<Option<_>>()?;
     let aside = scripts.get(usize::from(u16_at(record, offset_of!(sf_sample, aside_frame))?)..)?;
     let [runtime] = bytes_at::<1>(record, offset_of!(sf_sample, runtime))?;
@@ -112,6 +134,7 @@ pub(super) fn decode(record: &[u8], weight_ns: u64) -> Option<RawSample> {
             0 => None,
             _ => said(record),
         },
+        labels: labels.chunks_exact(LABEL_BYTES).map(label).collect::<Option<_>>()?,
         image: ImageId::default(),
         comm: task_name(&bytes_at::<16>(record, offset_of!(sf_sample, comm))?),
         thread_name: task_name(&bytes_at::<16>(record, offset_of!(sf_sample, thread_name))?),

@@ -16,6 +16,7 @@ use compact_str::ToCompactString as _;
 use foldhash::HashMap;
 
 use super::{Exemplar, Family, Histogram, Kind, Value};
+use crate::model::UnsampledRequest;
 use crate::model::span::{Span, SpanId, SpanKind, Text, TraceId, integer_of, text_of};
 
 /// Advised for `http.server.request.duration`.
@@ -133,6 +134,29 @@ impl RequestLabels {
         })
     }
 
+    /// Of a request that has no span; the same as of the span that it would have had.
+    #[must_use]
+    pub fn of_unsampled(request: &UnsampledRequest) -> Option<Self> {
+        let kind = match (request.kind, request.is_rpc, &request.http_method) {
+            (SpanKind::Server, true, _) => RequestKind::RpcServer,
+            (SpanKind::Client, true, _) => RequestKind::RpcClient,
+            (SpanKind::Server, false, Some(_)) => RequestKind::HttpServer,
+            (SpanKind::Client, false, Some(_)) => RequestKind::HttpClient,
+            _ => return None,
+        };
+        let rpc = request.rpc.as_ref().map(|(service, method)| Cow::Owned(format!("{service}/{method}")));
+        let method = if request.is_rpc { rpc } else { request.http_method.as_deref().map(Cow::Borrowed) };
+        let route = if kind == RequestKind::HttpServer { request.route.as_deref() } else { None };
+        Some(Self {
+            kind,
+            service: short(request.resource.service()),
+            method: short(&method.unwrap_or_default()),
+            route: short(route.unwrap_or_default()),
+            status_code: request.status_code.map(|code| code.to_compact_string()).unwrap_or_default(),
+            error_type: short(request.error.as_deref().unwrap_or_default()),
+        })
+    }
+
     /// Of all that find no room.
     fn other(kind: RequestKind) -> Self {
         let other = || Text::const_new(OTHER);
@@ -206,6 +230,19 @@ impl Request {
             duration_ns: span.duration_ns()?,
             end_unix_ns: span.end_unix_ns?,
             span: is_stored.then_some((span.trace_id, span.span_id)),
+        })
+    }
+}
+
+impl Request {
+    /// Of a request that has no span; nothing if it is of no known protocol.
+    #[must_use]
+    pub fn of_unsampled(request: &UnsampledRequest) -> Option<Self> {
+        Some(Self {
+            labels: RequestLabels::of_unsampled(request)?,
+            duration_ns: request.duration_ns,
+            end_unix_ns: request.end_unix_ns,
+            span: None,
         })
     }
 }

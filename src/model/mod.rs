@@ -13,6 +13,7 @@ pub mod slice_interner;
 pub mod socket;
 pub mod span;
 pub mod stamp;
+mod unsampled;
 
 pub use index_hash::IndexMap;
 pub use outcome::{Outcome, ScriptEnd, ScriptOutcome};
@@ -25,3 +26,4 @@ pub use slice_interner::SliceInterner;
 pub use socket::{Actor, ConnectionId, Direction, RequestKey, SocketEvent};
 pub use span::{Span, SpanId, SpanKind, SpanResource, SpanStatus, TraceId};
 pub use stamp::{RequestSpans, Stamp, Unstamped};
+pub use unsampled::UnsampledRequest;

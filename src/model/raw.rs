@@ -56,6 +56,8 @@ pub struct RawSample {
     /// The span that the application itself says the thread or goroutine is in, or where neither it nor we know of
     /// one, another tracer of this host.
     pub said: Option<Stamp>,
+    /// Labels that the program gave to what the goroutine does, in its order: name and value.
+    pub labels: Vec<(String, String)>,
     /// The program that the process ran; the process table knows it.
     pub image: ImageId,
     /// Name of the process, i.e. of its first thread.

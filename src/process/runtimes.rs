@@ -6,6 +6,7 @@ use std::sync::Arc;
 use spanflame_symbols::process_memory::ProcessMemory;
 use spanflame_symbols::script::markers::Marked;
 use spanflame_symbols::script::{MappedObject, NotRead, Runtime, ScriptRuntime};
+use spanflame_symbols::{hotspot, python, v8};
 
 /// A language runtime of a process.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,7 +96,8 @@ type Looked = Result<Option<Arc<dyn ScriptRuntime>>, NotRead>;
 
 fn look_for(runtime: Runtime, objects: &[MappedObject], memory: &dyn ProcessMemory) -> Looked {
     match runtime {
-        Runtime::Hotspot => spanflame_symbols::hotspot::find(objects, memory),
-        Runtime::Python | Runtime::V8 => Ok(None),
+        Runtime::Python => python::find(objects, memory),
+        Runtime::V8 => v8::find(objects, memory),
+        Runtime::Hotspot => hotspot::find(objects, memory),
     }
 }

@@ -83,9 +83,21 @@ fn labels_of(key: &Key, window: &RawWindow) -> Vec<Label> {
         labels.push(Label::text("trace_id", &trace_id.to_string()));
         labels.push(Label::text("span_id", &span_id.to_string()));
     }
+    for (name, value) in window.aggregate.label_sets().get(key.labels).into_iter().flatten() {
+        // What the program says must not pass for what we say.
+        let is_ours = OWN_LABELS.contains(&name.as_str());
+        labels.push(match is_ours {
+            true => Label::text(&format!("pprof.{name}"), value),
+            false => Label::text(name, value),
+        });
+    }
     labels.sort();
     labels
 }
+
+/// The labels that we give.
+const OWN_LABELS: &[&str] =
+    &["comm", "pid", "thread_name", "tid", "service", "container_id", "unwind", "trace_id", "span_id"];
 
 /// The stacks of the aggregate, numbered anew in the order in which samples name them, so that equal
 /// samples give equal profiles.

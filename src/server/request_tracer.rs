@@ -8,7 +8,7 @@ use crate::kernel::{EbpfState, KernelError, RequestMaps, SocketTracer, SocketTra
 use crate::metrics::requests::Request;
 use crate::profile::RequestSamplingOptions;
 use crate::profile::continuous::FollowedRequests;
-use crate::trace::{Conventions, Outcome, Sampler, SpanOptions, Tracer, TracerStatus};
+use crate::trace::{Conventions, Outcome, Sampled, Sampler, SpanOptions, Tracer, TracerStatus};
 
 /// Room for a tenth of a second of some 10,000 requests a second; what finds none is lost, and counted.
 const RING_BUFFER_BYTES: u32 = 8 << 20;
@@ -70,9 +70,10 @@ impl RequestTracer {
         let export = Arc::new(Mutex::new(network.spans));
         let wanted = Arc::clone(&export);
         let on_outcome = Box::new(move |outcome: Outcome| {
-            let unsampled = outcome.unsampled.iter().filter_map(|span| Request::of(span, false)).collect();
+            let unsampled = outcome.unsampled.iter().filter_map(Request::of_unsampled).collect();
             let exporters = keeper.self_exporters();
-            outcome.spans.iter().chain(&outcome.unsampled).for_each(|span| exporters.look_at(span));
+            outcome.spans.iter().for_each(|span| exporters.look_at(span));
+            outcome.unsampled.iter().for_each(|request| exporters.look_at_unsampled(request));
             let (spans, not_exported) = match *wanted.lock().unwrap_or_else(PoisonError::into_inner) {
                 SpanExport::Always => (outcome.spans, Vec::new()),
                 SpanExport::Never => (Vec::new(), outcome.spans),
@@ -131,6 +132,12 @@ impl RequestTracer {
         self.tracer().map(|tracer| tracer.status()).unwrap_or_default()
     }
 
+    /// Of how many requests that ended in this range of time, to the minute, the span was kept.
+    #[must_use]
+    pub fn sampled(&self, from_unix_ns: u64, to_unix_ns: u64) -> Sampled {
+        self.tracer().map(|tracer| tracer.sampled(from_unix_ns, to_unix_ns)).unwrap_or_default()
+    }
+
     /// Ends tracing, once the last spans are handed on. Blocks.
     pub fn stop(&self) {
         drop(self.tracer.lock().unwrap_or_else(PoisonError::into_inner).take());
@@ -187,6 +194,7 @@ fn span_options(configuration: &Configuration) -> SpanOptions {
         capture_query: network.capture_query,
         read_context: network.read_context,
         sampler: Sampler::new(configuration.otlp.traces.sample_rate.get()),
+        spans_per_second: Some(network.max_spans_per_second.get()).filter(|&limit| limit > 0),
         http: network.http,
         grpc: network.grpc,
         excludes_nothing: excluded.is_empty() && network.http && network.grpc,

@@ -1,6 +1,6 @@
 //! Processes that export spans of their own: which they are is seen by what they send.
 //!
-//! Comes in: spans of ours, and what SDKs' spans were joined with. Goes out: whether the process of a span exports
+//! Comes in: spans of ours, requests without one, and what SDKs' spans were joined with. Goes out: whether the process of a span exports
 //! by itself. Never: a guess from an environment or a library that is loaded.
 //!
 //! A process that sends a request with traces (`POST …/v1/traces`, or OTLP's `TraceService/Export`) exports,
@@ -10,7 +10,8 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use crate::model::span::{Span, SpanKind, integer_of, text_of};
+use crate::model::UnsampledRequest;
+use crate::model::span::{Span, SpanKind, SpanResource, integer_of, text_of};
 
 const GRPC_METHOD: &str = "opentelemetry.proto.collector.trace.v1.TraceService/Export";
 const HTTP_PATH: &str = "/v1/traces";
@@ -51,12 +52,29 @@ pub struct SelfExporters {
 impl SelfExporters {
     /// Looks at a span of ours.
     pub fn look_at(&self, span: &Span) {
-        if !is_export(span) {
-            return;
+        if is_export(span) {
+            self.note(span.kind, &span.resource);
         }
-        let Some((pid, executable)) = process_of(span) else { return };
+    }
+
+    /// Looks at a request that has no span.
+    pub fn look_at_unsampled(&self, request: &UnsampledRequest) {
+        let is_export = match &request.rpc {
+            Some((service, method)) => GRPC_METHOD.split_once('/') == Some((service, method)),
+            None => {
+                request.http_method.as_deref() == Some("POST")
+                    && request.path.as_deref().is_some_and(|path| path.ends_with(HTTP_PATH))
+            }
+        };
+        if is_export {
+            self.note(request.kind, &request.resource);
+        }
+    }
+
+    fn note(&self, kind: SpanKind, resource: &SpanResource) {
+        let Some((pid, executable)) = process_of(resource) else { return };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        match span.kind {
+        match kind {
             SpanKind::Client => known.note_sender(pid, executable),
             SpanKind::Server => {
                 if known.receivers.len() >= MAX_PROCESSES {
@@ -72,7 +90,7 @@ impl SelfExporters {
 
     /// An SDK's span was joined with this one of ours: its process exports, whatever way that takes.
     pub fn was_joined(&self, span: &Span) {
-        let Some((pid, executable)) = process_of(span) else { return };
+        let Some((pid, executable)) = process_of(&span.resource) else { return };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.note_sender(pid, executable);
     }
@@ -84,7 +102,7 @@ impl SelfExporters {
         if known.senders.is_empty() {
             return false;
         }
-        let Some(process) = process_of(span) else { return false };
+        let Some(process) = process_of(&span.resource) else { return false };
         known.senders.get(&process.0) == Some(&process.1) && !known.receivers.contains(&process)
     }
 
@@ -98,9 +116,9 @@ impl SelfExporters {
     }
 }
 
-fn process_of(span: &Span) -> Option<Process> {
-    let pid = integer_of(&span.resource.attributes, "process.pid")?;
-    Some((pid, span.resource.text("process.executable.path").unwrap_or_default().to_owned()))
+fn process_of(resource: &SpanResource) -> Option<Process> {
+    let pid = integer_of(&resource.attributes, "process.pid")?;
+    Some((pid, resource.text("process.executable.path").unwrap_or_default().to_owned()))
 }
 
 /// Whether it is a request with traces, sent or received.
@@ -160,9 +178,30 @@ mod tests {
         exporters.look_at(&span(SpanKind::Server, 3, "POST", &[post, ("url.path", "/base/v1/traces")]));
         exporters.look_at(&sent(4, "http://127.0.0.1:4318/v1/metrics"));
         exporters.look_at(&span(SpanKind::Server, 5, GRPC_METHOD, &[]));
+        let unsampled = |pid, method: &'static str, path: &str| UnsampledRequest {
+            kind: SpanKind::Client,
+            is_rpc: false,
+            resource: span(SpanKind::Client, pid, "", &[]).resource,
+            http_method: Some(method.into()),
+            rpc: None,
+            path: Some(path.into()),
+            route: None,
+            status_code: Some(200),
+            error: None,
+            duration_ns: 1,
+            end_unix_ns: 2,
+        };
+        exporters.look_at_unsampled(&unsampled(6, "POST", "/base/v1/traces"));
+        exporters.look_at_unsampled(&unsampled(7, "GET", "/v1/traces"));
+        let (service, method) = GRPC_METHOD.split_once('/').expect("a method");
+        let rpc = Some((service.to_owned(), method.to_owned()));
+        let by_rpc =
+            UnsampledRequest { is_rpc: true, http_method: Some("POST".into()), rpc, ..unsampled(8, "", "") };
+        exporters.look_at_unsampled(&by_rpc);
         let has = |pid| exporters.has(&span(SpanKind::Server, pid, "GET /", &[]));
         assert_eq!([1, 2, 3, 4, 5].map(has), [true, true, false, false, false]);
-        assert_eq!(exporters.count(), 2);
+        assert_eq!([6, 7, 8].map(has), [true, false, true], "sampled or not");
+        assert_eq!(exporters.count(), 4);
         let mut another_program = span(SpanKind::Server, 1, "GET /", &[]);
         Arc::make_mut(&mut another_program.resource)
             .attributes

@@ -43,6 +43,7 @@ struct Status {
     host: Host,
     ebpf: EbpfSummary,
     profiling: Profiling,
+    tracing: Tracing,
     export: ExportSummary,
     discovery: DiscoverySummary,
 }
@@ -102,6 +103,49 @@ struct Profiling {
     profiles_collected: u64,
 }
 
+/// Requests that are followed, and of which of them spans are kept.
+#[derive(Debug, Serialize, ToSchema)]
+struct Tracing {
+    enabled: bool,
+    /// The limit of spans a second; null if there is none.
+    max_spans_per_second: Option<u64>,
+    /// The share of traces that is sampled now where no parent has decided: the configured one, or what the limit
+    /// leaves of it.
+    share: f64,
+    /// Requests that have ended.
+    requests: u64,
+    not_sampled: NotSampled,
+}
+
+/// Requests without a span, by what has decided that.
+#[derive(Debug, Serialize, ToSchema)]
+struct NotSampled {
+    /// The caller's context.
+    parent: u64,
+    /// The configured share.
+    share: u64,
+    /// The limit of spans a second.
+    limit: u64,
+}
+
+impl Tracing {
+    fn of(app: &App) -> Self {
+        let configuration = app.configuration();
+        let spans = app.tracer.as_ref().map(|tracer| tracer.status().spans);
+        let limit = configuration.agent.ebpf.network.max_spans_per_second.get();
+        let enabled = spans.is_some();
+        let spans = spans.unwrap_or_default();
+        let crate::trace::NotSampled { parent, share, limit: by_limit } = spans.not_sampled;
+        Self {
+            enabled,
+            max_spans_per_second: (limit > 0).then_some(limit),
+            share: configuration.otlp.traces.sample_rate.get() * spans.share,
+            requests: spans.server_requests + spans.client_requests,
+            not_sampled: NotSampled { parent, share, limit: by_limit },
+        }
+    }
+}
+
 #[derive(Debug, Serialize, ToSchema)]
 struct ExportSummary {
     /// Null where nothing is exported.
@@ -159,6 +203,7 @@ async fn status(State(app): State<Arc<App>>) -> Result<Json<Status>, ApiError> {
                 sample_rate: configuration.agent.profiling.sample_rate.get(),
                 profiles_collected: profiler.windows,
             },
+            tracing: Tracing::of(&app),
             export: ExportSummary {
                 endpoint: configuration.otlp.endpoint.as_ref().map(ToString::to_string),
                 connected: health == ExportHealth::Ok,

@@ -7,7 +7,10 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
+use compact_str::ToCompactString as _;
+
 use super::exchange::{Ended, Failure, Known, ProtocolVersion, RequestHead};
+use super::route;
 use crate::model::SpanStatus;
 use crate::model::socket::{Direction, Endpoint, Opened};
 use crate::model::span::{Attribute, AttributeValue, Text};
@@ -58,11 +61,32 @@ pub(super) struct Asked {
     pub(super) query: Option<Text>,
     /// The path's template.
     pub(super) route: Option<Text>,
-    /// Service and method, if it is gRPC.
+    /// Whether it is gRPC.
+    pub(super) is_rpc: bool,
+    /// Service and method, if it is and they are known.
     pub(super) rpc: Option<(String, String)>,
 }
 
 impl Asked {
+    /// What a head asks for.
+    pub(super) fn of(head: &RequestHead) -> Self {
+        let target = head.target.value();
+        let path = target.and_then(route::path).map(Text::from);
+        let query = target.and_then(route::query).map(Text::from);
+        let rpc = Self::rpc_of(head, path.as_deref());
+        // The answer will say whether anything was found there; until then the template is a good name.
+        let template = path.as_deref().and_then(route::template).filter(|_| rpc.is_none());
+        let route = template.map(Text::from);
+        Self { method: Self::method_of(head), path, query, route, is_rpc: rpc.is_some(), rpc }
+    }
+
+    /// What was taken for another request of HTTP turned out to be gRPC.
+    pub(super) fn become_rpc(&mut self) {
+        self.is_rpc = true;
+        self.rpc = self.path.as_deref().and_then(Self::service_and_method);
+        self.route = None;
+    }
+
     /// The method in a span's name and its attributes.
     pub(super) fn method_of(head: &RequestHead) -> Option<Cow<'static, str>> {
         let sent = head.method.value()?;
@@ -157,19 +181,19 @@ impl Request<'_> {
     pub(super) fn attributes(&self) -> Vec<Attribute> {
         let mut writer =
             Writer { conventions: self.conventions, attributes: Vec::with_capacity(USUAL_ATTRIBUTES) };
-        match &self.asked.rpc {
-            Some((service, method)) => {
-                writer.text("rpc.system", "rpc.system", Some("grpc"));
-                writer.text("rpc.service", "rpc.service", Some(service));
-                writer.text("rpc.method", "rpc.method", Some(method));
-            }
-            None => self.http(&mut writer),
+        if self.asked.is_rpc {
+            let names = self.asked.rpc.as_ref();
+            writer.text("rpc.system", "rpc.system", Some("grpc"));
+            writer.text("rpc.service", "rpc.service", names.map(|(service, _)| service));
+            writer.text("rpc.method", "rpc.method", names.map(|(_, method)| method));
+        } else {
+            self.http(&mut writer);
         }
         self.network(&mut writer);
         let unknown = [
             ("method", self.head.method == Known::Unknown),
             ("path", self.head.target == Known::Unknown),
-            ("content_type", may_be_rpc(self.head)),
+            ("content_type", may_be_rpc(self.head) && !self.asked.is_rpc),
             ("traceparent", self.head.traceparent == Known::Unknown),
         ];
         note_unknown(&mut writer.attributes, unknown.into_iter().filter(|&(_, is)| is).map(|(what, _)| what));
@@ -280,59 +304,6 @@ pub(super) fn note_unknown_answer(attributes: &mut Vec<Attribute>, is_rpc: bool,
     note_unknown(attributes, unknown.into_iter().filter(|&(_, is)| is).map(|(what, _)| what));
 }
 
-/// What was taken for another request of HTTP turned out to be gRPC: what is said of it in HTTP's words goes.
-pub(super) fn become_rpc(attributes: &mut Vec<Attribute>, asked: &Asked) {
-    const OF_HTTP: [&str; 15] = [
-        "http.request.method",
-        "http.method",
-        "http.request.method_original",
-        "http.route",
-        "http.scheme",
-        "http.url",
-        "http.user_agent",
-        "network.protocol.version",
-        "spanflame.route.source",
-        "url.full",
-        "url.path",
-        "url.query",
-        "url.scheme",
-        "url.template",
-        "user_agent.original",
-    ];
-    attributes.retain(|(name, _)| !OF_HTTP.contains(&name.as_ref()));
-    if let Some((_, AttributeValue::List(unknown))) = attributes.iter_mut().find(|(name, _)| name == UNKNOWN)
-    {
-        unknown.retain(|what| !matches!(what, AttributeValue::Text(what) if what == "content_type"));
-    }
-    attributes.retain(|(name, value)| {
-        name != UNKNOWN || !matches!(value, AttributeValue::List(unknown) if unknown.is_empty())
-    });
-    let mut text = |name: &'static str, value: &str| {
-        attributes.push((Cow::Borrowed(name), AttributeValue::Text(value.into())));
-    };
-    text("rpc.system", "grpc");
-    if let Some((service, method)) = &asked.rpc {
-        text("rpc.service", service);
-        text("rpc.method", method);
-    }
-}
-
-/// Another route than the one that was thought of first, or none.
-pub(super) fn replace_route(attributes: &mut Vec<Attribute>, route: Option<&str>) {
-    match route {
-        Some(route) => {
-            for (name, value) in attributes {
-                if matches!(name.as_ref(), "http.route" | "url.template") {
-                    *value = AttributeValue::Text(route.into());
-                }
-            }
-        }
-        None => attributes.retain(|(name, _)| {
-            !matches!(name.as_ref(), "http.route" | "url.template" | "spanflame.route.source")
-        }),
-    }
-}
-
 fn version(version: ProtocolVersion) -> &'static str {
     match version {
         ProtocolVersion::Http10 => "1.0",
@@ -387,49 +358,70 @@ pub(super) fn uncertain_end(reason: &'static str) -> Attribute {
     (Cow::Borrowed("spanflame.end.uncertain"), AttributeValue::Text(reason.into()))
 }
 
-/// How a request went: status, and to its attributes those that say so.
-pub(super) fn outcome(
-    conventions: Conventions,
-    direction: Direction,
+/// How a request went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Outcome {
     is_rpc: bool,
-    ended: &Ended,
-    attributes: &mut Vec<Attribute>,
-) -> SpanStatus {
-    let mut writer = Writer { conventions, attributes: std::mem::take(attributes) };
-    let status = ended.response.and_then(|response| response.status);
-    let sizes = [
-        ("http.request.body.size", "http.request_content_length", ended.request_body_bytes),
-        ("http.response.body.size", "http.response_content_length", ended.response_body_bytes),
-    ];
-    let mut error = ended.failure.map(failure_name).map(str::to_owned);
-    if is_rpc {
+    /// Of HTTP. Of gRPC only where somebody answered who knows none.
+    pub(super) http_status: Option<u16>,
+    /// Of gRPC.
+    pub(super) grpc_status: Option<u16>,
+    /// `error.type`.
+    pub(super) error: Option<Text>,
+}
+
+impl Outcome {
+    /// Of a request that is over, as the one at this end (`direction`) sees it.
+    pub(super) fn of(direction: Direction, is_rpc: bool, ended: &Ended) -> Self {
+        let status = ended.response.and_then(|response| response.status);
+        let failure = ended.failure.map(failure_name).map(Text::const_new);
+        let number = |number: u16| number.to_compact_string();
+        if !is_rpc {
+            let first_error = if direction == Direction::In { 500 } else { 400 };
+            let failed = status.filter(|&status| status >= first_error);
+            return Self {
+                is_rpc,
+                http_status: status,
+                grpc_status: None,
+                error: failure.or_else(|| failed.map(number)),
+            };
+        }
         let code = ended.grpc_status.value().and_then(|code| code.parse::<u16>().ok());
-        writer.number("rpc.grpc.status_code", "rpc.grpc.status_code", code.map(i64::from));
         let failed = code.is_some_and(|code| match direction {
             Direction::In => GRPC_SERVER_ERRORS.contains(&code),
             Direction::Out => code != 0,
         });
-        error = error.or_else(|| code.filter(|_| failed).map(|code| code.to_string()));
         // A proxy has answered, which knows no gRPC (grpc's http-grpc-status-mapping.md).
-        if let (None, Some(status)) = (code, status.filter(|&status| status != 200)) {
-            writer.number("http.response.status_code", "http.status_code", Some(status.into()));
-            error = error.or_else(|| Some(status.to_string()));
-        }
-    } else {
-        writer.number("http.response.status_code", "http.status_code", status.map(i64::from));
-        for (stable, seed, bytes) in sizes {
+        let of_a_proxy = status.filter(|&status| code.is_none() && status != 200);
+        let error = failure.or_else(|| code.filter(|_| failed).or(of_a_proxy).map(number));
+        Self { is_rpc, http_status: of_a_proxy, grpc_status: code, error }
+    }
+
+    /// Adds the attributes that say so, and says the status.
+    pub(super) fn write(
+        self,
+        conventions: Conventions,
+        ended: &Ended,
+        attributes: &mut Vec<Attribute>,
+    ) -> SpanStatus {
+        let mut writer = Writer { conventions, attributes: std::mem::take(attributes) };
+        writer.number("rpc.grpc.status_code", "rpc.grpc.status_code", self.grpc_status.map(i64::from));
+        writer.number("http.response.status_code", "http.status_code", self.http_status.map(i64::from));
+        let sizes = [
+            ("http.request.body.size", "http.request_content_length", ended.request_body_bytes),
+            ("http.response.body.size", "http.response_content_length", ended.response_body_bytes),
+        ];
+        for (stable, seed, bytes) in sizes.into_iter().filter(|_| !self.is_rpc) {
             writer.number(stable, seed, bytes.and_then(|bytes| i64::try_from(bytes).ok()));
         }
-        let first_error = if direction == Direction::In { 500 } else { 400 };
-        let failed = status.filter(|&status| status >= first_error);
-        error = error.or_else(|| failed.map(|status| status.to_string()));
+        if !ended.end_is_certain {
+            writer.attributes.push(uncertain_end("lost_events"));
+        }
+        let status = if self.error.is_some() { SpanStatus::Error } else { SpanStatus::Unset };
+        writer.text("error.type", "error.type", self.error);
+        *attributes = writer.attributes;
+        status
     }
-    if !ended.end_is_certain {
-        writer.attributes.push(uncertain_end("lost_events"));
-    }
-    writer.text("error.type", "error.type", error.as_deref());
-    *attributes = writer.attributes;
-    if error.is_some() { SpanStatus::Error } else { SpanStatus::Unset }
 }
 
 fn failure_name(failure: Failure) -> &'static str {
@@ -470,6 +462,7 @@ mod tests {
             path: Some("/users/7".into()),
             query: Some("token=x".into()),
             route: Some("/users/{id}".into()),
+            is_rpc: false,
             rpc: None,
         }
     }
@@ -546,7 +539,7 @@ mod tests {
         head.content_type = Known::Value("application/grpc+proto".into());
         let rpc = Asked::rpc_of(&head, path);
         assert_eq!(rpc, Some(("shop.v1.Cart".to_owned(), "Add".to_owned())));
-        assert_eq!(Asked { rpc, ..asked() }.name(), "shop.v1.Cart/Add");
+        assert_eq!(Asked { is_rpc: true, rpc, ..asked() }.name(), "shop.v1.Cart/Add");
         head.content_type = Known::Value("application/grpc-web".into());
         assert_eq!(Asked::rpc_of(&head, path), None);
     }
@@ -557,7 +550,7 @@ mod tests {
             Some((_, AttributeValue::List(list))) => format!("{list:?}"),
             _ => String::new(),
         };
-        let told = |method: Known, version| {
+        let told = |method: Known, version, is_rpc| {
             let head = RequestHead {
                 version,
                 method,
@@ -565,7 +558,7 @@ mod tests {
                 target: Known::Unknown,
                 ..head()
             };
-            let asked = Asked::default();
+            let asked = Asked { is_rpc, ..Asked::default() };
             let request = Request {
                 conventions: Conventions::Stable,
                 direction: Direction::In,
@@ -582,18 +575,18 @@ mod tests {
             format!("{texts:?}")
         };
         let get = Known::Value("GET".into());
-        assert_eq!(unknown(&told(get, ProtocolVersion::Http2)), list(&["path"]));
+        assert_eq!(unknown(&told(get, ProtocolVersion::Http2, false)), list(&["path"]));
         let post = || Known::Value("POST".into());
-        assert_eq!(unknown(&told(post(), ProtocolVersion::Http11)), list(&["path"]), "never gRPC");
-        let mut posted = told(post(), ProtocolVersion::Http2);
+        assert_eq!(unknown(&told(post(), ProtocolVersion::Http11, false)), list(&["path"]), "never gRPC");
+        let mut posted = told(post(), ProtocolVersion::Http2, false);
         assert_eq!(unknown(&posted), list(&["path", "content_type"]));
         note_unknown_answer(&mut posted, false, &ended(None, Known::Unknown, None));
         assert_eq!(unknown(&posted), list(&["path", "content_type", "status"]));
         note_unknown_answer(&mut posted, false, &ended(Some(200), Known::Absent, None));
         assert_eq!(unknown(&posted), list(&["path", "content_type", "status"]));
-        become_rpc(&mut posted, &Asked::default());
-        note_unknown_answer(&mut posted, true, &ended(Some(200), Known::Unknown, None));
-        assert_eq!(unknown(&posted), list(&["path", "status", "grpc_status"]));
+        let mut as_rpc = told(post(), ProtocolVersion::Http2, true);
+        note_unknown_answer(&mut as_rpc, true, &ended(Some(200), Known::Unknown, None));
+        assert_eq!(unknown(&as_rpc), list(&["path", "grpc_status"]));
         let failed = Ended { response: None, ..ended(None, Known::Unknown, Some(Failure::Reset)) };
         let mut attributes = Vec::new();
         note_unknown_answer(&mut attributes, true, &failed);
@@ -601,18 +594,28 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_turns_out_to_be_grpc_keeps_nothing_of_http() {
+    fn a_request_that_turns_out_to_be_grpc_says_nothing_of_http() {
         for conventions in [Conventions::Stable, Conventions::Seed, Conventions::Both] {
             for direction in [Direction::In, Direction::Out] {
-                let mut attributes = attributes(conventions, direction, true);
-                let rpc = Some(("shop.Cart".to_owned(), "Add".to_owned()));
-                become_rpc(&mut attributes, &Asked { rpc, ..asked() });
+                let mut asked = Asked { path: Some("/shop.Cart/Add".into()), ..asked() };
+                asked.become_rpc();
+                let head = head();
+                let attributes = Request {
+                    conventions,
+                    direction,
+                    head: &head,
+                    asked: &asked,
+                    opened: None,
+                    is_encrypted: false,
+                    capture_query: true,
+                }
+                .attributes();
                 let is_of_http = |name: &str| {
                     name.starts_with("http.") || name.starts_with("url.") || name.contains("user_agent")
                 };
                 assert!(!attributes.iter().any(|(name, _)| is_of_http(name)), "{attributes:?}");
                 assert_eq!(text_of(&attributes, "rpc.method"), Some("Add"));
-                assert!(attributes.iter().any(|(name, _)| name.starts_with("net")), "{attributes:?}");
+                assert_eq!(asked.name(), "shop.Cart/Add");
             }
         }
     }
@@ -634,7 +637,8 @@ mod tests {
 
     fn outcome_of(direction: Direction, is_rpc: bool, ended: &Ended) -> (SpanStatus, Vec<Attribute>) {
         let mut attributes = Vec::new();
-        let status = outcome(Conventions::Stable, direction, is_rpc, ended, &mut attributes);
+        let outcome = Outcome::of(direction, is_rpc, ended);
+        let status = outcome.write(Conventions::Stable, ended, &mut attributes);
         (status, attributes)
     }
 

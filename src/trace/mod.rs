@@ -13,6 +13,8 @@
 //!            protocols/*.rs     bytes → requests and responses, paired: Exchange events
 //!        ──▶ spans.rs           exchange → span: name, status, times
 //!            parents.rs         … ids, parent, and the evidence for it; context.rs reads headers
+//!            limit.rs           … whether it is kept; beyond_limit.rs, undecided.rs, typical.rs: what else is
+//!            open.rs            … the request while it goes on, and the span that it becomes
 //!            attributes.rs      … attributes; route.rs finds the template of a path
 //!            tls.rs             the libraries whose plain bytes are such events
 //!            streams.rs         … who works on which stream of HTTP/2; go_programs.rs: whose that is
@@ -22,6 +24,9 @@
 //! Apart from them `joining/` tells which span that an SDK has sent is which of ours.
 
 mod attributes;
+mod beyond_limit;
+#[cfg(test)]
+mod beyond_limit_tests;
 mod connections;
 pub mod context;
 pub mod conversation;
@@ -29,11 +34,14 @@ mod event_loops;
 pub mod exchange;
 mod go_programs;
 pub mod joining;
+mod limit;
+mod open;
 mod parents;
 mod protocols;
 mod published;
 mod requests;
 pub mod route;
+mod sampled_minutes;
 mod sampling;
 mod spans;
 #[cfg(test)]
@@ -43,12 +51,16 @@ mod stream;
 mod streams;
 mod tls;
 mod tracer;
+mod typical;
+mod undecided;
 #[cfg(test)]
 mod wire;
 
 pub use attributes::Conventions;
+pub use beyond_limit::KEPT_FOR;
+pub use sampled_minutes::Sampled;
 pub use sampling::Sampler;
-pub use spans::{Outcome, SpanCounts, SpanOptions};
+pub use spans::{NotSampled, Outcome, SpanCounts, SpanOptions};
 pub use status::{TracerFailures, TracerStatus, UnexplainedProcess};
 pub use tls::{TlsStatus, Unreadable};
 pub use tracer::{OnOutcome, Tracer};

@@ -34,11 +34,13 @@ use foldhash::{HashMap, HashMapExt as _};
 
 use super::context::TraceContext;
 use super::exchange::{Began, ExchangeId};
+use super::open::Open;
 use super::requests::Requests;
-use super::spans::{Connection, Ends, Open, Spans};
+use super::sampling::Sampling;
+use super::spans::{Connection, Ends, Outcome, Spans};
 use crate::model::socket::{Direction, Opened};
 use crate::model::span::{Attribute, AttributeValue};
-use crate::model::{ConnectionId, SpanId, Stamp, TraceId};
+use crate::model::{ConnectionId, SpanId, Stamp, TraceId, Unstamped};
 
 /// Ids of SDKs' spans that ours took, and ids that were sent here: one of each is remembered for so many
 /// requests.
@@ -63,8 +65,8 @@ pub(super) struct Place {
     pub(super) trace_id: TraceId,
     pub(super) span_id: SpanId,
     pub(super) parent: Parent,
-    /// Whether the trace is kept, as far as somebody has decided that.
-    pub(super) decision: Option<bool>,
+    /// Whether the trace is kept, as far as that is decided.
+    pub(super) decision: Option<Sampling>,
     pub(super) trace_state: String,
 }
 
@@ -74,7 +76,7 @@ struct Caller {
     trace_id: TraceId,
     span_id: SpanId,
     source: &'static str,
-    is_sampled: bool,
+    sampling: Sampling,
     received: Received,
 }
 
@@ -90,6 +92,11 @@ pub(super) enum Received {
     None,
     /// A part of its head was not seen.
     Unknown,
+}
+
+/// What the sender has decided.
+fn decision_of(context: &TraceContext) -> Option<Sampling> {
+    context.sampled.map(Sampling::by_parent)
 }
 
 pub(super) fn attribute_of(parent: Parent) -> Attribute {
@@ -154,7 +161,7 @@ impl Spans {
         let (said, is_ambiguous) = match sent {
             Some(sent) if !sent.carries(context) || !sent.asks_what(&began.head) => (None, true),
             Some(sent) if sent.is_excluded => (None, false),
-            Some(sent) => (Some((sent.span.trace_id, sent.span.span_id, sent.is_sampled)), false),
+            Some(sent) => (Some((sent.trace_id, sent.span_id, sent.sampling)), false),
             None => (None, peer.is_err()),
         };
         let received = began.minted.and_then(|minted| minted.received_parent).and_then(SpanId::new);
@@ -165,13 +172,13 @@ impl Spans {
             }
         }
         match (said, context) {
-            (Some((trace_id, span_id, is_sampled)), context) => {
+            (Some((trace_id, span_id, sampling)), context) => {
                 let is_named = context.is_some_and(|context| context.parent_span_id == span_id);
                 Place {
                     trace_id,
                     span_id: own_span,
                     parent: Parent::Known { span_id, source: if is_named { "header" } else { "local_peer" } },
-                    decision: context.and_then(|context| context.sampled).or(Some(is_sampled)),
+                    decision: context.and_then(decision_of).or(Some(sampling)),
                     trace_state: context.map(|context| context.trace_state.clone()).unwrap_or_default(),
                 }
             }
@@ -179,14 +186,14 @@ impl Spans {
                 trace_id: context.trace_id,
                 span_id: own_span,
                 parent: Parent::Known { span_id: context.parent_span_id, source: "header" },
-                decision: context.sampled,
+                decision: decision_of(context),
                 trace_state: context.trace_state.clone(),
             },
             (None, None) if let Some(span_id) = received => Place {
                 trace_id: own_trace,
                 span_id: own_span,
                 parent: Parent::Known { span_id, source: "tcp_option" },
-                decision: Some(true),
+                decision: Some(Sampling::Asked),
                 trace_state: String::new(),
             },
             (None, None) => Place {
@@ -265,7 +272,7 @@ impl Spans {
                     trace_id: caller.trace_id,
                     span_id: own_span,
                     parent: Parent::Known { span_id: caller.span_id, source: caller.source },
-                    decision: Some(caller.is_sampled),
+                    decision: Some(caller.sampling),
                     trace_state: String::new(),
                 },
                 None => Place {
@@ -318,7 +325,7 @@ impl Spans {
             trace_id: context.trace_id,
             span_id: if is_adopted { said } else { own_span },
             parent,
-            decision: context.sampled,
+            decision: decision_of(context),
             trace_state: context.trace_state.clone(),
         }
     }
@@ -334,7 +341,7 @@ impl Spans {
         let requests = self.by_trace.get_mut(&(pid, trace_id))?;
         let open_at = |&(connection, exchange): &(ConnectionId, ExchangeId)| {
             let open = connections.get(&connection)?.open.get(&exchange)?;
-            (open.span.trace_id == trace_id && open.actor.pid == pid).then_some(open)
+            (open.trace_id == trace_id && open.actor.pid == pid).then_some(open)
         };
         requests.retain(|of| open_at(of).is_some());
         let is_older = |open: &&Open| open.first_byte_ns <= began.first_byte_ns && !open.is_excluded;
@@ -352,9 +359,9 @@ impl Spans {
         Some(Caller {
             of,
             trace_id,
-            span_id: open.span.span_id,
+            span_id: open.span_id,
             source: "sdk",
-            is_sampled: open.is_sampled,
+            sampling: open.sampling,
             received: open.received(),
         })
     }
@@ -366,7 +373,7 @@ impl Spans {
         }
         let find = |connections: &HashMap<ConnectionId, Connection>, of: &(ConnectionId, ExchangeId)| {
             let open = connections.get(&of.0)?.open.get(&of.1)?;
-            Some((open.actor.pid, open.span.trace_id))
+            Some((open.actor.pid, open.trace_id))
         };
         let connections = &self.connections;
         let keep = |key: &(u32, TraceId), requests: &mut Vec<(ConnectionId, ExchangeId)>| {
@@ -403,9 +410,8 @@ impl Spans {
             return;
         }
         let open = self.connections.iter().flat_map(|(&connection, of)| {
-            let served = of.open.iter().filter(|(_, open)| open.direction == Direction::In);
-            served
-                .map(move |(&exchange, open)| ((open.actor.pid, open.span.trace_id), (connection, exchange)))
+            let served = of.open.iter().filter(|(_, open)| open.is_of_known_trace);
+            served.map(move |(&exchange, open)| ((open.actor.pid, open.trace_id), (connection, exchange)))
         });
         let mut by_trace: HashMap<_, Vec<_>> = HashMap::new();
         for (key, of) in open {
@@ -432,25 +438,41 @@ impl Spans {
         opened: Option<Opened>,
         context: &TraceContext,
         requests: &mut Requests,
+        outcome: &mut Outcome,
     ) {
         if self.received.contains(context.parent_span_id) {
             return;
         }
         let Ok(caller) = self.caller_of(connection, began, opened) else { return };
-        let is_sampled = self.keeps(context.trace_id, context.sampled);
+        let decided = decision_of(context);
+        let mut sampling =
+            decided.unwrap_or_else(|| self.limit.decide(context.trace_id, began.first_byte_ns));
         let Some(open) = self.open_mut(caller.of) else { return };
         let is_free = open.received() == Received::None
-            && open.span.parent_span_id.is_none()
-            && open.is_kept()
+            && matches!(open.parent, Parent::Absent { .. })
+            && (open.is_kept() || open.is_undecided)
             && !open.is_shown
             && !open.has_children;
-        if let Some(key) = open.key.filter(|_| is_free)
-            && requests.rename(key, Stamp { trace_id: context.trace_id, span_id: open.span.span_id })
-        {
-            open.span.trace_id = context.trace_id;
-            open.is_sampled = is_sampled;
-            self.note_trace(caller.of.0, caller.of.1);
+        let Some(key) = open.key.filter(|_| is_free) else { return };
+        let stamp = Stamp { trace_id: context.trace_id, span_id: open.span_id };
+        let stamp = if sampling.is_kept() { Ok(stamp) } else { Err(Unstamped::NotTraced) };
+        if !requests.rename(key, stamp) {
+            return;
         }
+        let (trace_before, was_undecided) = (open.trace_id, open.is_undecided);
+        if was_undecided {
+            self.leave_trace(trace_before, outcome);
+        }
+        let is_undecided = sampling == Sampling::Beyond;
+        if is_undecided {
+            sampling = self.begin_undecided(context.trace_id, sampling, false);
+        }
+        let Some(open) = self.open_mut(caller.of) else { return };
+        open.trace_id = context.trace_id;
+        open.sampling = sampling;
+        open.is_undecided = is_undecided;
+        open.is_of_known_trace = true;
+        self.note_trace(caller.of.0, caller.of.1);
     }
 
     fn open_mut(&mut self, (connection, exchange): (ConnectionId, ExchangeId)) -> Option<&mut Open> {
@@ -491,8 +513,8 @@ impl Spans {
             0 => "thread",
             _ => "goroutine",
         };
-        let (trace_id, span_id) = (open.span.trace_id, open.span.span_id);
+        let (trace_id, span_id) = (open.trace_id, open.span_id);
         let of = (connection, exchange);
-        Ok(Caller { of, trace_id, span_id, source, is_sampled: open.is_sampled, received: open.received() })
+        Ok(Caller { of, trace_id, span_id, source, sampling: open.sampling, received: open.received() })
     }
 }

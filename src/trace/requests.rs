@@ -27,6 +27,12 @@ pub(super) struct Request {
     pub(super) is_told: bool,
 }
 
+impl Request {
+    fn may_have_span(&self) -> bool {
+        matches!(self.stamp, Ok(_) | Err(Unstamped::NotTraced))
+    }
+}
+
 /// See the module's description.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
@@ -59,13 +65,22 @@ impl Requests {
     }
 
     /// Its span has other ids than were thought, unless somebody knows it by the first ones. Whether it has now.
-    pub(super) fn rename(&mut self, key: RequestKey, stamp: Stamp) -> bool {
+    pub(super) fn rename(&mut self, key: RequestKey, stamp: Result<Stamp, Unstamped>) -> bool {
         match self.known.get_mut(&key) {
-            Some(request) if !request.is_told && request.stamp.is_ok() => {
-                request.stamp = Ok(stamp);
+            Some(request) if !request.is_told && request.may_have_span() => {
+                request.stamp = stamp;
                 true
             }
             _ => false,
+        }
+    }
+
+    /// Its trace is kept after all: who asks from now on is told its span.
+    pub(super) fn keep(&mut self, key: RequestKey, stamp: Stamp) {
+        if let Some(request) = self.known.get_mut(&key)
+            && request.stamp == Err(Unstamped::NotTraced)
+        {
+            request.stamp = Ok(stamp);
         }
     }
 
@@ -111,7 +126,7 @@ impl Requests {
         if time_ns < request.first_byte_ns || request.last_byte_ns.is_some_and(|last| time_ns > last) {
             return Err(Unstamped::Outside);
         }
-        request.is_told = true;
+        request.is_told |= request.stamp.is_ok();
         request.stamp
     }
 }
@@ -147,14 +162,29 @@ mod tests {
     fn a_request_has_another_name_until_a_sample_knows_it_by_the_first() {
         let mut requests = Requests::default();
         let key = RequestKey(7);
-        let other = Stamp { trace_id: TraceId::nonzero([9; 16]), span_id: SpanId::nonzero([2; 8]) };
+        let other = Ok(Stamp { trace_id: TraceId::nonzero([9; 16]), span_id: SpanId::nonzero([2; 8]) });
         assert!(!requests.rename(key, other));
         requests.begin(key, request(10));
         assert!(requests.rename(key, other));
         assert_eq!(requests.span_at(key, 9), Err(Unstamped::Outside));
         assert!(requests.rename(key, other), "nobody was told");
-        assert_eq!(requests.span_at(key, 11), Ok(other));
+        assert_eq!(requests.span_at(key, 11), other);
         assert!(!requests.rename(key, other));
+    }
+
+    #[test]
+    fn a_request_whose_trace_is_kept_late_has_its_span_for_those_who_ask_then() {
+        let mut requests = Requests::default();
+        let (key, stamp) = (RequestKey(7), request(10).stamp.expect("a stamp"));
+        requests.begin(key, Request { stamp: Err(Unstamped::NotTraced), ..request(10) });
+        assert_eq!(requests.span_at(key, 11), Err(Unstamped::NotTraced));
+        requests.end(key, 20);
+        requests.keep(key, stamp);
+        assert_eq!(requests.span_at(key, 11), Ok(stamp));
+        // What has none for another reason has none.
+        requests.begin(RequestKey(8), Request { stamp: Err(Unstamped::GoroutineUnknown), ..request(10) });
+        requests.keep(RequestKey(8), stamp);
+        assert_eq!(requests.span_at(RequestKey(8), 11), Err(Unstamped::GoroutineUnknown));
     }
 
     #[test]

@@ -9,18 +9,21 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashMapExt as _};
 
 use super::attributes::{self, Asked, Conventions};
-use super::context::{Incoming, TraceContext};
-use super::exchange::{Began, Discarded, Ended, ExchangeEvent, ExchangeId, FirstByte, RequestHead};
-use super::parents::{Parent, Place, Received, RecentIds, attribute_of};
+use super::context::Incoming;
+use super::exchange::{Began, Discarded, Ended, ExchangeEvent, ExchangeId};
+use super::limit::SpanLimit;
+use super::open::{Open, Style, unsampled};
+use super::parents::{Parent, Place, RecentIds};
 use super::requests::{Request, Requests};
-use super::route::{self, Routes};
-use super::sampling::Sampler;
+use super::route::Routes;
+use super::sampled_minutes::SampledMinutes;
+use super::sampling::{Sampler, Sampling};
 use super::streams::{StreamWork, Streams};
-use crate::model::socket::{Actor, Direction, Endpoint, Opened};
+use super::typical::Typical;
+use super::undecided::{Over, Undecided};
+use crate::model::socket::{Direction, Endpoint, Opened};
 use crate::model::span::Text;
-use crate::model::{
-    ConnectionId, RequestKey, Span, SpanId, SpanKind, SpanResource, SpanStatus, Stamp, TraceId, Unstamped,
-};
+use crate::model::{ConnectionId, RequestKey, Span, SpanId, SpanResource, TraceId, UnsampledRequest};
 
 /// A request that has been open for so long is shown while it hangs.
 const SHOWN_WHILE_OPEN_NS: u64 = 1_000_000_000;
@@ -35,6 +38,8 @@ pub struct SpanOptions {
     pub read_context: bool,
     /// Which traces are kept.
     pub sampler: Sampler,
+    /// How many spans a second, about; `None`: as many as there are.
+    pub spans_per_second: Option<u64>,
     /// Whether HTTP that is no gRPC is followed.
     pub http: bool,
     /// Whether gRPC is.
@@ -47,13 +52,15 @@ pub struct SpanOptions {
 
 impl std::fmt::Debug for SpanOptions {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { conventions, capture_query, read_context, sampler, http, grpc, .. } = self;
+        let Self { conventions, capture_query, read_context, sampler, spans_per_second, http, grpc, .. } =
+            self;
         formatter
             .debug_struct("SpanOptions")
             .field("conventions", conventions)
             .field("capture_query", capture_query)
             .field("read_context", read_context)
             .field("sampler", sampler)
+            .field("spans_per_second", spans_per_second)
             .field("http", http)
             .field("grpc", grpc)
             .finish_non_exhaustive()
@@ -73,8 +80,8 @@ impl SpanOptions {
 pub struct Outcome {
     /// Spans that have ended, and those that have been open for a second and are shown for the first time.
     pub spans: Vec<Span>,
-    /// Spans that have ended and whose trace is not kept: only counted.
-    pub unsampled: Vec<Span>,
+    /// Requests that have ended and whose trace is not kept: only counted.
+    pub unsampled: Vec<UnsampledRequest>,
 }
 
 impl Outcome {
@@ -92,7 +99,7 @@ impl Outcome {
 }
 
 /// Counts of what could not be told, by reason. Only ever grow.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct SpanCounts {
     /// Server spans that ended, kept or not.
     pub server_requests: u64,
@@ -105,7 +112,13 @@ pub struct SpanCounts {
     /// Requests that were left out by path or protocol.
     pub excluded: u64,
     /// Requests whose trace is not kept.
-    pub not_sampled: u64,
+    pub not_sampled: NotSampled,
+    /// Spans that are kept although their trace is beyond the limit of spans a second, by reason.
+    pub kept_late: HashMap<&'static str, u64>,
+    /// Traces beyond that limit in which something was slow or failed, and that found no room.
+    pub not_kept_late: u64,
+    /// The share of traces that is kept now, of those that nobody else decides on and the configured share leaves.
+    pub share: f64,
     /// Requests without a route because their service has too many.
     pub without_route: u64,
     /// Requests whose context in TCP's header named the span that was found at the other end of the connection.
@@ -116,68 +129,15 @@ pub struct SpanCounts {
     pub tcp_contexts_of_other_traces: u64,
 }
 
-/// A request that is not over.
-#[derive(Debug)]
-pub(super) struct Open {
-    pub(super) span: Span,
-    pub(super) first_byte_ns: u64,
-    pub(super) key: Option<RequestKey>,
-    pub(super) actor: Actor,
-    pub(super) asked: Asked,
-    pub(super) direction: Direction,
-    /// Of HTTP/2; else 0.
-    pub(super) stream_id: u32,
-    pub(super) first_byte: FirstByte,
-    /// The context its head carried.
-    pub(super) context: Option<TraceContext>,
-    /// A part of its head was not seen, in which there may have been one.
-    pub(super) context_is_unknown: bool,
-    /// It may be gRPC, and only its answer can tell.
-    may_be_rpc: bool,
-    pub(super) is_sampled: bool,
-    pub(super) is_excluded: bool,
-    /// It is a Go program's, and which goroutine is at it is not known.
-    pub(super) is_lost_goroutine: bool,
-    /// A server's end of the same request has been found.
-    pub(super) is_answered_for: bool,
-    pub(super) is_shown: bool,
-    /// Spans of other requests name this one as their parent.
-    pub(super) has_children: bool,
-    /// Its ids went out to whoever receives it, in TCP's header or its own.
-    pub(super) is_sent: bool,
-}
-
-impl Open {
-    pub(super) fn is_kept(&self) -> bool {
-        self.is_sampled && !self.is_excluded
-    }
-
-    /// Whether it was received with this context: the one that it was written with, or its own if we have put that into
-    /// its head.
-    pub(super) fn carries(&self, received: Option<&TraceContext>) -> bool {
-        let is_ours = |context: &TraceContext| context.parent_span_id == self.span.span_id;
-        self.context.as_ref() == received || self.context.is_none() && received.is_some_and(is_ours)
-    }
-
-    /// Whether a head that was received can be this request's, as far as both are known.
-    pub(super) fn asks_what(&self, head: &RequestHead) -> bool {
-        let received = Spans::ask(head);
-        let may_be = |sent: Option<&str>, received: Option<&str>| {
-            sent.zip(received).is_none_or(|(sent, received)| sent == received)
-        };
-        may_be(self.asked.method.as_deref(), received.method.as_deref())
-            && may_be(self.asked.path.as_deref(), received.path.as_deref())
-            && may_be(self.asked.query.as_deref(), received.query.as_deref())
-    }
-
-    /// What its head said of who sent it.
-    pub(super) fn received(&self) -> Received {
-        match &self.context {
-            Some(context) => Received::Span(context.parent_span_id),
-            None if self.context_is_unknown => Received::Unknown,
-            None => Received::None,
-        }
-    }
+/// Requests whose trace is not kept, by who has decided that.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NotSampled {
+    /// Their parent.
+    pub parent: u64,
+    /// The configured share.
+    pub share: u64,
+    /// The limit of spans a second.
+    pub limit: u64,
 }
 
 /// The two ends of a connection, as one of them sees them. Loopback addresses are of a network namespace.
@@ -234,6 +194,12 @@ pub(super) struct Spans {
     /// Processes that can receive requests which nobody can read.
     pub(super) opaque: HashSet<u32>,
     ids: IdSource,
+    pub(super) limit: SpanLimit,
+    pub(super) undecided: Undecided,
+    typical: Typical,
+    pub(super) minutes: SampledMinutes,
+    /// Empty but while a request ends: kept for its room.
+    pub(super) over: Vec<Over>,
     pub(super) counts: SpanCounts,
 }
 
@@ -266,6 +232,11 @@ impl WallClock {
 impl Spans {
     pub(super) fn new(options: SpanOptions) -> Self {
         Self {
+            limit: SpanLimit::new(options.sampler, options.spans_per_second),
+            undecided: Undecided::default(),
+            typical: Typical::default(),
+            minutes: SampledMinutes::default(),
+            over: Vec::new(),
             options,
             scope: Arc::new(("spanflame".to_owned(), env!("CARGO_PKG_VERSION").to_owned())),
             connections: HashMap::new(),
@@ -283,12 +254,17 @@ impl Spans {
         }
     }
 
-    pub(super) fn set_options(&mut self, options: SpanOptions) {
+    pub(super) fn set_options(&mut self, options: SpanOptions, now_ns: u64) {
+        self.limit.set(options.sampler, options.spans_per_second, now_ns);
         self.options = options;
     }
 
     pub(super) fn counts(&self) -> SpanCounts {
-        SpanCounts { without_route: self.routes.refused(), ..self.counts.clone() }
+        let mut counts = self.counts.clone();
+        counts.without_route = self.routes.refused();
+        counts.not_kept_late += self.undecided.no_room;
+        counts.share = self.limit.share();
+        counts
     }
 
     /// A connection has been heard of.
@@ -297,10 +273,13 @@ impl Spans {
     }
 
     /// A connection is no more; its exchanges have ended before.
-    pub(super) fn connection_ended(&mut self, connection: ConnectionId) {
+    pub(super) fn connection_ended(&mut self, connection: ConnectionId, outcome: &mut Outcome) {
         let Some(ended) = self.connections.remove(&connection) else { return };
-        for key in ended.open.values().filter_map(|open| open.key) {
-            self.by_key.remove(&key);
+        for open in ended.open.values() {
+            if let Some(key) = open.key {
+                self.by_key.remove(&key);
+            }
+            self.leave_undecided(open, outcome);
         }
         let ends = ended.opened.map(|opened| Ends::of(&opened));
         if let Some(ends) = ends.filter(|ends| self.clients.get(ends) == Some(&connection)) {
@@ -347,15 +326,8 @@ impl Spans {
     ) {
         let open = self.connections.get(&connection).and_then(|of| of.open.get(&exchange));
         let Some(open) = open else { return };
-        let stamp = match open.is_kept() {
-            true if open.is_lost_goroutine => Err(Unstamped::GoroutineUnknown),
-            true => Ok(Stamp { trace_id: open.span.trace_id, span_id: open.span.span_id }),
-            false => Err(Unstamped::NotTraced),
-        };
-        requests.begin(
-            key,
-            Request { stamp, first_byte_ns: open.first_byte_ns, last_byte_ns: None, is_told: false },
-        );
+        let (stamp, first_byte_ns) = (open.stamp(), open.first_byte_ns);
+        requests.begin(key, Request { stamp, first_byte_ns, last_byte_ns: None, is_told: false });
         self.by_key.insert(key, (connection, exchange));
     }
 
@@ -369,8 +341,8 @@ impl Spans {
         outcome: &mut Outcome,
     ) {
         match event {
-            ExchangeEvent::Began(began) => self.begin(connection, began, of, requests),
-            ExchangeEvent::Ended(ended) => self.end(connection, &ended, requests, outcome),
+            ExchangeEvent::Began(began) => self.begin(connection, began, of, requests, outcome),
+            ExchangeEvent::Ended(ended) => self.end(connection, ended, requests, outcome),
             ExchangeEvent::Discarded(exchange, reason) => {
                 *self.counts.discarded.entry(reason).or_default() += 1;
                 let open = exchange
@@ -380,7 +352,7 @@ impl Spans {
                         self.by_key.remove(&key);
                         requests.discard(key);
                     }
-                    withdraw(open, reason != Discarded::NotConfirmed, outcome);
+                    self.withdraw(&open, reason != Discarded::NotConfirmed, outcome);
                 }
             }
         }
@@ -400,21 +372,28 @@ impl Spans {
             let event = ExchangeEvent::Discarded(Some(exchange), Discarded::TooMany);
             self.take(connection, event, of, requests, outcome);
         }
-        self.connection_ended(connection);
+        self.connection_ended(connection, outcome);
     }
 
     /// Nothing more will be heard of any request: those that were shown while they were open are told to have
     /// an end that nobody saw.
     pub(super) fn withdraw_open(&mut self, outcome: &mut Outcome) {
-        for connection in self.connections.values_mut() {
-            for (_, open) in connection.open.drain() {
-                withdraw(open, true, outcome);
-            }
+        let connections = self.connections.values_mut();
+        let open: Vec<Open> = connections.flat_map(|of| of.open.drain().map(|(_, open)| open)).collect();
+        for open in &open {
+            self.withdraw(open, true, outcome);
         }
         self.by_key.clear();
     }
 
-    fn begin(&mut self, connection: ConnectionId, mut began: Began, of: &Whose<'_>, requests: &mut Requests) {
+    fn begin(
+        &mut self,
+        connection: ConnectionId,
+        mut began: Began,
+        of: &Whose<'_>,
+        requests: &mut Requests,
+        outcome: &mut Outcome,
+    ) {
         let mut key = began.minted.map(|minted| minted.key);
         let streams = &mut self.connections.entry(connection).or_default().streams;
         if let Some(work) = streams.take(began.stream_id, began.direction) {
@@ -424,7 +403,6 @@ impl Spans {
                 Direction::Out => began.within = work.request,
             }
         }
-        let began = &began;
         // The thread that a goroutine runs on says nothing of it.
         let is_lost_goroutine = of.is_go && began.actor.goroutine == 0;
         let opened = self.connections.entry(connection).or_default().opened;
@@ -433,7 +411,7 @@ impl Spans {
         {
             self.clients.insert(Ends::of(opened), connection);
         }
-        let asked = Self::ask(&began.head);
+        let asked = Asked::of(&began.head);
         let is_excluded = !(if asked.rpc.is_some() { self.options.grpc } else { self.options.http })
             || asked.path.as_deref().is_some_and(|path| (self.options.is_excluded)(path));
         let carried = Incoming::of(&began.head);
@@ -454,13 +432,13 @@ impl Spans {
             && !is_lost_goroutine
             && let Some(context) = context
         {
-            self.move_to_trace_of_sdk(connection, began, opened, context, requests);
+            self.move_to_trace_of_sdk(connection, &began, opened, context, requests, outcome);
         }
         let place = match began.direction {
-            Direction::In => self.place_server(connection, began, opened, context, (own_trace, own_span)),
+            Direction::In => self.place_server(connection, &began, opened, context, (own_trace, own_span)),
             Direction::Out => self.place_client(
                 connection,
-                began,
+                &began,
                 opened,
                 context,
                 (own_trace, own_span),
@@ -468,40 +446,33 @@ impl Spans {
             ),
         };
         let Place { trace_id, span_id, parent, decision, trace_state } = place;
-        let is_sampled = self.keeps(trace_id, decision.or(said));
-        let mut attributes = attributes::Request {
-            conventions: self.options.conventions,
-            direction: began.direction,
-            head: &began.head,
-            asked: &asked,
-            opened: opened.as_ref(),
-            is_encrypted: of.is_decrypted,
-            capture_query: self.options.capture_query,
+        let decided = decision.or(said.map(Sampling::by_parent));
+        let mut sampling = decided.unwrap_or_else(|| self.limit.decide(trace_id, began.first_byte_ns));
+        let is_sent = began.minted.is_some_and(|minted| minted.is_sent);
+        let is_undecided = !is_excluded && matches!(sampling, Sampling::Beyond | Sampling::Late(_));
+        if is_undecided {
+            sampling = self.begin_undecided(trace_id, sampling, is_sent);
         }
-        .attributes();
-        attributes.push(attribute_of(parent));
-        let span = Span {
+        if !is_excluded {
+            self.limit.note_begun(sampling);
+        }
+        let source = match parent {
+            Parent::Known { source, .. } => source,
+            Parent::Absent { reason } => reason,
+        };
+        *self.counts.parents.entry(source).or_default() += 1;
+        // An id of our own that no head carries is one that no program knows.
+        let is_of_known_trace =
+            began.direction == Direction::In && (context.is_some() || trace_id != own_trace);
+        let open = Open {
             trace_id,
             span_id,
-            parent_span_id: match parent {
-                Parent::Known { span_id, .. } => Some(span_id),
-                Parent::Absent { .. } => None,
-            },
+            parent,
             trace_state,
-            name: asked.name(),
-            kind: if began.direction == Direction::In { SpanKind::Server } else { SpanKind::Client },
             start_unix_ns: of.clock.unix_ns(began.first_byte_ns),
-            end_unix_ns: None,
-            status: SpanStatus::Unset,
-            status_message: String::new(),
-            attributes,
-            events: Vec::new(),
-            links: Vec::new(),
             resource: Arc::clone(of.resource),
-            scope: Arc::clone(&self.scope),
-        };
-        let open = Open {
-            span,
+            opened,
+            is_encrypted: of.is_decrypted,
             first_byte_ns: began.first_byte_ns,
             key,
             actor: began.actor,
@@ -511,27 +482,24 @@ impl Spans {
             context_is_unknown: matches!(incoming, Incoming::Unknown),
             stream_id: began.stream_id,
             first_byte: began.first_byte,
-            may_be_rpc: attributes::may_be_rpc(&began.head),
-            is_sampled,
+            sampling,
+            is_undecided,
             is_excluded,
             is_lost_goroutine,
+            is_of_known_trace,
             is_answered_for: false,
             is_shown: false,
             has_children: false,
-            is_sent: began.minted.is_some_and(|minted| minted.is_sent),
+            is_sent,
+            head: began.head,
         };
-        if open.is_kept() {
-            self.beginnings.push_back((began.first_byte_ns, connection, began.exchange));
+        if open.is_kept() || is_undecided {
+            self.beginnings.push_back((open.first_byte_ns, connection, began.exchange));
         }
-        let source = match parent {
-            Parent::Known { source, .. } => source,
-            Parent::Absent { reason } => reason,
-        };
-        *self.counts.parents.entry(source).or_default() += 1;
         let of = self.connections.entry(connection).or_default();
         of.exchanges += 1;
         of.open.insert(began.exchange, open);
-        if began.direction == Direction::In {
+        if is_of_known_trace {
             self.note_trace(connection, began.exchange);
         }
         if let Some(key) = key {
@@ -539,39 +507,26 @@ impl Spans {
         }
     }
 
-    /// Whether a trace is kept, of which its parent has decided so or nothing.
-    pub(super) fn keeps(&self, trace_id: TraceId, decision: Option<bool>) -> bool {
-        self.options.sampler.keeps(trace_id, decision)
-    }
-
-    fn ask(head: &RequestHead) -> Asked {
-        let target = head.target.value();
-        let path = target.and_then(route::path).map(Text::from);
-        let query = target.and_then(route::query).map(Text::from);
-        let rpc = Asked::rpc_of(head, path.as_deref());
-        // The answer will say whether anything was found there; until then the template is a good name.
-        let template = path.as_deref().and_then(route::template).filter(|_| rpc.is_none());
-        let route = template.map(Text::from);
-        Asked { method: Asked::method_of(head), path, query, route, rpc }
+    /// How spans are written now.
+    pub(super) fn style(&self) -> Style<'_> {
+        let SpanOptions { conventions, capture_query, .. } = self.options;
+        Style { conventions, capture_query, scope: &self.scope }
     }
 
     /// The route, now that the answer is known, and the name that follows from it.
     fn settle_route(&mut self, open: &mut Open, status: Option<u16>) {
-        let Some(path) = open.asked.path.as_deref().filter(|_| open.asked.rpc.is_none()) else { return };
+        let Some(path) = open.asked.path.as_deref().filter(|_| !open.asked.is_rpc) else { return };
         let is_found = status.is_some_and(|status| !matches!(status, 400 | 404 | 405 | 414));
-        let route = self.routes.route(open.span.resource.service(), path, is_found);
-        if route.as_deref() == open.asked.route.as_deref() {
-            return;
+        let route = self.routes.route(open.resource.service(), path, is_found);
+        if route.as_deref() != open.asked.route.as_deref() {
+            open.asked.route = route.as_deref().map(Text::from);
         }
-        open.asked.route = route.as_deref().map(Text::from);
-        open.span.name = open.asked.name();
-        attributes::replace_route(&mut open.span.attributes, open.asked.route.as_deref());
     }
 
     fn end(
         &mut self,
         connection: ConnectionId,
-        ended: &Ended,
+        ended: Ended,
         requests: &mut Requests,
         outcome: &mut Outcome,
     ) {
@@ -590,70 +545,87 @@ impl Spans {
             Direction::Out => self.counts.client_requests += 1,
         }
         // Only gRPC has such a status.
-        let is_late_rpc = open.may_be_rpc && ended.grpc_status.value().is_some();
-        if is_late_rpc {
-            open.asked.rpc = open.asked.path.as_deref().and_then(Asked::service_and_method);
-            open.asked.route = None;
-            open.span.name = open.asked.name();
-            attributes::become_rpc(&mut open.span.attributes, &open.asked);
+        if open.may_be_rpc() && ended.grpc_status.value().is_some() {
+            open.asked.become_rpc();
         } else {
             self.settle_route(&mut open, ended.response.and_then(|response| response.status));
         }
-        let is_rpc = is_late_rpc || open.asked.rpc.is_some();
-        let mut span = open.span;
-        attributes::note_unknown_answer(&mut span.attributes, is_rpc, ended);
-        span.status = attributes::outcome(
-            self.options.conventions,
-            open.direction,
-            is_rpc,
-            ended,
-            &mut span.attributes,
-        );
-        // By one clock: between two looks at the other one it may have been set.
-        let duration_ns = ended.last_byte_ns.saturating_sub(open.first_byte_ns);
-        span.end_unix_ns = Some(span.start_unix_ns.saturating_add(duration_ns));
-        if open.is_sampled {
-            outcome.spans.push(span);
+        let is_slow = self.typical.is_slow(&open, open.duration_ns(&ended));
+        if open.is_undecided {
+            self.end_undecided((open, ended), is_slow, requests, outcome);
+        } else if open.is_kept() {
+            self.count_kept(&open, &ended);
+            outcome.spans.push(open.ended_span(&ended, self.style()));
         } else {
-            self.counts.not_sampled += 1;
-            outcome.unsampled.push(span);
+            self.count_unsampled(open, &ended, outcome);
         }
     }
 
-    /// Hands on those that have been open for a second, once.
-    pub(super) fn show_open(&mut self, now_ns: u64, outcome: &mut Outcome) {
+    /// A request is over and has no span.
+    pub(super) fn count_unsampled(&mut self, open: Open, ended: &Ended, outcome: &mut Outcome) {
+        let NotSampled { parent, share, limit } = &mut self.counts.not_sampled;
+        *match open.sampling {
+            Sampling::NotAsked => parent,
+            Sampling::NotDrawn => share,
+            _ => limit,
+        } += 1;
+        let request = unsampled(open, ended);
+        self.minutes.note(request.end_unix_ns, false);
+        outcome.unsampled.push(request);
+    }
+
+    /// A request is over and has one.
+    pub(super) fn count_kept(&mut self, open: &Open, ended: &Ended) {
+        self.minutes.note(open.end_unix_ns(ended), true);
+    }
+
+    /// Hands on those that have been open for a second, once. A trace beyond the limit in which one has is kept.
+    pub(super) fn show_open(&mut self, now_ns: u64, requests: &mut Requests, outcome: &mut Outcome) {
         while let Some(&(began_ns, connection, exchange)) = self.beginnings.front() {
             if began_ns.saturating_add(SHOWN_WHILE_OPEN_NS) > now_ns {
                 return;
             }
             self.beginnings.pop_front();
-            let of = self.connections.get_mut(&connection);
+            let of = self.connections.get(&connection);
             // A later exchange of the same number began later.
-            let open = of.and_then(|of| of.open.get_mut(&exchange));
-            if let Some(open) = open
-                && open.first_byte_ns == began_ns
-                && !open.is_shown
-            {
-                open.is_shown = true;
-                outcome.spans.push(open.span.clone());
+            let open = of.and_then(|of| of.open.get(&exchange));
+            let Some(open) = open.filter(|open| open.first_byte_ns == began_ns && !open.is_shown) else {
+                continue;
+            };
+            let (sampling, trace_id) = (open.sampling, open.trace_id);
+            let sampling = match sampling {
+                Sampling::Beyond if open.is_undecided => self.keep_long(trace_id),
+                decided => decided,
+            };
+            let of = self.connections.get_mut(&connection);
+            let Some(open) = of.and_then(|of| of.open.get_mut(&exchange)) else { continue };
+            open.sampling = sampling;
+            if !open.is_kept() {
+                continue;
             }
+            open.is_shown = true;
+            if let (Some(key), Ok(stamp)) = (open.key, open.stamp()) {
+                requests.keep(key, stamp);
+            }
+            let SpanOptions { conventions, capture_query, .. } = self.options;
+            outcome.spans.push(open.span(Style { conventions, capture_query, scope: &self.scope }));
         }
     }
-}
 
-/// A request of which nothing more will be heard. If it was shown while it was open, it would be shown so for
-/// ever; if others are below it, and it was a request (`is_request`), they would be below nothing. Then it gets an end,
-/// the last moment at which it was surely open, that is said to be none.
-fn withdraw(open: Open, is_request: bool, outcome: &mut Outcome) {
-    let is_known_to_others = is_request && (open.has_children || open.is_answered_for || open.is_sent);
-    if !open.is_kept() || !(open.is_shown || is_known_to_others) {
-        return;
+    /// A request of which nothing more will be heard. If it was shown while it was open, it would be shown so for
+    /// ever; if others are below it, and it was a request (`is_request`), they would be below nothing. Then it gets an
+    /// end, the last moment at which it was surely open, that is said to be none.
+    fn withdraw(&mut self, open: &Open, is_request: bool, outcome: &mut Outcome) {
+        let is_known_to_others = is_request && (open.has_children || open.is_answered_for || open.is_sent);
+        if open.is_kept() && (open.is_shown || is_known_to_others) {
+            let surely_open_ns = if open.is_shown { SHOWN_WHILE_OPEN_NS } else { 0 };
+            let mut span = open.span(self.style());
+            span.end_unix_ns = Some(span.start_unix_ns.saturating_add(surely_open_ns));
+            span.attributes.push(attributes::uncertain_end("not_seen"));
+            outcome.spans.push(span);
+        }
+        self.leave_undecided(open, outcome);
     }
-    let surely_open_ns = if open.is_shown { SHOWN_WHILE_OPEN_NS } else { 0 };
-    let mut span = open.span;
-    span.end_unix_ns = Some(span.start_unix_ns.saturating_add(surely_open_ns));
-    span.attributes.push(attributes::uncertain_end("not_seen"));
-    outcome.spans.push(span);
 }
 
 /// Makes ids for requests that the kernel side has not seen begin: not all of HTTP/2 stands where it looks.

@@ -8,6 +8,7 @@ use super::exchange::{
     Began, Discarded, Ended, ExchangeEvent, ExchangeId, Failure, FirstByte, Known, ProtocolVersion,
     RequestHead, ResponseHead,
 };
+use super::open::Open;
 use super::requests::Requests;
 use super::sampling::Sampler;
 use super::spans::{Outcome, SpanOptions, Spans, WallClock, Whose};
@@ -17,41 +18,41 @@ use crate::model::span::{AttributeValue, integer_of, text_of};
 use crate::model::{ConnectionId, RequestKey, Span, SpanId, SpanKind, SpanResource, SpanStatus, Unstamped};
 
 const CLOCK: WallClock = WallClock { offset_ns: 1_000_000_000_000 };
-const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+pub(super) const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-struct Host {
-    spans: Spans,
-    requests: Requests,
-    outcome: Outcome,
+pub(super) struct Host {
+    pub(super) spans: Spans,
+    pub(super) requests: Requests,
+    pub(super) outcome: Outcome,
     options: SpanOptions,
     last_id: u8,
     is_go: bool,
 }
 
-struct Request {
-    connection: u64,
-    exchange: u64,
-    direction: Direction,
-    actor: Actor,
-    traceparent: Option<String>,
-    within: Option<u64>,
-    by_event_loop: bool,
-    from_pool: bool,
+pub(super) struct Request {
+    pub(super) connection: u64,
+    pub(super) exchange: u64,
+    pub(super) direction: Direction,
+    pub(super) actor: Actor,
+    pub(super) traceparent: Option<String>,
+    pub(super) within: Option<u64>,
+    pub(super) by_event_loop: bool,
+    pub(super) from_pool: bool,
     /// What stands behind its first line was not seen.
-    head_is_cut: bool,
-    path: &'static str,
-    at_ns: u64,
+    pub(super) head_is_cut: bool,
+    pub(super) path: &'static str,
+    pub(super) at_ns: u64,
     /// The client's span, as TCP's header said.
-    received: Option<u8>,
+    pub(super) received: Option<u8>,
     /// Of which trace, if that goes out in TCP's header.
-    sent: Option<u8>,
+    pub(super) sent: Option<u8>,
     /// Of HTTP/2, whose requests the kernel side does not see begin; else 0.
-    stream_id: u32,
-    first_byte: FirstByte,
+    pub(super) stream_id: u32,
+    pub(super) first_byte: FirstByte,
 }
 
 impl Request {
-    fn server(connection: u64, pid: u32) -> Self {
+    pub(super) fn server(connection: u64, pid: u32) -> Self {
         Self {
             connection,
             exchange: 1,
@@ -71,19 +72,19 @@ impl Request {
         }
     }
 
-    fn client(connection: u64, pid: u32) -> Self {
+    pub(super) fn client(connection: u64, pid: u32) -> Self {
         Self { direction: Direction::Out, ..Self::server(connection, pid) }
     }
 
-    fn within(self, key: u64) -> Self {
+    pub(super) fn within(self, key: u64) -> Self {
         Self { within: Some(key), ..self }
     }
 
-    fn at(self, exchange: u64, sequence: u32) -> Self {
+    pub(super) fn at(self, exchange: u64, sequence: u32) -> Self {
         Self { exchange, first_byte: FirstByte::Sequence(sequence), ..self }
     }
 
-    fn with(self, traceparent: &str) -> Self {
+    pub(super) fn with(self, traceparent: &str) -> Self {
         Self { traceparent: Some(traceparent.to_owned()), ..self }
     }
 }
@@ -93,16 +94,17 @@ fn endpoint(last: u8, port: u16) -> Endpoint {
 }
 
 impl Host {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with(|_| {})
     }
 
-    fn with(change: impl FnOnce(&mut SpanOptions)) -> Self {
+    pub(super) fn with(change: impl FnOnce(&mut SpanOptions)) -> Self {
         let mut options = SpanOptions {
             conventions: Conventions::Stable,
             capture_query: false,
             read_context: true,
             sampler: Sampler::new(1.0),
+            spans_per_second: None,
             http: true,
             grpc: true,
             excludes_nothing: false,
@@ -121,13 +123,20 @@ impl Host {
     }
 
     /// Both ends of a connection, `client` the one that connected.
-    fn connect(&mut self, client: u64, server: u64) {
+    pub(super) fn connect(&mut self, client: u64, server: u64) {
         let (here, there) = (endpoint(1, 40_000 + client as u16), endpoint(2, 80));
         self.open(client, Role::Connected, here, there, None);
         self.open(server, Role::Accepted, there, here, None);
     }
 
-    fn open(&mut self, id: u64, role: Role, local: Endpoint, peer: Endpoint, opened_by: Option<u64>) {
+    pub(super) fn open(
+        &mut self,
+        id: u64,
+        role: Role,
+        local: Endpoint,
+        peer: Endpoint,
+        opened_by: Option<u64>,
+    ) {
         let opened = Opened {
             role,
             local,
@@ -140,8 +149,8 @@ impl Host {
     }
 
     /// A request begins; its key is that of its connection times a hundred and its exchange.
-    fn begin(&mut self, request: Request) -> u64 {
-        self.last_id += 1;
+    pub(super) fn begin(&mut self, request: Request) -> u64 {
+        self.last_id = self.last_id % 250 + 1;
         let key = request.connection * 100 + request.exchange;
         let head = RequestHead {
             version: ProtocolVersion::Http11,
@@ -182,18 +191,18 @@ impl Host {
         key
     }
 
-    fn tell(&mut self, connection: u64, event: ExchangeEvent) {
+    pub(super) fn tell(&mut self, connection: u64, event: ExchangeEvent) {
         let resource = Arc::new(SpanResource::default());
         let Self { spans, requests, outcome, .. } = self;
         let of = Whose { resource: &resource, is_go: self.is_go, is_decrypted: false, clock: CLOCK };
         spans.take(ConnectionId(connection), event, &of, requests, outcome);
     }
 
-    fn end(&mut self, connection: u64, exchange: u64, status: u16, at_ns: u64) -> Option<Span> {
+    pub(super) fn end(&mut self, connection: u64, exchange: u64, status: u16, at_ns: u64) -> Option<Span> {
         self.end_with(connection, exchange, Some(status), None, at_ns)
     }
 
-    fn end_with(
+    pub(super) fn end_with(
         &mut self,
         connection: u64,
         exchange: u64,
@@ -201,7 +210,25 @@ impl Host {
         failure: Option<Failure>,
         at_ns: u64,
     ) -> Option<Span> {
-        let ended = Ended {
+        self.outcome.spans.clear();
+        self.tell_end(connection, exchange, status, failure, at_ns);
+        self.outcome.spans.pop()
+    }
+
+    /// Likewise; what comes of it is added to the outcome.
+    pub(super) fn tell_end(
+        &mut self,
+        connection: u64,
+        exchange: u64,
+        status: Option<u16>,
+        failure: Option<Failure>,
+        at_ns: u64,
+    ) {
+        self.tell(connection, ExchangeEvent::Ended(Self::ended(exchange, status, failure, at_ns)));
+    }
+
+    fn ended(exchange: u64, status: Option<u16>, failure: Option<Failure>, at_ns: u64) -> Ended {
+        Ended {
             exchange: ExchangeId(exchange),
             response: status.map(|status| ResponseHead { status: Some(status) }),
             first_response_byte_ns: None,
@@ -212,10 +239,15 @@ impl Host {
             response_body_bytes: Some(5),
             grpc_status: Known::Absent,
             upgraded: false,
-        };
-        self.outcome.spans.clear();
-        self.tell(connection, ExchangeEvent::Ended(ended));
-        self.outcome.spans.pop()
+        }
+    }
+
+    /// A request that is over, as it is known then.
+    pub(super) fn over_request(&mut self, exchange: u64) -> (Open, Ended) {
+        self.begin(Request { exchange, ..Request::server(2, 9) });
+        let of = self.spans.connections.get_mut(&ConnectionId(2)).expect("it is known");
+        let open = of.open.remove(&ExchangeId(exchange)).expect("it has begun");
+        (open, Self::ended(exchange, Some(200), None, 400))
     }
 }
 
@@ -558,7 +590,7 @@ fn an_unsampled_parent_is_obeyed_and_the_request_still_counts() {
     assert_eq!(host.requests.span_at(RequestKey(key), 150), Err(Unstamped::NotTraced));
     assert_eq!(host.end(2, 1, 500, 300), None);
     assert_eq!(host.outcome.unsampled.len(), 1);
-    assert_eq!(text_of(&host.outcome.unsampled[0].attributes, "error.type"), Some("500"));
+    assert_eq!(host.outcome.unsampled[0].error.as_deref(), Some("500"));
 }
 
 #[test]
@@ -580,10 +612,10 @@ fn a_hanging_request_is_shown_once_and_ends_with_its_connection() {
     let mut host = Host::new();
     host.connect(1, 2);
     host.begin(Request::server(2, 9));
-    host.spans.show_open(1_000_000_099, &mut host.outcome);
+    host.spans.show_open(1_000_000_099, &mut host.requests, &mut host.outcome);
     assert!(host.outcome.spans.is_empty(), "a second is not over yet");
-    host.spans.show_open(1_000_000_100, &mut host.outcome);
-    host.spans.show_open(9_000_000_000, &mut host.outcome);
+    host.spans.show_open(1_000_000_100, &mut host.requests, &mut host.outcome);
+    host.spans.show_open(9_000_000_000, &mut host.requests, &mut host.outcome);
     assert_eq!(host.outcome.spans.len(), 1);
     assert_eq!(host.outcome.spans[0].end_unix_ns, None);
     let span = host.end_with(2, 1, None, Some(Failure::Reset), 5_000_000_000).expect("a span");
@@ -623,7 +655,7 @@ fn attributes_follow_the_options_of_the_moment() {
     let span = host.end(2, 1, 200, 300).expect("a span");
     assert!(span.attributes.contains(&("http.status_code".into(), AttributeValue::Integer(200))));
     host.options.http = false;
-    host.spans.set_options(host.options.clone());
+    host.spans.set_options(host.options.clone(), 0);
     host.begin(Request { exchange: 2, ..Request::server(2, 9) });
     assert_eq!(host.end(2, 2, 200, 300), None);
 }
@@ -667,7 +699,7 @@ fn a_request_that_was_shown_while_it_hung_is_not_shown_so_for_ever() {
         let mut host = Host::new();
         host.connect(1, 2);
         host.begin(Request::server(2, 9));
-        host.spans.show_open(2_000_000_000, &mut host.outcome);
+        host.spans.show_open(2_000_000_000, &mut host.requests, &mut host.outcome);
         host.outcome.spans.clear();
         match is_stopped {
             true => host.spans.withdraw_open(&mut host.outcome),

@@ -69,4 +69,6 @@ pub struct TracerFailures {
     pub sweeps: u64,
     /// Looks for threads at requests that other profilers were to be told of.
     pub published: u64,
+    /// Changes of which traces' contexts are passed on.
+    pub bounds: u64,
 }

@@ -21,6 +21,7 @@ use super::exchange::ExchangeEvent;
 use super::go_programs::GoProcesses;
 use super::published::Published;
 use super::requests::Requests;
+use super::sampled_minutes::{Sampled, SampledMinutes};
 use super::spans::{Outcome, SpanOptions, Spans, WallClock, Whose};
 use super::status::{TracerFailures, TracerStatus, UnexplainedProcess};
 use super::streams::StreamWork;
@@ -73,6 +74,7 @@ struct Shared {
     stamped: AtomicU64,
     unstamped: Mutex<HashMap<Unstamped, u64>>,
     status: Mutex<TracerStatus>,
+    minutes: Mutex<SampledMinutes>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -118,7 +120,7 @@ impl Tracer {
             captures: Vec::new(),
             new_code: Vec::new(),
             unreadable: Vec::new(),
-            programs: HashMap::new(),
+            programs: foldhash::HashMap::default(),
             go_programs: GoPrograms::default(),
             go_processes: Vec::new(),
             event_loops: Vec::new(),
@@ -180,6 +182,13 @@ impl Tracer {
         status.unstamped_samples.clone_from(&lock(&self.shared.unstamped));
         status.known_requests = lock(&self.shared.requests).len();
         status
+    }
+
+    /// How many requests ended in this range of time, to the minute, and of how many the span was kept; as far as it has
+    /// run then, and a day back.
+    #[must_use]
+    pub fn sampled(&self, from_unix_ns: u64, to_unix_ns: u64) -> Sampled {
+        lock(&self.shared.minutes).between(from_unix_ns, to_unix_ns)
     }
 
     /// Who knows what the requests of samples came to.
@@ -249,7 +258,7 @@ struct Engine {
     /// Whose connection is TLS that could not be read.
     unreadable: Vec<u32>,
     /// Which processes are Go programs, as long as they are the same.
-    programs: HashMap<u32, (Arc<SpanResource>, bool)>,
+    programs: foldhash::HashMap<u32, (Arc<SpanResource>, bool)>,
     go_programs: GoPrograms,
     /// Processes that the kernel side is to know as Go programs from now on, or not any more.
     go_processes: Vec<(u32, Option<GoProcess>)>,
@@ -332,7 +341,7 @@ impl Engine {
             self.spans.take(connection, exchange, &of, &mut requests, &mut self.outcome);
         }
         if news.is_over {
-            self.spans.connection_ended(connection);
+            self.spans.connection_ended(connection, &mut self.outcome);
         }
     }
 
@@ -401,7 +410,7 @@ impl Engine {
             let mut requests = lock(turn.requests);
             self.spans.connection_forgotten(connection, &of, &mut requests, &mut self.outcome);
         }
-        self.spans.show_open(turn.now_ns, &mut self.outcome);
+        self.spans.show_open(turn.now_ns, &mut lock(turn.requests), &mut self.outcome);
     }
 }
 
@@ -437,15 +446,13 @@ impl Worker {
             while let Ok(command) = commands.try_recv() {
                 match command {
                     Command::SetOptions(options) => {
-                        if let Err(error) = self.socket.keep_contexts_below(options.sampler.bound()) {
-                            tracing::warn!("which traces go on to other hosts is as before: {error}");
-                        }
                         if let Err(error) =
                             self.socket.publish_contexts_at_once(options.ids_are_final_at_once())
                         {
                             tracing::warn!("what other profilers are told is as before: {error}");
                         }
-                        self.engine.spans.set_options(options);
+                        self.engine.spans.set_options(options, monotonic_ns());
+                        self.pass_bound_on();
                     }
                     Command::Flush(done) => {
                         self.flushes.push(done);
@@ -488,9 +495,20 @@ impl Worker {
         }
     }
 
+    /// From now on other traces are kept: the kernel side passes on the contexts of those.
+    fn pass_bound_on(&mut self) {
+        if let Err(error) = self.socket.keep_contexts_below(self.engine.spans.limit.bound()) {
+            self.engine.failures.bounds += 1;
+            tracing::debug!("which traces go on to other hosts is as before: {error}");
+        }
+    }
+
     /// Takes what waits in the ring buffer.
     fn turn(&mut self) {
         let now_ns = monotonic_ns();
+        if self.engine.spans.limit.adapt(now_ns) {
+            self.pass_bound_on();
+        }
         let Self { socket, tls, go, event_loops, engine, shared, .. } = self;
         let mut turn = Turn { now_ns, clock: wall_clock(now_ns), requests: &shared.requests };
         for (pid, since_ns) in tls.newly_readable() {
@@ -564,6 +582,7 @@ impl Worker {
         if let Some(unexplained) = unexplained {
             status.unexplained = unexplained;
         }
+        lock(&self.shared.minutes).clone_from(&self.engine.spans.minutes);
         status.events = self.engine.events;
         status.spans = self.engine.spans.counts();
         status.failures = self.engine.failures;

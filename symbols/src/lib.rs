@@ -15,10 +15,12 @@ pub mod object_file;
 pub mod open;
 mod paged_bytes;
 pub mod process_memory;
+pub mod python;
 pub mod script;
 pub mod symbolize;
 pub mod thread_local;
 pub mod unwind;
+pub mod v8;
 
 pub use address::{ElfAddress, FileOffset, ProcessAddress};
 pub use build_id::BuildId;

@@ -44,6 +44,7 @@ fn sample(pid: u32, time_ns: u64) -> RawSample {
         tid: pid,
         request: None,
         said: None,
+        labels: Vec::new(),
         image: ImageId::default(),
         comm: String::new(),
         thread_name: String::new(),

@@ -296,6 +296,7 @@ mod tests {
             tid: 1,
             request: None,
             said: None,
+            labels: Vec::new(),
             image: ImageId(1),
             comm: String::new(),
             thread_name: String::new(),

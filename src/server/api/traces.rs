@@ -21,7 +21,7 @@ use crate::model::span::SpanStatus;
 use crate::server::error::ErrorBody;
 use crate::server::{ApiError, App};
 use crate::store::spans::{MAX_SPANS, MAX_TRACES};
-use crate::store::{SpanPosition, SpanQuery, SpanSummary, TraceCursor, TraceQuery, TraceSummary};
+use crate::store::{SpanPosition, SpanQuery, SpanSummary, TimeRange, TraceCursor, TraceQuery, TraceSummary};
 
 const DEFAULT_TRACES: u64 = 100;
 
@@ -60,6 +60,32 @@ pub struct Traces {
     from: String,
     /// Its end.
     to: String,
+    /// Of which requests these are; null if none are followed here.
+    sampling: Option<Sampling>,
+}
+
+/// Of how many requests of the range there are spans, to the minute, since spanflame was started and for a day at most;
+/// without those that others have sent.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Sampling {
+    /// Requests that ended, at either end.
+    requests: u64,
+    /// Of which a span was kept. The others are counted in metrics alone.
+    sampled: u64,
+    /// `agent.ebpf.network.max_spans_per_second`; null if there is no limit.
+    max_spans_per_second: Option<u64>,
+}
+
+impl Sampling {
+    fn of(app: &App, range: TimeRange) -> Option<Self> {
+        let sampled = app.tracer.as_ref()?.sampled(range.from_unix_ns, range.to_unix_ns);
+        let limit = app.configuration().agent.ebpf.network.max_spans_per_second.get();
+        Some(Self {
+            requests: sampled.requests,
+            sampled: sampled.kept,
+            max_spans_per_second: (limit > 0).then_some(limit),
+        })
+    }
 }
 
 /// A trace in short.
@@ -207,6 +233,7 @@ pub async fn traces(
                 next_cursor: page.next.map(|cursor| text_of(&cursor)),
                 from: rfc3339(range.from_unix_ns),
                 to: rfc3339(range.to_unix_ns),
+                sampling: Sampling::of(&asked, range),
             };
             Ok(Download::json(&body).compress(gzip))
         })
@@ -310,6 +337,8 @@ pub struct Spans {
     names: Vec<String>,
     /// The columns.
     columns: SpanColumns,
+    /// Of which requests these are; null if none are followed here.
+    sampling: Option<Sampling>,
 }
 
 /// The columns of a list of spans.
@@ -383,6 +412,7 @@ pub async fn spans(
                 services: services.into_values(),
                 names: names.into_values(),
                 columns,
+                sampling: Sampling::of(&asked, range),
             };
             Ok(Download::json(&body).compress(gzip))
         })

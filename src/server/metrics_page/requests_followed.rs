@@ -5,7 +5,7 @@ use crate::kernel::{GoCounters, HeaderCounters, ProbeRefusal};
 use crate::metrics::{Family, Kind};
 use crate::model::Unstamped;
 use crate::trace::exchange::Discarded;
-use crate::trace::{TlsStatus, TracerStatus, Unreadable};
+use crate::trace::{KEPT_FOR, TlsStatus, TracerStatus, Unreadable};
 
 /// Adds the families.
 pub(super) fn add(page: &mut Page, tracer: &TracerStatus) {
@@ -38,7 +38,24 @@ pub(super) fn add(page: &mut Page, tracer: &TracerStatus) {
             .labelled(&[("kind", "client")], spans.client_requests)
     });
     page.counter("requests_excluded", "Requests left out by path or protocol", spans.excluded);
-    page.counter("requests_not_sampled", "Requests whose trace is not kept", spans.not_sampled);
+    let help = "Requests whose trace is not kept, as decided by their parent, the configured share, or the limit of spans a second";
+    page.add(Kind::Counter, "requests_not_sampled", help, |family| {
+        family
+            .labelled(&[("by", "parent")], spans.not_sampled.parent)
+            .labelled(&[("by", "share")], spans.not_sampled.share)
+            .labelled(&[("by", "limit")], spans.not_sampled.limit)
+    });
+    let help = "Spans kept although their trace is beyond the limit of spans a second, by why";
+    page.add(Kind::Counter, "spans_kept_beyond_limit", help, |family| {
+        KEPT_FOR.iter().fold(family, |family, &reason| {
+            let count = spans.kept_late.get(reason).copied().unwrap_or_default();
+            family.labelled(&[("reason", reason)], count)
+        })
+    });
+    let help = "Traces beyond that limit in which something was slow or failed, and that found no room";
+    page.counter("traces_worth_keeping_left_out", help, spans.not_kept_late);
+    let help = "Share of the traces that nobody else decides on, of the configured share, that is kept within the limit of spans a second";
+    page.gauge("trace_share_within_limit", help, Value::Number(spans.share));
     page.add(Kind::Counter, "requests_discarded", "What was no request after all, by why", |family| {
         Discarded::ALL.iter().fold(family, |family, (reason, name)| {
             let count = spans.discarded.get(reason).copied().unwrap_or_default();
@@ -59,6 +76,7 @@ pub(super) fn add(page: &mut Page, tracer: &TracerStatus) {
                 .labelled(&[("what", "change_capture")], tracer.failures.captures)
                 .labelled(&[("what", "sweep_connections")], tracer.failures.sweeps)
                 .labelled(&[("what", "publish_context")], tracer.failures.published)
+                .labelled(&[("what", "change_share")], tracer.failures.bounds)
         },
     );
     let help = "Spans that began, by the evidence for their parent or the reason why there is none";
