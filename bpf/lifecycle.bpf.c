@@ -24,10 +24,27 @@
 #include <bpf/bpf_tracing.h>
 
 #include "process_maps.h"
+#include "runtime_maps.h"
 #include "spanflame.h"
 
 char LICENSE[] SEC("license")
 = "Dual BSD/GPL";
+
+/* Gives a child what a map has of its parent. */
+static __always_inline void inherit(void *map, __u32 parent_tgid, __u32 child_tgid)
+{
+	const void *of_parent = bpf_map_lookup_elem(map, &parent_tgid);
+
+	if (of_parent)
+		bpf_map_update_elem(map, &child_tgid, of_parent, BPF_ANY);
+}
+
+static __always_inline void forget_runtimes(__u32 tgid)
+{
+	bpf_map_delete_elem(&python_processes, &tgid);
+	bpf_map_delete_elem(&v8_processes, &tgid);
+	bpf_map_delete_elem(&hotspot_processes, &tgid);
+}
 
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
@@ -35,7 +52,6 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 	__u32 parent_tgid = parent->tgid, child_tgid = child->tgid;
 	const struct sf_process *process;
 	const struct sf_target *target;
-	const struct sf_words *own;
 
 	if (parent_tgid == child_tgid)
 		return 0; /* a thread */
@@ -58,12 +74,10 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 		bpf_map_update_elem(&processes, &child_tgid, &alias, BPF_ANY);
 	}
 
-	own = bpf_map_lookup_elem(&words, &parent_tgid);
-	if (own) {
-		struct sf_words same = *own;
-
-		bpf_map_update_elem(&words, &child_tgid, &same, BPF_ANY);
-	}
+	inherit(&words, parent_tgid, child_tgid);
+	inherit(&python_processes, parent_tgid, child_tgid);
+	inherit(&v8_processes, parent_tgid, child_tgid);
+	inherit(&hotspot_processes, parent_tgid, child_tgid);
 	return 0;
 }
 
@@ -94,6 +108,7 @@ int BPF_PROG(on_exec, struct task_struct *task)
 
 	/* User space tells it again with the new program's mappings. */
 	bpf_map_delete_elem(&words, &tgid);
+	forget_runtimes(tgid);
 	if (!process)
 		return 0;
 	renamed_ns = bpf_map_lookup_elem(&renamed, &tgid);
@@ -113,5 +128,6 @@ int BPF_PROG(on_exit, struct task_struct *task)
 	bpf_map_delete_elem(&processes, &tgid);
 	bpf_map_delete_elem(&targets, &tgid);
 	bpf_map_delete_elem(&words, &tgid);
+	forget_runtimes(tgid);
 	return 0;
 }

@@ -8,6 +8,7 @@
 #include "spanflame.h"
 #include "vmlinux.h"
 
+/* A child of fork gets a copy of its parent's entries, in lifecycle.bpf.c; exec deletes them. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -15,6 +16,14 @@ struct {
 	__type(key, __u32);
 	__type(value, struct sf_python);
 } python_processes SEC(".maps");
+
+/* The thread states of CPython's threads that were found, to find them again; python.h checks them. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, SF_PYTHON_THREADS);
+	__type(key, struct sf_python_thread_key);
+	__type(value, struct sf_python_thread);
+} python_threads SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

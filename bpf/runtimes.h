@@ -41,6 +41,9 @@ enum sf_script_flag {
 		2, /* the innermost frame: `address` is the instruction itself, not a return address - 1 */
 };
 
+/* Set in sf_script_frame.kind for machine code that was compiled of the function; else it is interpreted. */
+#define SF_SCRIPT_COMPILED 0x80
+
 /* One frame of a runtime. What the fields mean is said at the head of the runtime's unwinder. */
 struct sf_script_frame {
 	unsigned long long address; /* process address of the machine code, to look up as it is; CPython: 0 */
@@ -49,7 +52,7 @@ struct sf_script_frame {
 	unsigned int position;      /* in the function: bytecode offset or as the runtime has it */
 	unsigned int identity;      /* hash of what tells `object` from others at its address */
 	unsigned char runtime;      /* enum sf_runtime */
-	unsigned char kind;         /* as the runtime's unwinder says */
+	unsigned char kind;         /* as the runtime's unwinder says, with SF_SCRIPT_COMPILED */
 	unsigned char flags;        /* enum sf_script_flag */
 	unsigned char reserved[5];
 };

@@ -100,6 +100,7 @@ struct sf_contract {
 	struct sf_config config;
 	struct sf_words words;
 	struct sf_script_frame script_frame;
+	struct sf_label label;
 	struct sf_python python;
 	struct sf_v8 v8;
 	struct sf_hotspot hotspot;
@@ -138,14 +139,12 @@ static __always_inline int take_process(struct sf_walk *walk, __u32 tgid)
 
 	if (!process)
 		return 0;
-	walk->owner = tgid;
 	if (process->alias_of) {
 		__u32 owner = process->alias_of, version = process->alias_version;
 
 		process = bpf_map_lookup_elem(&processes, &owner);
 		if (!process || process->alias_of || process->version != version)
 			return 0;
-		walk->owner = owner;
 	}
 	walk->mapping_page = process->mapping_page;
 	walk->mappings = process->mappings;
@@ -206,6 +205,7 @@ static __always_inline void take_user_stack(struct bpf_perf_event_data *ctx, str
 	walk->runtime = SF_RUNTIME_NONE;
 	walk->script_outcome = SF_SCRIPT_NONE;
 	walk->has_new_script = 0;
+	walk->owner = tgid;
 	walk->thread_pointer = task->thread.fsbase;
 	outcome = take_user_registers(ctx, task, walk, in_kernel);
 	if (outcome == SF_OUTCOME_COMPLETE && !take_process(walk, tgid))
@@ -252,6 +252,16 @@ static __always_inline __u32 sf_ticks_to_stand_for(struct sf_sample_scratch *scr
 	return ticks;
 }
 
+/* Of Linux 6.1's verifier: what it has compared must be used at once, from the same register. */
+#define SF_AT_MOST(x, limit)           \
+	do {                           \
+		SF_OPAQUE(x);          \
+		if ((x) > (limit))     \
+			(x) = (limit); \
+	} while (0)
+
+#define SF_WORDS_OF(type) (sizeof(type) / sizeof(__u64))
+
 /* Whether the reader should look now instead of at its next timer. */
 static __always_inline bool is_urgent(struct sf_sample_scratch *scratch)
 {
@@ -281,7 +291,7 @@ int sample(struct bpf_perf_event_data *ctx)
 	struct sf_sample_scratch *scratch;
 	struct sf_sample *sample;
 	struct task_struct *task, *leader;
-	__u64 kernel_frames = 0, user_frames, script_frames, words, bytes, now;
+	__u64 kernel_frames = 0, user_frames, script_frames, labels, words, bytes, now;
 	bool in_kernel;
 	__u32 ticks;
 	long taken;
@@ -358,8 +368,7 @@ int sample(struct bpf_perf_event_data *ctx)
 	count(SF_COUNTER_KERNEL_FRAMES, kernel_frames);
 
 	script_frames = scratch->walk.script_frames;
-	if (script_frames > SF_MAX_SCRIPT_FRAMES)
-		script_frames = SF_MAX_SCRIPT_FRAMES;
+	SF_AT_MOST(script_frames, SF_MAX_SCRIPT_FRAMES);
 	sample->script_frames = script_frames;
 	sample->aside_frame = scratch->walk.aside_frame;
 	sample->runtime = scratch->walk.runtime;
@@ -367,9 +376,20 @@ int sample(struct bpf_perf_event_data *ctx)
 	words = kernel_frames + user_frames;
 	if (script_frames) {
 		count(SF_COUNTER_SCRIPT_FRAMES, script_frames);
+		SF_AT_MOST(words, SF_MAX_KERNEL_FRAMES + SF_MAX_USER_FRAMES);
+		SF_AT_MOST(script_frames, SF_MAX_SCRIPT_FRAMES);
 		bpf_probe_read_kernel(&sample->frames[words], script_frames * sizeof(struct sf_script_frame),
 				      scratch->walk.scripts);
-		words += script_frames * (sizeof(struct sf_script_frame) / sizeof(__u64));
+		words += script_frames * SF_WORDS_OF(struct sf_script_frame);
+	}
+	labels = sample->labels;
+	if (labels) {
+		SF_AT_MOST(words, SF_MAX_KERNEL_FRAMES + SF_MAX_USER_FRAMES +
+					  SF_MAX_SCRIPT_FRAMES * SF_WORDS_OF(struct sf_script_frame));
+		SF_AT_MOST(labels, SF_MAX_LABELS);
+		bpf_probe_read_kernel(&sample->frames[words], labels * sizeof(struct sf_label),
+				      sample->label);
+		words += labels * SF_WORDS_OF(struct sf_label);
 	}
 	bytes = __builtin_offsetof(struct sf_sample, frames) + words * sizeof(__u64);
 	if (bytes > sizeof(*sample))

@@ -243,8 +243,26 @@ enum sf_event_type {
 };
 
 /*
+ * What a program says of what it is at, besides ids: a label of Go's profiler. Names that are longer than there
+ * is room for are left out, values are cut.
+ */
+#define SF_MAX_LABELS 8
+#define SF_LABEL_NAME_BYTES 32
+#define SF_LABEL_VALUE_BYTES 92
+
+struct sf_label {
+	unsigned char name_bytes;
+	unsigned char value_bytes;
+	unsigned char is_cut; /* 1: the value is longer */
+	unsigned char reserved;
+	char name[SF_LABEL_NAME_BYTES];
+	char value[SF_LABEL_VALUE_BYTES];
+};
+
+/*
  * Ring buffer `events`. Of `frames` only kernel_frames + user_frames words are sent, and behind them, at once,
- * script_frames of `struct sf_script_frame`. Those from aside_frame on are of CPython and stand in no word.
+ * script_frames of `struct sf_script_frame`, of which those from aside_frame on are of CPython and stand in no
+ * word, and `labels` of `struct sf_label`.
  */
 struct sf_sample {
 	unsigned int type; /* enum sf_event_type */
@@ -263,7 +281,8 @@ struct sf_sample {
 	unsigned short aside_frame;
 	unsigned char runtime;        /* enum sf_runtime that script_outcome is about */
 	unsigned char script_outcome; /* enum sf_script_outcome */
-	unsigned char reserved[2];
+	unsigned char labels;
+	unsigned char reserved;
 	unsigned char said_trace_id[16]; /* the span that the application, or another tracer, says it is in */
 	unsigned char said_span_id[8];
 	char comm[SF_COMM_BYTES];        /* of the process (thread group leader) */
@@ -271,6 +290,7 @@ struct sf_sample {
 	unsigned long long frames[SF_MAX_KERNEL_FRAMES + SF_MAX_USER_FRAMES]; /* kernel leaf → root,
 	                                                                       * then user leaf → root */
 	struct sf_script_frame scripts[SF_MAX_SCRIPT_FRAMES]; /* room for them; see above where they are */
+	struct sf_label label[SF_MAX_LABELS];                 /* likewise */
 };
 
 /* ---- counters: per-CPU array `counters`, never reset ------------------------------------------ */

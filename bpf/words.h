@@ -11,7 +11,8 @@
  *
  * Labels of Go's profiler (runtime/pprof.Do, SetGoroutineLabels): g.labels of the goroutine that the thread
  * runs. From 1.24 on it leads to a slice of pairs of strings; before, to a map, of which one bucket is read:
- * up to eight labels. Hexadecimal texts named trace_id and span_id count, or a traceparent.
+ * up to eight labels. Hexadecimal texts named trace_id and span_id are ids, or a traceparent; all others go with
+ * the sample as labels.
  */
 #ifndef SF_WORDS_H
 #define SF_WORDS_H
@@ -128,14 +129,36 @@ static __always_inline void sf_from_hex(__u8 *to, const __u8 *text, __u32 bytes)
 #define SF_PARENT_SPAN_AT 36
 #define SF_PARENT_BYTES 52
 
+/* Keeps a label that is no id. */
+static __always_inline void sf_keep_label(const struct sf_go_label *label, struct sf_sample *sample)
+{
+	__u64 index = sample->labels, name_bytes = label->key.bytes, value_bytes = label->value.bytes;
+	struct sf_label *kept;
+
+	if (index >= SF_MAX_LABELS || !name_bytes || name_bytes > SF_LABEL_NAME_BYTES)
+		return;
+	kept = &sample->label[index & (SF_MAX_LABELS - 1)];
+	kept->is_cut = value_bytes > SF_LABEL_VALUE_BYTES;
+	if (value_bytes > SF_LABEL_VALUE_BYTES)
+		value_bytes = SF_LABEL_VALUE_BYTES;
+	kept->name_bytes = name_bytes;
+	kept->value_bytes = value_bytes;
+	if (bpf_probe_read_user(kept->name, name_bytes, (void *)label->key.text) ||
+	    bpf_probe_read_user(kept->value, value_bytes, (void *)label->value.text))
+		return;
+	sample->labels = index + 1;
+}
+
 static __always_inline void sf_take_label(const struct sf_go_label *label, struct sf_sample *sample)
 {
 	__u8 text[SF_PARENT_BYTES];
 	__u64 key = 0;
 
 	/* span_id, trace_id, traceparent: by the first eight bytes and the length. */
-	if (label->key.bytes != 7 && label->key.bytes != 8 && label->key.bytes != 11)
+	if (label->key.bytes != 7 && label->key.bytes != 8 && label->key.bytes != 11) {
+		sf_keep_label(label, sample);
 		return;
+	}
 	if (bpf_probe_read_user(&key, 7, (void *)label->key.text))
 		return;
 	if (label->key.bytes == 7 && key == SF_TEXT8W('s', 'p', 'a', 'n', '_', 'i', 'd', 0)) {
@@ -150,6 +173,8 @@ static __always_inline void sf_take_label(const struct sf_go_label *label, struc
 			sf_from_hex(sample->said_trace_id, text + SF_PARENT_TRACE_AT, 16);
 			sf_from_hex(sample->said_span_id, text + SF_PARENT_SPAN_AT, 8);
 		}
+	} else {
+		sf_keep_label(label, sample);
 	}
 }
 
@@ -230,6 +255,7 @@ static __always_inline void sf_take_words(struct task_struct *task, __u32 tgid, 
 
 	__builtin_memset(sample->said_trace_id, 0, sizeof(sample->said_trace_id));
 	__builtin_memset(sample->said_span_id, 0, sizeof(sample->said_span_id));
+	sample->labels = 0;
 	if (!own)
 		return;
 	if (own->kind == SF_WORDS_GO_SLICE || own->kind == SF_WORDS_GO_MAP)

@@ -13,13 +13,21 @@ use support::program::{Program, fixture, fixture_command};
 use support::{locked, quiet_cores, recording};
 
 /// Samples by the function that ran and the span they carry: its id's first byte, and the trace's.
-fn samples(pid: u32) -> BTreeMap<(String, u8, u8), i64> {
+type InSpans = BTreeMap<(String, u8, u8), i64>;
+
+fn samples(pid: u32) -> InSpans {
+    samples_and_labelled(pid).0
+}
+
+/// Also how many of them had other labels, which are checked: those of `fixtures/go/labels`.
+fn samples_and_labelled(pid: u32) -> (InSpans, i64) {
     let pid = pid.to_string();
     let recording =
         recording::record("spans.pb.gz", &["--pid", &pid, "--frequency", "499", "--duration", "3s"]);
     recording.assert_success();
     let profile = Profile::read(&recording.output);
     let mut found = BTreeMap::new();
+    let mut labelled = 0;
     for sample in &profile.samples {
         let functions = sample.locations.iter().filter_map(|id| profile.locations.get(id));
         let work = functions.flat_map(|location| &location.functions).find_map(|name| {
@@ -33,13 +41,21 @@ fn samples(pid: u32) -> BTreeMap<(String, u8, u8), i64> {
             assert!(id.is_empty() || id.len() == digits && id == id[..2].repeat(digits / 2), "{label}: {id}");
             id.get(..2).map_or(0, |byte| u8::from_str_radix(byte, 16).expect("hexadecimal"))
         };
-        *found.entry((work, byte("span_id", 16), byte("trace_id", 32))).or_default() += sample.values[0];
+        let trace = byte("trace_id", 32);
+        if let Some(zone) = sample.labels.get("zone") {
+            let label = |name: &str| sample.labels.get(name).map(String::as_str);
+            let expected = if trace % 2 == 0 { ("a", None) } else { ("b", Some("/cart")) };
+            assert_eq!((zone.as_str(), label("endpoint")), expected, "trace {trace}");
+            assert_eq!((label("traceparent"), label("pprof.trace_id")), (None, None), "ids are said once");
+            labelled += sample.values[0];
+        }
+        *found.entry((work, byte("span_id", 16), trace)).or_default() += sample.values[0];
     }
-    found
+    (found, labelled)
 }
 
 /// Every sample of a function that runs within a span carries that span, and no other does.
-fn check(what: &str, found: &BTreeMap<(String, u8, u8), i64>, traces: &[u8]) {
+fn check(what: &str, found: &InSpans, traces: &[u8]) {
     let (mut right, mut missing, mut outside) = (0, 0, 0);
     for ((function, span, trace), &count) in found {
         let expected =
@@ -158,6 +174,9 @@ fn labels_of_goroutines_are_read_in_every_version_of_go() {
         }
         let program = Program::start_ready(Command::new(&program).arg("60"));
         let _quiet = quiet_cores();
-        check(toolchain, &samples(program.pid), &[1, 2, 3, 4, 5, 6]);
+        let (found, labelled) = samples_and_labelled(program.pid);
+        check(toolchain, &found, &[1, 2, 3, 4, 5, 6]);
+        let in_spans: i64 = found.iter().filter(|((_, span, _), _)| *span != 0).map(|(_, count)| count).sum();
+        assert_eq!(labelled, in_spans, "{toolchain}: whatever says its span says the rest");
     }
 }

@@ -1,14 +1,734 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* Frames of HotSpot. */
+/*
+ * Frames of HotSpot, JDK 11 to 25, x86-64.
+ *
+ * All code that HotSpot generates lies in one to three code heaps. A code heap is made of segments (64 or 128
+ * bytes); its segment map has a byte for each: 255 in a free one, 0 in the first of a block, otherwise how many
+ * segments to go back, which may take several hops. A block is a HeapBlock header and a CodeBlob: an nmethod
+ * (a compiled method, or the wrapper of a native one), an adapter, a stub, or the interpreter as a whole.
+ *
+ *   compiled     rbp is a general register. A frame is CodeBlob::_frame_size words; its uppermost is the return
+ *                address, below it lies the caller's rbp. That holds from CodeBlob::_frame_complete_offset of the
+ *                code on and until the frame is popped; for a leaf before or after that, the instructions
+ *                around the pc tell how much of the frame there is (sf_hotspot_leaf_state).
+ *   deoptimised  the return address into a compiled method was replaced by its deoptimisation handler; the true
+ *                one lies in the frame, at nmethod::_orig_pc_offset above its stack pointer.
+ *   interpreted  rbp is the frame pointer. At rbp + 8 lies the return address, at rbp the caller's rbp, at
+ *                -8 the caller's stack pointer as it was before arguments were moved (what a compiled caller's
+ *                frame size counts from), at -24 the Method, at -64 the bytecode pointer, which is in r13 while
+ *                bytecodes are worked on. At a method's entry the frame is not there yet: the Method is in rbx,
+ *                the return address on the stack or in rax (struct sf_hotspot_entry).
+ *   call stub    C++ calls Java through it; it keeps rbp as frame pointer, and so do other stubs without a frame
+ *                size that call something (also the return barrier of virtual threads: its rbp is that of
+ *                Continuation.enterSpecial, so the walk goes on below the virtual thread's mounted frames; those
+ *                that still lie in the heap are not seen).
+ *   other stubs  with a frame size, as compiled code; leaf ones without: see sf_hotspot_leaf_stub.
+ *
+ * A script frame has: address = the code; kind = enum sf_hotspot_kind;
+ *   interpreted  object = Method, position = bytecode index (or ~0), identity = hash of its ConstMethod,
+ *                ConstantPool, class, the class's name with that Symbol's random hash, and its place in the class:
+ *                memory of unloaded classes is used again for others of the same shape.
+ *   compiled, native wrapper
+ *                object = nmethod, other = its Method, position = compile id, identity = hash of the
+ *                compile id, the Method and the OSR entry. Compile ids are not used twice.
+ *   stub         object = CodeBlob, other = its name, identity = hash of its name and size.
+ *   codelet      code of the interpreter where no method is known.
+ * An identity of 0 was not read: user space refuses it.
+ *
+ * Verified on JDK 11, 17, 21 and 25. Not covered, and ending the walk with SF_SCRIPT_UNSUPPORTED: leaf code in
+ * stubs that neither have a frame nor a caller that can be told by its call instruction; the interpreter's
+ * entries for intrinsics (Math.sin and so on under -Xint). Not covered at all: Graal, Zero, frames of virtual
+ * threads in the heap, code of other architectures.
+ */
 #ifndef SF_UNWIND_HOTSPOT_H
 #define SF_UNWIND_HOTSPOT_H
+
+/* sf_script_frame.kind */
+enum sf_hotspot_kind {
+	SF_HOTSPOT_INTERPRETED = 1,
+	SF_HOTSPOT_COMPILED = 2,
+	SF_HOTSPOT_NATIVE_WRAPPER = 3,
+	SF_HOTSPOT_STUB = 4,
+	SF_HOTSPOT_CODELET = 5,
+};
+
+/* What sf_find_hotspot_blob returns. */
+enum sf_hotspot_blob {
+	SF_HOTSPOT_BLOB_FOUND = 0,
+	SF_HOTSPOT_BLOB_UNREADABLE = 1,
+	SF_HOTSPOT_BLOB_NONE = 2,
+};
+
+/* How much of a leaf's frame there is. */
+enum sf_hotspot_frame_state {
+	SF_HOTSPOT_FRAME_WHOLE = 0,
+	SF_HOTSPOT_FRAME_NONE = 1,      /* the return address is on top of the stack */
+	SF_HOTSPOT_FRAME_PUSHED = 2,    /* the caller's rbp is, and the return address above it */
+	SF_HOTSPOT_FRAME_RBP_LIVES = 3, /* whole, but rbp was not saved yet */
+	SF_HOTSPOT_FRAME_UNKNOWN = 4,
+};
+
+/* How walk->object_bytes is used: the segment map or a blob with its header, then instructions, then numbers. */
+#define SF_HOTSPOT_BLOB_BYTES 400
+#define SF_HOTSPOT_CODE_AT 416
+#define SF_HOTSPOT_CODE_BYTES 64
+/* Of the instructions that many lie before the pc. */
+#define SF_HOTSPOT_CODE_BEFORE 32
+#define SF_HOTSPOT_BLOB_ADDRESS_AT 480
+
+#define SF_HOTSPOT_SEGMENT_HOPS 24
+#define SF_HOTSPOT_MAP_BYTES 256
+#define SF_HOTSPOT_NOT_A_POSITION 0xffffffffU
+/* A stack pointer that moves further in one frame is none: locals and arguments are at most 2 × 65535 words. */
+#define SF_HOTSPOT_MAX_FRAME_BYTES (2 << 20)
+
+/* Slots of an interpreter's frame, from rbp (frame_x86.hpp; the same in JDK 11 to 25). */
+#define SF_HOTSPOT_SENDER_SP (-8)
+#define SF_HOTSPOT_METHOD (-24)
+#define SF_HOTSPOT_BCP (-64)
+
+/* Numbers in walk->object_bytes. The offset is masked for the verifier's sake. */
+static __always_inline __u64 sf_object_u64(const struct sf_walk *walk, __u64 offset)
+{
+	offset &= SF_OBJECT_BYTES - 8;
+	SF_OPAQUE(offset);
+	offset &= SF_OBJECT_BYTES - 8;
+	return *(const __u64 *)&walk->object_bytes[offset];
+}
+
+static __always_inline __u32 sf_object_u32(const struct sf_walk *walk, __u64 offset)
+{
+	offset &= SF_OBJECT_BYTES - 4;
+	SF_OPAQUE(offset);
+	offset &= SF_OBJECT_BYTES - 4;
+	return *(const __u32 *)&walk->object_bytes[offset];
+}
+
+static __always_inline __u16 sf_object_u16(const struct sf_walk *walk, __u64 offset)
+{
+	offset &= SF_OBJECT_BYTES - 2;
+	SF_OPAQUE(offset);
+	offset &= SF_OBJECT_BYTES - 2;
+	return *(const __u16 *)&walk->object_bytes[offset];
+}
+
+static __always_inline __u8 sf_object_u8(const struct sf_walk *walk, __u64 offset)
+{
+	offset &= SF_OBJECT_BYTES - 1;
+	SF_OPAQUE(offset);
+	offset &= SF_OBJECT_BYTES - 1;
+	return walk->object_bytes[offset];
+}
+
+/* symbols/src/hotspot/identity.rs computes the same. */
+static __always_inline __u64 sf_hotspot_hash(__u64 hash, __u64 value)
+{
+	hash = (hash ^ value) * 0x9e3779b97f4a7c15ULL;
+	return hash ^ hash >> 29;
+}
+
+/* 0 stands for "not read". */
+static __always_inline __u32 sf_hotspot_identity(__u64 hash)
+{
+	__u32 identity = hash >> 32;
+
+	return identity ? identity : 1;
+}
+
+/* Appends a frame of the walk that stands for a script frame. 0 if there was room. */
+static __always_inline int sf_add_hotspot(struct sf_walk *walk, struct sf_frames *frames, __u64 address,
+					  __u8 kind, __u64 object, __u64 other, __u32 position,
+					  __u32 identity)
+{
+	struct sf_script_frame *script = sf_add_script(walk);
+
+	if (!script) {
+		walk->script_outcome = SF_SCRIPT_TRUNCATED;
+		return -1;
+	}
+	script->address = address;
+	script->object = object;
+	script->other = other;
+	script->position = position;
+	script->identity = identity;
+	script->runtime = SF_RUNTIME_HOTSPOT;
+	script->kind = kind;
+	script->flags = walk->pc_is_return ? 0 : SF_SCRIPT_LEAF;
+	__builtin_memset(script->reserved, 0, sizeof(script->reserved));
+	sf_push_frame(walk, frames, sf_word_of_script(walk));
+	return 0;
+}
+
+/* Ends the walk at a frame whose caller is not to be had. */
+static __always_inline long sf_stop_hotspot(struct sf_walk *walk, __u32 script_outcome)
+{
+	walk->script_outcome = script_outcome;
+	return sf_stop(walk, script_outcome == SF_SCRIPT_UNREADABLE ? SF_OUTCOME_STACK_UNREADABLE
+								    : SF_OUTCOME_NO_RULE);
+}
+
+/*
+ * Reads the header and the CodeBlob that hold a code address into walk->object_bytes, and the blob's process
+ * address behind it. enum sf_hotspot_blob.
+ */
+__attribute__((noinline)) int sf_find_hotspot_blob(struct sf_walk *walk, __u64 address)
+{
+	const struct sf_hotspot *layout;
+	__u64 begin = 0, segment_map = 0, log2_segment = 0, segment, first, bytes = 0, block;
+	__u32 back, read;
+	int hop;
+
+	if (!walk)
+		return SF_HOTSPOT_BLOB_NONE;
+	layout = &walk->layout.hotspot;
+	for (int i = 0; i < SF_HOTSPOT_HEAPS; i++) {
+		const struct sf_hotspot_heap *heap = &layout->heaps[i];
+
+		if (address >= heap->begin && address < heap->end) {
+			begin = heap->begin;
+			segment_map = heap->segment_map;
+			log2_segment = heap->log2_segment & 31;
+		}
+	}
+	if (!segment_map)
+		return SF_HOTSPOT_BLOB_NONE;
+
+	segment = (address - begin) >> log2_segment;
+	first = segment + 1;
+	for (hop = 0; hop < SF_HOTSPOT_SEGMENT_HOPS; hop++) {
+		if (segment < first) {
+			/* What a hop can reach is fetched with it. */
+			bytes = segment + 1;
+			if (bytes > SF_HOTSPOT_MAP_BYTES)
+				bytes = SF_HOTSPOT_MAP_BYTES;
+			first = segment + 1 - bytes;
+			SF_OPAQUE(bytes);
+			if (bytes > SF_HOTSPOT_MAP_BYTES)
+				return SF_HOTSPOT_BLOB_NONE;
+			if (bpf_probe_read_user(walk->object_bytes, bytes, (void *)(segment_map + first)))
+				return SF_HOTSPOT_BLOB_UNREADABLE;
+		}
+		back = sf_object_u8(walk, segment - first);
+		if (!back)
+			break;
+		if (back == 0xff || back > segment)
+			return SF_HOTSPOT_BLOB_NONE;
+		segment -= back;
+	}
+	if (hop == SF_HOTSPOT_SEGMENT_HOPS)
+		return SF_HOTSPOT_BLOB_NONE;
+
+	block = begin + (segment << log2_segment);
+	read = layout->heap_block_bytes + layout->nmethod_read_bytes;
+	if (read > SF_HOTSPOT_BLOB_BYTES)
+		return SF_HOTSPOT_BLOB_NONE;
+	if (bpf_probe_read_user(walk->object_bytes, read, (void *)block)) {
+		/* A small blob at the end of what is committed. */
+		read = layout->heap_block_bytes + layout->blob_read_bytes;
+		if (read > SF_HOTSPOT_BLOB_BYTES)
+			return SF_HOTSPOT_BLOB_NONE;
+		if (bpf_probe_read_user(walk->object_bytes, read, (void *)block))
+			return SF_HOTSPOT_BLOB_UNREADABLE;
+	}
+	if (!(sf_object_u8(walk, layout->heap_block_used) & 1))
+		return SF_HOTSPOT_BLOB_NONE;
+	*(__u64 *)&walk->object_bytes[SF_HOTSPOT_BLOB_ADDRESS_AT] = block + layout->heap_block_bytes;
+	return SF_HOTSPOT_BLOB_FOUND;
+}
+
+/* Reads the instructions around an address. 0 if they could be. */
+static __always_inline int sf_read_hotspot_code(struct sf_walk *walk, __u64 address)
+{
+	return bpf_probe_read_user(&walk->object_bytes[SF_HOTSPOT_CODE_AT], SF_HOTSPOT_CODE_BYTES,
+				   (void *)(address - SF_HOTSPOT_CODE_BEFORE)) != 0;
+}
+
+/* Instruction bytes at `at` from the pc on, from the lowest address upwards in the number's lowest bits. */
+static __always_inline __u64 sf_hotspot_code(const struct sf_walk *walk, __u32 at)
+{
+	__u64 index = at;
+
+	index &= SF_HOTSPOT_CODE_BYTES - 1;
+	if (index > SF_HOTSPOT_CODE_BYTES - 8)
+		return 0;
+	SF_OPAQUE(index);
+	index &= SF_HOTSPOT_CODE_BYTES - 1;
+	return *(const __u64 *)&walk->object_bytes[SF_HOTSPOT_CODE_AT + index];
+}
+
+#define SF_AT_PC SF_HOTSPOT_CODE_BEFORE
+
+/*
+ * Whether the instructions from the pc on lead to a `ret` with the stack pointer as it is: then the return
+ * address is on top of the stack, or above the saved rbp that is popped first. What may stand between are the
+ * polls for safepoints and vzeroupper.
+ */
+static __always_inline __u32 sf_hotspot_epilogue(const struct sf_walk *walk)
+{
+	__u32 at = SF_AT_PC, pops = 0;
+	__u64 code = sf_hotspot_code(walk, at);
+
+	if ((code & 0xff) == 0x5d) {
+		pops = 1;
+		at++;
+	}
+	for (int i = 0; i < 4; i++) {
+		code = sf_hotspot_code(walk, at);
+		if ((code & 0xff) == 0xc3) /* ret */
+			return pops ? SF_HOTSPOT_FRAME_PUSHED : SF_HOTSPOT_FRAME_NONE;
+		if ((code & 0xffffff) == 0xa73b49 || (code & 0xffffff) == 0x978b4d)
+			at += 7; /* cmp rsp, [r15 + poll]; mov r10, [r15 + poll] */
+		else if ((code & 0xffffff) == 0x673b49 || (code & 0xffffff) == 0x578b4d)
+			at += 4;
+		else if ((code & 0xffff) == 0x870f || (code & 0xffff) == 0x0585)
+			at += 6; /* ja stub; test eax, [rip + poll] */
+		else if ((code & 0xffffff) == 0x028541 || (code & 0xffffff) == 0x77f8c5)
+			at += 3; /* test [r10], eax; vzeroupper */
+		else
+			break;
+	}
+	/* Where the poll of a popped frame goes: lea r10, [rip + n]; mov [r15 + n], r10; jmp. */
+	code = sf_hotspot_code(walk, at);
+	if (!pops && (code & 0xffffff) == 0x158d4c) {
+		at += 7;
+		code = sf_hotspot_code(walk, at);
+		if ((code & 0xffffff) == 0x97894d && (sf_hotspot_code(walk, at + 7) & 0xff) == 0xe9)
+			return SF_HOTSPOT_FRAME_NONE;
+	}
+	return SF_HOTSPOT_FRAME_WHOLE;
+}
+
+/*
+ * In the prologue: [mov [rsp - n], eax;] push rbp; [mov rbp, rsp;] sub rsp, frame - 16, or in one step
+ * sub rsp, frame - 8; mov [rsp + frame - 16], rbp. Then there may be the barrier for code that is being changed.
+ */
+static __always_inline __u32 sf_hotspot_prologue(const struct sf_walk *walk, __u64 offset, __u32 frame_bytes)
+{
+	__u32 begin = offset < SF_HOTSPOT_CODE_BEFORE ? SF_AT_PC - (__u32)offset : 0;
+	__u64 code, before;
+	__u32 bytes, at, length;
+
+	for (at = 0; at < SF_AT_PC; at++) {
+		if (at < begin)
+			continue;
+		code = sf_hotspot_code(walk, at);
+		if ((code & 0xffffff) == 0xec8148) {
+			bytes = code >> 24;
+			length = 7;
+		} else if ((code & 0xffffff) == 0xec8348) {
+			bytes = (code >> 24) & 0x7f;
+			length = 4;
+		} else {
+			continue;
+		}
+		if (at + length > SF_AT_PC)
+			continue;
+		if (bytes + 16 == frame_bytes)
+			return SF_HOTSPOT_FRAME_WHOLE;
+		if (bytes + 8 == frame_bytes)
+			return at + length == SF_AT_PC ? SF_HOTSPOT_FRAME_RBP_LIVES : SF_HOTSPOT_FRAME_WHOLE;
+	}
+	code = sf_hotspot_code(walk, SF_AT_PC);
+	before = sf_hotspot_code(walk, SF_AT_PC - 8);
+	if (offset >= 1 && (before >> 56) == 0x55 &&
+	    ((code & 0xffffff) == 0xec8148 || (code & 0xffffff) == 0xec8348 ||
+	     (code & 0xffffff) == 0xec8b48 || (code & 0xffffff) == 0xe58948 || frame_bytes == 16))
+		return SF_HOTSPOT_FRAME_PUSHED;
+	if (offset >= 4 && ((before >> 32) == 0xec8b4855 || (before >> 32) == 0xe5894855))
+		return SF_HOTSPOT_FRAME_PUSHED;
+	return SF_HOTSPOT_FRAME_NONE;
+}
+
+/* How much of the frame of a leaf there is, in code that has a frame size. `offset`: of the pc in the code. */
+__attribute__((noinline)) int sf_hotspot_leaf_state(struct sf_walk *walk, __u64 offset, __u64 complete,
+						    __u32 frame_bytes)
+{
+	__u32 state;
+
+	if (!walk || sf_read_hotspot_code(walk, walk->pc))
+		return SF_HOTSPOT_FRAME_UNKNOWN;
+	if (offset < complete)
+		return sf_hotspot_prologue(walk, offset, frame_bytes);
+	state = sf_hotspot_epilogue(walk);
+	return state;
+}
+
+/*
+ * Whether `return_address` was pushed by a call of the blob's code at or before the pc. `begin`, `end`: of that code.
+ */
+static __always_inline int sf_hotspot_was_called(struct sf_walk *walk, __u64 return_address, __u64 begin)
+{
+	const struct sf_hotspot *layout = &walk->layout.hotspot;
+	__u64 code, target;
+
+	if (return_address - layout->code_begin >= layout->code_end - layout->code_begin)
+		return 0;
+	if (bpf_probe_read_user(&walk->object_bytes[SF_HOTSPOT_CODE_AT], 8, (void *)(return_address - 8)))
+		return 0;
+	code = *(const __u64 *)&walk->object_bytes[SF_HOTSPOT_CODE_AT];
+	if (((code >> 24) & 0xff) != 0xe8)
+		return 0;
+	target = return_address + (__s64)(__s32)(code >> 32);
+	return target >= begin && target <= walk->pc;
+}
+
+/*
+ * The frame of a leaf in a stub without a frame size. Stubs begin with `push rbp; mov rbp, rsp` or have no frame at
+ * all; which it is, is told by the instructions at its edges, else by whether the caller's call leads
+ * to this code. enum sf_hotspot_frame_state, WHOLE meaning that rbp is the frame pointer.
+ */
+__attribute__((noinline)) int sf_hotspot_leaf_stub(struct sf_walk *walk, __u64 begin)
+{
+	__u64 code, before, frame_pointer, stack_pointer, word;
+
+	if (!walk || sf_read_hotspot_code(walk, walk->pc))
+		return SF_HOTSPOT_FRAME_UNKNOWN;
+	code = sf_hotspot_code(walk, SF_AT_PC);
+	before = sf_hotspot_code(walk, SF_AT_PC - 8);
+	if ((code & 0xffffffff) == 0xec8b4855 || (code & 0xffffffff) == 0xe5894855 || (code & 0xff) == 0xc3)
+		return SF_HOTSPOT_FRAME_NONE;
+	if (((before >> 56) == 0x55 && ((code & 0xffffff) == 0xec8b48 || (code & 0xffffff) == 0xe58948)) ||
+	    (code & 0xffff) == 0xc35d)
+		return SF_HOTSPOT_FRAME_PUSHED;
+	frame_pointer = walk->registers[SF_RBP];
+	stack_pointer = walk->registers[SF_RSP];
+	if (frame_pointer - stack_pointer < SF_HOTSPOT_MAX_FRAME_BYTES &&
+	    !sf_read_stack(&walk->window, frame_pointer + 8, &word) &&
+	    sf_hotspot_was_called(walk, word, begin))
+		return SF_HOTSPOT_FRAME_WHOLE;
+	if (!sf_read_stack(&walk->window, stack_pointer, &word) && sf_hotspot_was_called(walk, word, begin))
+		return SF_HOTSPOT_FRAME_NONE;
+	return SF_HOTSPOT_FRAME_UNKNOWN;
+}
+
+/* Goes to the caller of a frame of which there is as much as `state` says. */
+static __always_inline long sf_leave_hotspot(struct sf_walk *walk, __u32 state, __u64 frame_bytes)
+{
+	__u64 stack_pointer = walk->registers[SF_RSP], frame_pointer = walk->registers[SF_RBP];
+	__u64 known = SF_REGISTER_BIT(SF_RSP) | SF_REGISTER_BIT(SF_RBP), cfa, pc;
+
+	if (state == SF_HOTSPOT_FRAME_NONE) {
+		cfa = stack_pointer + 8;
+	} else if (state == SF_HOTSPOT_FRAME_PUSHED) {
+		cfa = stack_pointer + 16;
+	} else if (state == SF_HOTSPOT_FRAME_WHOLE || state == SF_HOTSPOT_FRAME_RBP_LIVES) {
+		if (!frame_bytes) {
+			if (!(walk->known & SF_REGISTER_BIT(SF_RBP)))
+				return sf_stop(walk, SF_OUTCOME_REGISTER_LOST);
+			if (frame_pointer < stack_pointer)
+				return sf_stop(walk, SF_OUTCOME_STACK_NOT_RISING);
+			cfa = frame_pointer + 16;
+		} else {
+			cfa = stack_pointer + frame_bytes;
+		}
+	} else {
+		return sf_stop_hotspot(walk, SF_SCRIPT_UNSUPPORTED);
+	}
+	if (state == SF_HOTSPOT_FRAME_WHOLE || state == SF_HOTSPOT_FRAME_PUSHED) {
+		if (sf_read_stack(&walk->window, cfa - 16, &frame_pointer))
+			return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
+	} else {
+		known &= walk->known;
+	}
+	if (sf_read_stack(&walk->window, cfa - 8, &pc))
+		return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
+	if (!pc)
+		return sf_stop(walk, SF_OUTCOME_NO_RULE);
+	walk->last_was_frame_pointer = 0;
+	return sf_enter_caller(walk, pc, cfa - 8, cfa, frame_pointer, known);
+}
+
+/* What tells a method from others at its address; 0 if it could not be read. `position`: its bytecode index. */
+__attribute__((noinline)) int sf_read_hotspot_method(struct sf_walk *walk, __u64 method, __u64 bcp_register,
+						     __u64 bcp_slot)
+{
+	const struct sf_hotspot *layout;
+	__u64 const_method, constants, holder, name, symbol, hash, bytecode;
+	__u32 code_bytes, position = SF_HOTSPOT_NOT_A_POSITION;
+
+	if (!walk)
+		return 0;
+	layout = &walk->layout.hotspot;
+	*(volatile __u64 *)&walk->object_bytes[0] = 0;
+	*(volatile __u32 *)&walk->object_bytes[SF_HOTSPOT_CODE_AT] = position;
+	if (!method || method & 7 ||
+	    bpf_probe_read_user(walk->object_bytes, 8, (void *)(method + layout->method_const_method)))
+		return 0;
+	const_method = *(const __u64 *)walk->object_bytes;
+	if (!const_method || const_method & 7 ||
+	    bpf_probe_read_user(walk->object_bytes, 64, (void *)const_method))
+		return 0;
+	constants = sf_object_u64(walk, layout->const_method_constants);
+	code_bytes = sf_object_u16(walk, layout->const_method_code_size);
+	hash = sf_hotspot_hash(const_method, constants);
+	hash = sf_hotspot_hash(hash, (__u64)code_bytes << 48 |
+					     (__u64)sf_object_u16(walk, layout->const_method_name_index)
+						     << 32 |
+					     sf_object_u16(walk, layout->const_method_signature_index) << 16 |
+					     sf_object_u16(walk, layout->const_method_idnum));
+	bytecode = const_method + layout->const_method_bytes;
+	if (bcp_register - bytecode < code_bytes)
+		position = bcp_register - bytecode;
+	else if (bcp_slot - bytecode < code_bytes)
+		position = bcp_slot - bytecode;
+	*(volatile __u32 *)&walk->object_bytes[SF_HOTSPOT_CODE_AT] = position;
+
+	if (bpf_probe_read_user(walk->object_bytes, 8, (void *)(constants + layout->constants_holder)))
+		return 0;
+	holder = *(const __u64 *)walk->object_bytes;
+	if (bpf_probe_read_user(walk->object_bytes, 8, (void *)(holder + layout->klass_name)))
+		return 0;
+	name = *(const __u64 *)walk->object_bytes;
+	if (bpf_probe_read_user(walk->object_bytes, 8, (void *)name))
+		return 0;
+	symbol = *(const __u64 *)walk->object_bytes & layout->symbol_mask;
+	hash = sf_hotspot_hash(hash, holder);
+	hash = sf_hotspot_hash(hash, name);
+	hash = sf_hotspot_hash(hash, symbol);
+	return sf_hotspot_identity(hash);
+}
+
+/* Records a frame of a Method that the interpreter works on. */
+static __always_inline void sf_add_interpreted(struct sf_walk *walk, struct sf_frames *frames, __u64 method,
+					       __u64 bcp_slot)
+{
+	__u64 bcp_register = walk->pc_is_return ? 0 : walk->registers[13];
+	__u32 identity = sf_read_hotspot_method(walk, method, bcp_register, bcp_slot);
+
+	if (!identity)
+		walk->script_outcome = SF_SCRIPT_UNREADABLE;
+	if (!sf_add_hotspot(walk, frames, walk->pc - walk->pc_is_return, SF_HOTSPOT_INTERPRETED, method, 0,
+			    sf_object_u32(walk, SF_HOTSPOT_CODE_AT), identity) &&
+	    identity)
+		sf_see_script(walk, method, identity);
+}
+
+/* A leaf where the interpreter enters a method: it may have no frame yet. Like sf_step_hotspot. */
+__attribute__((noinline)) int sf_step_method_entry(struct sf_walk *walk, struct sf_frames *frames)
+{
+	__u64 pc, stack_pointer, frame_pointer, pop = 0, push = 0, sender, caller, slot, known;
+
+	if (!walk || !frames)
+		return SF_STEP_NOT_MINE;
+	pc = walk->pc;
+	for (int i = 0; i < SF_HOTSPOT_ENTRIES; i++) {
+		const struct sf_hotspot_entry *entry = &walk->layout.hotspot.entries[i];
+
+		if (pc >= entry->begin && pc < entry->end) {
+			pop = entry->pop;
+			push = entry->push;
+		}
+	}
+	if (!push) {
+		sf_add_hotspot(walk, frames, pc, SF_HOTSPOT_CODELET, 0, 0, SF_HOTSPOT_NOT_A_POSITION, 0);
+		return sf_stop_hotspot(walk, SF_SCRIPT_UNSUPPORTED);
+	}
+	stack_pointer = walk->registers[SF_RSP];
+	frame_pointer = walk->registers[SF_RBP];
+	known = walk->known & (SF_REGISTER_BIT(SF_RSP) | SF_REGISTER_BIT(SF_RBP));
+	sender = walk->registers[13];
+	/* Past `mov rbp, rsp`, which is three bytes long and stands at push + 2. */
+	if (pc >= push + 5) {
+		if (frame_pointer - stack_pointer >= -SF_HOTSPOT_METHOD)
+			return SF_STEP_NOT_MINE; /* all that matters is in the frame */
+		if (frame_pointer - stack_pointer >= -SF_HOTSPOT_SENDER_SP &&
+		    sf_read_stack(&walk->window, frame_pointer + SF_HOTSPOT_SENDER_SP, &sender))
+			return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
+		slot = frame_pointer + 8;
+		if (sf_read_stack(&walk->window, frame_pointer, &frame_pointer) ||
+		    sf_read_stack(&walk->window, slot, &caller))
+			return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
+	} else if (pc > pop && pc <= push) {
+		slot = 0;
+		caller = walk->registers[0];
+	} else {
+		slot = stack_pointer;
+		if (pc == push + 2) {
+			slot = stack_pointer + 8;
+			if (sf_read_stack(&walk->window, stack_pointer, &frame_pointer))
+				return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
+		}
+		if (sf_read_stack(&walk->window, slot, &caller))
+			return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
+	}
+	sf_add_interpreted(walk, frames, walk->registers[SF_RBX], 0);
+	if (!caller || sender - stack_pointer >= SF_HOTSPOT_MAX_FRAME_BYTES)
+		return sf_stop_hotspot(walk, SF_SCRIPT_INCONSISTENT);
+	return sf_enter_caller(walk, caller, slot, sender, frame_pointer, known);
+}
+
+/* A frame of the interpreter. Like sf_step_hotspot. */
+__attribute__((noinline)) int sf_step_interpreted(struct sf_walk *walk, struct sf_frames *frames)
+{
+	__u64 frame_pointer, stack_pointer, method, bcp, sender, caller_frame_pointer, caller, code;
+	int step;
+
+	if (!walk || !frames)
+		return SF_STEP_NOT_MINE;
+	frame_pointer = walk->registers[SF_RBP];
+	stack_pointer = walk->registers[SF_RSP];
+	if (!walk->pc_is_return) {
+		if (walk->pc >= walk->layout.hotspot.method_entries_begin &&
+		    walk->pc < walk->layout.hotspot.method_entries_end) {
+			step = sf_step_method_entry(walk, frames);
+			if (step != SF_STEP_NOT_MINE)
+				return step;
+		} else if (!sf_read_hotspot_code(walk, walk->pc)) {
+			/* The end of a return: [pop r13; mov rsp, rbx;] jmp r13, after `leave`. */
+			code = sf_hotspot_code(walk, SF_AT_PC);
+			if ((code & 0xffffffffffULL) == 0xe38b485d41ULL ||
+			    (code & 0xffffffffffffULL) == 0xe5ff41e38b48ULL) {
+				if ((code & 0xff) == 0x41) {
+					if (sf_read_stack(&walk->window, stack_pointer, &caller))
+						return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
+				} else {
+					caller = walk->registers[13];
+				}
+				sender = walk->registers[SF_RBX];
+				sf_add_hotspot(walk, frames, walk->pc, SF_HOTSPOT_CODELET, 0, 0,
+					       SF_HOTSPOT_NOT_A_POSITION, 0);
+				if (!caller || sender - stack_pointer >= SF_HOTSPOT_MAX_FRAME_BYTES)
+					return sf_stop_hotspot(walk, SF_SCRIPT_INCONSISTENT);
+				return sf_enter_caller(walk, caller, 0, sender, frame_pointer,
+						       SF_REGISTER_BIT(SF_RSP) | SF_REGISTER_BIT(SF_RBP));
+			}
+		}
+	}
+	if (!(walk->known & SF_REGISTER_BIT(SF_RBP)))
+		return sf_stop(walk, SF_OUTCOME_REGISTER_LOST);
+	if (frame_pointer < stack_pointer)
+		return sf_stop(walk, SF_OUTCOME_STACK_NOT_RISING);
+	if (sf_read_stack(&walk->window, frame_pointer + SF_HOTSPOT_BCP, &bcp) ||
+	    sf_read_stack(&walk->window, frame_pointer + SF_HOTSPOT_METHOD, &method) ||
+	    sf_read_stack(&walk->window, frame_pointer + SF_HOTSPOT_SENDER_SP, &sender) ||
+	    sf_read_stack(&walk->window, frame_pointer, &caller_frame_pointer) ||
+	    sf_read_stack(&walk->window, frame_pointer + 8, &caller))
+		return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
+	sf_add_interpreted(walk, frames, method, bcp);
+	if (!caller || sender <= frame_pointer || sender - frame_pointer >= SF_HOTSPOT_MAX_FRAME_BYTES)
+		return sf_stop_hotspot(walk, SF_SCRIPT_INCONSISTENT);
+	walk->last_was_frame_pointer = 0;
+	return sf_enter_caller(walk, caller, frame_pointer + 8, sender, caller_frame_pointer,
+			       SF_REGISTER_BIT(SF_RSP) | SF_REGISTER_BIT(SF_RBP));
+}
+
+/* Eight bytes of text as a number. */
+#define SF_TEXT_NMETHOD 0x00646f6874656d6eULL        /* "nmethod" */
+#define SF_TEXT_NATIVE_NMETHOD 0x6e2065766974616eULL /* "native nmethod" */
+
+/* enum sf_hotspot_kind of the blob in walk->object_bytes. */
+static __always_inline __u32 sf_hotspot_kind(struct sf_walk *walk, __u64 name)
+{
+	__u64 text;
+
+	if (name && name == walk->layout.hotspot.nmethod_name)
+		return SF_HOTSPOT_COMPILED;
+	if (bpf_probe_read_user(&walk->object_bytes[SF_HOTSPOT_CODE_AT], 8, (void *)name))
+		return SF_HOTSPOT_STUB;
+	text = *(const __u64 *)&walk->object_bytes[SF_HOTSPOT_CODE_AT];
+	if (text == SF_TEXT_NMETHOD)
+		return SF_HOTSPOT_COMPILED;
+	return text == SF_TEXT_NATIVE_NMETHOD ? SF_HOTSPOT_NATIVE_WRAPPER : SF_HOTSPOT_STUB;
+}
+
+/* The address of a deoptimisation handler that the field at `offset` of the blob tells. */
+static __always_inline __u64 sf_hotspot_handler(const struct sf_walk *walk, __u64 blob, __u32 offset)
+{
+	const struct sf_hotspot *layout = &walk->layout.hotspot;
+
+	if (!offset)
+		return 0;
+	offset += layout->heap_block_bytes;
+	return layout->blob_is_compact ? blob + sf_object_u32(walk, offset) : sf_object_u64(walk, offset);
+}
+
+/* A frame of a blob, which walk->object_bytes has. Like sf_step_hotspot. */
+__attribute__((noinline)) int sf_step_hotspot_blob(struct sf_walk *walk, struct sf_frames *frames)
+{
+	const struct sf_hotspot *layout;
+	__u64 blob, begin, name, complete, pc, offset, method = 0, original;
+	__u32 header, kind, frame_words, identity, position, state = SF_HOTSPOT_FRAME_WHOLE;
+	__s64 frame_complete;
+
+	if (!walk || !frames)
+		return SF_STEP_NOT_MINE;
+	layout = &walk->layout.hotspot;
+	header = layout->heap_block_bytes;
+	pc = walk->pc;
+	blob = *(const __u64 *)&walk->object_bytes[SF_HOTSPOT_BLOB_ADDRESS_AT];
+	name = sf_object_u64(walk, header + layout->blob_name);
+	frame_words = sf_object_u32(walk, header + layout->blob_frame_size);
+	if (layout->blob_is_compact) {
+		begin = blob + sf_object_u32(walk, header + layout->blob_code_begin);
+		frame_complete = (__s16)sf_object_u16(walk, header + layout->blob_frame_complete);
+	} else {
+		begin = sf_object_u64(walk, header + layout->blob_code_begin);
+		frame_complete = (__s32)sf_object_u32(walk, header + layout->blob_frame_complete);
+	}
+	if (frame_words > SF_HOTSPOT_MAX_FRAME_BYTES / 8 || begin - blob > (1 << 20))
+		return sf_stop_hotspot(walk, SF_SCRIPT_INCONSISTENT);
+	kind = sf_hotspot_kind(walk, name);
+	if (kind == SF_HOTSPOT_STUB) {
+		position = SF_HOTSPOT_NOT_A_POSITION;
+		identity = sf_hotspot_identity(
+			sf_hotspot_hash(name, sf_object_u32(walk, header + layout->blob_bytes)));
+	} else {
+		method = sf_object_u64(walk, header + layout->nmethod_method);
+		position = sf_object_u32(walk, header + layout->nmethod_compile_id);
+		identity = sf_hotspot_identity(
+			sf_hotspot_hash(sf_hotspot_hash(method, position),
+					sf_object_u32(walk, header + layout->nmethod_entry_bci)));
+		if (walk->pc_is_return && pc &&
+		    (pc == sf_hotspot_handler(walk, blob, layout->nmethod_deopt) ||
+		     pc == sf_hotspot_handler(walk, blob, layout->nmethod_deopt_mh))) {
+			original = walk->registers[SF_RSP] +
+				   sf_object_u32(walk, header + layout->nmethod_orig_pc);
+			if (sf_read_stack(&walk->window, original, &original))
+				return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
+			if (original >= begin && original < pc)
+				pc = original;
+		}
+	}
+	if (!walk->pc_is_return) {
+		complete = frame_complete < 0 ? 0 : frame_complete;
+		offset = pc - begin;
+		if (kind == SF_HOTSPOT_STUB && (!frame_words || frame_complete < 0))
+			state = sf_hotspot_leaf_stub(walk, begin);
+		else
+			state = sf_hotspot_leaf_state(walk, offset, complete, frame_words * 8);
+	}
+	if (sf_add_hotspot(walk, frames, pc - walk->pc_is_return, kind, blob,
+			   kind == SF_HOTSPOT_STUB ? name : method, position, identity) == 0)
+		sf_see_script(walk, blob, identity);
+	/* A stub that is known to have a frame by rbp is left by it. */
+	if (kind == SF_HOTSPOT_STUB && !walk->pc_is_return && state == SF_HOTSPOT_FRAME_WHOLE &&
+	    frame_complete < 0)
+		frame_words = 0;
+	return sf_leave_hotspot(walk, state, (__u64)frame_words * 8);
+}
 
 /* walk->layout.hotspot says where things are. 0: gone to the caller; 1: the walk is over; SF_STEP_NOT_MINE. */
 __attribute__((noinline)) int sf_step_hotspot(struct sf_walk *walk, struct sf_frames *frames)
 {
+	const struct sf_hotspot *layout;
+	__u64 address;
+	int found;
+
 	if (!walk || !frames)
 		return SF_STEP_NOT_MINE;
-	return SF_STEP_NOT_MINE;
+	layout = &walk->layout.hotspot;
+	address = walk->pc - walk->pc_is_return;
+	if (address < layout->code_begin || address >= layout->code_end)
+		return SF_STEP_NOT_MINE;
+	if (address >= layout->interpreter_begin && address < layout->interpreter_end)
+		return sf_step_interpreted(walk, frames);
+	found = sf_find_hotspot_blob(walk, address);
+	if (found != SF_HOTSPOT_BLOB_FOUND) {
+		sf_push_frame(walk, frames, address & SF_FRAME_ADDRESS_MASK);
+		return sf_stop_hotspot(walk, found == SF_HOTSPOT_BLOB_UNREADABLE ? SF_SCRIPT_UNREADABLE
+										 : SF_SCRIPT_INCONSISTENT);
+	}
+	return sf_step_hotspot_blob(walk, frames);
 }
 
 #endif /* SF_UNWIND_HOTSPOT_H */

@@ -103,7 +103,7 @@ struct sf_walk {
 	struct sf_stack_window window;
 
 	/* For the unwinders of runtimes. */
-	__u32 owner;          /* tgid whose entries in the maps of runtimes hold for the process */
+	__u32 owner;          /* tgid: the process's key in the maps of runtimes */
 	__u32 script_frames;  /* entries of `scripts` */
 	__u32 aside_frame;    /* first of them that no word of the user frames stands for */
 	__u32 runtime;        /* enum sf_runtime whose frames were looked for */
@@ -565,7 +565,7 @@ static long sf_step(__u32 unused, struct sf_walk_context *context)
 	if (walk->kind == SF_MAPPING_JIT) {
 		runtime_step = sf_step_runtime(walk, context->frames);
 		if (runtime_step != SF_STEP_NOT_MINE)
-			return runtime_step;
+			return runtime_step ? 1 : 0; /* as the verifier wants to see it */
 		sf_push_frame(walk, context->frames, address & SF_FRAME_ADDRESS_MASK);
 		return sf_step_by_frame_pointer(walk, 1);
 	}
@@ -605,7 +605,7 @@ static long sf_step(__u32 unused, struct sf_walk_context *context)
 	if (cfa_kind == SF_CFA_RUNTIME) {
 		runtime_step = sf_step_runtime(walk, context->frames);
 		if (runtime_step != SF_STEP_NOT_MINE)
-			return runtime_step;
+			return runtime_step ? 1 : 0; /* as the verifier wants to see it */
 		sf_push_frame(walk, context->frames, word);
 		return sf_step_by_frame_pointer(walk, 1);
 	}

@@ -62,7 +62,7 @@ pub const VERSION: u16 = 1;
 /// Added to the sort of a frame whose name is only an address.
 pub const UNNAMED: u8 = 0x80;
 
-/// The number of a frame's sort in the file. 5 is kept for frames of interpreters.
+/// The number of a frame's sort in the file.
 #[must_use]
 pub fn class_code(class: NodeClass) -> u8 {
     match class {
@@ -71,6 +71,7 @@ pub fn class_code(class: NodeClass) -> u8 {
         NodeClass::Code(FrameClass::Inlined) => 2,
         NodeClass::Code(FrameClass::Kernel) => 3,
         NodeClass::Code(FrameClass::Jit) => 4,
+        NodeClass::Code(FrameClass::Interpreted) => 5,
         NodeClass::Label => 6,
         NodeClass::Incomplete => 7,
     }

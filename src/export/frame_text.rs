@@ -31,6 +31,19 @@ pub enum FrameClass {
     Kernel,
     /// Code that a runtime generated.
     Jit,
+    /// A program's function that an interpreter works through.
+    Interpreted,
+}
+
+impl From<FrameKind> for FrameClass {
+    fn from(kind: FrameKind) -> Self {
+        match kind {
+            FrameKind::Native => Self::Native,
+            FrameKind::Kernel => Self::Kernel,
+            FrameKind::Jit | FrameKind::V8Jit | FrameKind::JvmJit => Self::Jit,
+            FrameKind::Python | FrameKind::V8 | FrameKind::Jvm => Self::Interpreted,
+        }
+    }
 }
 
 impl FrameClass {
@@ -38,7 +51,7 @@ impl FrameClass {
     #[must_use]
     pub fn suffix(self) -> &'static str {
         match self {
-            Self::Native => "",
+            Self::Native | Self::Interpreted => "",
             Self::Inlined => "_[i]",
             Self::Kernel => "_[k]",
             Self::Jit => "_[j]",
@@ -74,11 +87,7 @@ impl NamedFrame<'_> {
 pub fn frames_of_location<'a>(profile: &'a Profile, location: &Location) -> Vec<NamedFrame<'a>> {
     if location.frames.is_empty() {
         let mapping = location.mapping.and_then(|index| profile.mappings.get(index as usize));
-        let class = match location.kind {
-            FrameKind::Native => FrameClass::Native,
-            FrameKind::Kernel => FrameClass::Kernel,
-            FrameKind::Jit => FrameClass::Jit,
-        };
+        let class = FrameClass::from(location.kind);
         let name = Cow::Owned(address_text(mapping, location));
         return vec![NamedFrame { name, class, unnamed: true, file: "", line: 0 }];
     }
@@ -87,9 +96,8 @@ pub fn frames_of_location<'a>(profile: &'a Profile, location: &Location) -> Vec<
         let function = profile.functions.get(frame.function as usize);
         let class = match location.kind {
             FrameKind::Kernel => FrameClass::Kernel,
-            FrameKind::Native | FrameKind::Jit if depth > 0 => FrameClass::Inlined,
-            FrameKind::Native => FrameClass::Native,
-            FrameKind::Jit => FrameClass::Jit,
+            _ if depth > 0 => FrameClass::Inlined,
+            kind => kind.into(),
         };
         let name = function.map_or("", |function| function.name.as_str());
         named.push(NamedFrame {
@@ -111,8 +119,7 @@ fn address_text(mapping: Option<&Mapping>, location: &Location) -> String {
     };
     let module = match (module, location.kind) {
         ("", FrameKind::Native) => "unknown",
-        ("", FrameKind::Kernel) => "kernel",
-        ("", FrameKind::Jit) => "jit",
+        ("", kind) => kind.frame_type(),
         (module, _) => module,
     };
     format!("[{module}+{:#x}]", location.address)

@@ -7,7 +7,7 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, any_value::Va
 use opentelemetry_proto::tonic::profiles::v1development as proto;
 
 use super::otlp_attributes as names;
-use crate::model::{FrameKind, Interner, LabelValue, Mapping, Profile, ValueType};
+use crate::model::{Interner, LabelValue, Mapping, Profile, ValueType};
 
 /// A value in the attribute table.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -168,11 +168,7 @@ impl Dictionary {
             return known;
         }
         let Some(location) = profile.locations.get(number as usize) else { return 0 };
-        let frame_type = match location.kind {
-            FrameKind::Native => "native",
-            FrameKind::Kernel => "kernel",
-            FrameKind::Jit => "jit",
-        };
+        let frame_type = location.kind.frame_type();
         let frame_type = self.attribute(names::FRAME_TYPE, AttributeValue::Text(frame_type.into()));
         let mapping = location.mapping.and_then(|mapping| profile.mappings.get(mapping as usize));
         let mut lines = Vec::with_capacity(location.frames.len());

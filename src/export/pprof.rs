@@ -13,6 +13,7 @@
 //!   name, which is what the tool takes for the unit where there is none.
 //! - An empty `system_name` tells the tool that `name` is demangled already and to be left alone.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use flate2::Compression;
@@ -22,11 +23,6 @@ use prost::Message;
 use super::pprof_proto as proto;
 use super::{ExportError, Options};
 use crate::model::{Frame, FrameKind, Interner, Label, LabelValue, Location, Profile, Sample, ValueType};
-
-/// Path of the mapping that JIT code without one is given.
-pub const JIT_MAPPING: &str = "[jit]";
-/// Path of the mapping that kernel code without one is given.
-pub const KERNEL_MAPPING: &str = "[kernel.kallsyms]";
 
 /// Rows that are encoded at once.
 const ROWS_OF_PIECE: usize = 512;
@@ -88,7 +84,7 @@ fn write_message(profile: &Profile, shown: Option<usize>, writer: &mut dyn Write
         let sample = samples.iter().map(to_row).collect();
         pieces.write(&proto::Profile { sample, ..proto::Profile::default() })?;
     }
-    let (jit, kernel) = (mappings.jit, mappings.kernel);
+    let of_kind = mappings.of_kind;
     pieces.write(&proto::Profile { mapping: mappings.rows, ..proto::Profile::default() })?;
     let mut id = 0;
     for locations in profile.locations.chunks(ROWS_OF_PIECE) {
@@ -96,9 +92,7 @@ fn write_message(profile: &Profile, shown: Option<usize>, writer: &mut dyn Write
             id += 1;
             let mapping_id = match (location.mapping, location.kind) {
                 (Some(mapping), _) => u64::from(mapping) + 1,
-                (None, FrameKind::Native) => 0,
-                (None, FrameKind::Jit) => jit,
-                (None, FrameKind::Kernel) => kernel,
+                (None, kind) => of_kind.get(&kind).copied().unwrap_or(0),
             };
             proto::Location {
                 id,
@@ -187,15 +181,13 @@ fn to_line(frame: &Frame) -> proto::Line {
 /// The mappings of the model, and after them those that code without a mapping is given.
 struct MappingRows {
     rows: Vec<proto::Mapping>,
-    /// Id of the mapping for JIT code without one; 0 if there is no such code.
-    jit: u64,
-    /// The same for kernel code.
-    kernel: u64,
+    /// Ids of the mappings for code without one, as far as there is such code.
+    of_kind: BTreeMap<FrameKind, u64>,
 }
 
 impl MappingRows {
     fn new<'profile>(profile: &'profile Profile, strings: &mut Strings<'profile>) -> Self {
-        let mut rows = Self { rows: Vec::new(), jit: 0, kernel: 0 };
+        let mut rows = Self { rows: Vec::new(), of_kind: BTreeMap::new() };
         for mapping in &profile.mappings {
             rows.push(proto::Mapping {
                 id: 0,
@@ -218,14 +210,11 @@ impl MappingRows {
             rows.push(named(0));
         }
         for location in profile.locations.iter().filter(|location| location.mapping.is_none()) {
-            match location.kind {
-                FrameKind::Kernel if rows.kernel == 0 => {
-                    rows.kernel = rows.push(named(strings.index(KERNEL_MAPPING)));
-                }
-                FrameKind::Jit if rows.jit == 0 => {
-                    rows.jit = rows.push(named(strings.index(JIT_MAPPING)));
-                }
-                _ => {}
+            if let Some(path) = location.kind.mapping_path()
+                && !rows.of_kind.contains_key(&location.kind)
+            {
+                let id = rows.push(named(strings.index(path)));
+                rows.of_kind.insert(location.kind, id);
             }
         }
         rows

@@ -78,7 +78,7 @@ fn to_frame(frame: &NamedFrame<'_>) -> schema::Frame {
         file: (!frame.file.is_empty()).then(|| frame.file.to_owned()),
         line: (frame.line > 0).then(|| frame.line.into()),
         kind: match frame.class {
-            FrameClass::Native => None,
+            FrameClass::Native | FrameClass::Interpreted => None,
             FrameClass::Inlined => Some(schema::FrameKind::Inlined),
             FrameClass::Kernel => Some(schema::FrameKind::Kernel),
             FrameClass::Jit => Some(schema::FrameKind::Jit),

@@ -113,6 +113,7 @@ fn frame_colours(profile: &Profile, with_comm: bool) -> PaletteMap {
                 FrameClass::Kernel => shade(&text, [205, 125, 20], [30, 35, 20]),
                 FrameClass::Inlined => shade(&text, [60, 150, 185], [40, 45, 45]),
                 FrameClass::Jit => shade(&text, [70, 170, 70], [45, 55, 40]),
+                FrameClass::Interpreted => shade(&text, [150, 110, 200], [40, 40, 40]),
             }
         };
         colours.insert(text, colour);

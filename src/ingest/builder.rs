@@ -154,8 +154,7 @@ impl ProfileBuilder {
     fn module(&mut self, module: &str, kind: FrameKind) -> Option<u32> {
         let stands_for_none = match kind {
             FrameKind::Native => "unknown",
-            FrameKind::Kernel => "kernel",
-            FrameKind::Jit => "jit",
+            kind => kind.frame_type(),
         };
         if module == stands_for_none {
             return None;

@@ -1,6 +1,5 @@
 //! What sort of code a frame is, from what files say about it.
 
-use crate::export::pprof::JIT_MAPPING;
 use crate::model::FrameKind;
 
 /// Where the kernel's half of the address space begins on x86-64 and arm64.
@@ -20,18 +19,27 @@ pub(super) fn of_address(mapping_path: &str, address: u64) -> FrameKind {
     let file = mapping_path.rsplit('/').next().unwrap_or(mapping_path);
     let perf_map = file.strip_prefix("perf-").and_then(|rest| rest.strip_suffix(".map"));
     let of_perf_map = perf_map.is_some_and(|pid| pid.bytes().all(|byte| byte.is_ascii_digit()));
-    if mapping_path == JIT_MAPPING || of_perf_map || file.starts_with("jitted-") {
+    if of_perf_map || file.starts_with("jitted-") {
         return FrameKind::Jit;
     }
-    FrameKind::Native
+    let of_no_file = FrameKind::ALL.into_iter().find(|kind| kind.mapping_path() == Some(mapping_path));
+    of_no_file.unwrap_or_default()
 }
 
-/// From OpenTelemetry's `profile.frame.type`. Interpreters whose frames are no generated code
-/// (`CPython`, Ruby, Perl, PHP) count as native: the model has no sort of its own for them.
-pub(super) fn of_frame_type(frame_type: &str) -> FrameKind {
+/// From OpenTelemetry's `profile.frame.type` and the mapping's path, where ours says whether a runtime's code is
+/// compiled; that of others counts as compiled. Interpreters that the model has no sort of its own for (Ruby,
+/// Perl, PHP) count as native.
+pub(super) fn of_frame_type(frame_type: &str, mapping_path: &str) -> FrameKind {
+    let by_path = FrameKind::ALL.into_iter().find(|kind| kind.mapping_path() == Some(mapping_path));
+    if let Some(kind) = by_path.filter(|kind| kind.frame_type() == frame_type) {
+        return kind;
+    }
     match frame_type {
         "kernel" => FrameKind::Kernel,
-        "jit" | "jvm" | "v8js" | "dotnet" | "beam" => FrameKind::Jit,
+        "cpython" => FrameKind::Python,
+        "v8js" => FrameKind::V8Jit,
+        "jvm" => FrameKind::JvmJit,
+        "jit" | "dotnet" | "beam" => FrameKind::Jit,
         _ => FrameKind::Native,
     }
 }

@@ -440,15 +440,15 @@ impl<'a> Reader<'a> {
                 frames.push(Frame { function, line: u32::try_from(line.line).unwrap_or(0) });
             }
         }
+        let path = mapping.and_then(|mapping| mappings.get(mapping as usize));
+        let path = path.map_or("", |mapping| mapping.path.as_str());
         let mut kind = None;
         for &index in &location.attribute_indices {
             let (key, value) = self.attribute(index, place)?;
             if let (names::FRAME_TYPE, LabelValue::Text(frame_type)) = (key.as_str(), value) {
-                kind = Some(frame_kind::of_frame_type(&frame_type));
+                kind = Some(frame_kind::of_frame_type(&frame_type, path));
             }
         }
-        let path = mapping.and_then(|mapping| mappings.get(mapping as usize));
-        let path = path.map_or("", |mapping| mapping.path.as_str());
         let kind = kind.unwrap_or_else(|| frame_kind::of_address(path, location.address));
         Ok(Location { mapping, address: location.address, kind, frames })
     }

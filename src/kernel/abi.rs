@@ -7,7 +7,7 @@ use std::mem::{offset_of, size_of};
 
 use spanflame_symbols::unwind::layout;
 
-use crate::model::Outcome;
+use crate::model::{Outcome, ScriptEnd};
 
 /// The sampler, as an ELF object.
 pub(super) static SAMPLE_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sample.bpf.o"));
@@ -22,12 +22,13 @@ mod skeleton {
 }
 
 use skeleton::types::{
-    sf_cfa, sf_directory_entry, sf_leaf, sf_limit, sf_outcome, sf_return_address, sf_saved_fp, sf_unwind_rule,
+    sf_cfa, sf_directory_entry, sf_leaf, sf_limit, sf_outcome, sf_return_address, sf_saved_fp,
+    sf_script_outcome, sf_unwind_rule,
 };
 pub(super) use skeleton::types::{
-    sf_config, sf_counter, sf_event_type, sf_mapping, sf_mapping_kind, sf_object, sf_object_flag,
-    sf_object_state, sf_process, sf_process_flag, sf_sample, sf_sample_flag, sf_shared_context, sf_target,
-    sf_words, sf_words_kind,
+    sf_config, sf_counter, sf_event_type, sf_label, sf_mapping, sf_mapping_kind, sf_object, sf_object_flag,
+    sf_object_state, sf_process, sf_process_flag, sf_runtime, sf_sample, sf_sample_flag, sf_script_flag,
+    sf_script_frame, sf_shared_context, sf_target, sf_words, sf_words_kind,
 };
 
 /// The sampler's variable `agent_tgid`, out of the value of its map `.bss`.
@@ -42,6 +43,8 @@ pub(super) const PAGE_BYTES: usize = sf_limit::SF_LIMIT_PAGE_BYTES.0 as usize;
 pub(super) const SLAB_PAGES: u32 = sf_limit::SF_LIMIT_SLAB_PAGES.0;
 /// Slabs there can be.
 pub(super) const MAX_SLABS: u32 = sf_limit::SF_LIMIT_SLABS.0;
+/// The object of a user frame that stands for a script frame.
+pub(super) const FRAME_SCRIPT: u32 = sf_limit::SF_LIMIT_FRAME_SCRIPT.0;
 /// Mappings of a page.
 pub(super) const MAPPINGS_PER_PAGE: usize = sf_limit::SF_LIMIT_MAPPINGS_PER_PAGE.0 as usize;
 /// Mappings of a process.
@@ -89,12 +92,22 @@ const _: () = {
     assert!(sf_cfa::SF_CFA_FRAME_POINTER.0 == layout::cfa::FRAME_POINTER as u32);
     assert!(sf_cfa::SF_CFA_END.0 == layout::cfa::END as u32);
     assert!(sf_cfa::SF_CFA_UNSUPPORTED.0 == layout::cfa::UNSUPPORTED as u32);
+    assert!(sf_cfa::SF_CFA_RUNTIME.0 == layout::cfa::RUNTIME as u32);
     assert!(sf_saved_fp::SF_FP_SAME.0 == layout::saved_fp::SAME as u32);
     assert!(sf_saved_fp::SF_FP_AT_CFA.0 == layout::saved_fp::AT_CFA as u32);
     assert!(sf_saved_fp::SF_FP_AT_FP.0 == layout::saved_fp::AT_FP as u32);
     assert!(sf_saved_fp::SF_FP_UNKNOWN.0 == layout::saved_fp::UNKNOWN as u32);
     assert!(sf_return_address::SF_RA_AT_CFA.0 == layout::return_address::AT_CFA as u32);
     assert!(sf_return_address::SF_RA_IN_REGISTER.0 == layout::return_address::IN_REGISTER as u32);
+
+    assert!(sf_script_outcome::SF_SCRIPT_OUTCOMES.0 as usize == ScriptEnd::ALL.len());
+    assert!(sf_script_outcome::SF_SCRIPT_NONE.0 == ScriptEnd::None as u32);
+    assert!(sf_script_outcome::SF_SCRIPT_COMPLETE.0 == ScriptEnd::Complete as u32);
+    assert!(sf_script_outcome::SF_SCRIPT_NO_THREAD_STATE.0 == ScriptEnd::NoThreadState as u32);
+    assert!(sf_script_outcome::SF_SCRIPT_UNREADABLE.0 == ScriptEnd::Unreadable as u32);
+    assert!(sf_script_outcome::SF_SCRIPT_INCONSISTENT.0 == ScriptEnd::Inconsistent as u32);
+    assert!(sf_script_outcome::SF_SCRIPT_TRUNCATED.0 == ScriptEnd::Truncated as u32);
+    assert!(sf_script_outcome::SF_SCRIPT_UNSUPPORTED.0 == ScriptEnd::Unsupported as u32);
 
     assert!(sf_outcome::SF_OUTCOMES.0 as usize == Outcome::ALL.len());
     assert!(sf_outcome::SF_OUTCOME_NO_USER.0 == Outcome::NoUser as u32);

@@ -2,9 +2,18 @@
 
 use std::mem::offset_of;
 
-use super::abi::{sf_event_type, sf_sample, sf_sample_flag};
-use crate::model::{ImageId, ObjectId, Outcome, RawFrame, RawSample, RequestKey, SpanId, Stamp, TraceId};
+use spanflame_symbols::script::{Runtime, ScriptFrame};
 
+use super::abi::{
+    FRAME_SCRIPT, sf_event_type, sf_label, sf_runtime, sf_sample, sf_sample_flag, sf_script_flag,
+    sf_script_frame,
+};
+use crate::model::{
+    ImageId, ObjectId, Outcome, RawFrame, RawSample, RequestKey, ScriptOutcome, SpanId, Stamp, TraceId,
+};
+
+const SCRIPT_BYTES: usize = size_of::<sf_script_frame>();
+const LABEL_BYTES: usize = size_of::<sf_label>();
 const OBJECT_SHIFT: u32 = 48;
 const ADDRESS_MASK: u64 = (1 << OBJECT_SHIFT) - 1;
 
@@ -30,12 +39,57 @@ pub(super) fn task_name(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned()
 }
 
-fn user_frame(word: u64) -> RawFrame {
+/// `None` for a script frame that is not there.
+fn user_frame(word: u64, scripts: &[ScriptFrame]) -> Option<RawFrame> {
     let address = word & ADDRESS_MASK;
     match u32::try_from(word >> OBJECT_SHIFT).unwrap_or(0) {
-        0 => RawFrame::Process { address },
-        object => RawFrame::Object { object: ObjectId(object), address },
+        0 => Some(RawFrame::Process { address }),
+        FRAME_SCRIPT => scripts.get(usize::try_from(address).ok()?).copied().map(RawFrame::Script),
+        object => Some(RawFrame::Object { object: ObjectId(object), address }),
     }
+}
+
+/// Which runtime a number of `enum sf_runtime` is.
+pub(super) fn runtime_of(code: u8) -> Option<Runtime> {
+    match u32::from(code) {
+        code if code == sf_runtime::SF_RUNTIME_PYTHON.0 => Some(Runtime::Python),
+        code if code == sf_runtime::SF_RUNTIME_V8.0 => Some(Runtime::V8),
+        code if code == sf_runtime::SF_RUNTIME_HOTSPOT.0 => Some(Runtime::Hotspot),
+        _ => None,
+    }
+}
+
+fn script_frame(bytes: &[u8]) -> Option<ScriptFrame> {
+    let [runtime] = bytes_at::<1>(bytes, offset_of!(sf_script_frame, runtime))?;
+    let [kind] = bytes_at::<1>(bytes, offset_of!(sf_script_frame, kind))?;
+    let [flags] = bytes_at::<1>(bytes, offset_of!(sf_script_frame, flags))?;
+    Some(ScriptFrame {
+        runtime: runtime_of(runtime)?,
+        kind,
+        is_entry: u32::from(flags) & sf_script_flag::SF_SCRIPT_ENTRY.0 != 0,
+        is_leaf: u32::from(flags) & sf_script_flag::SF_SCRIPT_LEAF.0 != 0,
+        address: u64_at(bytes, offset_of!(sf_script_frame, address))?,
+        object: u64_at(bytes, offset_of!(sf_script_frame, object))?,
+        other: u64_at(bytes, offset_of!(sf_script_frame, other))?,
+        position: u32_at(bytes, offset_of!(sf_script_frame, position))?,
+        identity: u32_at(bytes, offset_of!(sf_script_frame, identity))?,
+    })
+}
+
+/// Name and value; a value that was cut ends in `…`.
+fn label(bytes: &[u8]) -> Option<(String, String)> {
+    let text = |length_at: usize, at: usize| {
+        let length = usize::from(*bytes.get(length_at)?);
+        Some(String::from_utf8_lossy(bytes.get(at..at.checked_add(length)?)?).into_owned())
+    };
+    let name = text(offset_of!(sf_label, name_bytes), offset_of!(sf_label, name))?;
+    let mut value = text(offset_of!(sf_label, value_bytes), offset_of!(sf_label, value))?;
+    if bytes_at::<1>(bytes, offset_of!(sf_label, is_cut))? != [0] {
+        // Where a character was cut in two, it goes.
+        value = value.trim_end_matches('\u{fffd}').to_owned();
+        value.push('…');
+    }
+    Some((name, value))
 }
 
 /// The span that the application says it is in.
@@ -52,11 +106,21 @@ pub(super) fn decode(record: &[u8], weight_ns: u64) -> Option<RawSample> {
     }
     let kernel_count = usize::from(u16_at(record, offset_of!(sf_sample, kernel_frames))?);
     let user_count = usize::from(u16_at(record, offset_of!(sf_sample, user_frames))?);
+    let label_count = usize::from(bytes_at::<1>(record, offset_of!(sf_sample, labels))?[0]);
+    let script_count = usize::from(u16_at(record, offset_of!(sf_sample, script_frames))?);
     let words = record.get(offset_of!(sf_sample, frames)..)?;
-    if words.len() != (kernel_count + user_count) * 8 {
+    if words.len()
+        != (kernel_count + user_count) * 8 + script_count * SCRIPT_BYTES + label_count * LABEL_BYTES
+    {
         return None;
     }
     let (kernel, user) = words.split_at(kernel_count * 8);
+    let (user, scripts) = user.split_at(user_count * 8);
+    let (scripts, labels) = scripts.split_at(script_count * SCRIPT_BYTES);
+    let scripts: Vec<_> = scripts.chunks_exact(SCRIPT_BYTES).map(script_frame).collect::<Option<_>>()?;
+    let aside = scripts.get(usize::from(u16_at(record, offset_of!(sf_sample, aside_frame))?)..)?;
+    let [runtime] = bytes_at::<1>(record, offset_of!(sf_sample, runtime))?;
+    let [script_outcome] = bytes_at::<1>(record, offset_of!(sf_sample, script_outcome))?;
     let [flags] = bytes_at::<1>(record, offset_of!(sf_sample, flags))?;
     let [outcome] = bytes_at::<1>(record, offset_of!(sf_sample, outcome))?;
     Some(RawSample {
@@ -70,12 +134,18 @@ pub(super) fn decode(record: &[u8], weight_ns: u64) -> Option<RawSample> {
             0 => None,
             _ => said(record),
         },
+        labels: labels.chunks_exact(LABEL_BYTES).map(label).collect::<Option<_>>()?,
         image: ImageId::default(),
         comm: task_name(&bytes_at::<16>(record, offset_of!(sf_sample, comm))?),
         thread_name: task_name(&bytes_at::<16>(record, offset_of!(sf_sample, thread_name))?),
         kernel: kernel.chunks_exact(8).filter_map(|word| u64_at(word, 0)).collect(),
         kernel_truncated: u32::from(flags) & sf_sample_flag::SF_SAMPLE_KERNEL_TRUNCATED.0 != 0,
-        user: user.chunks_exact(8).filter_map(|word| u64_at(word, 0)).map(user_frame).collect(),
+        user: user
+            .chunks_exact(8)
+            .map(|word| user_frame(u64_at(word, 0)?, &scripts))
+            .collect::<Option<_>>()?,
+        aside: aside.to_vec(),
+        script_outcome: ScriptOutcome::from_codes(runtime_of(runtime), script_outcome)?,
         outcome: Outcome::from_code(outcome)?,
         stopped_at: u64_at(record, offset_of!(sf_sample, stopped_at))?,
     })

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use spanflame_symbols::script::Runtime;
+
 use libbpf_rs::{Link, Map, MapCore, MapFlags, MapHandle, Object, ProgramInput};
 
 use super::abi::{self, LIFECYCLE_OBJECT, SAMPLE_OBJECT, sf_config, sf_counter, sf_target};
@@ -102,6 +104,7 @@ pub struct Sampler {
     ring: EventRing,
     targets: MapHandle,
     words: MapHandle,
+    runtimes: [(Runtime, MapHandle); 3],
     others_contexts: OthersContexts,
     tables: Option<Tables>,
     slab_bytes: Arc<AtomicU64>,
@@ -195,6 +198,11 @@ impl Sampler {
             ring: EventRing::new(events, options.ring_buffer_bytes)?,
             targets: map_handle(&sample, "targets")?,
             words: map_handle(&sample, "words")?,
+            runtimes: [
+                (Runtime::Python, map_handle(&sample, "python_processes")?),
+                (Runtime::V8, map_handle(&sample, "v8_processes")?),
+                (Runtime::Hotspot, map_handle(&sample, "hotspot_processes")?),
+            ],
             others_contexts: OthersContexts::new(map_handle(&sample, "others_contexts")?),
             tables: Some(tables),
             slab_bytes,
@@ -263,6 +271,30 @@ impl Sampler {
     pub fn remove_words(&self, pid: u32) {
         // Not there is fine.
         let _ = self.words.delete(&pid.to_ne_bytes());
+    }
+
+    /// Says how a runtime is laid out in a process: the bytes of `struct sf_python`, `sf_v8` or `sf_hotspot`.
+    ///
+    /// # Errors
+    /// If there is no room for more processes, or the layout is not of the size that the kernel side has.
+    pub fn set_runtime(&self, pid: u32, runtime: Runtime, layout: &[u8]) -> Result<(), KernelError> {
+        let what = || format!("note where {} of process {pid} has its frames", runtime.name());
+        let Some(map) = self.runtime_map(runtime) else {
+            return Err(KernelError::Missing("a runtime's map"));
+        };
+        map.update(&pid.to_ne_bytes(), layout, MapFlags::ANY).map_err(|error| KernelError::bpf(what(), error))
+    }
+
+    /// The process has ended, or runs another program.
+    pub fn remove_runtime(&self, pid: u32, runtime: Runtime) {
+        if let Some(map) = self.runtime_map(runtime) {
+            // Not there is fine.
+            let _ = map.delete(&pid.to_ne_bytes());
+        }
+    }
+
+    fn runtime_map(&self, runtime: Runtime) -> Option<&MapHandle> {
+        self.runtimes.iter().find_map(|(of, map)| (*of == runtime).then_some(map))
     }
 
     /// Samples in which neither the application nor we know of a span take it from the map that another tracer has

@@ -16,7 +16,7 @@ pub mod stamp;
 mod unsampled;
 
 pub use index_hash::IndexMap;
-pub use outcome::Outcome;
+pub use outcome::{Outcome, ScriptEnd, ScriptOutcome};
 pub use profile::{
     Frame, FrameKind, Function, Interner, InvalidProfile, Label, LabelValue, Location, Mapping, Profile,
     Sample, StackId, ValueType,

@@ -1,21 +1,24 @@
-//! How unwinding a user stack ended: mirrors `enum sf_outcome` of `bpf/spanflame.h`.
+//! How unwinding a user stack ended, and how reading the frames of a runtime did: mirrors `enum sf_outcome` of
+//! `bpf/spanflame.h` and `enum sf_script_outcome` of `bpf/runtimes.h`.
 
 use std::fmt;
 
+use spanflame_symbols::script::Runtime;
+
 macro_rules! outcomes {
-    ($($variant:ident = $code:literal, $name:literal, $sentence:literal;)+) => {
-        /// How the walk of a sample's user stack ended.
+    ($(#[$about:meta])+ $outcome:ident; $($variant:ident = $code:literal, $name:literal, $sentence:literal;)+) => {
+        $(#[$about])+
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u8)]
-        pub enum Outcome {
+        pub enum $outcome {
             $(#[doc = $sentence] $variant = $code,)+
         }
 
-        impl Outcome {
+        impl $outcome {
             /// Every outcome, in the order of the contract.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
-            /// The outcome with this number in `enum sf_outcome`, if there is one.
+            /// The outcome with this number in the contract, if there is one.
             #[must_use]
             pub fn from_code(code: u8) -> Option<Self> {
                 match code { $($code => Some(Self::$variant),)+ _ => None }
@@ -43,6 +46,8 @@ macro_rules! outcomes {
 }
 
 outcomes! {
+    /// How the walk of a sample's user stack ended.
+    Outcome;
     Complete = 0, "complete", "The walk reached the outermost frame.";
     NoUser = 1, "no_user", "There is no user stack: a kernel thread, an io worker, or a task that is exiting.";
     UnknownProcess = 2, "unknown_process", "The process was not known yet when the sample was taken.";
@@ -58,6 +63,38 @@ outcomes! {
     Truncated = 12, "truncated", "The stack is deeper than the frame limit.";
     NoRegisters = 13, "no_registers", "The thread's user registers could not be read.";
     UprobeReturn = 14, "uprobe_return", "A return address hidden by a pending uretprobe could not be restored.";
+}
+
+outcomes! {
+    /// How reading the frames of a runtime ended.
+    ScriptEnd;
+    None = 0, "none", "The process has no runtime whose frames are read, or the thread is none of its threads.";
+    Complete = 1, "complete", "All frames were read.";
+    NoThreadState = 2, "no_thread_state", "The thread's state in the runtime was not found.";
+    Unreadable = 3, "unreadable", "Memory of the runtime was not resident and is never faulted in.";
+    Inconsistent = 4, "inconsistent", "What was read cannot be: it was being changed, or is no such thing.";
+    Truncated = 5, "truncated", "There are more frames than the limit.";
+    Unsupported = 6, "unsupported", "The state or version is one whose layout is not known.";
+}
+
+/// How reading the frames of a runtime ended, for a sample of a process that has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ScriptOutcome {
+    /// Which runtime; `None`: none that is known.
+    pub runtime: Option<Runtime>,
+    /// How it ended.
+    pub end: ScriptEnd,
+}
+
+impl ScriptOutcome {
+    /// Of a process without a runtime.
+    pub const NONE: Self = Self { runtime: None, end: ScriptEnd::None };
+
+    /// From the numbers of the contract.
+    #[must_use]
+    pub fn from_codes(runtime: Option<Runtime>, end: u8) -> Option<Self> {
+        Some(Self { runtime, end: ScriptEnd::from_code(end)? })
+    }
 }
 
 impl Outcome {

@@ -37,6 +37,51 @@ pub enum FrameKind {
     Kernel,
     /// Code that a runtime generated.
     Jit,
+    /// A function of a Python program.
+    Python,
+    /// A function of a JavaScript program that is interpreted.
+    V8,
+    /// … that was compiled.
+    V8Jit,
+    /// A method of a Java program that is interpreted.
+    Jvm,
+    /// … that was compiled.
+    JvmJit,
+}
+
+impl FrameKind {
+    /// All of them.
+    pub const ALL: [Self; 8] =
+        [Self::Native, Self::Kernel, Self::Jit, Self::Python, Self::V8, Self::V8Jit, Self::Jvm, Self::JvmJit];
+
+    /// The path of the mapping that stands for such code where it is of no file. It is how pprof can tell them
+    /// apart.
+    #[must_use]
+    pub const fn mapping_path(self) -> Option<&'static str> {
+        match self {
+            Self::Native => None,
+            Self::Kernel => Some("[kernel.kallsyms]"),
+            Self::Jit => Some("[jit]"),
+            Self::Python => Some("[cpython]"),
+            Self::V8 => Some("[v8js]"),
+            Self::V8Jit => Some("[v8js jit]"),
+            Self::Jvm => Some("[jvm]"),
+            Self::JvmJit => Some("[jvm jit]"),
+        }
+    }
+
+    /// OpenTelemetry's `profile.frame.type`.
+    #[must_use]
+    pub const fn frame_type(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Kernel => "kernel",
+            Self::Jit => "jit",
+            Self::Python => "cpython",
+            Self::V8 | Self::V8Jit => "v8js",
+            Self::Jvm | Self::JvmJit => "jvm",
+        }
+    }
 }
 
 /// An object that was mapped.

@@ -1,6 +1,8 @@
 //! A sample as the kernel side hands it on: addresses, no names.
 
-use super::{Outcome, RequestKey, Stamp};
+use spanflame_symbols::script::ScriptFrame;
+
+use super::{Outcome, RequestKey, ScriptOutcome, Stamp};
 
 /// Names an object (executable, library, vDSO) that is or was mapped, for the life of this program.
 /// Dense from 1; its number is an index of the BPF map `objects`.
@@ -34,6 +36,8 @@ pub enum RawFrame {
         /// Process address.
         address: u64,
     },
+    /// A frame of a runtime.
+    Script(ScriptFrame),
 }
 
 /// One sample as it left the ring buffer.
@@ -52,6 +56,8 @@ pub struct RawSample {
     /// The span that the application itself says the thread or goroutine is in, or where neither it nor we know of
     /// one, another tracer of this host.
     pub said: Option<Stamp>,
+    /// Labels that the program gave to what the goroutine does, in its order: name and value.
+    pub labels: Vec<(String, String)>,
     /// The program that the process ran; the process table knows it.
     pub image: ImageId,
     /// Name of the process, i.e. of its first thread.
@@ -65,6 +71,11 @@ pub struct RawSample {
     pub kernel_truncated: bool,
     /// User frames, leaf first.
     pub user: Vec<RawFrame>,
+    /// Frames of an interpreter that keeps them aside, leaf first: they belong where its evaluation function
+    /// stands among the user frames.
+    pub aside: Vec<ScriptFrame>,
+    /// How reading a runtime's frames ended.
+    pub script_outcome: ScriptOutcome,
     /// How the walk of the user stack ended.
     pub outcome: Outcome,
     /// The process address at which an incomplete walk ended; 0 if complete.

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use spanflame_symbols::script::ScriptFrame;
+
 use crate::model::{
     ImageId, Interner, ObjectId, Outcome, RawFrame, RawSample, RequestKey, RequestSpans, SliceInterner, Stamp,
 };
@@ -15,6 +17,8 @@ pub enum Place {
     Kernel(u64),
     /// Generated code of a process.
     Jit(u32, u64),
+    /// A frame of a program's runtime.
+    Script(ImageId, ScriptFrame),
     /// Nowhere that is known.
     Unknown(u64),
 }
@@ -32,6 +36,8 @@ pub struct Key {
     pub comm: u32,
     /// Index in [`Aggregate::names`] of the thread's name.
     pub thread_name: u32,
+    /// Index in [`Aggregate::label_sets`].
+    pub labels: u32,
     /// Index in [`Aggregate::stacks`].
     pub stack: u32,
     /// How unwinding ended.
@@ -49,7 +55,7 @@ pub struct Weight {
     pub time_ns: u64,
 }
 
-/// A thread under one name, running one program.
+/// A thread under one name, running one program, at something that has these labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Thread {
     pid: u32,
@@ -57,6 +63,7 @@ struct Thread {
     image: ImageId,
     comm: u32,
     thread_name: u32,
+    labels: u32,
 }
 
 /// A [`Key`] as it is kept: there is one for almost every sample where stacks differ.
@@ -87,6 +94,7 @@ pub struct Aggregate {
     /// Indices in `places`, leaf first.
     stacks: SliceInterner<u32>,
     names: Interner<String>,
+    label_sets: Interner<Vec<(String, String)>>,
     threads: Interner<Thread>,
     spans: Interner<Stamp>,
     weights: HashMap<CompactKey, Weight>,
@@ -105,6 +113,7 @@ impl Aggregate {
             image: sample.image,
             comm: self.names.intern(sample.comm),
             thread_name: self.names.intern(sample.thread_name),
+            labels: self.label_sets.intern(sample.labels),
         };
         self.stack.clear();
         for &address in &sample.kernel {
@@ -115,6 +124,7 @@ impl Aggregate {
                 RawFrame::Object { object, address } => Place::Object(object, address),
                 RawFrame::Generated { address } => Place::Jit(sample.pid, address),
                 RawFrame::Process { address } => Place::Unknown(address),
+                RawFrame::Script(frame) => Place::Script(sample.image, frame),
             };
             self.stack.push(self.places.intern(place));
         }
@@ -181,6 +191,12 @@ impl Aggregate {
         &self.names
     }
 
+    /// The distinct sets of labels that programs gave.
+    #[must_use]
+    pub fn label_sets(&self) -> &Interner<Vec<(String, String)>> {
+        &self.label_sets
+    }
+
     /// What the processes ran, an image as often as it has threads.
     pub fn images(&self) -> impl Iterator<Item = ImageId> {
         self.threads.iter().map(|thread| thread.image)
@@ -190,10 +206,10 @@ impl Aggregate {
     #[must_use]
     pub fn sorted(&self) -> Vec<(Key, Weight)> {
         let with_thread = |(key, weight): (&CompactKey, &Weight)| {
-            let &Thread { pid, tid, image, comm, thread_name } = self.threads.get(key.thread)?;
+            let &Thread { pid, tid, image, comm, thread_name, labels } = self.threads.get(key.thread)?;
             let &CompactKey { stack, outcome, span, .. } = key;
             let span = span.and_then(|span| self.spans.get(span)).copied();
-            Some((Key { pid, tid, image, comm, thread_name, stack, outcome, span }, *weight))
+            Some((Key { pid, tid, image, comm, thread_name, labels, stack, outcome, span }, *weight))
         };
         let mut sorted = Vec::with_capacity(self.weights.len());
         sorted.extend(self.weights.iter().filter_map(with_thread));
@@ -215,12 +231,15 @@ mod tests {
             tid,
             request: None,
             said: None,
+            labels: Vec::new(),
             image: ImageId(1),
             comm: "server".to_owned(),
             thread_name: format!("worker-{tid}"),
             kernel: vec![],
             kernel_truncated: false,
             user: vec![RawFrame::Object { object: ObjectId(1), address }],
+            aside: Vec::new(),
+            script_outcome: crate::model::ScriptOutcome::NONE,
             outcome: Outcome::Complete,
             stopped_at: 0,
         }

@@ -3,8 +3,8 @@
 use super::aggregate::Aggregate;
 use super::naming::Namer;
 use super::raw_window::RawWindow;
+use super::session::Session;
 use crate::model::{ObjectId, RawFrame, RawSample};
-use crate::process::{ObjectRegistry, ProcessTable};
 
 /// The samples of the window at hand.
 #[derive(Debug)]
@@ -60,12 +60,9 @@ impl Collector {
     }
 
     /// Ends the window and begins another. `main_object` is listed first.
-    pub fn take_window(
-        &mut self,
-        main_object: Option<ObjectId>,
-        objects: &ObjectRegistry,
-        processes: &ProcessTable,
-    ) -> RawWindow {
-        RawWindow::new(std::mem::take(&mut self.aggregate), main_object, objects, processes)
+    pub fn take_window(&mut self, main_object: Option<ObjectId>, session: &Session) -> RawWindow {
+        let aggregate = std::mem::take(&mut self.aggregate);
+        let Session { objects, processes, .. } = session;
+        RawWindow::new(aggregate, main_object, objects, processes, session.script_names())
     }
 }

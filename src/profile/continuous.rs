@@ -24,6 +24,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rustix::event::{EventfdFlags, eventfd};
 
 use self::worker::{Command, Worker, reason};
+use super::scripts::{RuntimesOfProcesses, ScriptCounts};
 use super::session::RequestSamplingOptions;
 use super::{RawWindow, SessionError};
 use crate::kernel::EbpfState;
@@ -125,6 +126,10 @@ pub struct ProfilerStatus {
     pub ring_buffer_bytes: u64,
     /// Kernel memory of all maps, bytes.
     pub map_bytes: u64,
+    /// The language runtimes of the host's processes.
+    pub runtimes: Arc<RuntimesOfProcesses>,
+    /// What came of reading their frames.
+    pub scripts: ScriptCounts,
 }
 
 /// Why a cut did not come to its end.
@@ -258,6 +263,8 @@ impl Default for ProfilerStatus {
             windows: 0,
             ring_buffer_bytes: 0,
             map_bytes: 0,
+            runtimes: Arc::default(),
+            scripts: ScriptCounts::default(),
         }
     }
 }

@@ -122,7 +122,7 @@ pub fn capture(
         period_ns: 1_000_000_000 / u64::from(options.frequency_hz.max(1)),
     };
     let arrived = collector.aggregate().samples();
-    let window = collector.take_window(main_object, &session.objects, &session.processes);
+    let window = collector.take_window(main_object, &session);
     // Naming takes longest; what the kernel holds for us is not needed for it.
     drop(session);
     let named = collector.namer().name(window, taken).map_err(|_| CaptureError::Unnamed)?;

@@ -4,8 +4,9 @@
 //! [`crate::model::Profile`]. Never: files, formats, HTTP.
 //!
 //! [`session`] turns the wheel; [`feed`] builds unwind tables in the background; [`collect`] takes the
-//! samples, `words` finds out where programs name their spans themselves, [`aggregate`] counts equal stacks; a [`raw_window`] is what is handed on, and [`naming`] has
-//! [`resolve`] give it names on another thread. [`continuous`] does all this for as long as it is left running,
+//! samples, `words` finds out where programs name their spans themselves, [`scripts`] has the frames of language
+//! runtimes read and named, [`aggregate`] counts equal stacks; a [`raw_window`] is what is handed on, and [`naming`]
+//! has [`resolve`] give it names on another thread. [`continuous`] does all this for as long as it is left running,
 //! [`live`] once for whoever asks.
 
 pub mod address_names;
@@ -18,6 +19,7 @@ pub mod naming;
 pub mod raw_window;
 pub mod resolve;
 pub mod resources;
+pub mod scripts;
 pub mod session;
 mod words;
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use spanflame_symbols::ObjectFile;
 
 use super::aggregate::{Aggregate, Place};
+use super::scripts::ScriptNames;
 use crate::model::{ImageId, ObjectId};
 use crate::process::{Image, ObjectRegistry, ProcessTable};
 
@@ -45,6 +46,8 @@ pub struct RawWindow {
     pub objects: HashMap<ObjectId, SampledObject>,
     /// What their processes ran.
     pub images: HashMap<ImageId, Image>,
+    /// What frames of runtimes are called.
+    pub scripts: Arc<ScriptNames>,
     /// The object to list first: the executable of the one process that was asked for.
     pub main_object: Option<ObjectId>,
 }
@@ -58,11 +61,12 @@ impl RawWindow {
         main_object: Option<ObjectId>,
         objects: &ObjectRegistry,
         processes: &ProcessTable,
+        scripts: &Arc<ScriptNames>,
     ) -> Self {
-        let mut window = Self { aggregate, main_object, ..Self::default() };
+        let mut window = Self { aggregate, main_object, scripts: Arc::clone(scripts), ..Self::default() };
         let sampled = window.aggregate.places().iter().filter_map(|place| match *place {
             Place::Object(object, _) => Some(object),
-            Place::Kernel(_) | Place::Jit(..) | Place::Unknown(_) => None,
+            Place::Kernel(_) | Place::Jit(..) | Place::Unknown(_) | Place::Script(..) => None,
         });
         let executables = window.aggregate.images().filter_map(|id| processes.image(id)?.executable_object);
         for id in sampled.chain(main_object).chain(executables) {

@@ -7,13 +7,14 @@
 use std::collections::{BTreeMap, HashMap};
 
 use spanflame_symbols::ElfAddress;
+use spanflame_symbols::script::{Runtime, ScriptFrame, ScriptFunction};
 use spanflame_symbols::symbolize::{Symbol, SymbolFrame, Symbolizer};
 
 use super::aggregate::{Aggregate, Key, Place};
 use super::raw_window::{RawWindow, Taken};
 use crate::model::{
-    Frame, FrameKind, Function, Interner, Label, Location, Mapping, ObjectId, Outcome, Profile, Sample,
-    Stamp, ValueType,
+    Frame, FrameKind, Function, ImageId, Interner, Label, Location, Mapping, ObjectId, Outcome, Profile,
+    Sample, Stamp, ValueType,
 };
 
 /// Gives names to everything in a window.
@@ -82,9 +83,21 @@ fn labels_of(key: &Key, window: &RawWindow) -> Vec<Label> {
         labels.push(Label::text("trace_id", &trace_id.to_string()));
         labels.push(Label::text("span_id", &span_id.to_string()));
     }
+    for (name, value) in window.aggregate.label_sets().get(key.labels).into_iter().flatten() {
+        // What the program says must not pass for what we say.
+        let is_ours = OWN_LABELS.contains(&name.as_str());
+        labels.push(match is_ours {
+            true => Label::text(&format!("pprof.{name}"), value),
+            false => Label::text(name, value),
+        });
+    }
     labels.sort();
     labels
 }
+
+/// The labels that we give.
+const OWN_LABELS: &[&str] =
+    &["comm", "pid", "thread_name", "tid", "service", "container_id", "unwind", "trace_id", "span_id"];
 
 /// The stacks of the aggregate, numbered anew in the order in which samples name them, so that equal
 /// samples give equal profiles.
@@ -119,12 +132,16 @@ impl<'a> NumberedStacks<'a> {
         for &stack in &self.order {
             let places = self.aggregate.stacks().get(stack).unwrap_or_default();
             let mut stack = Vec::with_capacity(places.len());
-            stack.extend(places.iter().filter_map(|&place| locations.get(place as usize)));
+            let located = places.iter().filter_map(|&place| locations.get(place as usize));
+            stack.extend(located.filter(|&&location| location != NO_FRAME));
             stacks.push(stack);
         }
         stacks
     }
 }
+
+/// The location of a place that is no frame of a program.
+const NO_FRAME: u32 = u32::MAX;
 
 /// An address, and the index in [`Aggregate::places`] of the place that it is of.
 type PlacedAddress = (u64, u32);
@@ -149,12 +166,14 @@ impl Tables {
         let mut by_process: BTreeMap<u32, Vec<PlacedAddress>> = BTreeMap::new();
         let mut kernel = Vec::new();
         let mut unknown = Vec::new();
+        let mut scripts = Vec::new();
         for (index, place) in (0..).zip(places.iter()) {
             match *place {
                 Place::Object(object, address) => by_object.entry(object).or_default().push((address, index)),
                 Place::Jit(pid, address) => by_process.entry(pid).or_default().push((address, index)),
                 Place::Kernel(address) => kernel.push((address, index)),
                 Place::Unknown(address) => unknown.push((address, index)),
+                Place::Script(image, frame) => scripts.push((image, frame, index)),
             }
         }
         let lists = by_object.values_mut().chain(by_process.values_mut());
@@ -177,6 +196,7 @@ impl Tables {
                 self.add_location(Some(mapping), *address, FrameKind::Jit, symbol);
             }
         }
+        self.locate_scripts(&scripts, window);
         for address in unknown {
             self.add_location(None, address, FrameKind::Native, Ok(Vec::new()));
         }
@@ -236,6 +256,36 @@ impl Tables {
         }
     }
 
+    fn locate_scripts(&mut self, frames: &[(ImageId, ScriptFrame, u32)], window: &RawWindow) {
+        if frames.is_empty() {
+            return;
+        }
+        window.scripts.settle();
+        let mut mappings: BTreeMap<FrameKind, u32> = BTreeMap::new();
+        for (image, frame, place) in frames {
+            let kind = script_kind(frame);
+            let named = match window.scripts.of(*image, frame) {
+                Ok(functions) if functions.is_empty() => {
+                    if let Some(located) = self.located.get_mut(*place as usize) {
+                        *located = NO_FRAME;
+                    }
+                    continue;
+                }
+                Ok(functions) => functions.iter().map(of_script).collect(),
+                // Unknown, with its reason.
+                Err(reason) => {
+                    let name = format!("[{}: {reason}]", frame.runtime.name());
+                    vec![SymbolFrame { name, ..SymbolFrame::default() }]
+                }
+            };
+            let mapping = *mappings
+                .entry(kind)
+                .or_insert_with(|| self.special_mapping(kind.mapping_path().unwrap_or_default(), &[]));
+            let address = if frame.address == 0 { frame.object } else { frame.address };
+            self.add_location(Some(mapping), (address, *place), kind, Ok(named));
+        }
+    }
+
     /// A mapping that is no file: it spans the addresses seen in it.
     fn special_mapping(&mut self, path: &str, addresses: &[PlacedAddress]) -> u32 {
         let start = addresses.iter().min().map_or(0, |&(first, _)| first);
@@ -270,6 +320,28 @@ impl Tables {
     fn frame(&mut self, frame: SymbolFrame) -> Frame {
         let SymbolFrame { name, system_name, file, line, start_line } = frame;
         Frame { function: self.functions.intern(Function { name, system_name, file, start_line }), line }
+    }
+}
+
+fn script_kind(frame: &ScriptFrame) -> FrameKind {
+    match (frame.runtime, frame.is_compiled()) {
+        (Runtime::Python, _) => FrameKind::Python,
+        (Runtime::V8, false) => FrameKind::V8,
+        (Runtime::V8, true) => FrameKind::V8Jit,
+        (Runtime::Hotspot, false) => FrameKind::Jvm,
+        (Runtime::Hotspot, true) => FrameKind::JvmJit,
+    }
+}
+
+fn of_script(function: &ScriptFunction) -> SymbolFrame {
+    let ScriptFunction { name, file, start_line, line, is_approximate } = function;
+    SymbolFrame {
+        name: name.clone(),
+        // No field of any format says so.
+        system_name: if *is_approximate { "[approximate]".to_owned() } else { String::new() },
+        file: file.clone(),
+        line: *line,
+        start_line: *start_line,
     }
 }
 

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::feed::{FeedStatistics, TableFeeder};
+use super::scripts::{RuntimesOfProcesses, ScriptNames, Scripts};
 use super::words::Words;
 use crate::kernel::{
     Counters, EbpfState, KernelError, MappingKind, PreferredThread, ProcessEvent, ProcessEvents,
@@ -82,6 +83,7 @@ pub struct Session {
     records: ProcessEvents,
     feeder: TableFeeder,
     words: Words,
+    scripts: Scripts,
     shared_contexts: PathBuf,
     /// The processes of interest.
     pub processes: ProcessTable,
@@ -104,6 +106,8 @@ impl Session {
         // Before the priority is raised: the builders are to inherit the one of before.
         let feeder = TableFeeder::start(options.cache_folder.as_deref())
             .map_err(|source| SessionError::System { what: "start the builders of unwind tables", source })?;
+        let scripts = Scripts::start()
+            .map_err(|source| SessionError::System { what: "start the reader of runtimes", source })?;
         let preferred = PreferredThread::begin();
         let only_targets = matches!(options.interest, Interest::Only { .. });
         let requests = options.requests.as_ref().map(|requests| RequestSampling {
@@ -132,6 +136,7 @@ impl Session {
             records,
             feeder,
             words: Words::default(),
+            scripts,
             shared_contexts: options.shared_contexts.clone(),
             processes: ProcessTable::new(options.interest.clone()),
             objects: ObjectRegistry::default(),
@@ -199,9 +204,10 @@ impl Session {
     pub fn stop(&mut self, on_sample: &mut dyn FnMut(RawSample)) -> Result<(), SessionError> {
         self.sampler.stop()?;
         self.take_records()?;
-        let processes = &mut self.processes;
+        let (processes, scripts, objects) = (&mut self.processes, &mut self.scripts, &self.objects);
         let mut attributed = |mut sample: RawSample| {
             processes.attribute(&mut sample);
+            scripts.complete(&mut sample, objects);
             on_sample(sample);
         };
         while self.sampler.drain(&mut attributed)? > 0 {}
@@ -241,6 +247,7 @@ impl Session {
             self.processes.due_in(),
             self.records.holds_back().then_some(Duration::ZERO),
             self.scan_again.then(|| RESCAN_INTERVAL.saturating_sub(self.last_scan.elapsed())),
+            self.scripts.due_in(),
         ];
         let timeout = due.into_iter().flatten().fold(timeout, Duration::min);
         let wait = Timespec {
@@ -278,8 +285,10 @@ impl Session {
         for pid in self.processes.take_ended() {
             self.tables.remove_process(pid);
             self.words.forget(pid, &self.sampler);
+            self.scripts.forget(pid, &self.sampler);
         }
         self.words.look_again(&self.processes, &self.objects, &self.sampler);
+        self.scripts.take_found(&self.processes, &self.objects, &self.sampler);
         self.sampler.read_contexts_of_others(&self.shared_contexts);
         Ok(())
     }
@@ -309,6 +318,7 @@ impl Session {
             if !process.is_forked_copy {
                 self.words.look_at(pid, &self.processes, &self.objects, &self.sampler);
             }
+            self.scripts.look_at(pid, &self.processes, &self.objects, &self.sampler);
             for id in process.mappings.objects() {
                 if self.only_targets || process.started_under_watch {
                     request(&mut self.feeder, &self.objects, &mut self.tables, id, false);
@@ -321,9 +331,10 @@ impl Session {
 
     fn take_samples(&mut self, on_sample: &mut dyn FnMut(RawSample)) -> Result<(), SessionError> {
         let mut wanting: HashMap<u32, (Outcome, u64)> = HashMap::new();
-        let processes = &mut self.processes;
+        let (processes, scripts, objects) = (&mut self.processes, &mut self.scripts, &self.objects);
         self.sampler.drain(&mut |mut sample| {
             processes.attribute(&mut sample);
+            scripts.complete(&mut sample, objects);
             if matches!(
                 sample.outcome,
                 Outcome::UnknownProcess | Outcome::UnknownMapping | Outcome::TablePending
@@ -378,6 +389,18 @@ impl Session {
             self.tables.release_object(id);
         }
         self.words.forget_objects();
+        self.scripts.forget_the_past();
+    }
+
+    /// The names of the frames of runtimes.
+    #[must_use]
+    pub fn script_names(&self) -> &Arc<ScriptNames> {
+        self.scripts.names()
+    }
+
+    /// The runtimes of all processes that have any.
+    pub fn runtimes(&mut self) -> Arc<RuntimesOfProcesses> {
+        self.scripts.all()
     }
 
     /// The sampler's counters; final after [`Session::stop`].

@@ -186,6 +186,20 @@ fn kernel(page: &mut Page, recorder: &RecorderStatus, state: &EbpfState) {
     page.counter("samples_named_by_application", help, profiler.said);
     let help = "Samples in a span that another tracer named, by the map otel/traces_ctx_v1, and nobody else";
     page.counter("samples_named_by_other_tracer", help, profiler.shared);
+    let help = "Samples of processes with a language runtime, by how reading its frames ended";
+    page.add(Kind::Counter, "runtime_samples", help, |family| {
+        profiler.scripts.samples.iter().fold(family, |family, (&(runtime, end), &count)| {
+            family.labelled(&[("runtime", runtime.name()), ("outcome", end.name())], count)
+        })
+    });
+    let help = "Distinct frames of language runtimes, by what came of naming them";
+    page.add(Kind::Counter, "runtime_frames", help, |family| {
+        profiler.scripts.frames.iter().fold(family, |family, (&(runtime, outcome), &count)| {
+            family.labelled(&[("runtime", runtime.name()), ("outcome", outcome)], count)
+        })
+    });
+    let help = "Frames of interpreters that found no place in a machine stack that was cut";
+    page.counter("runtime_frames_unplaced", help, profiler.scripts.unplaced);
     let attached = state.programs.iter().filter(|program| program.attached).count() as u64;
     page.gauge("ebpf_programs_loaded", "Number of eBPF programs", state.programs.len() as u64);
     page.gauge("ebpf_programs_attached", "Number of eBPF programs that events reach", attached);

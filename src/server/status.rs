@@ -405,8 +405,9 @@ struct Docker {
 
 /// What was found on this host
 #[utoipa::path(get, path = "/status/discovery", tag = "status", responses((status = 200, body = Discovery)))]
-async fn discovery() -> Result<Json<Discovery>, ApiError> {
-    off_the_executor(|| {
+async fn discovery(State(app): State<Arc<App>>) -> Result<Json<Discovery>, ApiError> {
+    off_the_executor(move || {
+        let runtimes = profiler_status(&app).runtimes;
         Json(Discovery {
             kubernetes: Kubernetes {
                 enabled: false,
@@ -418,7 +419,7 @@ async fn discovery() -> Result<Json<Discovery>, ApiError> {
             },
             docker: Docker { enabled: false, connected: false, containers: 0 },
             cloud: BTreeMap::new(),
-            discovered_services: found_services(),
+            discovered_services: found_services(&runtimes),
         })
     })
     .await

@@ -132,11 +132,7 @@ impl Row for LocationRow {
 
     fn put(&self, out: &mut Vec<u8>, _: u32, before: Option<&Self>) {
         put(out, self.mapping.map_or(0, |mapping| u64::from(mapping) + 1));
-        out.push(match self.kind {
-            FrameKind::Native => 0,
-            FrameKind::Kernel => 1,
-            FrameKind::Jit => 2,
-        });
+        out.push(code_of_kind(self.kind));
         let base = before.map_or(0, |before| before.address);
         put_signed(out, self.address.wrapping_sub(base).cast_signed());
         put(out, self.frames.len() as u64);
@@ -148,12 +144,9 @@ impl Row for LocationRow {
 
     fn take(bytes: &mut Reader<'_>, _: u32, before: Option<&Self>) -> Result<Self, Malformed> {
         let mapping = optional(bytes)?;
-        let kind = match bytes.byte()? {
-            0 => FrameKind::Native,
-            1 => FrameKind::Kernel,
-            2 => FrameKind::Jit,
-            _ => return Err(Malformed("a frame of an unknown kind")),
-        };
+        let code = bytes.byte()?;
+        let kind = FrameKind::ALL.into_iter().find(|&kind| code_of_kind(kind) == code);
+        let kind = kind.ok_or(Malformed("a frame of an unknown kind"))?;
         let base = before.map_or(0, |before| before.address);
         let address = base.wrapping_add(bytes.signed()?.cast_unsigned());
         let count = bytes.count(2)?;
@@ -162,6 +155,20 @@ impl Row for LocationRow {
             frames.push((bytes.id()?, bytes.id()?));
         }
         Ok(Self { mapping, address, kind, frames })
+    }
+}
+
+/// On disk: only add.
+const fn code_of_kind(kind: FrameKind) -> u8 {
+    match kind {
+        FrameKind::Native => 0,
+        FrameKind::Kernel => 1,
+        FrameKind::Jit => 2,
+        FrameKind::Python => 3,
+        FrameKind::V8 => 4,
+        FrameKind::V8Jit => 5,
+        FrameKind::Jvm => 6,
+        FrameKind::JvmJit => 7,
     }
 }
 

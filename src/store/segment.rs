@@ -33,8 +33,9 @@ use crate::model::Profile;
 /// `SPFL`: says that a `SQLite` file is one of ours.
 const APPLICATION_ID: i64 = 0x5350_464c;
 /// Version of the tables and of everything that is encoded in them. Version 1 has no spans: it is read as it
-/// is, and gets their tables when it is written on. There has been no version before it.
-pub(super) const SCHEMA_VERSION: i64 = 2;
+/// is, and gets their tables when it is written on. There has been no version before it. Version 3 may have
+/// frames of runtimes, of which an older program knows nothing.
+pub(super) const SCHEMA_VERSION: i64 = 3;
 const SCHEMA_WITHOUT_SPANS: i64 = 1;
 /// Bits of a block's id for the series.
 const SERIES_BITS: u32 = 24;
@@ -230,10 +231,12 @@ impl SegmentWriter {
         let failed = |source| StoreError::database(path, "cannot be written", source);
         let version = check_version(&connection, path)?;
         set_up(&connection, log_bytes).map_err(failed)?;
-        if version == SCHEMA_WITHOUT_SPANS {
+        if version != SCHEMA_VERSION {
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-            transaction.execute_batch(spans::SCHEMA).map_err(failed)?;
+            if version == SCHEMA_WITHOUT_SPANS {
+                transaction.execute_batch(spans::SCHEMA).map_err(failed)?;
+            }
             transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(failed)?;
             transaction.commit().map_err(failed)?;
         }

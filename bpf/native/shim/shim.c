@@ -44,6 +44,9 @@ struct shim_image {
 	const struct sf_python *python;
 	const struct sf_v8 *v8;
 	const struct sf_hotspot *hotspot;
+	/* Memory that is in no region; NULL: there is none. 0 if all of it was read. */
+	long (*read)(const void *context, __u64 address, void *to, __u64 bytes);
+	const void *read_context;
 };
 
 struct shim_result {
@@ -60,10 +63,18 @@ struct shim_result {
 /* Their keys are what the kernel side looks up by; which map it is, is told by the address. */
 static struct {
 	int unused;
-} slabs, objects, rule_cache, seen_scripts, python_processes, v8_processes, hotspot_processes;
+} slabs, objects, rule_cache, seen_scripts, python_threads, python_processes, v8_processes, hotspot_processes;
 
 static _Thread_local const struct shim_image *image;
 static _Thread_local void *remembered_rules;
+/* The only entry of map `python_threads`. */
+struct shim_thread {
+	struct sf_python_thread_key key;
+	struct sf_python_thread thread;
+	__u64 is_set;
+};
+
+static _Thread_local struct shim_thread *remembered_thread;
 static _Thread_local __u32 user_reads;
 static _Thread_local struct task_struct task;
 static _Thread_local struct uprobe_task uprobes;
@@ -85,6 +96,11 @@ static void *bpf_map_lookup_elem(const void *map, const void *key)
 		return remembered_rules;
 	if (map == &seen_scripts)
 		return NULL;
+	if (map == &python_threads)
+		return remembered_thread->is_set && !__builtin_memcmp(key, &remembered_thread->key,
+								      sizeof(remembered_thread->key))
+			       ? &remembered_thread->thread
+			       : NULL;
 	if (map == &python_processes)
 		return (void *)image->python;
 	if (map == &v8_processes)
@@ -96,6 +112,16 @@ static void *bpf_map_lookup_elem(const void *map, const void *key)
 	if (index >= SF_SLAB_PAGES || (__u64)(slab - image->pages) + index >= image->page_count)
 		return NULL;
 	return (void *)(slab + index);
+}
+
+static long bpf_map_update_elem(const void *map, const void *key, const void *value, __u64 flags)
+{
+	(void)map;
+	(void)flags;
+	remembered_thread->key = *(const struct sf_python_thread_key *)key;
+	remembered_thread->thread = *(const struct sf_python_thread *)value;
+	remembered_thread->is_set = 1;
+	return 0;
 }
 
 static long bpf_probe_read_user(void *to, __u32 bytes, const void *from)
@@ -112,6 +138,8 @@ static long bpf_probe_read_user(void *to, __u32 bytes, const void *from)
 		__builtin_memcpy(to, region->contents + (address - region->begin), bytes);
 		return 0;
 	}
+	if (image->read && !image->read(image->read_context, address, to, bytes))
+		return 0;
 	__builtin_memset(to, 0, bytes);
 	return -14; /* EFAULT */
 }
@@ -157,6 +185,7 @@ static void set_up_uprobes(void)
 struct shim_walker {
 	struct sf_walk walk;
 	struct sf_rule_cache rule_cache;
+	struct shim_thread thread;
 };
 
 __u64 sf_shim_walker_bytes(void)
@@ -175,6 +204,7 @@ void sf_shim_walk(const struct shim_image *of, const __u64 *registers, struct sh
 
 	image = of;
 	remembered_rules = &walker->rule_cache;
+	remembered_thread = &walker->thread;
 	user_reads = 0;
 	set_up_uprobes();
 	for (int i = 0; i < 16; i++)
@@ -199,4 +229,5 @@ void sf_shim_walk(const struct shim_image *of, const __u64 *registers, struct sh
 	result->user_reads = user_reads;
 	image = NULL;
 	remembered_rules = NULL;
+	remembered_thread = NULL;
 }

@@ -6,7 +6,12 @@
 
 use std::ffi::c_void;
 
+use spanflame_symbols::process_memory::{ProcessMemory, RecordedMemory};
 use spanflame_symbols::unwind::{Row, UnwindTable, layout};
+
+mod recorder;
+
+pub use recorder::Recorder;
 
 /// Bytes of a page of tables.
 const PAGE_BYTES: usize = layout::PAGE_BYTES;
@@ -154,6 +159,8 @@ struct ShimImage {
     python: *const u64,
     v8: *const u64,
     hotspot: *const u64,
+    read: Option<unsafe extern "C" fn(*const c_void, u64, *mut u8, u64) -> i64>,
+    read_context: *const c_void,
 }
 
 #[repr(C)]
@@ -342,6 +349,11 @@ impl Default for Walker {
 impl Walker {
     /// Walks.
     pub fn walk(&mut self, image: &Image, registers: &Registers) -> Walk {
+        self.walk_in(image, registers, &RecordedMemory::default())
+    }
+
+    /// Walks in memory of which the image has only a part, or nothing.
+    pub fn walk_in(&mut self, image: &Image, registers: &Registers, memory: &dyn ProcessMemory) -> Walk {
         let regions: Vec<ShimRegion> = image
             .regions
             .iter()
@@ -372,6 +384,8 @@ impl Walker {
             python: words_or_null(image.python.as_ref()),
             v8: words_or_null(image.v8.as_ref()),
             hotspot: words_or_null(image.hotspot.as_ref()),
+            read: Some(read_memory),
+            read_context: (&raw const memory).cast(),
         };
         let mut frames = vec![0u64; MAX_FRAMES];
         let mut scripts = vec![RawScriptFrame::default(); MAX_SCRIPT_FRAMES];
@@ -401,6 +415,15 @@ impl Walker {
             script_outcome: result.script_outcome,
         }
     }
+}
+
+/// `context` is a `*const &dyn ProcessMemory`; `to` has room for `bytes`.
+unsafe extern "C" fn read_memory(context: *const c_void, address: u64, to: *mut u8, bytes: u64) -> i64 {
+    // SAFETY: `walk_in` gave it, and waits for the walk.
+    let memory = unsafe { *context.cast::<&dyn ProcessMemory>() };
+    // SAFETY: the unwinder's own buffer, of as many bytes as it asks for, initialised.
+    let into = unsafe { std::slice::from_raw_parts_mut(to, bytes as usize) };
+    if memory.read(address, into).is_ok() { 0 } else { -14 }
 }
 
 fn words_or_null(words: Option<&Vec<u64>>) -> *const u64 {

@@ -6,14 +6,20 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::anyhow;
 use serde::Serialize;
+use spanflame_symbols::address::Bias;
 use spanflame_symbols::open::{open_in_process, open_mapped_file};
+use spanflame_symbols::process_memory::LiveMemory;
+use spanflame_symbols::script::MappedObject;
+use spanflame_symbols::script::markers::marked;
 use spanflame_symbols::unwind::UnwindTable;
-use spanflame_symbols::{ObjectError, ObjectFile};
+use spanflame_symbols::{FileOffset, ObjectError, ObjectFile, ProcessAddress};
 
 use crate::process::proc_maps::{self, MapsLine};
+use crate::process::{RuntimeOfProcess, find_runtimes};
 
 /// A vDSO is two pages; more than this is no vDSO.
 const MAX_VDSO_BYTES: u64 = 1 << 20;
@@ -31,6 +37,17 @@ pub(super) struct ProcessReport {
     objects: Vec<ObjectReport>,
     /// Executable memory without an object: generated code.
     generated_code: Option<GeneratedCode>,
+    /// Language runtimes, and whether stacks show the frames of their programs.
+    runtimes: Vec<RuntimeReport>,
+}
+
+#[derive(Debug, Serialize)]
+struct RuntimeReport {
+    name: String,
+    /// `null` if it is not known.
+    version: Option<String>,
+    /// Why stacks do not show the frames of its programs; `null` if they do.
+    not_read: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -100,6 +117,7 @@ impl ProcessReport {
             reason,
             objects: objects_of(&lines).iter().map(|lines| ObjectReport::read(pid, lines)).collect(),
             generated_code: GeneratedCode::of(pid, &lines),
+            runtimes: runtimes_of(pid, &lines),
         })
     }
 
@@ -124,7 +142,35 @@ impl ProcessReport {
             };
             lines.push(format!("      symbols:  {symbols}"));
         }
+        for runtime in &self.runtimes {
+            let version = runtime.version.as_deref().unwrap_or("of a version that is not known");
+            let frames =
+                runtime.not_read.as_deref().unwrap_or("read: functions, files and lines of its programs");
+            lines.push(format!("  runtime {} {version}", runtime.name));
+            lines.push(format!("      frames:   {frames}"));
+        }
     }
+}
+
+fn runtimes_of(pid: u32, lines: &[MapsLine]) -> Vec<RuntimeReport> {
+    let Ok(memory) = LiveMemory::open(pid) else { return Vec::new() };
+    let mut wanted = Vec::new();
+    let mut mapped = Vec::new();
+    for object_lines in objects_of(lines) {
+        let Some(line) = object_lines.first() else { continue };
+        let Ok(file) = open_object(pid, line) else { continue };
+        let Some(linked) = file.elf_address(FileOffset(line.file_offset)) else { continue };
+        wanted.extend(marked(&file));
+        let bias = Bias::between(ProcessAddress(line.begin), linked);
+        mapped.push(MappedObject { file: Arc::new(file), bias });
+    }
+    wanted.sort_unstable();
+    wanted.dedup();
+    let report = |runtime: RuntimeOfProcess| {
+        let RuntimeOfProcess { name, version, not_read } = runtime;
+        RuntimeReport { name, version: (!version.is_empty()).then_some(version), not_read }
+    };
+    find_runtimes(&wanted, &mapped, &memory).about.into_iter().map(report).collect()
 }
 
 /// Groups the mappings of each object, in the order of their addresses. Paths do not tell objects apart

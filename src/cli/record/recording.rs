@@ -155,7 +155,7 @@ impl Recording {
             duration_ns: nanoseconds(self.length),
             period_ns: 1_000_000_000 / u64::from(args.frequency),
         };
-        let window = self.collector.take_window(main_object, &session.objects, &session.processes);
+        let window = self.collector.take_window(main_object, session);
         let named = self.collector.namer().name(window, taken).ok().and_then(|named| named.recv().ok());
         // It names nothing else and panics on no bytes, so this is a bug of ours.
         let (window, mut profile) =

@@ -108,7 +108,7 @@ impl Running {
             duration_ns: u64::try_from(self.window_began.elapsed().as_nanos()).unwrap_or(u64::MAX),
             period_ns: 1_000_000_000 / u64::from(self.frequency_hz),
         };
-        let window = self.collector.take_window(None, &self.session.objects, &self.session.processes);
+        let window = self.collector.take_window(None, &self.session);
         self.arrived_before += window.aggregate.samples();
         self.session.forget_the_past();
         self.begin_window();

@@ -12,6 +12,7 @@ use super::running::Running;
 use super::{FollowedRequests, PendingWindow, ProfilerState, ProfilerStatus};
 use crate::kernel::{Counters, EbpfState, online_cpus};
 use crate::profile::SessionError;
+use crate::profile::scripts::ScriptCounts;
 
 /// How often the ring buffer is looked at when nothing wakes us.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(200);
@@ -61,6 +62,7 @@ struct Past {
     arrived: u64,
     process_records: u64,
     process_records_lost: u64,
+    scripts: ScriptCounts,
 }
 
 impl Worker {
@@ -260,6 +262,8 @@ impl Worker {
         let (mut records, mut records_lost) = (self.past.process_records, self.past.process_records_lost);
         let mut arrived = self.past.arrived;
         let (mut ring, mut maps) = (0, 0);
+        let mut runtimes = Arc::default();
+        let mut scripts = self.past.scripts.clone();
         if let Some(running) = &mut self.running {
             running.status_due = Instant::now() + STATUS_INTERVAL;
             match running.session.counters() {
@@ -270,6 +274,8 @@ impl Worker {
             records += running.session.received_records();
             records_lost += running.session.lost_records();
             (ring, maps) = (running.ring_buffer_bytes.into(), running.session.map_bytes());
+            runtimes = running.session.runtimes();
+            scripts.add(&running.session.script_names().counts());
         }
         self.with_status(|status| {
             status.taken = counters.taken;
@@ -282,6 +288,7 @@ impl Worker {
             status.process_records = records;
             status.process_records_lost = records_lost;
             (status.ring_buffer_bytes, status.map_bytes) = (ring, maps);
+            (status.runtimes, status.scripts) = (runtimes, scripts);
         });
     }
 }
@@ -292,6 +299,7 @@ impl Past {
             self.counters = sum(&self.counters, &counters);
         }
         self.arrived += running.arrived_before;
+        self.scripts.add(&running.session.script_names().counts());
         self.process_records += running.session.received_records();
         self.process_records_lost += running.session.lost_records();
     }

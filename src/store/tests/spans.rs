@@ -435,7 +435,7 @@ fn a_segment_of_version_1_is_read_and_is_written_on() {
     );
     let version: i64 =
         Connection::open(&path).unwrap().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
-    assert_eq!(version, 2);
+    assert_eq!(version, 3);
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //! file: what all of them have in common. `python/`, `v8/` and `hotspot/` find such a runtime in a process, say
 //! where it keeps what the kernel side reads, and give names to what that has read.
 
+pub mod markers;
+
 use std::sync::Arc;
 
 use crate::ObjectFile;
@@ -56,6 +58,18 @@ pub struct ScriptFrame {
     pub position: u32,
     /// What tells `object` from another one that came to lie at its address.
     pub identity: u32,
+}
+
+/// Set in [`ScriptFrame::kind`] for machine code that was compiled of the function (`SF_SCRIPT_COMPILED`); else an
+/// interpreter works through it.
+pub const COMPILED: u8 = 0x80;
+
+impl ScriptFrame {
+    /// Whether machine code of the function itself ran.
+    #[must_use]
+    pub const fn is_compiled(&self) -> bool {
+        self.kind & COMPILED != 0
+    }
 }
 
 /// A function of a program in a runtime's language, at a line.

@@ -51,6 +51,8 @@ pub(super) struct FrameData {
     /// Where the program begins, an ELF address.
     entry: u64,
     go_rows: GoRows,
+    /// Code of V8 that was generated when the object was built: its frames are known to the unwinder of V8.
+    builtins: Option<Range<u64>>,
 }
 
 impl FrameData {
@@ -89,6 +91,7 @@ impl FrameData {
             }
             Err(error) => return Err(error),
         };
+        data.builtins = crate::v8::builtins::find(object)?.map(|builtins| builtins.code);
         // Pointers relative to text or data are relative to these (LSB Core, DW_EH_PE_textrel).
         let address_of = |name| object.section_header(name).map_or(0, |header| header.address.0);
         data.bases = BaseAddresses::default().set_text(address_of(".text")).set_got(address_of(".got"));
@@ -104,6 +107,7 @@ impl FrameData {
             eh_frame: None,
             debug_frame: None,
             go_rows: &self.go_rows,
+            builtins: self.builtins.clone(),
             code: &self.code,
             entry: self.entry,
             eh_frame_ends_at_terminator: self.eh_frame_ends_at_terminator,
@@ -127,6 +131,7 @@ pub(super) struct FrameSources<'data> {
     eh_frame: Option<FrameSection<'data, EhFrame<EndianSlice<'data, LittleEndian>>>>,
     debug_frame: Option<FrameSection<'data, DebugFrame<EndianSlice<'data, LittleEndian>>>>,
     go_rows: &'data GoRows,
+    builtins: Option<Range<u64>>,
     code: &'data [Range<u64>],
     entry: u64,
     eh_frame_ends_at_terminator: bool,
@@ -172,6 +177,10 @@ impl<'data> FrameSources<'data> {
             counts.overlapping += span::sort_and_separate(&mut fillers);
             spans = span::fill_gaps(spans, &fillers);
         }
+        if let Some(builtins) = &self.builtins {
+            let bytes = u32::try_from(builtins.end.saturating_sub(builtins.start)).unwrap_or(u32::MAX);
+            spans = span::fill_gaps(spans, &[Span::new(builtins.start, bytes, Source::Runtime)]);
+        }
         self.add_entry(&mut spans);
         (spans, counts)
     }
@@ -208,6 +217,11 @@ impl<'data> FrameSources<'data> {
             }),
             Source::Entry => {
                 on_rule(span.begin, span.end(), UnwindRule::END);
+                0
+            }
+            Source::Runtime => {
+                let rule = UnwindRule { cfa: super::layout::cfa::RUNTIME, ..UnwindRule::NONE };
+                on_rule(span.begin, span.end(), rule);
                 0
             }
             Source::Go => {

@@ -25,6 +25,7 @@ pub mod cfa {
     pub const FRAME_POINTER: u8 = 5;
     pub const END: u8 = 6;
     pub const UNSUPPORTED: u8 = 7;
+    pub const RUNTIME: u8 = 8;
 }
 
 /// `enum sf_saved_fp`.

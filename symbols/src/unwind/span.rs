@@ -16,6 +16,8 @@ pub(super) enum Source {
     Go,
     /// Nobody; but it is where the program begins, so nothing called it.
     Entry,
+    /// Nobody; but it is code of a runtime whose unwinder knows its frames.
+    Runtime,
 }
 
 /// A half-open address range with one source. At most 4 GiB. 16 bytes: large programs have a million.
@@ -30,6 +32,7 @@ pub(super) struct Span {
 const DEBUG_FRAME: u32 = 1 << 30;
 const GO: u32 = 2 << 30;
 const ENTRY: u32 = 3 << 30;
+const RUNTIME: u32 = ENTRY | 1;
 const OFFSET_MASK: u32 = DEBUG_FRAME - 1;
 const _: () = assert!(crate::object_file::MAX_FRAME_SECTION_BYTES <= OFFSET_MASK as u64);
 
@@ -40,6 +43,7 @@ impl Span {
             Source::DebugFrame(offset) => offset & OFFSET_MASK | DEBUG_FRAME,
             Source::Go => GO,
             Source::Entry => ENTRY,
+            Source::Runtime => RUNTIME,
         };
         Self { begin, bytes, source }
     }
@@ -50,6 +54,7 @@ impl Span {
             0 => Source::EhFrame(offset),
             DEBUG_FRAME => Source::DebugFrame(offset),
             GO => Source::Go,
+            _ if self.source == RUNTIME => Source::Runtime,
             _ => Source::Entry,
         }
     }

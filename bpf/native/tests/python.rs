@@ -1,0 +1,330 @@
+//! `CPython`'s frames by the kernel side's unwinder, named by the symbols crate: of interpreters that run here, and of
+//! recorded ones (`images/python-*.txt`, which hold what was read of such processes; `SPANFLAME_RECORD=1` writes them
+//! anew). What is right is said by the interpreter itself: see `fixtures/python/held.py`.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use spanflame_symbols::address::Bias;
+use spanflame_symbols::process_memory::{LiveMemory, ProcessMemory, RecordedMemory};
+use spanflame_symbols::python::{Interpreter, InterpreterPlace};
+use spanflame_symbols::script::{MappedObject, Runtime, ScriptFrame, ScriptFunction, ScriptRuntime};
+use spanflame_symbols::{ObjectFile, ProcessAddress};
+use spanflame_unwind_native::{Image, RawScriptFrame, Recorder, Registers, Walk, Walker};
+
+const ENTRY: u8 = 1;
+const LEAF: u8 = 2;
+const COMPLETE: u32 = 1;
+
+/// What the interpreter says of a frame: line, name, file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Told {
+    line: u32,
+    name: String,
+    file: String,
+}
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the repository")
+}
+
+/// Interpreters that can be had here: how to start each, and its minor version.
+fn interpreters() -> Vec<Vec<String>> {
+    let repository = repository();
+    let fixture = |path: &Path| path.join("python/held.py").display().to_string();
+    let mut commands = Vec::new();
+    let versions =
+        std::env::var("HOME").map(|home| PathBuf::from(home).join(".pyenv/versions")).unwrap_or_default();
+    let mut installed: Vec<PathBuf> = std::fs::read_dir(versions)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path().join("bin/python3"))
+        .collect();
+    installed.push(PathBuf::from("/usr/bin/python3"));
+    installed.sort();
+    for python in installed.into_iter().filter(|python| python.exists()) {
+        commands.push(vec![python.display().to_string(), fixture(&repository.join("fixtures"))]);
+    }
+    for suite in ["bullseye", "trixie", "sid"] {
+        let fetched =
+            Command::new(repository.join("fixtures/runtimes/debian.sh")).args([suite, "python3"]).output();
+        let Ok(fetched) = fetched else { continue };
+        if !fetched.status.success() {
+            eprintln!("skipped: {suite}: {}", String::from_utf8_lossy(&fetched.stderr));
+            continue;
+        }
+        let root = String::from_utf8_lossy(&fetched.stdout).trim().to_owned();
+        let start = repository.join("fixtures/runtimes/in_root.sh").display().to_string();
+        commands.push(vec![start, root, "/usr/bin/python3".to_owned(), fixture(Path::new("/fixtures"))]);
+    }
+    commands
+}
+
+struct Held {
+    child: Child,
+    thread: u64,
+    version: String,
+    frames: Vec<Told>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // It waits for its input to end.
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// `None`: it is a version that is not read, or cannot be started here.
+fn start(command: &[String]) -> Option<Held> {
+    let mut child = Command::new(&command[0])
+        .args(&command[1..])
+        .env("PYTHONIOENCODING", "utf-8")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .ok()?;
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines().map_while(Result::ok);
+    let head = lines.next().unwrap_or_default();
+    let (thread, version) = head.split_once(' ').unwrap_or_default();
+    let (thread, version) = (thread.parse().unwrap_or(0), version.to_owned());
+    let mut frames = Vec::new();
+    for line in lines {
+        if line == "held" {
+            wait_until_it_reads(child.id());
+            return Some(Held { child, thread, version, frames });
+        }
+        frames.push(told(&line));
+    }
+    eprintln!("skipped: {command:?} does not run the fixture: {head}");
+    let _ = child.wait();
+    None
+}
+
+/// It has said so, but still has to begin to wait for its input: read(0, …) then is its system call.
+fn wait_until_it_reads(pid: u32) {
+    let begin = Instant::now();
+    while !std::fs::read_to_string(format!("/proc/{pid}/syscall"))
+        .is_ok_and(|text| text.starts_with("0 0x0 "))
+    {
+        assert!(begin.elapsed() < Duration::from_secs(60), "it does not wait for its input");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn told(line: &str) -> Told {
+    let mut words = line.splitn(3, ' ');
+    let mut word = || words.next().unwrap_or_default().to_owned();
+    Told { line: word().parse().expect("a line"), name: word(), file: word() }
+}
+
+/// The executable files that a process has mapped.
+fn mapped_objects(pid: u32) -> Vec<MappedObject> {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("its mappings");
+    let mut objects = Vec::new();
+    for line in maps.lines().filter(|line| line.contains(" r-xp ") && line.contains('/')) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (begin, end) = words[0].split_once('-').expect("a range");
+        let [begin, end] = [begin, end].map(|text| u64::from_str_radix(text, 16).expect("hexadecimal"));
+        let offset = u64::from_str_radix(words[2], 16).expect("hexadecimal");
+        // Not by its path, which is another one for a process with a root of its own.
+        let path = PathBuf::from(format!("/proc/{pid}/map_files/{begin:x}-{end:x}"));
+        let Ok(file) = std::fs::File::open(&path) else { continue };
+        let file = ObjectFile::new(file, &path).expect("an ELF file");
+        let linked = file.elf_address(spanflame_symbols::FileOffset(offset)).expect("it is mapped");
+        objects
+            .push(MappedObject { file: Arc::new(file), bias: Bias::between(ProcessAddress(begin), linked) });
+    }
+    objects
+}
+
+fn walk(interpreter: &Interpreter, thread: u64, memory: &dyn ProcessMemory) -> Walk {
+    let words =
+        interpreter.layout().chunks(8).map(|word| u64::from_ne_bytes(word.try_into().expect("8"))).collect();
+    let mut image = Image::new();
+    image.thread_pointer = thread;
+    image.python = Some(words);
+    let mut walker = Walker::default();
+    let walk = walker.walk_in(&image, &Registers::default(), memory);
+    let again = walker.walk_in(&image, &Registers::default(), memory);
+    assert_eq!(again.scripts, walk.scripts, "the thread state is remembered");
+    assert_eq!(again.script_outcome, walk.script_outcome);
+    walk
+}
+
+fn script_frame(raw: &RawScriptFrame) -> ScriptFrame {
+    ScriptFrame {
+        runtime: Runtime::Python,
+        kind: raw.kind,
+        is_entry: raw.flags & ENTRY != 0,
+        is_leaf: raw.flags & LEAF != 0,
+        address: raw.address,
+        object: raw.object,
+        other: raw.other,
+        position: raw.position,
+        identity: raw.identity,
+    }
+}
+
+fn names(interpreter: &Interpreter, walk: &Walk, memory: &dyn ProcessMemory) -> Vec<(ScriptFunction, bool)> {
+    let mut names = Vec::new();
+    for raw in &walk.scripts {
+        let functions = interpreter.name(&script_frame(raw), memory);
+        let functions = functions.unwrap_or_else(|refusal| panic!("{}: {refusal:?}", interpreter.version()));
+        names.extend(functions.into_iter().map(|function| (function, raw.flags & ENTRY != 0)));
+    }
+    names
+}
+
+fn check(interpreter: &Interpreter, walk: &Walk, memory: &dyn ProcessMemory, told: &[Told]) {
+    let version = interpreter.version();
+    assert_eq!(walk.script_outcome, COMPLETE, "{version}");
+    let names = names(interpreter, walk, memory);
+    let found: Vec<Told> = (names.iter())
+        .map(|(function, _)| Told {
+            line: function.line,
+            name: function.name.clone(),
+            file: function.file.clone(),
+        })
+        .collect();
+    assert_eq!(found, told, "{version}");
+    assert!(walk.scripts[0].flags & LEAF != 0);
+    // What C code calls: next() its generator's first frame, sorted() and map() their functions; the others only where
+    // each frame has an evaluation call of its own.
+    let minor: u32 = version.split('.').nth(1).and_then(|minor| minor.parse().ok()).expect("a version");
+    for (function, is_entry) in &names {
+        let short = function.name.rsplit('.').next().expect("a name");
+        let expected = match short {
+            "<module>" | "price" | "finish" => Some(true),
+            "generated" if minor < 13 => Some(true),
+            "tell" | "<lambda>" | "order" | "main" | "through_c" => Some(minor <= 10),
+            _ => None,
+        };
+        if let Some(expected) = expected {
+            assert_eq!(*is_entry, expected, "{version}: {}", function.name);
+        }
+    }
+    let frames = walk.scripts.len() as u32;
+    let reads_each = if minor < 12 { 4 } else { 2 };
+    assert!(
+        walk.user_reads <= 16 + (frames + 16) * reads_each,
+        "{version}: {} reads for {frames}",
+        walk.user_reads
+    );
+}
+
+#[test]
+fn every_interpreter_that_runs_here() {
+    let mut seen = 0;
+    for command in interpreters() {
+        let Some(held) = start(&command) else { continue };
+        let pid = held.child.id();
+        let live = LiveMemory::open(pid).expect("its memory");
+        let recorder = Recorder::new(&live);
+        let objects = mapped_objects(pid);
+        let found = Interpreter::find(&objects, &recorder);
+        let minor: u32 = held.version.split('.').nth(1).and_then(|minor| minor.parse().ok()).unwrap_or(0);
+        if minor < 8 || held.version.starts_with('2') {
+            assert!(!matches!(found, Ok(Some(_))), "{} is not read", held.version);
+            continue;
+        }
+        let interpreter = found.expect("readable").expect("it is one");
+        assert_eq!(interpreter.version(), held.version);
+        let walk = walk(&interpreter, held.thread, &recorder);
+        check(&interpreter, &walk, &recorder, &held.frames);
+        eprintln!(
+            "{}: {} frames, {} reads, evaluation {:x?}",
+            held.version,
+            walk.scripts.len(),
+            walk.user_reads,
+            interpreter.evaluation()
+        );
+        seen += 1;
+        if std::env::var_os("SPANFLAME_RECORD").is_some() {
+            let place = objects.iter().find_map(InterpreterPlace::find).expect("it was found");
+            record(&held, &place, &recorder.recorded());
+        }
+    }
+    if seen == 0 {
+        eprintln!("skipped: no CPython can be had here");
+    }
+}
+
+fn images() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/images")
+}
+
+fn record(held: &Held, place: &InterpreterPlace, memory: &RecordedMemory) {
+    let mut text = format!("thread {:x}\nruntime {:x}\n", held.thread, place.runtime.0);
+    for (word, address) in [("code_type", place.code_type), ("version", place.version)] {
+        if let Some(ProcessAddress(address)) = address {
+            let _ = writeln!(text, "{word} {address:x}");
+        }
+    }
+    if let Some((minor, Some(micro))) = place.told {
+        let _ = writeln!(text, "told {minor:x} {micro:x}");
+    }
+    for frame in &held.frames {
+        let _ = writeln!(text, "frame {} {} {}", frame.line, frame.name, frame.file);
+    }
+    for (begin, contents) in memory.regions() {
+        let _ = write!(text, "memory {begin:x} ");
+        for byte in contents {
+            let _ = write!(text, "{byte:02x}");
+        }
+        text.push('\n');
+    }
+    std::fs::write(images().join(format!("python-{}.txt", held.version)), text).expect("written");
+}
+
+#[test]
+fn every_recorded_interpreter() {
+    let mut seen = 0;
+    for entry in std::fs::read_dir(images()).expect("recordings").flatten() {
+        if !entry.file_name().to_string_lossy().starts_with("python-") {
+            continue;
+        }
+        let (place, thread, told, memory) =
+            recorded(&std::fs::read_to_string(entry.path()).expect("readable"));
+        let interpreter = Interpreter::read(&place, &memory).expect("it was readable");
+        check(&interpreter, &walk(&interpreter, thread, &memory), &memory, &told);
+        seen += 1;
+    }
+    assert!(seen >= 6, "one of each version: {seen}");
+}
+
+fn recorded(text: &str) -> (InterpreterPlace, u64, Vec<Told>, RecordedMemory) {
+    let hex = |text: &str| u64::from_str_radix(text, 16).expect("hexadecimal");
+    let mut place =
+        InterpreterPlace { runtime: ProcessAddress(0), code_type: None, version: None, told: None };
+    let (mut thread, mut frames, mut memory) = (0, Vec::new(), RecordedMemory::default());
+    for line in text.lines() {
+        let (word, rest) = line.split_once(' ').expect("two words");
+        match word {
+            "thread" => thread = hex(rest),
+            "runtime" => place.runtime = ProcessAddress(hex(rest)),
+            "code_type" => place.code_type = Some(ProcessAddress(hex(rest))),
+            "version" => place.version = Some(ProcessAddress(hex(rest))),
+            "told" => {
+                let (minor, micro) = rest.split_once(' ').expect("both");
+                place.told = Some((hex(minor) as u8, Some(hex(micro) as u8)));
+            }
+            "frame" => frames.push(told(rest)),
+            "memory" => {
+                let (begin, digits) = rest.split_once(' ').expect("both");
+                let contents = digits
+                    .as_bytes()
+                    .chunks(2)
+                    .map(|pair| hex(std::str::from_utf8(pair).expect("digits")) as u8);
+                memory.add(hex(begin), contents.collect());
+            }
+            other => panic!("{other}?"),
+        }
+    }
+    (place, thread, frames, memory)
+}

@@ -1,0 +1,345 @@
+//! The language runtimes of processes, and the names of their frames.
+//!
+//! Comes in: processes with what they have mapped, samples with script frames. Goes out: how each runtime is laid
+//! out, to the sampler; the frames of an interpreter put where they belong in the stack; names, to whoever names
+//! windows. Never: a wait of the thread that reads samples. Memory of processes is read by a thread of its own
+//! (`reader`), as soon as a frame is seen for the first time, because objects move.
+
+mod names;
+mod reader;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use spanflame_symbols::script::markers::{Marked, marked};
+use spanflame_symbols::script::{MappedObject, Runtime, ScriptRuntime};
+use spanflame_symbols::{ElfAddress, ObjectFile};
+
+pub use self::names::{ScriptCounts, ScriptName, ScriptNames};
+use self::reader::{Found, Reader};
+use crate::kernel::Sampler;
+use crate::model::{ImageId, ObjectId, RawFrame, RawSample};
+use crate::process::{MappingContent, ObjectRegistry, ProcessTable, RuntimeOfProcess};
+
+/// How often a runtime that was not set up yet is looked for again, and how many times.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+const TRIES: u32 = 100;
+/// Processes that may wait so at a time.
+const MAX_WAITING: usize = 1024;
+
+/// By process id.
+pub type RuntimesOfProcesses = BTreeMap<u32, Vec<RuntimeOfProcess>>;
+
+#[derive(Debug)]
+struct InProcess {
+    image: ImageId,
+    runtimes: Vec<Arc<dyn ScriptRuntime>>,
+    about: Vec<RuntimeOfProcess>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    pid: u32,
+    tries: u32,
+    since: Instant,
+}
+
+/// See the module's description.
+#[derive(Debug)]
+pub(super) struct Scripts {
+    reader: Reader,
+    names: Arc<ScriptNames>,
+    markers: HashMap<ObjectId, (Weak<ObjectFile>, Vec<Marked>)>,
+    processes: HashMap<u32, InProcess>,
+    waiting: Vec<Waiting>,
+    /// What [`Scripts::all`] says, until something changes.
+    all: Option<Arc<RuntimesOfProcesses>>,
+}
+
+impl Scripts {
+    /// Starts the reader.
+    ///
+    /// # Errors
+    /// The system's, if there can be no more threads.
+    pub(super) fn start() -> std::io::Result<Self> {
+        let names = Arc::new(ScriptNames::default());
+        Ok(Self {
+            reader: Reader::start(Arc::clone(&names))?,
+            names,
+            markers: HashMap::new(),
+            processes: HashMap::new(),
+            waiting: Vec::new(),
+            all: None,
+        })
+    }
+
+    /// The names found.
+    pub(super) fn names(&self) -> &Arc<ScriptNames> {
+        &self.names
+    }
+
+    /// The runtimes of all processes that have any.
+    pub(super) fn all(&mut self) -> Arc<RuntimesOfProcesses> {
+        let processes = &self.processes;
+        let collect = || processes.iter().map(|(pid, process)| (*pid, process.about.clone())).collect();
+        Arc::clone(self.all.get_or_insert_with(|| Arc::new(collect())))
+    }
+
+    /// What a process has mapped has changed.
+    pub(super) fn look_at(
+        &mut self,
+        pid: u32,
+        processes: &ProcessTable,
+        objects: &ObjectRegistry,
+        sampler: &Sampler,
+    ) {
+        let Some(process) = processes.get(pid) else { return };
+        if self.processes.get(&pid).is_some_and(|known| known.image != process.image) {
+            self.forget(pid, sampler);
+        }
+        let mut mapped = Vec::new();
+        let mut wanted = Vec::new();
+        for mapping in process.mappings.as_slice() {
+            let MappingContent::Object { object: id, bias } = mapping.content else { continue };
+            let Some(Ok(file)) = objects.get(id).map(|object| object.file.as_ref()) else { continue };
+            wanted.extend(self.markers_of(id, file).iter().copied());
+            mapped.push(MappedObject { file: Arc::clone(file), bias });
+        }
+        wanted.sort_unstable();
+        wanted.dedup();
+        let known = self.processes.get(&pid).map_or(&[][..], |known| &known.runtimes);
+        wanted.retain(|marked| {
+            !matches!(marked, Marked::Read(runtime) if known.iter().any(|known| known.runtime() == *runtime))
+        });
+        if !wanted.is_empty() {
+            self.reader.find(pid, process.image, wanted, mapped);
+        }
+    }
+
+    fn markers_of(&mut self, id: ObjectId, file: &Arc<ObjectFile>) -> &[Marked] {
+        let weak = Arc::downgrade(file);
+        if !self.markers.get(&id).is_some_and(|(known, _)| known.ptr_eq(&weak)) {
+            self.markers.insert(id, (weak, marked(file)));
+        }
+        self.markers.get(&id).map_or(&[], |(_, marked)| marked)
+    }
+
+    /// A process is no more, or runs another program.
+    pub(super) fn forget(&mut self, pid: u32, sampler: &Sampler) {
+        if let Some(process) = self.processes.remove(&pid) {
+            self.all = None;
+            for runtime in &process.runtimes {
+                sampler.remove_runtime(pid, runtime.runtime());
+            }
+        }
+        self.waiting.retain(|waiting| waiting.pid != pid);
+        self.reader.forget(pid);
+    }
+
+    /// Takes what the reader has found, tells the sampler, and looks again for what was not ready.
+    pub(super) fn take_found(
+        &mut self,
+        processes: &ProcessTable,
+        objects: &ObjectRegistry,
+        sampler: &Sampler,
+    ) {
+        while let Some(Found { pid, image, runtimes, about, again }) = self.reader.take_found() {
+            if processes.get(pid).is_none_or(|process| process.image != image || process.exited) {
+                continue;
+            }
+            for runtime in &runtimes {
+                if let Err(error) = sampler.set_runtime(pid, runtime.runtime(), &runtime.layout()) {
+                    tracing::warn!("frames of process {pid} are not read: {error}");
+                }
+            }
+            let known = self.processes.entry(pid).or_insert_with(|| InProcess {
+                image,
+                runtimes: Vec::new(),
+                about: Vec::new(),
+            });
+            for runtime in runtimes {
+                known.runtimes.retain(|old| old.runtime() != runtime.runtime());
+                known.runtimes.push(runtime);
+            }
+            for new in about {
+                known.about.retain(|old| old.name != new.name);
+                known.about.push(new);
+            }
+            self.all = None;
+            self.note_waiting(pid, again);
+        }
+        self.look_again(processes, objects, sampler);
+    }
+
+    fn note_waiting(&mut self, pid: u32, again: bool) {
+        let found = self.waiting.iter().position(|waiting| waiting.pid == pid);
+        match (found, again) {
+            (Some(index), false) => drop(self.waiting.swap_remove(index)),
+            (None, true) if self.waiting.len() < MAX_WAITING => {
+                self.waiting.push(Waiting { pid, tries: TRIES, since: Instant::now() });
+            }
+            _ => {}
+        }
+    }
+
+    fn look_again(&mut self, processes: &ProcessTable, objects: &ObjectRegistry, sampler: &Sampler) {
+        let mut due = Vec::new();
+        self.waiting.retain_mut(|waiting| {
+            if waiting.since.elapsed() < RETRY_INTERVAL {
+                return true;
+            }
+            due.push(waiting.pid);
+            waiting.tries -= 1;
+            waiting.since = Instant::now();
+            waiting.tries > 0
+        });
+        for pid in due {
+            self.look_at(pid, processes, objects, sampler);
+        }
+    }
+
+    /// When there is something to look at again.
+    pub(super) fn due_in(&self) -> Option<Duration> {
+        self.waiting.iter().map(|waiting| RETRY_INTERVAL.saturating_sub(waiting.since.elapsed())).min()
+    }
+
+    /// Puts the frames of an interpreter where they belong, has frames that are new be named, and counts how reading
+    /// them ended.
+    pub(super) fn complete(&mut self, sample: &mut RawSample, objects: &ObjectRegistry) {
+        let Some(of_sample) = sample.script_outcome.runtime else { return };
+        let mut unplaced = 0;
+        if !sample.aside.is_empty() {
+            let python = self.processes.get(&sample.pid).and_then(|process| {
+                process.runtimes.iter().find(|runtime| runtime.runtime() == Runtime::Python)
+            });
+            let is_evaluation = |object: ObjectId, address: u64| {
+                let file = objects.get(object).and_then(|object| object.file.as_ref().ok());
+                match (python, file) {
+                    (Some(python), Some(file)) => python.is_evaluation(file, ElfAddress(address)),
+                    _ => false,
+                }
+            };
+            unplaced = put_aside_frames(sample, is_evaluation);
+        }
+        let frames = sample.user.iter().filter_map(|frame| match frame {
+            RawFrame::Script(frame) => Some(frame),
+            _ => None,
+        });
+        let end = sample.script_outcome.end;
+        for frame in self.names.add_sample(sample.image, of_sample, end, frames, unplaced) {
+            self.reader.name(sample.pid, sample.image, frame);
+        }
+    }
+
+    /// Lets go of objects that are no more, and of names that were not needed for long.
+    pub(super) fn forget_the_past(&mut self) {
+        self.markers.retain(|_, (object, _)| object.strong_count() > 0);
+        self.names.forget_the_past();
+    }
+}
+
+/// Each call of the evaluation function works through a run of script frames, of which the outermost is marked as
+/// an entry. Leaf first, the n-th such call gets the n-th run, in place of its machine frame. Adjacent machine
+/// frames of the function (a part that the compiler split off is a call of its own) are one call only where the runs
+/// do not suffice. Returns how many script frames found no place: those of a stack that was cut.
+fn put_aside_frames(sample: &mut RawSample, is_evaluation: impl Fn(ObjectId, u64) -> bool) -> usize {
+    let mut aside = std::mem::take(&mut sample.aside).into_iter().peekable();
+    let mut user = Vec::with_capacity(sample.user.len() + aside.len());
+    for frame in sample.user.drain(..) {
+        let is_call = matches!(frame, RawFrame::Object { object, address } if is_evaluation(object, address));
+        if !is_call || aside.peek().is_none() {
+            user.push(frame);
+            continue;
+        }
+        for script in aside.by_ref() {
+            user.push(RawFrame::Script(script));
+            if script.is_entry {
+                break;
+            }
+        }
+    }
+    sample.user = user;
+    aside.count()
+}
+
+#[cfg(test)]
+mod tests {
+    use spanflame_symbols::script::ScriptFrame;
+
+    use super::*;
+    use crate::model::{Outcome, ScriptOutcome};
+
+    fn script(object: u64, is_entry: bool) -> ScriptFrame {
+        ScriptFrame {
+            runtime: Runtime::Python,
+            kind: 0,
+            is_entry,
+            is_leaf: false,
+            address: 0,
+            object,
+            other: 0,
+            position: 0,
+            identity: 0,
+        }
+    }
+
+    fn native(address: u64) -> RawFrame {
+        RawFrame::Object { object: ObjectId(1), address }
+    }
+
+    fn sample(user: &[RawFrame], aside: &[ScriptFrame]) -> RawSample {
+        RawSample {
+            time_ns: 0,
+            weight_ns: 1,
+            pid: 1,
+            tid: 1,
+            request: None,
+            said: None,
+            labels: Vec::new(),
+            image: ImageId(1),
+            comm: String::new(),
+            thread_name: String::new(),
+            kernel: Vec::new(),
+            kernel_truncated: false,
+            user: user.to_vec(),
+            aside: aside.to_vec(),
+            script_outcome: ScriptOutcome::NONE,
+            outcome: Outcome::Complete,
+            stopped_at: 0,
+        }
+    }
+
+    /// Addresses from 100 on are of the evaluation function.
+    fn place(user: &[RawFrame], aside: &[ScriptFrame]) -> (Vec<RawFrame>, usize) {
+        let mut sample = sample(user, aside);
+        let unplaced = put_aside_frames(&mut sample, |_, address| address >= 100);
+        (sample.user, unplaced)
+    }
+
+    #[test]
+    fn each_call_of_the_evaluation_function_gets_the_frames_up_to_its_entry() {
+        let aside = [script(1, false), script(2, true), script(3, true)];
+        let (user, unplaced) = place(&[native(7), native(100), native(8), native(101), native(9)], &aside);
+        let expected = [
+            native(7),
+            RawFrame::Script(aside[0]),
+            RawFrame::Script(aside[1]),
+            native(8),
+            RawFrame::Script(aside[2]),
+            native(9),
+        ];
+        assert_eq!((user.as_slice(), unplaced), (&expected[..], 0));
+    }
+
+    #[test]
+    fn calls_without_frames_stay_and_frames_without_a_call_are_counted() {
+        let aside = [script(1, true)];
+        let (user, unplaced) = place(&[native(100), native(101)], &aside);
+        assert_eq!((user.as_slice(), unplaced), (&[RawFrame::Script(aside[0]), native(101)][..], 0));
+        let aside = [script(1, true), script(2, false), script(3, true)];
+        let (user, unplaced) = place(&[native(100), native(7)], &aside);
+        assert_eq!((user.as_slice(), unplaced), (&[RawFrame::Script(aside[0]), native(7)][..], 2));
+        assert_eq!(place(&[native(7)], &aside), (vec![native(7)], 3));
+    }
+}
