@@ -62,6 +62,7 @@ export function factsOf(row: Row): Fact[] {
   put('client', read('client.address'));
   put('parent', parentText(row), absentParent(row));
   put('made by', makerText(span));
+  put('kept', keptText(span));
   return facts;
 }
 
@@ -71,6 +72,18 @@ function makerText(span: Span): string | undefined {
   const sdk = span.scope === '' ? 'the application’s own SDK' : `the application’s own SDK (${span.scope})`;
   const seen = Number(attribute(span.attributes, 'spanflame.duration_ns') ?? Number.NaN);
   return Number.isNaN(seen) ? sdk : `${sdk}; on the wire ${formatValue(seen, 'nanoseconds')}`;
+}
+
+const KEPT_FOR: Readonly<Record<string, string>> = {
+  slow: 'something in its trace took long',
+  failed: 'something in its trace failed',
+  passed_on: 'it went on to others as one that is kept',
+};
+
+/** Why it is there although there were more spans than are kept. */
+function keptText(span: Span): string | undefined {
+  const reason = attribute(span.attributes, 'spanflame.sampling.kept_for');
+  return reason === undefined ? undefined : `beyond the limit of spans a second, since ${KEPT_FOR[reason] ?? words(reason)}`;
 }
 
 function parentText(row: Row): string | undefined {
@@ -106,6 +119,7 @@ const SAID = new Set([
   'spanflame.parent.source',
   'spanflame.parent.absent_reason',
   'spanflame.duration_ns',
+  'spanflame.sampling.kept_for',
 ]);
 
 export function otherAttributes(span: Span): readonly (readonly [string, string])[] {

@@ -135,6 +135,11 @@ describe('facts', () => {
     const [row] = rowsOf(traceOf(spanOf(2, 1, 0, 1, { attributes })));
     expect(factsOf(row!)).toContainEqual({ label: 'parent', text: 'known by the goroutine that was at work on the request; its span is not kept here' });
   });
+  test('what is kept beyond the limit says why', () => {
+    const attributes = [{ key: 'spanflame.sampling.kept_for', value: { stringValue: 'failed' } }];
+    const [row] = rowsOf(traceOf(spanOf(2, 1, 0, 1, { attributes })));
+    expect(factsOf(row!)).toContainEqual({ label: 'kept', text: 'beyond the limit of spans a second, since something in its trace failed' });
+  });
   test('who made a span is told, and what was seen on the wire of one that an SDK made', () => {
     const maker = (name: string, attributes: unknown[]): unknown => {
       const spans = [{ ...spanOf(2, 0, 0, 5, { attributes }), traceId: '2'.repeat(32) }];
