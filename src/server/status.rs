@@ -139,7 +139,7 @@ impl Tracing {
         Self {
             enabled,
             max_spans_per_second: (limit > 0).then_some(limit),
-            share: configuration.otlp.traces.sample_rate.get() * spans.share,
+            share: configuration.otlp.traces.sample_rate.get() * if enabled { spans.share } else { 1.0 },
             requests: spans.server_requests + spans.client_requests,
             not_sampled: NotSampled { parent, share, limit: by_limit },
         }

@@ -111,6 +111,8 @@ impl Tracer {
         let wake = Arc::new(wake);
         let (commands, received) = unbounded();
         let shared = Arc::new(Shared::default());
+        // Until it says otherwise.
+        lock(&shared.status).spans.share = 1.0;
         let engine = Engine {
             connections: Connections::default(),
             spans: Spans::new(options),
