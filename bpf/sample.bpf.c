@@ -252,14 +252,6 @@ static __always_inline __u32 sf_ticks_to_stand_for(struct sf_sample_scratch *scr
 	return ticks;
 }
 
-/* Of Linux 6.1's verifier: what it has compared must be used at once, from the same register. */
-#define SF_AT_MOST(x, limit)           \
-	do {                           \
-		SF_OPAQUE(x);          \
-		if ((x) > (limit))     \
-			(x) = (limit); \
-	} while (0)
-
 #define SF_WORDS_OF(type) (sizeof(type) / sizeof(__u64))
 
 /* Whether the reader should look now instead of at its next timer. */
