@@ -19,7 +19,7 @@ use spanflame_symbols::{ElfAddress, ObjectFile};
 pub use self::names::{ScriptCounts, ScriptName, ScriptNames};
 use self::reader::{Found, Reader};
 use crate::kernel::Sampler;
-use crate::model::{ImageId, ObjectId, RawFrame, RawSample};
+use crate::model::{ImageId, ObjectId, RawFrame, RawSample, ScriptEnd};
 use crate::process::{MappingContent, ObjectRegistry, ProcessTable, RuntimeOfProcess};
 
 /// How often a runtime that was not set up yet is looked for again, and how many times.
