@@ -82,10 +82,10 @@ fn check_shares(source: &Source) {
         Err(reason) => return support::skip(&reason),
     };
     let program = Program::start_ready(command.arg("60"));
-    let recording = recording::record_pid(program.pid, seconds(4, 10));
+    let recording = recording::record_pid(program.pid, seconds(8, 15));
     let folded = recording.folded();
     let total = folded.total();
-    assert!(total >= 250 * seconds(4, 10), "only {total} samples");
+    assert!(total >= 250 * seconds(8, 15), "only {total} samples");
 
     let with_frames = folded.count(|stack| position(stack, "serve_requests").is_some());
     let without = folded.most_frequent(|stack| position(stack, "serve_requests").is_none(), 5);
