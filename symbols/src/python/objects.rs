@@ -119,10 +119,10 @@ mod tests {
     #[test]
     fn a_line_table_over_the_limit_is_refused() {
         assert_eq!(
-            read_line_table(&string(0, MAX_LINE_TABLE_BYTES + 1, 32, b""), ADDRESS),
+            read_line_table(&string(0, MAX_LINE_TABLE_BYTES + 1, 40, b""), ADDRESS),
             Err(Refusal::Malformed)
         );
-        assert_eq!(read_line_table(&string(0, 0, 32, b""), ADDRESS), Ok(Vec::new()));
+        assert_eq!(read_line_table(&string(0, 0, 40, b""), ADDRESS), Ok(Vec::new()));
         assert_eq!(read_line_table(&RecordedMemory::default(), u64::MAX), Err(Refusal::Malformed));
     }
 }
