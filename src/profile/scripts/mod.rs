@@ -19,7 +19,7 @@ use spanflame_symbols::{ElfAddress, ObjectFile};
 pub use self::names::{ScriptCounts, ScriptName, ScriptNames};
 use self::reader::{Found, Reader};
 use crate::kernel::Sampler;
-use crate::model::{ImageId, ObjectId, RawFrame, RawSample};
+use crate::model::{ImageId, ObjectId, RawFrame, RawSample, ScriptEnd};
 use crate::process::{MappingContent, ObjectRegistry, ProcessTable, RuntimeOfProcess};
 
 /// How often a runtime that was not set up yet is looked for again, and how many times.
@@ -240,15 +240,27 @@ impl Scripts {
 }
 
 /// Each call of the evaluation function works through a run of script frames, of which the outermost is marked as
-/// an entry. Leaf first, the n-th such call gets the n-th run, in place of its machine frame. Adjacent machine
-/// frames of the function (a part that the compiler split off is a call of its own) are one call only where the runs
-/// do not suffice. Returns how many script frames found no place: those of a stack that was cut.
+/// an entry. The outermost call gets the outermost run, and so on, in place of its machine frame. The innermost calls may
+/// have none: they have just begun, or are about to return, or are of a part that the compiler split off. Where frames
+/// of the runtime are missing at the outer end, the n-th call from the leaf gets the n-th run. Returns how many script
+/// frames found no place: those of a stack that was cut.
 fn put_aside_frames(sample: &mut RawSample, is_evaluation: impl Fn(ObjectId, u64) -> bool) -> usize {
+    let is_call = |frame: &RawFrame| matches!(frame, RawFrame::Object { object, address } if is_evaluation(*object, *address));
+    let mut without_run = 0;
+    if sample.script_outcome.end == ScriptEnd::Complete {
+        let calls = sample.user.iter().filter(|frame| is_call(frame)).count();
+        let runs = sample.aside.iter().filter(|script| script.is_entry).count();
+        without_run = calls.saturating_sub(runs);
+    }
     let mut aside = std::mem::take(&mut sample.aside).into_iter().peekable();
     let mut user = Vec::with_capacity(sample.user.len() + aside.len());
     for frame in sample.user.drain(..) {
-        let is_call = matches!(frame, RawFrame::Object { object, address } if is_evaluation(object, address));
-        if !is_call || aside.peek().is_none() {
+        if !is_call(&frame) || aside.peek().is_none() {
+            user.push(frame);
+            continue;
+        }
+        if without_run > 0 {
+            without_run -= 1;
             user.push(frame);
             continue;
         }
@@ -330,6 +342,17 @@ mod tests {
             native(9),
         ];
         assert_eq!((user.as_slice(), unplaced), (&expected[..], 0));
+    }
+
+    #[test]
+    fn an_innermost_call_that_has_no_frame_yet_leaves_the_others_theirs() {
+        let aside = [script(1, false), script(2, true)];
+        let mut sample = sample(&[native(100), native(7), native(101), native(8)], &aside);
+        sample.script_outcome = ScriptOutcome { runtime: Some(Runtime::Python), end: ScriptEnd::Complete };
+        assert_eq!(put_aside_frames(&mut sample, |_, address| address >= 100), 0);
+        let expected =
+            [native(100), native(7), RawFrame::Script(aside[0]), RawFrame::Script(aside[1]), native(8)];
+        assert_eq!(sample.user, expected);
     }
 
     #[test]

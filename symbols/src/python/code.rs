@@ -32,7 +32,8 @@ pub(super) fn name_frame(
     let name = read_string(layout, memory, pointer(layout.code_name)?);
     let file = read_string(layout, memory, pointer(layout.code_file)?);
     let lines = read_line_table(memory, pointer(layout.code_line_table)?);
-    // It may have been freed while it was read: then what was read may be another one's, or nothing at all.
+    // It may have been freed while it was read: then what was read may be another one's, or nothing at all. As long as it
+    // lives, so does what belongs to it.
     let now = read_code(layout, memory, frame.object)?;
     if now.get(usize::from(CODE_BODY)..) != code.get(usize::from(CODE_BODY)..)
         || identity(layout, memory, &now)? != frame.identity
@@ -58,10 +59,16 @@ fn read_code(layout: &Layout, memory: &dyn ProcessMemory, address: u64) -> Resul
     let mut code = vec![0; usize::from(layout.code_bytes)];
     memory.read(address, &mut code)?;
     // The kernel side saw a code object there.
-    if u64_at(&code, TYPE) != Some(layout.code_type) {
+    if u64_at(&code, TYPE) != Some(layout.code_type) || !is_counted(u64_at(&code, 0).unwrap_or(0)) {
         return Err(Refusal::ObjectMoved);
     }
     Ok(code)
+}
+
+/// Whether a word can be `ob_refcnt` of an object that lives. Freed memory keeps most of what was in it, but its first
+/// word becomes a pointer of the allocator's list, or 0. In 3.14 there are flags in the highest 16 bits.
+fn is_counted(references: u64) -> bool {
+    references & 0xffff_ffff != 0 && references >> 32 & 0xffff == 0
 }
 
 /// As `sf_python_read_code` of `bpf/unwind/python.h` computes it.

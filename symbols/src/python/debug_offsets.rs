@@ -170,3 +170,88 @@ pub(super) fn read(table: &[u8], version: u32) -> Result<Layout, Unusable> {
     };
     if layout.is_sound() { Ok(layout) } else { Err(Unusable::Nonsense) }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The table of 3.14.10 as far as it is read: position and number.
+    const OF_FOURTEEN: [(usize, u64); 23] = [
+        (8, 0x030e_0af0),
+        (40, 808),
+        (64, 7272),
+        (72, 7344),
+        (184, 0),
+        (192, 8),
+        (200, 16),
+        (208, 72),
+        (216, 152),
+        (256, 8),
+        (264, 0),
+        (272, 56),
+        (288, 74),
+        (320, 112),
+        (336, 128),
+        (344, 136),
+        (352, 68),
+        (384, 208),
+        (424, 24),
+        (608, 32),
+        (624, 32),
+        (640, 40),
+        (16, 0),
+    ];
+
+    fn table() -> Vec<u8> {
+        let mut table = vec![0; TABLE_BYTES];
+        table[..8].copy_from_slice(COOKIE);
+        for (position, number) in OF_FOURTEEN {
+            table[position..position + 8].copy_from_slice(&number.to_le_bytes());
+        }
+        table
+    }
+
+    #[test]
+    fn the_table_of_3_14_says_what_is_known_of_it() {
+        let layout = read(&table(), 0x030e_0af0).expect("usable");
+        let known = Layout::of_minor_version(14).expect("known");
+        assert_eq!(layout, Layout { version: 0x030e_0af0, ..known });
+    }
+
+    #[test]
+    fn what_cannot_be_used_says_why() {
+        let with = |position: usize, number: u64| {
+            let mut table = table();
+            table[position..position + 8].copy_from_slice(&number.to_le_bytes());
+            read(&table, 0x030e_0af0)
+        };
+        assert_eq!(with(0, 0), Err(Unusable::NoCookie));
+        assert_eq!(with(16, 1), Err(Unusable::FreeThreaded));
+        assert_eq!(with(8, 0x030e_00f0), Err(Unusable::Nonsense), "another version's");
+        assert_eq!(with(216, 153), Err(Unusable::Nonsense), "no word's");
+        assert_eq!(with(216, 4096), Err(Unusable::Nonsense), "further away than is read");
+        assert_eq!(with(272, u64::MAX), Err(Unusable::Nonsense));
+        assert_eq!(read(&table()[..600], 0x030e_0af0), Err(Unusable::Nonsense), "cut off");
+        let mut table = table();
+        table[8..16].copy_from_slice(&0x030f_00f0_u64.to_le_bytes());
+        assert_eq!(read(&table, 0x030f_00f0), Err(Unusable::Version));
+    }
+
+    proptest! {
+        #[test]
+        fn any_table_gives_a_sound_layout_or_none(
+            contents in prop::collection::vec(any::<u16>(), TABLE_BYTES / 8), minor in 12..16_u32
+        ) {
+            let version = 0x0300_00f0 | minor << 16;
+            let mut table: Vec<u8> = contents.iter().flat_map(|number| u64::from(*number).to_le_bytes()).collect();
+            table[..8].copy_from_slice(COOKIE);
+            table[8..16].copy_from_slice(&u64::from(version).to_le_bytes());
+            table[16..24].copy_from_slice(&0_u64.to_le_bytes());
+            if let Ok(layout) = read(&table, version) {
+                prop_assert!(layout.is_sound());
+            }
+        }
+    }
+}

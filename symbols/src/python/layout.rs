@@ -114,7 +114,7 @@ impl Layout {
 
     /// The bytes of `struct sf_python`.
     pub(super) fn bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(88);
+        let mut bytes = Vec::with_capacity(72);
         bytes.extend_from_slice(&self.version.to_ne_bytes());
         bytes.extend_from_slice(&self.flags.to_ne_bytes());
         bytes.extend_from_slice(&self.interpreters_head.to_ne_bytes());
@@ -266,7 +266,7 @@ mod tests {
         for minor in 8..=14 {
             let layout = Layout::of_minor_version(minor).expect("known");
             assert!(layout.is_sound(), "3.{minor}");
-            assert_eq!(layout.bytes().len(), 80, "sizeof(struct sf_python)");
+            assert_eq!(layout.bytes().len(), 72, "sizeof(struct sf_python)");
         }
         assert_eq!(Layout::of_minor_version(7), None);
         assert_eq!(Layout::of_minor_version(15), None);

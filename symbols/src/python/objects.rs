@@ -72,3 +72,57 @@ pub(super) fn read_line_table(memory: &dyn ProcessMemory, address: u64) -> Resul
     let bytes = usize::try_from(length).map_err(|_| Refusal::Malformed)?;
     read_contents(memory, at(address, BYTES_HEADER)?, bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process_memory::RecordedMemory;
+
+    const ADDRESS: u64 = 0x7000;
+
+    fn string(state: u8, length: u64, header: usize, characters: &[u8]) -> RecordedMemory {
+        let mut object = vec![0; header];
+        object[16..24].copy_from_slice(&length.to_le_bytes());
+        object[32] = state;
+        object.extend_from_slice(characters);
+        let mut memory = RecordedMemory::default();
+        memory.add(ADDRESS, object);
+        memory
+    }
+
+    fn read(memory: &RecordedMemory) -> Result<String, Refusal> {
+        read_string(&Layout::of_minor_version(12).expect("known"), memory, ADDRESS)
+    }
+
+    #[test]
+    fn strings_of_each_width() {
+        assert_eq!(read(&string(0x65, 3, 40, b"abc")).as_deref(), Ok("abc"));
+        assert_eq!(read(&string(0x64, 0, 40, b"")).as_deref(), Ok(""));
+        assert_eq!(read(&string(0x24, 2, 56, &[b'h', 0xe9])).as_deref(), Ok("hé"));
+        assert_eq!(read(&string(0x28, 2, 56, &[0x16, 4, b'a', 0])).as_deref(), Ok("Жa"));
+        assert_eq!(read(&string(0x30, 1, 56, &[0, 0xf6, 1, 0])).as_deref(), Ok("😀"));
+        assert_eq!(read(&string(0x28, 1, 56, &[0x80, 0xdc])).as_deref(), Ok("\u{fffd}"), "a lone surrogate");
+    }
+
+    #[test]
+    fn what_is_no_string_is_refused_and_a_long_one_is_cut() {
+        assert_eq!(read(&string(0x45, 3, 40, b"abc")), Err(Refusal::Malformed), "not compact");
+        assert_eq!(read(&string(0x6c, 3, 40, b"abc")), Err(Refusal::Malformed), "three bytes a character");
+        assert_eq!(read(&string(0x65, 2, 40, &[b'a', 0x80])), Err(Refusal::Malformed), "not ASCII");
+        assert_eq!(read(&string(0x30, 1, 56, &[0, 0, 0x11, 0])), Err(Refusal::Malformed), "above U+10FFFF");
+        assert_eq!(read(&string(0x65, 4, 40, b"abc")), Err(Refusal::Unreadable));
+        assert_eq!(read(&string(0x30, u64::MAX, 56, b"abc")), Err(Refusal::Unreadable));
+        let long = vec![b'x'; 5000];
+        assert_eq!(read(&string(0x65, 5000, 40, &long)).map(|text| text.len()), Ok(4096));
+    }
+
+    #[test]
+    fn a_line_table_over_the_limit_is_refused() {
+        assert_eq!(
+            read_line_table(&string(0, MAX_LINE_TABLE_BYTES + 1, 40, b""), ADDRESS),
+            Err(Refusal::Malformed)
+        );
+        assert_eq!(read_line_table(&string(0, 0, 40, b""), ADDRESS), Ok(Vec::new()));
+        assert_eq!(read_line_table(&RecordedMemory::default(), u64::MAX), Err(Refusal::Malformed));
+    }
+}

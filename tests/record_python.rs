@@ -1,0 +1,242 @@
+//! A user profiles a Python program and sees its functions: 60, 30 and 10 % in three of them, under each version of
+//! CPython that can be had here; functions that live shortly have their own names or none.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::Deserialize;
+use support::folded::{Folded, Stack, percent};
+use support::program::Program;
+use support::{quiet_cores, recording, seconds};
+
+/// A Python of a Debian suite, or this machine's own.
+enum Source {
+    Suite(&'static str),
+    Own(&'static str),
+}
+
+impl Source {
+    /// Its interpreter, about to run a fixture. `Err`: why it cannot be had.
+    fn command(&self, fixture: &str) -> Result<Command, String> {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let suite = match self {
+            Self::Own(path) => {
+                if !Path::new(path).exists() {
+                    return Err(format!("{path} is not installed"));
+                }
+                let mut command = Command::new(path);
+                command.arg(repository.join("fixtures/python").join(fixture));
+                return Ok(command);
+            }
+            Self::Suite(suite) => suite,
+        };
+        let fetched = Command::new(repository.join("fixtures/runtimes/debian.sh"))
+            .args([suite, "python3"])
+            .output()
+            .map_err(|error| error.to_string())?;
+        if !fetched.status.success() {
+            return Err(String::from_utf8_lossy(&fetched.stderr).trim().to_owned());
+        }
+        let mut command = Command::new(repository.join("fixtures/runtimes/in_root.sh"));
+        command.arg(PathBuf::from(String::from_utf8_lossy(&fetched.stdout).trim()));
+        command.arg("/usr/bin/python3").arg(format!("/fixtures/python/{fixture}"));
+        Ok(command)
+    }
+}
+
+/// Whether a frame is this function; methods have their class before them from 3.11 on.
+fn is(frame: &str, name: &str) -> bool {
+    frame == name || frame.strip_suffix(name).is_some_and(|before| before.ends_with('.'))
+}
+
+fn position(stack: &Stack, name: &str) -> Option<usize> {
+    stack.frames.iter().position(|frame| is(&frame.name, name))
+}
+
+/// Frames in their order, outermost first; others may stand between.
+fn has_in_order(stack: &Stack, names: &[&str]) -> bool {
+    let mut frames = stack.frames.iter();
+    names.iter().all(|name| frames.any(|frame| is(&frame.name, name)))
+}
+
+fn is_evaluation(stack: &Stack) -> bool {
+    stack.has("_PyEval_EvalFrameDefault")
+}
+
+const BURNERS: [(&str, f64, &[&str]); 3] = [
+    ("burn_sixty", 60.0, &["<module>", "main", "serve_requests", "burn_sixty"]),
+    (
+        "burn_thirty",
+        30.0,
+        &["<module>", "main", "serve_requests", "run_coroutine", "awaiting", "burn_thirty"],
+    ),
+    ("burn_ten", 10.0, &["<module>", "main", "serve_requests", "run_generator", "burn_ten"]),
+];
+
+fn check_shares(source: &Source) {
+    let mut command = match source.command("shares.py") {
+        Ok(command) => command,
+        Err(reason) => return support::skip(&reason),
+    };
+    let program = Program::start_ready(command.arg("60"));
+    let recording = recording::record_pid(program.pid, seconds(8, 15));
+    let folded = recording.folded();
+    let total = folded.total();
+    assert!(total >= 250 * seconds(8, 15), "only {total} samples");
+
+    let with_frames = folded.count(|stack| position(stack, "serve_requests").is_some());
+    let without = folded.most_frequent(|stack| position(stack, "serve_requests").is_none(), 5);
+    assert!(
+        percent(with_frames, total) >= 98.0,
+        "{with_frames} of {total} have Python's frames; others:\n{without}"
+    );
+
+    let burner_of = |stack: &Stack| BURNERS.iter().find(|(name, ..)| position(stack, name).is_some());
+    let in_burners = folded.count(|stack| burner_of(stack).is_some());
+    for (name, expected, path) in BURNERS {
+        let of_burner = |stack: &Stack| position(stack, name).is_some();
+        let share = percent(folded.count(of_burner), in_burners);
+        assert!((share - expected).abs() <= 3.0, "{name} has {share:.1} %, {expected} % is right");
+        let nested = folded.count(|stack| of_burner(stack) && has_in_order(stack, path));
+        let broken = folded.most_frequent(|stack| of_burner(stack) && !has_in_order(stack, path), 3);
+        assert!(percent(nested, folded.count(of_burner)) >= 99.5, "{name} is not below {path:?}:\n{broken}");
+    }
+
+    // C code stands between the function that calls it and the one that it calls.
+    let called_back = |stack: &Stack| position(stack, "key_of_number").is_some();
+    let is_between = |stack: &Stack| {
+        let (caller, callee) = (position(stack, "burn_sixty"), position(stack, "key_of_number"));
+        matches!((caller, callee), (Some(caller), Some(callee)) if caller + 1 < callee)
+    };
+    let between = folded.count(|stack| called_back(stack) && is_between(stack));
+    let broken = folded.most_frequent(|stack| called_back(stack) && !is_between(stack), 3);
+    assert!(percent(between, folded.count(called_back)) >= 99.0, "sorted() is not between:\n{broken}");
+
+    let evaluation = folded.count(is_evaluation);
+    let left = folded.most_frequent(is_evaluation, 5);
+    assert!(
+        percent(evaluation, total) <= 2.0,
+        "{evaluation} of {total} show the interpreter instead:\n{left}"
+    );
+    check_recursion(&folded);
+}
+
+/// 21 frames of one function below the generator, in some stack: each call of the recursion is there.
+fn check_recursion(folded: &Folded) {
+    let deepest = (folded.stacks.iter())
+        .map(|stack| stack.frames.iter().filter(|frame| is(&frame.name, "descend")).count())
+        .max();
+    assert_eq!(deepest, Some(21));
+}
+
+#[test]
+fn shares_of_3_9() {
+    needs!();
+    let _quiet = quiet_cores();
+    check_shares(&Source::Suite("bullseye"));
+}
+
+#[test]
+fn shares_of_3_11() {
+    needs!();
+    let _quiet = quiet_cores();
+    check_shares(&Source::Own("/usr/bin/python3.11"));
+}
+
+#[test]
+fn shares_of_3_13() {
+    needs!();
+    let _quiet = quiet_cores();
+    check_shares(&Source::Suite("trixie"));
+}
+
+#[test]
+fn shares_of_3_14() {
+    needs!();
+    let _quiet = quiet_cores();
+    check_shares(&Source::Suite("sid"));
+}
+
+/// What of speedscope's format is read here.
+#[derive(Deserialize)]
+struct Speedscope {
+    shared: Shared,
+    profiles: Vec<Profile>,
+}
+
+#[derive(Deserialize)]
+struct Shared {
+    frames: Vec<Frame>,
+}
+
+#[derive(Deserialize)]
+struct Frame {
+    name: String,
+    file: Option<String>,
+    line: Option<u32>,
+}
+
+#[derive(Deserialize)]
+struct Profile {
+    samples: Vec<Vec<usize>>,
+}
+
+fn check_churn(source: &Source) {
+    let mut command = match source.command("churn.py") {
+        Ok(command) => command,
+        Err(reason) => return support::skip(&reason),
+    };
+    let program = Program::start_ready(command.arg("60"));
+    let (pid, duration) = (program.pid.to_string(), format!("{}s", seconds(4, 10)));
+    let arguments = ["--frequency", "997", "--duration", &duration, "--pid", &pid];
+    let recording = recording::record("recording.json", &arguments);
+    recording.assert_success();
+    let text = std::fs::read_to_string(&recording.output).expect("written");
+    let file: Speedscope = serde_json::from_str(&text).expect("speedscope's format");
+    let mut seen: BTreeMap<char, u32> = BTreeMap::new();
+    for stack in file.profiles.iter().flat_map(|profile| &profile.samples) {
+        let frames: Vec<&Frame> = stack.iter().map(|index| &file.shared.frames[*index]).collect();
+        let runs = |name: &str| frames.iter().any(|frame| frame.name == name);
+        for frame in &frames {
+            let Some((family, number)) = frame.name.split_once('_') else { continue };
+            let (Ok(number), "a" | "b") = (number.parse::<u32>(), family) else { continue };
+            let (own, other) = if family == "a" {
+                ("run_family_A", "run_family_B")
+            } else {
+                ("run_family_B", "run_family_A")
+            };
+            assert!(runs(own) && !runs(other), "{} below {other}", frame.name);
+            assert_eq!(frame.file.as_deref(), Some(format!("{}.py", frame.name).as_str()));
+            let first = number % 50 + 2;
+            let line = frame.line.expect("a line");
+            assert!((first..=first + 4).contains(&line), "{}: line {line}, first {first}", frame.name);
+            *seen.entry(if family == "a" { 'a' } else { 'b' }).or_default() += 1;
+        }
+    }
+    // Most are gone before they can be read; some are not, or this would show nothing.
+    assert!(seen.values().sum::<u32>() >= 10, "{seen:?}");
+}
+
+#[test]
+fn functions_that_live_shortly_have_their_own_names_or_none_3_9() {
+    needs!();
+    let _quiet = quiet_cores();
+    check_churn(&Source::Suite("bullseye"));
+}
+
+#[test]
+fn functions_that_live_shortly_have_their_own_names_or_none_3_11() {
+    needs!();
+    let _quiet = quiet_cores();
+    check_churn(&Source::Own("/usr/bin/python3.11"));
+}
+
+#[test]
+fn functions_that_live_shortly_have_their_own_names_or_none_3_14() {
+    needs!();
+    let _quiet = quiet_cores();
+    check_churn(&Source::Suite("sid"));
+}
