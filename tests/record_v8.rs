@@ -87,7 +87,6 @@ fn check_shares(folded: &Folded, what: &str) {
         &["main", "until", "ten"],
         &["main", "until", "ten", "spin"],
         &[],
-
     ];
     let is_wrong = |stack: &Stack| !right.contains(&own_frames(stack).as_slice());
     let wrong = folded.count(is_wrong);
@@ -109,7 +108,8 @@ fn check_native(version: &str) {
     let _quiet = quiet_cores();
     let Some(folded) = record(version, &[], &["native"]) else { return };
     check_shares(&folded, &format!("Node {version}, native work"));
-    for (burner, native) in [("sixty", "SHA256"), ("sixty", "sha256"), ("thirty", "deflate"), ("ten", "Sort")] {
+    for (burner, native) in [("sixty", "SHA256"), ("sixty", "sha256"), ("thirty", "deflate"), ("ten", "Sort")]
+    {
         let below = folded.count(|stack| {
             let mut frames = stack.frames.iter().skip_while(|frame| frame.name != burner);
             frames.next().is_some() && frames.any(|frame| frame.name.contains(native))
