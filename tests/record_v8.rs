@@ -56,7 +56,7 @@ fn record(version: &str, options: &[&str], arguments: &[&str]) -> Option<Folded>
 
 fn check_shares(folded: &Folded, what: &str) {
     let in_main = folded.count(is_main_thread);
-    assert!(in_main >= 200 * seconds(5, 10), "{what}: only {in_main} samples of the main thread");
+    assert!(in_main >= 100 * seconds(5, 10), "{what}: only {in_main} samples of the main thread");
 
     let has_own = |stack: &Stack| is_main_thread(stack) && stack.has("main");
     let with_frames = folded.count(has_own);
