@@ -4,18 +4,18 @@
 //! V8 keeps what `bpf/unwind/v8.h` reads (the prose on frames is there), and gives functions, files and lines to the frames
 //! that it recorded. Never: a name whose function is another one by now, a line that the code does not tell.
 //!
-//! A frame's function is told by its SharedFunctionInfo: name or scope, script, bytecode. Where in the function it
+//! A frame's function is told by its `SharedFunctionInfo`: name or scope, script, bytecode. Where in the function it
 //! was:
 //! - interpreted: the frame holds the offset in the bytecode, whose table leads to the source;
 //! - baseline: the code's table leads to bytecodes;
-//! - optimised (Maglev, TurboFan): the code's own table leads to the source, and to what was inlined. V8 writes into it
+//! - optimised (Maglev, `TurboFan`): the code's own table leads to the source, and to what was inlined. V8 writes into it
 //!   where calls are; of the innermost frame it tells the nearest such place before, which is marked approximate.
 //!
 //! V8 makes bytecode's tables only where a stack trace or the optimising compiler needed one: before that the line
 //! is unknown, and known is the one on which the function begins. Code of builtins has symbols, and is no concern of
 //! this module but for where it is ([`builtins`]).
 //!
-//! Not covered: names of WebAssembly functions; objects that were stripped of the symbols of their builtins; isolates
+//! Not covered: names of `WebAssembly` functions; objects that were stripped of the symbols of their builtins; isolates
 //! whose sources are outside of the heap and not cached.
 
 pub(crate) mod builtins;
@@ -320,7 +320,7 @@ mod tests {
         u64::from(value) << 32
     }
 
-    /// A function `work` that begins at offset 14 of a script, with bytecode; its SharedFunctionInfo and bytecode.
+    /// A function `work` that begins at offset 14 of a script, with bytecode; its `SharedFunctionInfo` and bytecode.
     fn function(made: &mut Made, unique: u32) -> (u64, u64) {
         made.map(0);
         let layout = made.layout.clone();
