@@ -117,7 +117,7 @@ fn node_version(mapped: &MappedObject, metadata: ElfAddress, memory: &dyn Proces
     let (characters, length) = (memory.u64_at(address).ok()?, memory.u64_at(address.checked_add(8)?).ok()?);
     let mut bytes = vec![0; usize::try_from(length).ok().filter(|length| (5..=32).contains(length))?];
     memory.read(characters, &mut bytes).ok()?;
-    let is_version = bytes.first()?.is_ascii_digit() && bytes.iter().all(|byte| byte.is_ascii_graphic());
+    let is_version = bytes.first()?.is_ascii_digit() && bytes.iter().all(u8::is_ascii_graphic);
     is_version.then(|| String::from_utf8(bytes).ok()).flatten()
 }
 
