@@ -51,8 +51,8 @@ pub(super) struct FrameData {
     /// Where the program begins, an ELF address.
     entry: u64,
     go_rows: GoRows,
-    /// Code of V8 that was generated when the object was built: its frames are known to the unwinder of V8.
-    builtins: Option<Range<u64>>,
+    /// Code of V8 that nothing describes: what was generated when the object was built, and assembly.
+    runtime_code: Vec<(Range<u64>, UnwindRule)>,
 }
 
 impl FrameData {
@@ -91,7 +91,7 @@ impl FrameData {
             }
             Err(error) => return Err(error),
         };
-        data.builtins = crate::v8::builtins::find(object)?.map(|builtins| builtins.code);
+        data.runtime_code = crate::v8::builtins::unwind_rules(object)?;
         // Pointers relative to text or data are relative to these (LSB Core, DW_EH_PE_textrel).
         let address_of = |name| object.section_header(name).map_or(0, |header| header.address.0);
         data.bases = BaseAddresses::default().set_text(address_of(".text")).set_got(address_of(".got"));
@@ -107,7 +107,7 @@ impl FrameData {
             eh_frame: None,
             debug_frame: None,
             go_rows: &self.go_rows,
-            builtins: self.builtins.clone(),
+            runtime_code: &self.runtime_code,
             code: &self.code,
             entry: self.entry,
             eh_frame_ends_at_terminator: self.eh_frame_ends_at_terminator,
@@ -131,7 +131,7 @@ pub(super) struct FrameSources<'data> {
     eh_frame: Option<FrameSection<'data, EhFrame<EndianSlice<'data, LittleEndian>>>>,
     debug_frame: Option<FrameSection<'data, DebugFrame<EndianSlice<'data, LittleEndian>>>>,
     go_rows: &'data GoRows,
-    builtins: Option<Range<u64>>,
+    runtime_code: &'data [(Range<u64>, UnwindRule)],
     code: &'data [Range<u64>],
     entry: u64,
     eh_frame_ends_at_terminator: bool,
@@ -177,9 +177,10 @@ impl<'data> FrameSources<'data> {
             counts.overlapping += span::sort_and_separate(&mut fillers);
             spans = span::fill_gaps(spans, &fillers);
         }
-        if let Some(builtins) = &self.builtins {
-            let bytes = u32::try_from(builtins.end.saturating_sub(builtins.start)).unwrap_or(u32::MAX);
-            spans = span::fill_gaps(spans, &[Span::new(builtins.start, bytes, Source::Runtime)]);
+        for (index, (range, _)) in self.runtime_code.iter().enumerate() {
+            let bytes = u32::try_from(range.end.saturating_sub(range.start)).unwrap_or(u32::MAX);
+            let span = Span::new(range.start, bytes, Source::Runtime(index as u32));
+            spans = span::fill_gaps(spans, &[span]);
         }
         self.add_entry(&mut spans);
         (spans, counts)
@@ -219,9 +220,10 @@ impl<'data> FrameSources<'data> {
                 on_rule(span.begin, span.end(), UnwindRule::END);
                 0
             }
-            Source::Runtime => {
-                let rule = UnwindRule { cfa: super::layout::cfa::RUNTIME, ..UnwindRule::NONE };
-                on_rule(span.begin, span.end(), rule);
+            Source::Runtime(index) => {
+                if let Some((_, rule)) = self.runtime_code.get(index as usize) {
+                    on_rule(span.begin, span.end(), *rule);
+                }
                 0
             }
             Source::Go => {

@@ -16,8 +16,8 @@ pub(super) enum Source {
     Go,
     /// Nobody; but it is where the program begins, so nothing called it.
     Entry,
-    /// Nobody; but it is code of a runtime whose unwinder knows its frames.
-    Runtime,
+    /// Nobody; but it is known of a runtime: which of the pieces of code that were found.
+    Runtime(u32),
 }
 
 /// A half-open address range with one source. At most 4 GiB. 16 bytes: large programs have a million.
@@ -32,7 +32,6 @@ pub(super) struct Span {
 const DEBUG_FRAME: u32 = 1 << 30;
 const GO: u32 = 2 << 30;
 const ENTRY: u32 = 3 << 30;
-const RUNTIME: u32 = ENTRY | 1;
 const OFFSET_MASK: u32 = DEBUG_FRAME - 1;
 const _: () = assert!(crate::object_file::MAX_FRAME_SECTION_BYTES <= OFFSET_MASK as u64);
 
@@ -43,7 +42,7 @@ impl Span {
             Source::DebugFrame(offset) => offset & OFFSET_MASK | DEBUG_FRAME,
             Source::Go => GO,
             Source::Entry => ENTRY,
-            Source::Runtime => RUNTIME,
+            Source::Runtime(index) => (index + 1) & OFFSET_MASK | ENTRY,
         };
         Self { begin, bytes, source }
     }
@@ -54,8 +53,7 @@ impl Span {
             0 => Source::EhFrame(offset),
             DEBUG_FRAME => Source::DebugFrame(offset),
             GO => Source::Go,
-            _ if self.source == RUNTIME => Source::Runtime,
-            _ => Source::Entry,
+            _ => offset.checked_sub(1).map_or(Source::Entry, Source::Runtime),
         }
     }
 

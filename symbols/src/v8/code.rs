@@ -2,7 +2,7 @@
 //! were inlined there.
 //!
 //! V8 finds code by tables of its pages, which differ from version to version. Here it is found by what stands
-//! before it: instructions are in an object whose header has a map (of type InstructionStream; in V8 10 Code) and
+//! before it: instructions are in an object whose header has a map (of type `InstructionStream`; in V8 10 Code) and
 //! leads to what describes them, and that has to say that the address is within. Searching backwards for such a
 //! header costs a few reads for code of usual size.
 
@@ -13,7 +13,7 @@ use super::layout::CODE_KIND_MASK;
 use super::positions::{Position, bytecode_at, find_position};
 use crate::script::Refusal;
 
-/// Of one function: TurboFan compiles none of more than 60 KiB of bytecodes.
+/// Of one function: `TurboFan` compiles none of more than 60 KiB of bytecodes.
 const MAX_CODE_BYTES: u64 = 1 << 20;
 const MAX_TABLE_BYTES: u64 = 1 << 20;
 /// Functions that were inlined into one another.
@@ -35,7 +35,7 @@ pub(super) struct Code {
 /// A function at a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
-    /// Its SharedFunctionInfo.
+    /// Its `SharedFunctionInfo`.
     pub shared: u64,
     /// Offset in its script.
     pub position: Option<u32>,
@@ -127,7 +127,7 @@ impl Heap<'_> {
         self.unwrapped(entry).map(Some)
     }
 
-    /// A SharedFunctionInfo, also from the wrapper that V8 13 has around those in optimised code's data.
+    /// A `SharedFunctionInfo`, also from the wrapper that V8 13 has around those in optimised code's data.
     fn unwrapped(&self, entry: u64) -> Result<u64, Refusal> {
         let kind = self.type_of(entry)?;
         if Some(kind) == self.layout.type_shared_wrapper {
@@ -149,7 +149,7 @@ impl Heap<'_> {
         self.word(array, ARRAY_DATA + 8 * index)
     }
 
-    /// The bytes of a ByteArray; empty where there is something else (`undefined`: never collected).
+    /// The bytes of a `ByteArray`; empty where there is something else (`undefined`: never collected).
     fn bytes_of(&self, array: u64) -> Result<Vec<u8>, Refusal> {
         let kind = self.type_of(array)?;
         let Some(length) = smi(self.word(array, ARRAY_LENGTH)?) else { return Ok(Vec::new()) };

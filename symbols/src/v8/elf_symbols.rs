@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::builtins::Search;
 use crate::little_endian::{u16_at, u32_at, u64_at};
 use crate::object_file::SectionHeader;
 use crate::{ElfAddress, ObjectError, ObjectFile};
@@ -53,20 +54,6 @@ pub(super) fn for_each(
     Ok(())
 }
 
-/// Whether one of the names in an object's `.dynsym` is this one. Cheap: nothing but names is read.
-pub(super) fn exports(object: &ObjectFile, name: &str) -> bool {
-    let Some(strings) = stored(object, ".dynstr") else { return false };
-    if strings.bytes > MAX_NAMES_BYTES {
-        return false;
-    }
-    let Ok(names) = object.read_file(strings.offset, strings.bytes) else { return false };
-    memchr_name(&names, name.as_bytes())
-}
-
-fn memchr_name(names: &[u8], wanted: &[u8]) -> bool {
-    names.split(|byte| *byte == 0).any(|name| name == wanted)
-}
-
 fn stored(object: &ObjectFile, name: &str) -> Option<SectionHeader> {
     const SHF_COMPRESSED: u64 = 0x800;
     let header = object.section_header(name)?;
@@ -82,6 +69,8 @@ pub(super) struct Told {
     pub bytecode_sizes: Vec<u8>,
     /// Node's own: where it has its versions as text.
     pub metadata: Option<ElfAddress>,
+    /// Where the builtins are.
+    pub builtins: Search,
 }
 
 /// Reads it.
@@ -94,6 +83,7 @@ pub(super) fn told(object: &ObjectFile) -> Result<Told, ObjectError> {
     let mut told = Told::default();
     let mut sizes = None;
     for_each(object, |name, address, size| {
+        told.builtins.take(name, address);
         let name = match name {
             b"_ZN2v88internal11interpreter9Bytecodes14kBytecodeSizesE" => {
                 sizes = Some((address, size));

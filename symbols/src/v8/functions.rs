@@ -1,6 +1,6 @@
-//! What a SharedFunctionInfo says of a function: its name, where it begins, its script.
+//! What a `SharedFunctionInfo` says of a function: its name, where it begins, its script.
 //!
-//! A ScopeInfo has (each a word): flags, number of parameters, number of variables in the context; in V8 13 begin
+//! A `ScopeInfo` has (each a word): flags, number of parameters, number of variables in the context; in V8 13 begin
 //! and end of the function; in modules another number; the variables' names (a table of 75 and more), their
 //! properties; then what the flags tell to be there: a class's variable, the function's name and where it is kept, the
 //! name that V8 made up for a function without one, and before V8 13 begin and end.

@@ -90,15 +90,14 @@ impl Layout {
                 None => return Err(format!("it does not have v8dbg_{name}")),
             }
         }
-        let mut layout = match version {
-            (10, 2) => V8_10_2,
-            (11, 3) => V8_11_3,
-            (12, 4) => V8_12_4,
-            (13, 6) => V8_13_6,
-            _ => return Err("its layout is not known".to_owned()),
-        };
+        let mut layout = Self::of_version(version).ok_or_else(|| "its layout is not known".to_owned())?;
         layout.take(constants)?;
         Ok(layout)
+    }
+
+    /// The layout of a version as it was verified; `None` if none was.
+    pub(super) fn of_version(version: (u32, u32)) -> Option<Self> {
+        [V8_10_2, V8_11_3, V8_12_4, V8_13_6].into_iter().find(|layout| layout.version == version)
     }
 
     fn take(&mut self, constants: &HashMap<String, i32>) -> Result<(), String> {

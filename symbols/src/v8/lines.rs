@@ -76,7 +76,7 @@ impl Lines {
     }
 }
 
-/// Where the lines of a source end, by ECMAScript's line terminators.
+/// Where the lines of a source end, by `ECMAScript`'s line terminators.
 fn line_ends(heap: &Heap<'_>, source: u64) -> Result<Vec<u32>, Refusal> {
     const LINE_FEED: u16 = 0x0a;
     const CARRIAGE_RETURN: u16 = 0x0d;

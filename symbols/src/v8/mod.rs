@@ -4,18 +4,18 @@
 //! V8 keeps what `bpf/unwind/v8.h` reads (the prose on frames is there), and gives functions, files and lines to the frames
 //! that it recorded. Never: a name whose function is another one by now, a line that the code does not tell.
 //!
-//! A frame's function is told by its SharedFunctionInfo: name or scope, script, bytecode. Where in the function it
+//! A frame's function is told by its `SharedFunctionInfo`: name or scope, script, bytecode. Where in the function it
 //! was:
 //! - interpreted: the frame holds the offset in the bytecode, whose table leads to the source;
 //! - baseline: the code's table leads to bytecodes;
-//! - optimised (Maglev, TurboFan): the code's own table leads to the source, and to what was inlined. V8 writes into it
+//! - optimised (Maglev, `TurboFan`): the code's own table leads to the source, and to what was inlined. V8 writes into it
 //!   where calls are; of the innermost frame it tells the nearest such place before, which is marked approximate.
 //!
 //! V8 makes bytecode's tables only where a stack trace or the optimising compiler needed one: before that the line
 //! is unknown, and known is the one on which the function begins. Code of builtins has symbols, and is no concern of
 //! this module but for where it is ([`builtins`]).
 //!
-//! Not covered: names of WebAssembly functions; objects that were stripped of the symbols of their builtins; isolates
+//! Not covered: names of `WebAssembly` functions; objects that were stripped of the symbols of their builtins; isolates
 //! whose sources are outside of the heap and not cached.
 
 pub(crate) mod builtins;
@@ -32,6 +32,7 @@ use std::sync::Arc;
 
 use self::builtins::Builtins;
 use self::code::{KnownMap, Place};
+use self::elf_symbols::Told;
 use self::heap::Heap;
 use self::layout::Layout;
 use self::lines::Lines;
@@ -66,30 +67,39 @@ pub fn find(
     objects: &[MappedObject],
     memory: &dyn ProcessMemory,
 ) -> Result<Option<Arc<dyn ScriptRuntime>>, NotRead> {
-    let Some(mapped) = objects.iter().find(|mapped| builtins::may_have_v8(&mapped.file)) else {
-        return Ok(None);
-    };
-    let unsupported = |version: &str, what: String| NotRead::Unsupported {
-        runtime: "V8",
-        version: version.to_owned(),
-        what,
-    };
-    let told = elf_symbols::told(&mapped.file).map_err(|error| unsupported("", error.to_string()))?;
+    for mapped in objects.iter().filter(|mapped| mapped.file.file_bytes() >= builtins::MIN_OBJECT_BYTES) {
+        let told = elf_symbols::told(&mapped.file).map_err(|error| unsupported("", error.to_string()))?;
+        if !told.constants.is_empty() {
+            return read(mapped, told, memory).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+fn read(
+    mapped: &MappedObject,
+    told: Told,
+    memory: &dyn ProcessMemory,
+) -> Result<Arc<dyn ScriptRuntime>, NotRead> {
     let (number, name) = v8_version(&told.constants)
         .ok_or_else(|| unsupported("", "its symbols do not tell its version".to_owned()))?;
     let layout = Layout::new(number, &told.constants).map_err(|what| unsupported(&name, what))?;
-    let builtins = builtins::find(&mapped.file).map_err(|error| unsupported(&name, error.to_string()))?;
+    let builtins = told.builtins.builtins(&mapped.file);
     let builtins = builtins
         .ok_or_else(|| unsupported(&name, "it was stripped of the symbols of its builtins".to_owned()))?;
     let version = told.metadata.and_then(|address| node_version(mapped, address, memory));
-    Ok(Some(Arc::new(V8 {
+    Ok(Arc::new(V8 {
         version: version.unwrap_or(name),
         layout,
         builtins,
         bytecode_sizes: told.bytecode_sizes,
         lines: Lines::default(),
         instruction_map: KnownMap::default(),
-    })))
+    }))
+}
+
+fn unsupported(version: &str, what: String) -> NotRead {
+    NotRead::Unsupported { runtime: "V8", version: version.to_owned(), what }
 }
 
 /// V8's version: the numbers that its layout goes by, and all of them.
@@ -107,8 +117,31 @@ fn node_version(mapped: &MappedObject, metadata: ElfAddress, memory: &dyn Proces
     let (characters, length) = (memory.u64_at(address).ok()?, memory.u64_at(address.checked_add(8)?).ok()?);
     let mut bytes = vec![0; usize::try_from(length).ok().filter(|length| (5..=32).contains(length))?];
     memory.read(characters, &mut bytes).ok()?;
-    let is_version = bytes.first()?.is_ascii_digit() && bytes.iter().all(|byte| byte.is_ascii_graphic());
+    let is_version = bytes.first()?.is_ascii_digit() && bytes.iter().all(u8::is_ascii_graphic);
     is_version.then(|| String::from_utf8(bytes).ok()).flatten()
+}
+
+/// V8 of a version as such, in no process: for what tries naming on memory of its own making. `None` for versions whose
+/// layout is not known.
+#[must_use]
+pub fn of_version(version: (u32, u32)) -> Option<Arc<dyn ScriptRuntime>> {
+    let builtins = Builtins { code: 0..0, handlers_begin: 0, trampoline: 0..0 };
+    Some(Arc::new(V8 {
+        version: format!("V8 {}.{}", version.0, version.1),
+        layout: Layout::of_version(version)?,
+        builtins,
+        bytecode_sizes: vec![1; 3 * 256],
+        lines: Lines::default(),
+        instruction_map: KnownMap::default(),
+    }))
+}
+
+/// What tells the function at an address from others that come to lie there, as the kernel side computes it; `None`
+/// if there is no function, or if it cannot be read.
+#[must_use]
+pub fn identity_of(version: (u32, u32), shared: u64, memory: &dyn ProcessMemory) -> Option<u32> {
+    let layout = Layout::of_version(version)?;
+    Heap { memory, layout: &layout }.identity(shared).ok()?
 }
 
 impl ScriptRuntime for V8 {
@@ -234,5 +267,180 @@ impl V8 {
             ANONYMOUS.clone_into(&mut function.name);
         }
         Ok(function)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process_memory::RecordedMemory;
+
+    const HEAP: u64 = 0x7000_0000_0000;
+
+    /// A heap of V8 12.4 that is made word by word.
+    struct Made {
+        words: Vec<u64>,
+        layout: Layout,
+    }
+
+    impl Made {
+        fn new() -> Self {
+            let layout = Layout::of_version((12, 4)).expect("it is known");
+            Self { words: Vec::new(), layout }
+        }
+
+        /// Words that follow one another; the tagged pointer to them.
+        fn object(&mut self, words: &[u64]) -> u64 {
+            let at = HEAP + 8 * self.words.len() as u64;
+            self.words.extend_from_slice(words);
+            at + 1
+        }
+
+        fn map(&mut self, kind: u16) -> u64 {
+            self.object(&[HEAP + 1, u64::from(kind) << 32])
+        }
+
+        fn string(&mut self, text: &str) -> u64 {
+            let map = self.map(40);
+            let mut words = vec![map, (text.len() as u64) << 32];
+            let mut bytes = text.as_bytes().to_vec();
+            bytes.resize(bytes.len().next_multiple_of(8), 0);
+            words.extend(bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("8"))));
+            self.object(&words)
+        }
+
+        fn memory(&self) -> RecordedMemory {
+            let mut memory = RecordedMemory::default();
+            memory.add(HEAP, self.words.iter().flat_map(|word| word.to_le_bytes()).collect());
+            memory
+        }
+    }
+
+    fn smi(value: u32) -> u64 {
+        u64::from(value) << 32
+    }
+
+    /// A function `work` that begins at offset 14 of a script, with bytecode; its `SharedFunctionInfo` and bytecode.
+    fn function(made: &mut Made, unique: u32) -> (u64, u64) {
+        made.map(0);
+        let layout = made.layout.clone();
+        let (name, file) = (made.string("work"), made.string("file:///srv/app.js"));
+        let source = made.string("// a comment\n\nfunction work() {\n  return 1;\n}\n");
+        let (script_map, array_map) = (made.map(layout.type_script), made.map(layout.types_bytes[1]));
+        let script = made.object(&[script_map, source, file, smi(0), smi(0), 0, 0, smi(0), smi(7), 0, 0, 0]);
+        let scope_map = made.map(layout.type_scope_info);
+        // A function's scope with one variable, a name, no inferred name.
+        let scope = made.object(&[
+            scope_map,
+            smi(2 | 3 << 12),
+            smi(0),
+            smi(1),
+            name,
+            smi(0),
+            name,
+            smi(u32::MAX),
+            smi(22),
+            smi(44),
+        ]);
+        // Bytecode 0: offset 22; 3: offset 36.
+        let positions = made.object(&[array_map, smi(4), u64::from_le_bytes([0, 92, 6, 56, 0, 0, 0, 0])]);
+        let bytecode_map = made.map(layout.type_bytecode_array);
+        let bytecode = made.object(&[bytecode_map, smi(8), 0, positions, 0, 0, 0, 0, 0]);
+        let shared_map = made.map(layout.type_shared);
+        let shared = made.object(&[
+            shared_map,
+            bytecode,
+            scope,
+            0,
+            script,
+            0,
+            u64::from(3u32) << 32,
+            u64::from(unique),
+            0,
+        ]);
+        (shared - 1, bytecode - 1)
+    }
+
+    fn frame(shared: u64, bytecode: u64, identity: u32) -> ScriptFrame {
+        ScriptFrame {
+            runtime: Runtime::V8,
+            kind: INTERPRETED,
+            is_entry: false,
+            is_leaf: false,
+            address: 0x1000,
+            object: shared,
+            other: bytecode,
+            position: 63 + 4,
+            identity,
+        }
+    }
+
+    #[test]
+    fn an_interpreted_frame_has_name_file_and_lines_and_another_function_there_is_refused() {
+        let mut made = Made::new();
+        let (shared, bytecode) = function(&mut made, 5);
+        let memory = made.memory();
+        let runtime = of_version((12, 4)).expect("known");
+        let identity = identity_of((12, 4), shared, &memory).expect("a function");
+        let named = runtime.name(&frame(shared, bytecode, identity), &memory);
+        let expected = ScriptFunction {
+            name: "work".to_owned(),
+            file: "/srv/app.js".to_owned(),
+            start_line: 3,
+            line: 4,
+            is_approximate: false,
+        };
+        assert_eq!(named, Ok(vec![expected]));
+        assert_eq!(
+            runtime.name(&frame(shared, bytecode, identity ^ 1), &memory),
+            Err(Refusal::ObjectMoved),
+            "another identity"
+        );
+        assert_eq!(
+            runtime.name(&frame(bytecode, bytecode, identity), &memory),
+            Err(Refusal::ObjectMoved),
+            "no function"
+        );
+        assert_eq!(
+            runtime.name(&frame(8, bytecode, identity), &memory),
+            Err(Refusal::Unreadable),
+            "nothing there"
+        );
+        // Its bytecode was thrown away since: the function is certain, the line is not known.
+        let named = runtime.name(&frame(shared, shared, identity), &memory).expect("named");
+        assert_eq!(
+            named.iter().map(|function| (function.start_line, function.line)).collect::<Vec<_>>(),
+            [(3, 0)]
+        );
+    }
+
+    #[test]
+    fn memory_that_ends_or_changes_anywhere_is_no_panic() {
+        let mut made = Made::new();
+        let (shared, bytecode) = function(&mut made, 5);
+        let identity = identity_of((12, 4), shared, &made.memory()).expect("a function");
+        let runtime = of_version((12, 4)).expect("known");
+        for changed in 0..made.words.len() {
+            let kept = made.words[changed];
+            for value in [0, 1, u64::MAX, HEAP + 1, kept ^ 1, smi(u32::MAX), HEAP + 8 * changed as u64 + 1] {
+                made.words[changed] = value;
+                let _ = runtime.name(&frame(shared, bytecode, identity), &made.memory());
+            }
+            made.words[changed] = kept;
+        }
+        let all = made.words.clone();
+        for end in 0..all.len() {
+            made.words.truncate(end);
+            let _ = runtime.name(&frame(shared, bytecode, identity), &made.memory());
+            made.words.clone_from(&all);
+        }
+    }
+
+    #[test]
+    fn the_layout_has_the_bytes_of_the_kernel_side_s_structure() {
+        let runtime = of_version((13, 6)).expect("known");
+        assert_eq!(runtime.layout().len(), 80);
+        assert_eq!(runtime.layout().get(..4), Some(&(13u32 << 16 | 6).to_le_bytes()[..]));
+        assert!(of_version((12, 5)).is_none());
     }
 }
