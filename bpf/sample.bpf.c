@@ -252,6 +252,8 @@ static __always_inline __u32 sf_ticks_to_stand_for(struct sf_sample_scratch *scr
 	return ticks;
 }
 
+#define SF_WORDS_OF(type) (sizeof(type) / sizeof(__u64))
+
 /* Whether the reader should look now instead of at its next timer. */
 static __always_inline bool is_urgent(struct sf_sample_scratch *scratch)
 {
@@ -358,8 +360,7 @@ int sample(struct bpf_perf_event_data *ctx)
 	count(SF_COUNTER_KERNEL_FRAMES, kernel_frames);
 
 	script_frames = scratch->walk.script_frames;
-	if (script_frames > SF_MAX_SCRIPT_FRAMES)
-		script_frames = SF_MAX_SCRIPT_FRAMES;
+	SF_AT_MOST(script_frames, SF_MAX_SCRIPT_FRAMES);
 	sample->script_frames = script_frames;
 	sample->aside_frame = scratch->walk.aside_frame;
 	sample->runtime = scratch->walk.runtime;
@@ -367,17 +368,20 @@ int sample(struct bpf_perf_event_data *ctx)
 	words = kernel_frames + user_frames;
 	if (script_frames) {
 		count(SF_COUNTER_SCRIPT_FRAMES, script_frames);
+		SF_AT_MOST(words, SF_MAX_KERNEL_FRAMES + SF_MAX_USER_FRAMES);
+		SF_AT_MOST(script_frames, SF_MAX_SCRIPT_FRAMES);
 		bpf_probe_read_kernel(&sample->frames[words], script_frames * sizeof(struct sf_script_frame),
 				      scratch->walk.scripts);
-		words += script_frames * (sizeof(struct sf_script_frame) / sizeof(__u64));
+		words += script_frames * SF_WORDS_OF(struct sf_script_frame);
 	}
 	labels = sample->labels;
-	if (labels > SF_MAX_LABELS)
-		labels = SF_MAX_LABELS;
-	if (labels && words <= SF_MAX_KERNEL_FRAMES + SF_MAX_USER_FRAMES + SF_MAX_SCRIPT_FRAMES * 5) {
+	if (labels) {
+		SF_AT_MOST(words, SF_MAX_KERNEL_FRAMES + SF_MAX_USER_FRAMES +
+					  SF_MAX_SCRIPT_FRAMES * SF_WORDS_OF(struct sf_script_frame));
+		SF_AT_MOST(labels, SF_MAX_LABELS);
 		bpf_probe_read_kernel(&sample->frames[words], labels * sizeof(struct sf_label),
 				      sample->label);
-		words += labels * (sizeof(struct sf_label) / sizeof(__u64));
+		words += labels * SF_WORDS_OF(struct sf_label);
 	}
 	bytes = __builtin_offsetof(struct sf_sample, frames) + words * sizeof(__u64);
 	if (bytes > sizeof(*sample))

@@ -21,6 +21,7 @@
 
 #include "process_maps.h"
 #include "spanflame.h"
+#include "unwind/pages.h"
 #include "vmlinux.h"
 
 /* glibc's dtv_t, and its mark of a block that is not allocated. */
@@ -143,8 +144,11 @@ static __always_inline void sf_keep_label(const struct sf_go_label *label, struc
 		value_bytes = SF_LABEL_VALUE_BYTES;
 	kept->name_bytes = name_bytes;
 	kept->value_bytes = value_bytes;
-	if (bpf_probe_read_user(kept->name, name_bytes, (void *)label->key.text) ||
-	    bpf_probe_read_user(kept->value, value_bytes, (void *)label->value.text))
+	SF_AT_MOST(name_bytes, SF_LABEL_NAME_BYTES);
+	if (bpf_probe_read_user(kept->name, name_bytes, (void *)label->key.text))
+		return;
+	SF_AT_MOST(value_bytes, SF_LABEL_VALUE_BYTES);
+	if (bpf_probe_read_user(kept->value, value_bytes, (void *)label->value.text))
 		return;
 	sample->labels = index + 1;
 }

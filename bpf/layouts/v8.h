@@ -16,8 +16,8 @@ struct sf_v8 {
 	unsigned int shared_script;     /* SharedFunctionInfo: Script (or DebugInfo) */
 	unsigned int shared_literal;    /* SharedFunctionInfo: u32, which function of its script */
 	unsigned int shared_unique;     /* SharedFunctionInfo: u32, unique in its isolate; 0: there is none */
-	unsigned int script_id;         /* Script: Smi, unique in its isolate; read where there is no unique id */
-	unsigned int trampoline_bytes;  /* of the builtin InterpreterEntryTrampoline */
+	unsigned int script_id; /* Script: Smi, unique in its isolate; read where there is no unique id */
+	unsigned int trampoline_bytes; /* of the builtin InterpreterEntryTrampoline */
 	/* ELF addresses in the object whose unwind table has rows of SF_CFA_RUNTIME. */
 	unsigned long long builtins_begin;
 	unsigned long long builtins_end;

@@ -18,6 +18,8 @@
 
 #include <bpf/bpf_helpers.h>
 
+#include "pages.h"
+
 #define SF_STACK_WINDOW_BYTES 2048
 /* The smallest page there is; larger ones are multiples of it. */
 #define SF_USER_PAGE_BYTES 4096
@@ -25,7 +27,8 @@
 struct sf_stack_window {
 	__u64 begin; /* user address */
 	__u64 bytes; /* read from there; 0: nothing */
-	unsigned char contents[SF_STACK_WINDOW_BYTES] __attribute__((aligned(8)));
+	/* A word more than is ever read: Linux 6.1 loses track of what it has compared, and takes a mask's word. */
+	unsigned char contents[SF_STACK_WINDOW_BYTES + 8] __attribute__((aligned(8)));
 };
 
 /* Makes the window begin at `address`. 0 if at least one word is in it. */
@@ -56,12 +59,13 @@ static __always_inline int sf_read_stack(struct sf_stack_window *window, __u64 a
 
 	/* Both comparisons: the first against what is there, the second for the verifier. */
 	if (offset > window->bytes - sizeof(*word) || window->bytes < sizeof(*word) ||
-	    offset > sizeof(window->contents) - sizeof(*word)) {
+	    offset > SF_STACK_WINDOW_BYTES - sizeof(*word)) {
 		if (sf_move_window(window, address))
 			return -1;
 		offset = 0;
 	}
-	*word = *(const __u64 *)&window->contents[offset];
+	SF_OPAQUE(offset);
+	*word = *(const __u64 *)&window->contents[offset & (SF_STACK_WINDOW_BYTES - 1)];
 	return 0;
 }
 

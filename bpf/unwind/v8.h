@@ -73,11 +73,12 @@ enum sf_v8_kind {
 /* What the innermost code has made of its frame. */
 enum sf_v8_leaf {
 	SF_V8_FRAMED = 0, /* fp is its own, or nothing is known */
-	SF_V8_CALLED = 1,   /* the return address at rsp, fp the caller's; the function in rdi */
-	SF_V8_PUSHED = 2,   /* likewise, with the caller's fp pushed below */
-	SF_V8_LEFT = 3,     /* the return address at rsp, fp the caller's again; what was the frame lies below */
-	SF_V8_POPPED = 4,   /* likewise, but the return address is in a register, which is told in bits 8 to 11 */
-	SF_V8_DROPPED = 5,  /* likewise, and the arguments are off the stack */
+	SF_V8_CALLED = 1, /* the return address at rsp, fp the caller's; the function in rdi */
+	SF_V8_PUSHED = 2, /* likewise, with the caller's fp pushed below */
+	SF_V8_LEFT = 3, /* the return address at rsp, fp the caller's again; what was the frame lies below */
+	SF_V8_POPPED =
+		4, /* likewise, but the return address is in a register, which is told in bits 8 to 11 */
+	SF_V8_DROPPED = 5, /* likewise, and the arguments are off the stack */
 };
 
 static __always_inline __u8 sf_v8_byte(const struct sf_walk *walk, __u64 offset)
@@ -231,8 +232,8 @@ static __always_inline __u64 sf_v8_read_shared(struct sf_walk *walk, __u64 funct
  * bytecode (the trampoline before it has made its frame) is recorded so too. Returns 1 if it was recorded, 2 if the
  * function is a builtin's, 0 if it is none.
  */
-__attribute__((noinline)) int sf_v8_record(struct sf_walk *walk, __u64 function, __u64 address,
-					   __u64 kind, __u64 flags)
+__attribute__((noinline)) int sf_v8_record(struct sf_walk *walk, __u64 function, __u64 address, __u64 kind,
+					   __u64 flags)
 {
 	__u64 frame_pointer;
 	__u64 shared, script, script_id = 0, bytecode = 0, offset = 0, *hashed;
@@ -305,8 +306,8 @@ static __always_inline int sf_v8_is_called_from(struct sf_walk *walk, __u64 retu
 	__u64 target;
 
 	if (is_handler)
-		return is_function && return_address - walk->bias - v8->trampoline_begin <
-					      v8->trampoline_bytes;
+		return is_function &&
+		       return_address - walk->bias - v8->trampoline_begin < v8->trampoline_bytes;
 	if (bpf_probe_read_user(walk->object_bytes + SF_V8_CALL, 8, (void *)(return_address - 8)) ||
 	    sf_v8_byte(walk, SF_V8_CALL + 3) != 0xe8)
 		return 0;
@@ -393,9 +394,8 @@ __attribute__((noinline)) int sf_step_v8(struct sf_walk *walk, struct sf_frames 
 			slot -= 8;
 			leaf &= 0xff;
 		}
-		if (leaf >= SF_V8_LEFT &&
-		    (is_builtin || leaf == SF_V8_DROPPED ||
-		     sf_read_stack(&walk->window, slot - 24, &function)))
+		if (leaf >= SF_V8_LEFT && (is_builtin || leaf == SF_V8_DROPPED ||
+					   sf_read_stack(&walk->window, slot - 24, &function)))
 			function = 0;
 		if (!is_builtin)
 			recorded = sf_v8_record(walk, function, address, SF_V8_COMPILED, flags);
@@ -408,14 +408,14 @@ __attribute__((noinline)) int sf_step_v8(struct sf_walk *walk, struct sf_frames 
 
 	if (sf_read_stack(&walk->window, frame_pointer - 8, &marker) ||
 	    sf_read_stack(&walk->window, frame_pointer - 16, &function)) {
-unreadable:
+	unreadable:
 		sf_push_frame(walk, frames, word);
 		return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
 	}
 	is_function = (marker & SF_V8_TAG_MASK) == SF_V8_TAG;
 	/* A frame that is being made: the function is not in it yet. */
-	if (is_leaf && (!is_builtin || (is_interpreter && !is_handler)) && frame_pointer - stack_pointer < 16 &&
-	    sf_v8_byte(walk, SF_V8_CODE + SF_V8_CODE_BEFORE) != 0x5d) {
+	if (is_leaf && (!is_builtin || (is_interpreter && !is_handler)) &&
+	    frame_pointer - stack_pointer < 16 && sf_v8_byte(walk, SF_V8_CODE + SF_V8_CODE_BEFORE) != 0x5d) {
 		is_function = 1;
 		function = walk->registers[SF_RDI];
 	}
