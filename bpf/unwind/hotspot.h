@@ -79,6 +79,10 @@ enum sf_hotspot_frame_state {
 #define SF_HOTSPOT_SEGMENT_HOPS 24
 #define SF_HOTSPOT_MAP_BYTES 256
 #define SF_HOTSPOT_NOT_A_POSITION 0xffffffffU
+/* How far a leaf's return address is looked for in stubs that keep no frame pointer, and how many are tried. */
+#define SF_HOTSPOT_SCANNED_WORDS 144
+#define SF_HOTSPOT_SCAN_TRIES 12
+#define SF_HOTSPOT_MAX_STUB_BYTES 65536
 /* A stack pointer that moves further in one frame is none: locals and arguments are at most 2 × 65535 words. */
 #define SF_HOTSPOT_MAX_FRAME_BYTES (2 << 20)
 
@@ -354,9 +358,9 @@ __attribute__((noinline)) int sf_hotspot_leaf_state(struct sf_walk *walk, __u64 
 }
 
 /*
- * Whether `return_address` was pushed by a call of the blob's code at or before the pc. `begin`, `end`: of that code.
+ * Where the call leads that pushed `return_address`, if that is at or before the pc and behind `begin`; else 0.
  */
-static __always_inline int sf_hotspot_was_called(struct sf_walk *walk, __u64 return_address, __u64 begin)
+static __always_inline __u64 sf_hotspot_called(struct sf_walk *walk, __u64 return_address, __u64 begin)
 {
 	const struct sf_hotspot *layout = &walk->layout.hotspot;
 	__u64 code, target;
@@ -369,13 +373,44 @@ static __always_inline int sf_hotspot_was_called(struct sf_walk *walk, __u64 ret
 	if (((code >> 24) & 0xff) != 0xe8)
 		return 0;
 	target = return_address + (__s64)(__s32)(code >> 32);
-	return target >= begin && target <= walk->pc;
+	return target >= begin && target <= walk->pc && walk->pc - target < SF_HOTSPOT_MAX_STUB_BYTES ? target
+												      : 0;
+}
+
+/*
+ * How many words above the stack pointer the return address lies by which a stub's leaf was called; negative if
+ * none is found. Such stubs push registers and align the stack. What lies about of older calls leads to other stubs:
+ * no stub begins between the one that the pc is in and the pc, so the call that leads furthest is the right one.
+ */
+__attribute__((noinline)) int sf_hotspot_scan_stub(struct sf_walk *walk, __u64 begin)
+{
+	__u64 stack_pointer, word, target, furthest = 0;
+	int found = -1, tries = 0;
+
+	if (!walk)
+		return -1;
+	stack_pointer = walk->registers[SF_RSP];
+	for (int i = 0; i < SF_HOTSPOT_SCANNED_WORDS; i++) {
+		if (sf_read_stack(&walk->window, stack_pointer + 8 * (__u64)i, &word))
+			break;
+		if (word - walk->layout.hotspot.code_begin >=
+		    walk->layout.hotspot.code_end - walk->layout.hotspot.code_begin)
+			continue;
+		if (++tries > SF_HOTSPOT_SCAN_TRIES)
+			break;
+		target = sf_hotspot_called(walk, word, begin);
+		if (target > furthest) {
+			furthest = target;
+			found = i;
+		}
+	}
+	return found;
 }
 
 /*
  * The frame of a leaf in a stub without a frame size. Stubs begin with `push rbp; mov rbp, rsp` or have no frame at
- * all; which it is, is told by the instructions at its edges, else by whether the caller's call leads
- * to this code. enum sf_hotspot_frame_state, WHOLE meaning that rbp is the frame pointer.
+ * all; which it is, is told by the instructions at its edges, else by whether the call leads to this code behind which
+ * the address above rbp lies. enum sf_hotspot_frame_state, WHOLE meaning that rbp is the frame pointer.
  */
 __attribute__((noinline)) int sf_hotspot_leaf_stub(struct sf_walk *walk, __u64 begin)
 {
@@ -393,11 +428,8 @@ __attribute__((noinline)) int sf_hotspot_leaf_stub(struct sf_walk *walk, __u64 b
 	frame_pointer = walk->registers[SF_RBP];
 	stack_pointer = walk->registers[SF_RSP];
 	if (frame_pointer - stack_pointer < SF_HOTSPOT_MAX_FRAME_BYTES &&
-	    !sf_read_stack(&walk->window, frame_pointer + 8, &word) &&
-	    sf_hotspot_was_called(walk, word, begin))
+	    !sf_read_stack(&walk->window, frame_pointer + 8, &word) && sf_hotspot_called(walk, word, begin))
 		return SF_HOTSPOT_FRAME_WHOLE;
-	if (!sf_read_stack(&walk->window, stack_pointer, &word) && sf_hotspot_was_called(walk, word, begin))
-		return SF_HOTSPOT_FRAME_NONE;
 	return SF_HOTSPOT_FRAME_UNKNOWN;
 }
 
@@ -700,6 +732,16 @@ __attribute__((noinline)) int sf_step_hotspot_blob(struct sf_walk *walk, struct 
 	if (sf_add_hotspot(walk, frames, pc - walk->pc_is_return, kind, blob,
 			   kind == SF_HOTSPOT_STUB ? name : method, position, identity) == 0)
 		sf_see_script(walk, blob, identity);
+	if (kind == SF_HOTSPOT_STUB && state == SF_HOTSPOT_FRAME_UNKNOWN) {
+		int words = sf_hotspot_scan_stub(walk, begin);
+
+		if (words < 0)
+			return sf_stop_hotspot(walk, SF_SCRIPT_UNSUPPORTED);
+		/* Its caller's rbp may be anywhere; compiled code has no need of it. */
+		walk->registers[SF_RSP] += 8 * (__u64)words;
+		walk->known &= ~(__u64)SF_REGISTER_BIT(SF_RBP);
+		state = SF_HOTSPOT_FRAME_NONE;
+	}
 	/* A stub that is known to have a frame by rbp is left by it. */
 	if (kind == SF_HOTSPOT_STUB && !walk->pc_is_return && state == SF_HOTSPOT_FRAME_WHOLE &&
 	    frame_complete < 0)
