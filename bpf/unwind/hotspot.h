@@ -75,6 +75,9 @@ enum sf_hotspot_frame_state {
 /* Of the instructions that many lie before the pc. */
 #define SF_HOTSPOT_CODE_BEFORE 32
 #define SF_HOTSPOT_BLOB_ADDRESS_AT 480
+#define SF_HOTSPOT_SCAN_TARGET_AT 488 /* where the best call leads so far; 0: there is none */
+#define SF_HOTSPOT_SCAN_SLOT_AT 496   /* stack address of its return address */
+#define SF_HOTSPOT_SCAN_TRIES_AT 504
 
 #define SF_HOTSPOT_SEGMENT_HOPS 24
 #define SF_HOTSPOT_MAP_BYTES 256
@@ -378,33 +381,53 @@ static __always_inline __u64 sf_hotspot_called(struct sf_walk *walk, __u64 retur
 }
 
 /*
- * How many words above the stack pointer the return address lies by which a stub's leaf was called; negative if
- * none is found. Such stubs push registers and align the stack. What lies about of older calls leads to other stubs:
- * no stub begins between the one that the pc is in and the pc, so the call that leads furthest is the right one.
+ * A search through the stack of a stub. What it has found is in walk->object_bytes: on its own stack the verifier
+ * would follow every value that it may have.
+ */
+struct sf_hotspot_scan {
+	struct sf_walk *walk;
+	__u64 begin; /* of the stub's blob's code */
+};
+
+/* Callback of bpf_loop; 1 ends the search. */
+static long sf_hotspot_scan_word(__u32 index, struct sf_hotspot_scan *scan)
+{
+	struct sf_walk *walk = scan->walk;
+	__u64 slot = walk->registers[SF_RSP] + 8 * (__u64)index, word, target;
+
+	if (sf_read_stack(&walk->window, slot, &word))
+		return 1;
+	if (word - walk->layout.hotspot.code_begin >=
+	    walk->layout.hotspot.code_end - walk->layout.hotspot.code_begin)
+		return 0;
+	if (++*(volatile __u64 *)&walk->object_bytes[SF_HOTSPOT_SCAN_TRIES_AT] > SF_HOTSPOT_SCAN_TRIES)
+		return 1;
+	target = sf_hotspot_called(walk, word, scan->begin);
+	if (target > *(volatile __u64 *)&walk->object_bytes[SF_HOTSPOT_SCAN_TARGET_AT]) {
+		*(volatile __u64 *)&walk->object_bytes[SF_HOTSPOT_SCAN_TARGET_AT] = target;
+		*(volatile __u64 *)&walk->object_bytes[SF_HOTSPOT_SCAN_SLOT_AT] = slot;
+	}
+	return 0;
+}
+
+/*
+ * Makes the stack pointer that of the return address by which a stub's leaf was called. 0 if it is found. Such stubs
+ * push registers and align the stack. What lies about of older calls leads to other stubs: no stub begins
+ * between the one that the pc is in and the pc, so the call that leads furthest is the right one.
  */
 __attribute__((noinline)) int sf_hotspot_scan_stub(struct sf_walk *walk, __u64 begin)
 {
-	__u64 stack_pointer, word, target, furthest = 0;
-	int found = -1, tries = 0;
+	struct sf_hotspot_scan scan = {.walk = walk, .begin = begin};
 
 	if (!walk)
 		return -1;
-	stack_pointer = walk->registers[SF_RSP];
-	for (int i = 0; i < SF_HOTSPOT_SCANNED_WORDS; i++) {
-		if (sf_read_stack(&walk->window, stack_pointer + 8 * (__u64)i, &word))
-			break;
-		if (word - walk->layout.hotspot.code_begin >=
-		    walk->layout.hotspot.code_end - walk->layout.hotspot.code_begin)
-			continue;
-		if (++tries > SF_HOTSPOT_SCAN_TRIES)
-			break;
-		target = sf_hotspot_called(walk, word, begin);
-		if (target > furthest) {
-			furthest = target;
-			found = i;
-		}
-	}
-	return found;
+	*(volatile __u64 *)&walk->object_bytes[SF_HOTSPOT_SCAN_TARGET_AT] = 0;
+	*(volatile __u64 *)&walk->object_bytes[SF_HOTSPOT_SCAN_TRIES_AT] = 0;
+	bpf_loop(SF_HOTSPOT_SCANNED_WORDS, sf_hotspot_scan_word, &scan, 0);
+	if (!*(volatile __u64 *)&walk->object_bytes[SF_HOTSPOT_SCAN_TARGET_AT])
+		return -1;
+	walk->registers[SF_RSP] = *(volatile __u64 *)&walk->object_bytes[SF_HOTSPOT_SCAN_SLOT_AT];
+	return 0;
 }
 
 /*
@@ -733,12 +756,9 @@ __attribute__((noinline)) int sf_step_hotspot_blob(struct sf_walk *walk, struct 
 			   kind == SF_HOTSPOT_STUB ? name : method, position, identity) == 0)
 		sf_see_script(walk, blob, identity);
 	if (kind == SF_HOTSPOT_STUB && state == SF_HOTSPOT_FRAME_UNKNOWN) {
-		int words = sf_hotspot_scan_stub(walk, begin);
-
-		if (words < 0)
+		if (sf_hotspot_scan_stub(walk, begin))
 			return sf_stop_hotspot(walk, SF_SCRIPT_UNSUPPORTED);
 		/* Its caller's rbp may be anywhere; compiled code has no need of it. */
-		walk->registers[SF_RSP] += 8 * (__u64)words;
 		walk->known &= ~(__u64)SF_REGISTER_BIT(SF_RBP);
 		state = SF_HOTSPOT_FRAME_NONE;
 	}
