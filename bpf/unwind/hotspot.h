@@ -361,23 +361,27 @@ __attribute__((noinline)) int sf_hotspot_leaf_state(struct sf_walk *walk, __u64 
 }
 
 /*
- * Where the call leads that pushed `return_address`, if that is at or before the pc and behind `begin`; else 0.
+ * Where the call leads that pushed `return_address`, if that is at or before the pc and behind `begin`; else 0. Code
+ * calls stubs by `call rel32`, or by `mov r10, imm64; call r10`.
  */
 static __always_inline __u64 sf_hotspot_called(struct sf_walk *walk, __u64 return_address, __u64 begin)
 {
 	const struct sf_hotspot *layout = &walk->layout.hotspot;
-	__u64 code, target;
+	const unsigned char *code = &walk->object_bytes[SF_HOTSPOT_CODE_AT];
+	__u64 target = 0;
 
 	if (return_address - layout->code_begin >= layout->code_end - layout->code_begin)
 		return 0;
-	if (bpf_probe_read_user(&walk->object_bytes[SF_HOTSPOT_CODE_AT], 8, (void *)(return_address - 8)))
+	if (bpf_probe_read_user(&walk->object_bytes[SF_HOTSPOT_CODE_AT], 24, (void *)(return_address - 24)))
 		return 0;
-	code = *(const __u64 *)&walk->object_bytes[SF_HOTSPOT_CODE_AT];
-	if (((code >> 24) & 0xff) != 0xe8)
+	/* The number of the second form lies 11 bytes, that of the first 4 bytes before the return address. */
+	if (code[11] == 0x49 && code[12] == 0xba && code[21] == 0x41 && code[22] == 0xff && code[23] == 0xd2)
+		target = *(const __u64 *)&code[13];
+	else if (code[19] == 0xe8)
+		target = return_address + (__s64) * (const __s32 *)&code[20];
+	if (target < begin || target > walk->pc || walk->pc - target >= SF_HOTSPOT_MAX_STUB_BYTES)
 		return 0;
-	target = return_address + (__s64)(__s32)(code >> 32);
-	return target >= begin && target <= walk->pc && walk->pc - target < SF_HOTSPOT_MAX_STUB_BYTES ? target
-												      : 0;
+	return target;
 }
 
 /*
