@@ -11,7 +11,7 @@
  *
  * nginx handles each event to its end and has no tasks in between either, but in the same turn timers that have run
  * out (ngx_event_expire_timers) and what handlers have put off (ngx_event_process_posted); it exports both for its
- * modules.
+ * modules. Both run in each turn and mostly find nothing, so the program stands where they call what they have found.
  */
 #include "vmlinux.h"
 

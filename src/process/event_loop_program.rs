@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::PathBuf;
 
-use spanflame_symbols::{FileOffset, ObjectFile, find_functions};
+use spanflame_symbols::{FileOffset, NamedFunction, ObjectFile, find_functions, indirect_calls};
 
 use crate::kernel::{EventLoop, FileIdentity, ProbedFile};
 
@@ -60,12 +60,28 @@ impl EventLoopPrograms {
         }
         let turns = self.known.entry(file.identity()).or_insert_with(|| {
             let object = ObjectFile::new(again, &path).ok();
-            let found = object.and_then(|object| find_functions(&object, functions).ok()).unwrap_or_default();
+            let found = object.as_ref().and_then(|object| find_functions(object, functions).ok());
+            let found = found.unwrap_or_default();
             let has_all = (0..functions.len()).all(|name| found.iter().any(|function| function.name == name));
-            if has_all { found.iter().map(|function| function.at).collect() } else { Vec::new() }
+            match &object {
+                Some(object) if has_all => {
+                    found.iter().flat_map(|f| turns_of(object, event_loop, f)).collect()
+                }
+                _ => Vec::new(),
+            }
         });
         (!turns.is_empty()).then(|| EventLoopProcess { turns: turns.clone(), file, event_loop })
     }
+}
+
+/// Where in such a function it goes on to something else. nginx's two run in each turn and mostly find nothing to do: of
+/// those it is where they call what has run out or was put off. Where that is not to be found, their beginning does.
+fn turns_of(object: &ObjectFile, event_loop: EventLoop, function: &NamedFunction) -> Vec<FileOffset> {
+    let calls = match event_loop {
+        EventLoop::Prompt => indirect_calls(object, function),
+        EventLoop::Turns => Vec::new(),
+    };
+    if calls.is_empty() { vec![function.at] } else { calls }
 }
 
 /// What is looked for in an executable with this path.

@@ -217,3 +217,23 @@ impl Connections {
         self.forgotten
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn since_when_a_process_is_readable_is_the_latest_that_was_said_until_it_is_no_more() {
+        let mut connections = Connections::default();
+        connections.note_readable(7, 500);
+        // Another library of the same process was there before; and one came later.
+        connections.note_readable(7, 200);
+        connections.note_readable(8, 900);
+        assert_eq!(connections.readable_since_ns.get(&7), Some(&500));
+        connections.note_readable(7, 800);
+        assert_eq!(connections.readable_since_ns.get(&7), Some(&800));
+        connections.forget_process(7);
+        assert_eq!(connections.readable_since_ns.get(&7), None);
+        assert_eq!(connections.readable_since_ns.get(&8), Some(&900));
+    }
+}

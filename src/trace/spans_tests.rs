@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::attributes::Conventions;
+use super::context::TraceContext;
 use super::exchange::{
     Began, Discarded, Ended, ExchangeEvent, ExchangeId, Failure, FirstByte, Known, ProtocolVersion,
     RequestHead, ResponseHead,
@@ -240,6 +241,17 @@ impl Host {
             grpc_status: Known::Absent,
             upgraded: false,
         }
+    }
+
+    /// A request that was sent, as it is known then.
+    fn open_request(&mut self, exchange: u64, traceparent: Option<&str>) -> &Open {
+        let request = Request { exchange, ..Request::client(1, 7) };
+        self.begin(match traceparent {
+            Some(traceparent) => request.with(traceparent),
+            None => request,
+        });
+        let of = self.spans.connections.get(&ConnectionId(1)).expect("it is known");
+        of.open.get(&ExchangeId(exchange)).expect("it has begun")
     }
 
     /// A request that is over, as it is known then.
@@ -907,4 +919,46 @@ fn what_was_no_request_at_all_has_no_span_although_both_ends_took_it_for_one() {
         host.tell(connection, ExchangeEvent::Discarded(Some(ExchangeId(1)), Discarded::NotConfirmed));
     }
     assert_eq!(host.outcome.spans, []);
+}
+
+#[test]
+fn a_request_was_received_as_it_was_sent_or_with_the_ids_that_we_put_into_it() {
+    let mut host = Host::new();
+    host.connect(1, 2);
+    let context = |text| super::context::w3c(text, "").expect("a context");
+    let (own, other) = (context(TRACEPARENT), context(OTHER_TRACEPARENT));
+    let with = host.open_request(1, Some(TRACEPARENT));
+    assert!(with.carries(Some(&own)) && !with.carries(Some(&other)) && !with.carries(None));
+    let without = host.open_request(2, None);
+    let ours = TraceContext { parent_span_id: without.span_id, ..other.clone() };
+    assert!(without.carries(None) && without.carries(Some(&ours)) && !without.carries(Some(&other)));
+}
+
+#[test]
+fn a_request_that_has_gone_out_with_its_ids_stays_although_its_end_was_lost() {
+    let mut host = Host::new();
+    host.connect(1, 2);
+    host.begin(Request { sent: Some(9), ..Request::client(1, 7) });
+    host.tell(1, ExchangeEvent::Discarded(Some(ExchangeId(1)), Discarded::Gap));
+    let sent = host.outcome.spans.pop().expect("whoever received it is below it");
+    assert_eq!(text_of(&sent.attributes, "spanflame.end.uncertain"), Some("not_seen"));
+    // What turned out to be none was nobody's parent.
+    host.begin(Request { sent: Some(9), exchange: 2, ..Request::client(1, 7) });
+    host.tell(1, ExchangeEvent::Discarded(Some(ExchangeId(2)), Discarded::NotConfirmed));
+    assert_eq!(host.outcome.spans, []);
+}
+
+#[test]
+fn a_request_whose_end_was_lost_stays_where_it_was_told_by_its_trace_to_be_a_parent() {
+    let mut host = Host::new();
+    host.open(2, Role::Accepted, endpoint(2, 80), endpoint(99, 5), None);
+    host.connect(3, 4);
+    host.begin(Request::server(2, 9).with(TRACEPARENT));
+    // On an event loop: only its trace says for which request it is.
+    host.begin(Request { by_event_loop: true, ..Request::client(3, 9).with(OTHER_TRACEPARENT) });
+    let call = host.end(3, 1, 200, 300).expect("a span");
+    host.tell(2, ExchangeEvent::Discarded(Some(ExchangeId(1)), Discarded::Gap));
+    let request = host.outcome.spans.pop().expect("it has a child");
+    assert_eq!((source(&call), call.parent_span_id), (Some("sdk"), Some(request.span_id)));
+    assert_eq!(text_of(&request.attributes, "spanflame.end.uncertain"), Some("not_seen"));
 }

@@ -30,6 +30,8 @@ pub struct NamedFunction {
     pub name: usize,
     /// Where its first instruction is.
     pub at: FileOffset,
+    /// How long its code is; 0 if nobody has said.
+    pub bytes: u64,
 }
 
 /// Where the code of the functions with these names is, each place once, ordered by name. An object may have
@@ -102,8 +104,8 @@ fn find_symbols(
         let Some(offset) = symbols.offset.checked_add(begin) else { break };
         for symbol in object.read_file(offset, bytes)?.chunks_exact(SYMBOL_BYTES) {
             // st_name, st_info, st_other, st_shndx, st_value, st_size.
-            let (Some(name), Some(section), Some(value)) =
-                (u32_at(symbol, 0), u16_at(symbol, 6), u64_at(symbol, 8))
+            let (Some(name), Some(section), Some(value), Some(bytes)) =
+                (u32_at(symbol, 0), u16_at(symbol, 6), u64_at(symbol, 8), u64_at(symbol, 16))
             else {
                 continue;
             };
@@ -116,7 +118,7 @@ fn find_symbols(
             else {
                 continue;
             };
-            found.push(NamedFunction { name, at });
+            found.push(NamedFunction { name, at, bytes });
         }
         begin += SYMBOLS_WINDOW_BYTES;
     }

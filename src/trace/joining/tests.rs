@@ -248,3 +248,22 @@ fn internal_spans_clients_and_our_own_do_not_wait() {
     joiner.take_theirs(&ours(1, 1, 0, 1), NOW);
     assert!(!joiner.is_waiting());
 }
+
+#[test]
+fn a_span_that_waits_is_looked_at_soon_and_then_ever_more_seldom_but_when_something_is_decided() {
+    assert_eq!(next_look(0), LOOK_AGAIN_AFTER_NS, "soon");
+    assert_eq!(next_look(400 * MS), 800 * MS);
+    // What is known by then decides: neither moment is passed over.
+    assert_eq!(next_look(1_500 * MS), SETTLED_AFTER_NS);
+    assert_eq!(next_look(SETTLED_AFTER_NS), 2 * SETTLED_AFTER_NS);
+    assert_eq!(next_look(GIVE_UP_AFTER_NS - 1), GIVE_UP_AFTER_NS);
+    // It always goes on, to the end of time, and not often.
+    let (mut age_ns, mut looks) = (0, 0);
+    while age_ns < GIVE_UP_AFTER_NS {
+        let next = next_look(age_ns);
+        assert!(next > age_ns);
+        (age_ns, looks) = (next, looks + 1);
+    }
+    assert!(looks <= 8, "{looks}");
+    assert_eq!(next_look(u64::MAX), u64::MAX);
+}

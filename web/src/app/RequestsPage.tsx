@@ -5,7 +5,7 @@ import { useMemo, useRef, useState } from 'preact/hooks';
 
 import type { Command } from '../flamegraph/keyboard';
 import { formatValue } from '../flamegraph/values';
-import { formatMarked, lengthNs, listed, outcomeOf, parseMarked, quantile, type Requests } from '../requests/scatter';
+import { formatMarked, lengthNs, listed, outcomeOf, parseMarked, quantile, shareText, type Requests } from '../requests/scatter';
 import { fetchServices, serverNowMs } from './api';
 import { Bar, type OpenPart, type PageProps } from './Bar';
 import { ContrastView } from './ContrastView';
@@ -142,6 +142,14 @@ function routeOf(name: string): string {
   return name.replace(/^[A-Z_]+ (?=\/)/, '');
 }
 
+/** What a share of the host's requests says, and what it does not. */
+function shareTitle({ sampling }: Requests): string {
+  if (sampling === undefined) return '';
+  const counted = `Spans of ${sampling.sampled.toLocaleString('en')} of ${sampling.requests.toLocaleString('en')} requests of the host were kept in this range; all of them count in /metrics.`;
+  if (sampling.limit === 0) return counted;
+  return `${counted} Beyond ${sampling.limit.toLocaleString('en')} spans a second a share of traces is, and more of those that failed or took long (agent.ebpf.network.max_spans_per_second).`;
+}
+
 function Overview(
   props: PageProps & { readonly requests: Requests; readonly nowMs: number; readonly routes: readonly string[]; readonly isStale: boolean },
 ): JSX.Element {
@@ -176,6 +184,7 @@ function Overview(
   }
   const durations = shown.filter((index) => !Number.isNaN(requests.durationNs[index]!)).map((index) => lengthNs(requests, index, nowMs)).sort((one, other) => one - other);
   const errors = shown.filter((index) => outcomeOf(requests, index) === 'error').length;
+  const share = shareText(requests.sampling);
   const text = (ns: number): string => (Number.isNaN(ns) ? '–' : formatValue(ns, 'nanoseconds'));
   return (
     <>
@@ -184,6 +193,11 @@ function Overview(
           <strong>
             {shown.length.toLocaleString('en')} {shown.length === 1 ? 'request' : 'requests'}
           </strong>
+          {share !== '' && (
+            <span class="share" title={shareTitle(requests)}>
+              {share}
+            </span>
+          )}
           <span>median {text(quantile(durations, 0.5))}</span>
           <span>p95 {text(quantile(durations, 0.95))}</span>
           <span>p99 {text(quantile(durations, 0.99))}</span>

@@ -45,7 +45,14 @@ export function readRequests(body: Record<string, unknown>): Requests {
     name: named('name', texts(body.names)),
     traceId: column('trace_id').map(textOf),
     spanId: column('span_id').map(textOf),
+    sampling: readSampling(body.sampling),
   };
+}
+
+function readSampling(sampling: unknown): Requests['sampling'] {
+  if (typeof sampling !== 'object' || sampling === null) return undefined;
+  const { requests, sampled, max_spans_per_second: limit } = sampling as Record<string, unknown>;
+  return { requests: numberOf(requests), sampled: numberOf(sampled), limit: numberOf(limit) };
 }
 
 export async function fetchTrace(id: string, signal: AbortSignal): Promise<Trace> {

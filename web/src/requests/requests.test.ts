@@ -9,7 +9,7 @@ import { foldedOf, frameOf } from '../flamegraph/testgraphs';
 import { FEWEST, contrastOf, graphOfGroup } from './contrast';
 import { factsOf } from './facts';
 import { readTrace, type Trace } from './otlp';
-import { axesOf, formatMarked, isMarked, listed, msAt, nearest, nsAt, outcomeOf, parseMarked, quantile, xOf, yOf, type Requests } from './scatter';
+import { axesOf, formatMarked, isMarked, listed, msAt, nearest, nsAt, outcomeOf, parseMarked, quantile, shareText, xOf, yOf, type Requests } from './scatter';
 import { hasBelow, ownNs, rowsOf, shownRows } from './waterfall';
 
 const START = 1_763_733_600_123_456_789n;
@@ -149,6 +149,8 @@ describe('facts', () => {
   });
 });
 
+const COLUMNS = ['start_unix_ms', 'duration_ns', 'error', 'status_code', 'service', 'name', 'trace_id', 'span_id'];
+
 function requestsOf(rows: readonly [number, number | null, number | null, 0 | 1][]): Requests {
   const column = <Value>(value: (row: (typeof rows)[number], index: number) => Value): Value[] => rows.map(value);
   return readRequests({
@@ -168,6 +170,19 @@ function requestsOf(rows: readonly [number, number | null, number | null, 0 | 1]
     },
   });
 }
+
+describe('the share that is sampled', () => {
+  const shown = (sampling: unknown): string => shareText(readRequests({ count: 0, columns: Object.fromEntries(COLUMNS.map((name) => [name, []])), sampling }).sampling);
+
+  test('is told where it is not all, and no more exactly than it is worth', () => {
+    const of = (requests: number, sampled: number): string => shown({ requests, sampled, max_spans_per_second: 2000 });
+    expect(of(80_000, 2_000)).toBe('sampled: 2.5 %');
+    expect(of(1000, 335)).toBe('sampled: 34 %');
+    expect(of(1_000_000, 1_234)).toBe('sampled: 0.12 %');
+    expect(of(1_000_000, 10)).toBe('sampled: less than 0.01 %');
+    expect([of(7, 7), of(0, 0), shown(null), shown(undefined), shown('all')]).toEqual(['', '', '', '', '']);
+  });
+});
 
 describe('the picture of requests', () => {
   const some = requestsOf([

@@ -14,6 +14,16 @@ export interface Requests {
   readonly name: readonly string[];
   readonly traceId: readonly string[];
   readonly spanId: readonly string[];
+  /** Of how many requests of the range, at either end, there are spans; undefined where none are followed. */
+  readonly sampling: { readonly requests: number; readonly sampled: number; readonly limit: number } | undefined;
+}
+
+/** Which share of the requests these are, if they are not all. */
+export function shareText(sampling: Requests['sampling']): string {
+  if (sampling === undefined || sampling.sampled >= sampling.requests) return '';
+  const share = (100 * sampling.sampled) / sampling.requests;
+  const digits = share >= 10 ? 0 : share >= 1 ? 1 : 2;
+  return `sampled: ${share < 0.01 ? 'less than 0.01' : share.toFixed(digits)} %`;
 }
 
 export const OUTCOMES = ['ok', 'redirect', 'client', 'error', 'open', 'unknown'] as const;

@@ -1,6 +1,6 @@
 use crate::model::socket::{Direction, Ending, Role};
 use crate::trace::conversation::Capture;
-use crate::trace::exchange::{Discarded, Failure, Known, ProtocolVersion};
+use crate::trace::exchange::{Discarded, Failure, FirstByte, Known, ProtocolVersion};
 use crate::trace::wire::{Wire, minted};
 
 fn server() -> Wire {
@@ -673,4 +673,37 @@ fn a_lost_correction_is_seen_by_the_next_write() {
     wire.wait(50_000_000);
     assert_eq!(wire.summary(), ["GET /a → 200"]);
     assert!(wire.ended()[0].last_byte_ns <= last_ns);
+}
+
+#[test]
+fn a_request_stands_where_tcp_has_numbered_its_first_byte() {
+    // The number that TCP gave the first byte of the connection is near its end: numbers begin anew at 2³².
+    let start = u32::MAX - 20;
+    let mut wire = server();
+    for target in ["/first", "/second"] {
+        let mut request = wire.fragment(Direction::In, get(target).as_bytes());
+        request.sequence = Some(start.wrapping_add(request.position as u32));
+        wire.take(&request);
+        wire.wrote(OK);
+    }
+    let places: Vec<FirstByte> = wire.began().iter().map(|began| began.first_byte).collect();
+    let second = start.wrapping_add(get("/first").len() as u32);
+    assert!(second < start, "behind 2³²");
+    assert_eq!(places, [FirstByte::Sequence(start), FirstByte::Sequence(second)]);
+}
+
+#[test]
+fn without_tcps_numbers_a_request_stands_behind_so_many_bytes_if_all_were_counted() {
+    let mut wire = client();
+    wire.wrote(get("/first")).read(OK).wrote(get("/second")).read(OK);
+    let places: Vec<FirstByte> = wire.began().iter().map(|began| began.first_byte).collect();
+    let second = get("/first").len() as u64;
+    assert_eq!(places, [FirstByte::Position(0), FirstByte::Position(second)]);
+    // On a connection that was there before us nobody knows how many there were.
+    let mut late = Wire::new(Role::Unknown);
+    late.read(get("/late")).wrote(OK).read(get("/later")).wrote(OK);
+    assert!(late.began().iter().all(|began| began.first_byte == FirstByte::Unknown));
+    // The two ends of a connection may count in different ways; those of one way have to agree.
+    assert!(places[0].may_be(FirstByte::Sequence(9)) && FirstByte::Unknown.may_be(places[1]));
+    assert!(!places[0].may_be(places[1]) && !FirstByte::Sequence(1).may_be(FirstByte::Sequence(2)));
 }
