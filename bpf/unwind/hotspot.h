@@ -75,10 +75,17 @@ enum sf_hotspot_frame_state {
 /* Of the instructions that many lie before the pc. */
 #define SF_HOTSPOT_CODE_BEFORE 32
 #define SF_HOTSPOT_BLOB_ADDRESS_AT 480
+#define SF_HOTSPOT_SCAN_TARGET_AT 488 /* where the best call leads so far; 0: there is none */
+#define SF_HOTSPOT_SCAN_SLOT_AT 496   /* stack address of its return address */
+#define SF_HOTSPOT_SCAN_TRIES_AT 504
 
 #define SF_HOTSPOT_SEGMENT_HOPS 24
 #define SF_HOTSPOT_MAP_BYTES 256
 #define SF_HOTSPOT_NOT_A_POSITION 0xffffffffU
+/* How far a leaf's return address is looked for in stubs that keep no frame pointer, and how many are tried. */
+#define SF_HOTSPOT_SCANNED_WORDS 144
+#define SF_HOTSPOT_SCAN_TRIES 12
+#define SF_HOTSPOT_MAX_STUB_BYTES 65536
 /* A stack pointer that moves further in one frame is none: locals and arguments are at most 2 × 65535 words. */
 #define SF_HOTSPOT_MAX_FRAME_BYTES (2 << 20)
 
@@ -354,28 +361,83 @@ __attribute__((noinline)) int sf_hotspot_leaf_state(struct sf_walk *walk, __u64 
 }
 
 /*
- * Whether `return_address` was pushed by a call of the blob's code at or before the pc. `begin`, `end`: of that code.
+ * Where the call leads that pushed `return_address`, if that is at or before the pc and behind `begin`; else 0. Code
+ * calls stubs by `call rel32`, or by `mov r10, imm64; call r10`.
  */
-static __always_inline int sf_hotspot_was_called(struct sf_walk *walk, __u64 return_address, __u64 begin)
+static __always_inline __u64 sf_hotspot_called(struct sf_walk *walk, __u64 return_address, __u64 begin)
 {
 	const struct sf_hotspot *layout = &walk->layout.hotspot;
-	__u64 code, target;
+	const unsigned char *code = &walk->object_bytes[SF_HOTSPOT_CODE_AT];
+	__u64 target = 0;
 
 	if (return_address - layout->code_begin >= layout->code_end - layout->code_begin)
 		return 0;
-	if (bpf_probe_read_user(&walk->object_bytes[SF_HOTSPOT_CODE_AT], 8, (void *)(return_address - 8)))
+	if (bpf_probe_read_user(&walk->object_bytes[SF_HOTSPOT_CODE_AT], 24, (void *)(return_address - 24)))
 		return 0;
-	code = *(const __u64 *)&walk->object_bytes[SF_HOTSPOT_CODE_AT];
-	if (((code >> 24) & 0xff) != 0xe8)
+	/* The number of the second form lies 11 bytes, that of the first 4 bytes before the return address. */
+	if (code[11] == 0x49 && code[12] == 0xba && code[21] == 0x41 && code[22] == 0xff && code[23] == 0xd2)
+		target = *(const __u64 *)&code[13];
+	else if (code[19] == 0xe8)
+		target = return_address + (__s64) * (const __s32 *)&code[20];
+	if (target < begin || target > walk->pc || walk->pc - target >= SF_HOTSPOT_MAX_STUB_BYTES)
 		return 0;
-	target = return_address + (__s64)(__s32)(code >> 32);
-	return target >= begin && target <= walk->pc;
+	return target;
+}
+
+/*
+ * A search through the stack of a stub. What it has found is in walk->object_bytes: on its own stack the verifier
+ * would follow every value that it may have.
+ */
+struct sf_hotspot_scan {
+	struct sf_walk *walk;
+	__u64 begin; /* of the stub's blob's code */
+};
+
+/* Callback of bpf_loop; 1 ends the search. */
+static long sf_hotspot_scan_word(__u32 index, struct sf_hotspot_scan *scan)
+{
+	struct sf_walk *walk = scan->walk;
+	__u64 slot = walk->registers[SF_RSP] + 8 * (__u64)index, word, target;
+
+	if (sf_read_stack(&walk->window, slot, &word))
+		return 1;
+	if (word - walk->layout.hotspot.code_begin >=
+	    walk->layout.hotspot.code_end - walk->layout.hotspot.code_begin)
+		return 0;
+	if (++*(volatile __u64 *)&walk->object_bytes[SF_HOTSPOT_SCAN_TRIES_AT] > SF_HOTSPOT_SCAN_TRIES)
+		return 1;
+	target = sf_hotspot_called(walk, word, scan->begin);
+	if (target > *(volatile __u64 *)&walk->object_bytes[SF_HOTSPOT_SCAN_TARGET_AT]) {
+		*(volatile __u64 *)&walk->object_bytes[SF_HOTSPOT_SCAN_TARGET_AT] = target;
+		*(volatile __u64 *)&walk->object_bytes[SF_HOTSPOT_SCAN_SLOT_AT] = slot;
+	}
+	return 0;
+}
+
+/*
+ * Makes the stack pointer that of the return address by which a stub's leaf was called. 0 if it is found. Such stubs
+ * push registers and align the stack. What lies about of older calls leads to other stubs: no stub begins
+ * between the one that the pc is in and the pc, so the call that leads furthest is the right one.
+ */
+__attribute__((noinline)) int sf_hotspot_scan_stub(struct sf_walk *walk, __u64 begin)
+{
+	struct sf_hotspot_scan scan = {.walk = walk, .begin = begin};
+
+	if (!walk)
+		return -1;
+	*(volatile __u64 *)&walk->object_bytes[SF_HOTSPOT_SCAN_TARGET_AT] = 0;
+	*(volatile __u64 *)&walk->object_bytes[SF_HOTSPOT_SCAN_TRIES_AT] = 0;
+	bpf_loop(SF_HOTSPOT_SCANNED_WORDS, sf_hotspot_scan_word, &scan, 0);
+	if (!*(volatile __u64 *)&walk->object_bytes[SF_HOTSPOT_SCAN_TARGET_AT])
+		return -1;
+	walk->registers[SF_RSP] = *(volatile __u64 *)&walk->object_bytes[SF_HOTSPOT_SCAN_SLOT_AT];
+	return 0;
 }
 
 /*
  * The frame of a leaf in a stub without a frame size. Stubs begin with `push rbp; mov rbp, rsp` or have no frame at
- * all; which it is, is told by the instructions at its edges, else by whether the caller's call leads
- * to this code. enum sf_hotspot_frame_state, WHOLE meaning that rbp is the frame pointer.
+ * all; which it is, is told by the instructions at its edges, else by whether the call leads to this code behind which
+ * the address above rbp lies. enum sf_hotspot_frame_state, WHOLE meaning that rbp is the frame pointer.
  */
 __attribute__((noinline)) int sf_hotspot_leaf_stub(struct sf_walk *walk, __u64 begin)
 {
@@ -393,11 +455,8 @@ __attribute__((noinline)) int sf_hotspot_leaf_stub(struct sf_walk *walk, __u64 b
 	frame_pointer = walk->registers[SF_RBP];
 	stack_pointer = walk->registers[SF_RSP];
 	if (frame_pointer - stack_pointer < SF_HOTSPOT_MAX_FRAME_BYTES &&
-	    !sf_read_stack(&walk->window, frame_pointer + 8, &word) &&
-	    sf_hotspot_was_called(walk, word, begin))
+	    !sf_read_stack(&walk->window, frame_pointer + 8, &word) && sf_hotspot_called(walk, word, begin))
 		return SF_HOTSPOT_FRAME_WHOLE;
-	if (!sf_read_stack(&walk->window, stack_pointer, &word) && sf_hotspot_was_called(walk, word, begin))
-		return SF_HOTSPOT_FRAME_NONE;
 	return SF_HOTSPOT_FRAME_UNKNOWN;
 }
 
@@ -700,6 +759,13 @@ __attribute__((noinline)) int sf_step_hotspot_blob(struct sf_walk *walk, struct 
 	if (sf_add_hotspot(walk, frames, pc - walk->pc_is_return, kind, blob,
 			   kind == SF_HOTSPOT_STUB ? name : method, position, identity) == 0)
 		sf_see_script(walk, blob, identity);
+	if (kind == SF_HOTSPOT_STUB && state == SF_HOTSPOT_FRAME_UNKNOWN) {
+		if (sf_hotspot_scan_stub(walk, begin))
+			return sf_stop_hotspot(walk, SF_SCRIPT_UNSUPPORTED);
+		/* Its caller's rbp may be anywhere; compiled code has no need of it. */
+		walk->known &= ~(__u64)SF_REGISTER_BIT(SF_RBP);
+		state = SF_HOTSPOT_FRAME_NONE;
+	}
 	/* A stub that is known to have a frame by rbp is left by it. */
 	if (kind == SF_HOTSPOT_STUB && !walk->pc_is_return && state == SF_HOTSPOT_FRAME_WHOLE &&
 	    frame_complete < 0)

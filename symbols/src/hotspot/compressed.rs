@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(new(&[192, 1]), Some(191));
         assert_eq!(new(&[192, 2]), Some(255));
         assert_eq!(new(&[0]), None, "0 is no number");
-        assert_eq!(new(&[255; 5]), Some(254 + (254 << 6) + (254 << 12) + (254 << 18) + (254_u32 << 24)));
+        assert_eq!(new(&[255; 5]), Some(254_u32.wrapping_mul(0x0104_1041)));
     }
 
     #[test]

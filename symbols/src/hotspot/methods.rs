@@ -1,4 +1,4 @@
-//! Names and lines of methods: Method → ConstMethod → ConstantPool → Symbols.
+//! Names and lines of methods: `Method` → `ConstMethod` → `ConstantPool` → `Symbol`s.
 
 use super::compressed::line_of;
 use super::identity::MethodIdentity;
@@ -10,7 +10,7 @@ use crate::script::{Refusal, ScriptFunction};
 /// Constants begin at 1, and there are no more.
 const MAX_CONSTANTS: u32 = 65536;
 const MAX_METHODS: u32 = 65536;
-/// A ConstMethod: up to 64 KiB of bytecode, and tables.
+/// A `ConstMethod`: up to 64 KiB of bytecode, and tables.
 const MAX_CONST_METHOD_BYTES: u64 = 1 << 20;
 /// `ConstMethodFlags::_misc_has_linenumber_table`, the same in all versions.
 const HAS_LINE_NUMBERS: u16 = 1;

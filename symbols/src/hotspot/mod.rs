@@ -16,9 +16,13 @@
 
 mod compressed;
 mod debug_info;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod identity;
 mod layout;
 mod methods;
+#[cfg(test)]
+mod tests;
 mod vm_structs;
 
 use std::collections::HashMap;

@@ -46,8 +46,8 @@ pub(super) struct VmStructs {
 
 /// Types whose fields and sizes are kept.
 const WANTED_TYPES: [&str; 25] = [
-    "Abstract_VM_Version",
     "AbstractInterpreter",
+    "Abstract_VM_Version",
     "Array<Method*>",
     "Array<int>",
     "CodeBlob",
