@@ -187,11 +187,9 @@ fn functions_that_are_forgotten_are_named_rightly_or_not_at_all() {
         for stack in &folded.stacks {
             let names: Vec<&str> = stack.frames.iter().map(|frame| frame.name.as_str()).collect();
             for pair in names.windows(2) {
-                if let Some(inner) = number(pair[1], "inner_") {
-                    if let Some(outer) = number(pair[0], "churn_") {
-                        assert_eq!(inner, outer, "Node {version}: {names:?}");
-                        pairs += 1;
-                    }
+                if let (Some(inner), Some(outer)) = (number(pair[1], "inner_"), number(pair[0], "churn_")) {
+                    assert_eq!(inner, outer, "Node {version}: {names:?}");
+                    pairs += 1;
                 }
             }
         }

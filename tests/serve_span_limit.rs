@@ -14,7 +14,7 @@ use support::streams::{get, metric, response};
 const LIMIT: u64 = 40;
 
 /// Answers requests on one connection; what is asked for under `/fails` fails.
-fn serve(listener: TcpListener) {
+fn serve(listener: &TcpListener) {
     let (mut stream, _) = listener.accept().expect("one comes");
     stream.set_nodelay(true).expect("an option");
     let mut buffer = [0; 1024];
@@ -41,7 +41,7 @@ fn beyond_the_limit_a_share_is_kept_and_what_failed_and_all_are_counted() {
     let server = Server::start_with(&configuration, &[]);
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     let address = listener.local_addr().expect("bound");
-    let serves = std::thread::spawn(move || serve(listener));
+    let serves = std::thread::spawn(move || serve(&listener));
     let mut client = TcpStream::connect(address).expect("it listens");
     client.set_nodelay(true).expect("an option");
     let status = || server.get("/status").expect(200).json()["tracing"].clone();

@@ -215,16 +215,21 @@ impl Session {
         Ok(())
     }
 
-    /// Waits until all unwind tables that were asked for are in, at most `limit`. Says whether they are.
+    /// Waits until all unwind tables that were asked for are in and runtimes were looked for, at most `limit`. Says
+    /// whether that is so.
     ///
     /// # Errors
     /// [`SessionError`].
     pub fn wait_for_tables(&mut self, limit: Duration) -> Result<bool, SessionError> {
         let deadline = Instant::now() + limit;
-        while !self.feeder.is_idle() && Instant::now() < deadline {
+        while !self.is_prepared() && Instant::now() < deadline {
             self.turn(deadline.saturating_duration_since(Instant::now()), &[], &mut |_| {})?;
         }
-        Ok(self.feeder.is_idle())
+        Ok(self.is_prepared())
+    }
+
+    fn is_prepared(&self) -> bool {
+        self.feeder.is_idle() && self.scripts.is_idle()
     }
 
     /// Waits for news, at most `timeout`, and takes it. Returns early when one of `others` is readable.

@@ -427,7 +427,7 @@ unsafe extern "C" fn read_memory(context: *const c_void, address: u64, to: *mut 
 }
 
 fn words_or_null(words: Option<&Vec<u64>>) -> *const u64 {
-    words.map_or(std::ptr::null(), |words| words.as_ptr())
+    words.map_or(std::ptr::null(), Vec::as_ptr)
 }
 
 /// Packs sorted rows as `bpf/spanflame.h` says, in the plainest way: a leaf for each chunk. Not the

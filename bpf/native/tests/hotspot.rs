@@ -157,7 +157,7 @@ const NMETHOD: u64 = NAMES;
 const NATIVE_NMETHOD: u64 = NAMES + 8;
 const STUB: u64 = NAMES + 23;
 
-/// At +0: ConstMethod; at +0x80 ConstantPool; at +0x100 Method; at +0x180 InstanceKlass; at +0x1c0 Symbol.
+/// At +0: `ConstMethod`; at +0x80 `ConstantPool`; at +0x100 `Method`; at +0x180 `InstanceKlass`; at +0x1c0 `Symbol`.
 fn methods() -> Vec<u64> {
     let mut words = vec![0; 64];
     words[1] = METHODS + 0x80;

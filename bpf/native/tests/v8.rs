@@ -25,7 +25,7 @@ const COMPILED: u8 = 2;
 const RCX: usize = 2;
 const RDI: usize = 5;
 
-/// Functions by number: JSFunctions at HEAP + 0x1000 * (number + 1), their SharedFunctionInfos 0x100 behind.
+/// Functions by number: `JSFunction`s at HEAP + 0x1000 * (number + 1), their `SharedFunctionInfo`s 0x100 behind.
 fn function(number: u64) -> u64 {
     HEAP + 0x1000 * (number + 1) + 1
 }

@@ -22,6 +22,10 @@ use crate::kernel::Sampler;
 use crate::model::{ImageId, ObjectId, RawFrame, RawSample, ScriptEnd};
 use crate::process::{MappingContent, ObjectRegistry, ProcessTable, RuntimeOfProcess};
 
+/// How soon what the reader has found is told to the sampler.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+/// How long whoever begins to sample waits for the reader.
+const LOOK_LIMIT: Duration = Duration::from_secs(2);
 /// How often a runtime that was not set up yet is looked for again, and how many times.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 const TRIES: u32 = 100;
@@ -53,6 +57,9 @@ pub(super) struct Scripts {
     markers: HashMap<ObjectId, (Weak<ObjectFile>, Vec<Marked>)>,
     processes: HashMap<u32, InProcess>,
     waiting: Vec<Waiting>,
+    /// Processes that the reader looks into now, and since when.
+    looked_into: usize,
+    looked_into_since: Instant,
     /// What [`Scripts::all`] says, until something changes.
     all: Option<Arc<RuntimesOfProcesses>>,
 }
@@ -70,6 +77,8 @@ impl Scripts {
             markers: HashMap::new(),
             processes: HashMap::new(),
             waiting: Vec::new(),
+            looked_into: 0,
+            looked_into_since: Instant::now(),
             all: None,
         })
     }
@@ -113,7 +122,10 @@ impl Scripts {
             !matches!(marked, Marked::Read(runtime) if known.iter().any(|known| known.runtime() == *runtime))
         });
         if !wanted.is_empty() {
-            self.reader.find(pid, process.image, wanted, mapped);
+            if self.looked_into == 0 {
+                self.looked_into_since = Instant::now();
+            }
+            self.looked_into += usize::from(self.reader.find(pid, process.image, wanted, mapped));
         }
     }
 
@@ -145,6 +157,7 @@ impl Scripts {
         sampler: &Sampler,
     ) {
         while let Some(Found { pid, image, runtimes, about, again }) = self.reader.take_found() {
+            self.looked_into = self.looked_into.saturating_sub(1);
             if processes.get(pid).is_none_or(|process| process.image != image || process.exited) {
                 continue;
             }
@@ -199,8 +212,16 @@ impl Scripts {
         }
     }
 
-    /// When there is something to look at again.
+    /// Whether all processes that were to be looked into have been, or it takes too long.
+    pub(super) fn is_idle(&self) -> bool {
+        self.looked_into == 0 || self.looked_into_since.elapsed() > LOOK_LIMIT
+    }
+
+    /// When there is something to look at again, or somebody waits for what is found.
     pub(super) fn due_in(&self) -> Option<Duration> {
+        if !self.is_idle() {
+            return Some(LOOK_INTERVAL);
+        }
         self.waiting.iter().map(|waiting| RETRY_INTERVAL.saturating_sub(waiting.since.elapsed())).min()
     }
 

@@ -158,7 +158,6 @@ impl ScriptNames {
     }
 
     /// What a frame is called.
-    #[must_use]
     pub fn of(&self, image: ImageId, frame: &ScriptFrame) -> ScriptName {
         match self.lock().entries.get(&(image, *frame)).map(|entry| &entry.state) {
             Some(State::Named(functions)) => Ok(Arc::clone(functions)),

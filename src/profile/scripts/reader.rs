@@ -56,10 +56,19 @@ impl Reader {
 
     /// Has runtimes be looked for. Where there is no room for the question it is lost: the next change of what the
     /// process has mapped asks again.
-    pub(super) fn find(&self, pid: u32, image: ImageId, wanted: Vec<Marked>, objects: Vec<MappedObject>) {
-        if self.questions.try_send(Question::Find { pid, image, wanted, objects }).is_err() {
+    /// Returns whether there was.
+    pub(super) fn find(
+        &self,
+        pid: u32,
+        image: ImageId,
+        wanted: Vec<Marked>,
+        objects: Vec<MappedObject>,
+    ) -> bool {
+        let is_asked = self.questions.try_send(Question::Find { pid, image, wanted, objects }).is_ok();
+        if !is_asked {
             tracing::warn!("the runtime of process {pid} is not looked for: too much else is");
         }
+        is_asked
     }
 
     /// Has a frame be named.
