@@ -82,10 +82,10 @@ fn check_shares(source: &Source) {
         Err(reason) => return support::skip(&reason),
     };
     let program = Program::start_ready(command.arg("60"));
-    let recording = recording::record_pid(program.pid, seconds(8, 15));
+    let recording = recording::record_pid(program.pid, seconds(5, 15));
     let folded = recording.folded();
     let total = folded.total();
-    assert!(total >= 250 * seconds(8, 15), "only {total} samples");
+    assert!(total >= 250 * seconds(5, 15), "only {total} samples");
 
     let with_frames = folded.count(|stack| position(stack, "serve_requests").is_some());
     let without = folded.most_frequent(|stack| position(stack, "serve_requests").is_none(), 5);
@@ -115,10 +115,11 @@ fn check_shares(source: &Source) {
     let broken = folded.most_frequent(|stack| called_back(stack) && !is_between(stack), 3);
     assert!(percent(between, folded.count(called_back)) >= 99.0, "sorted() is not between:\n{broken}");
 
+    // A call of the evaluation function has no frame yet when it begins; sorted() makes thousands of them a second.
     let evaluation = folded.count(is_evaluation);
     let left = folded.most_frequent(is_evaluation, 5);
     assert!(
-        percent(evaluation, total) <= 2.0,
+        percent(evaluation, total) <= 4.0,
         "{evaluation} of {total} show the interpreter instead:\n{left}"
     );
     check_recursion(&folded);

@@ -491,7 +491,13 @@ static __always_inline long sf_leave_hotspot(struct sf_walk *walk, __u32 state, 
 	}
 	if (sf_read_stack(&walk->window, cfa - 8, &pc))
 		return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
-	if (!pc)
+	/* The entry barrier of compiled methods keeps a word that is -1 between its frame and its return address. */
+	if (pc == ~0ULL && !frame_bytes && state == SF_HOTSPOT_FRAME_WHOLE) {
+		cfa += 8;
+		if (sf_read_stack(&walk->window, cfa - 8, &pc))
+			return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
+	}
+	if (!pc || pc == ~0ULL)
 		return sf_stop(walk, SF_OUTCOME_NO_RULE);
 	walk->last_was_frame_pointer = 0;
 	return sf_enter_caller(walk, pc, cfa - 8, cfa, frame_pointer, known);
