@@ -54,6 +54,7 @@ fn main() {
     compile("sample", &out)
         .generate(out.join("sample.skel.rs"))
         .expect("the sampler's types can be described in Rust");
+    compile("sample_small", &out);
     compile("lifecycle", &out);
     compile("socket", &out)
         .generate(out.join("socket.skel.rs"))

@@ -43,8 +43,20 @@ static __always_inline __u64 sf_word_of_script(const struct sf_walk *walk)
 static __always_inline long sf_enter_caller(struct sf_walk *walk, __u64 pc, __u64 pc_slot, __u64 cfa,
 					    __u64 frame_pointer, __u64 known);
 
-#include "hotspot.h"
 #include "python.h"
+
+#ifdef SF_WITHOUT_GENERATED_FRAMES
+
+static __always_inline int sf_step_runtime(struct sf_walk *walk, struct sf_frames *frames)
+{
+	(void)walk;
+	(void)frames;
+	return SF_STEP_NOT_MINE;
+}
+
+#else
+
+#include "hotspot.h"
 #include "v8.h"
 
 /* Finds out which runtime generates code in the process. */
@@ -83,6 +95,8 @@ __attribute__((noinline)) int sf_step_runtime(struct sf_walk *walk, struct sf_fr
 		return sf_step_hotspot(walk, frames);
 	return SF_STEP_NOT_MINE;
 }
+
+#endif /* SF_WITHOUT_GENERATED_FRAMES */
 
 /* Reads the frames of an interpreter that keeps them aside, once the machine stack was walked. */
 static __always_inline void sf_walk_aside(struct sf_walk *walk)

@@ -11,6 +11,9 @@ use crate::model::{Outcome, ScriptEnd};
 
 /// The sampler, as an ELF object.
 pub(super) static SAMPLE_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sample.bpf.o"));
+/// The sampler without the unwinders of V8 and HotSpot, as an ELF object.
+pub(super) static SMALL_SAMPLE_OBJECT: &[u8] =
+    include_bytes!(concat!(env!("OUT_DIR"), "/sample_small.bpf.o"));
 /// The life-cycle programs, as an ELF object.
 pub(super) static LIFECYCLE_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/lifecycle.bpf.o"));
 

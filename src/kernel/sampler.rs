@@ -11,7 +11,9 @@ use spanflame_symbols::script::Runtime;
 
 use libbpf_rs::{Link, Map, MapCore, MapFlags, MapHandle, Object, ProgramInput};
 
-use super::abi::{self, LIFECYCLE_OBJECT, SAMPLE_OBJECT, sf_config, sf_counter, sf_target};
+use super::abi::{
+    self, LIFECYCLE_OBJECT, SAMPLE_OBJECT, SMALL_SAMPLE_OBJECT, sf_config, sf_counter, sf_target,
+};
 use super::application_words::ApplicationWords;
 use super::bpf_object::{
     find_map, find_program, forward_libbpf_messages, is_created, map_handle, open_object,
@@ -104,6 +106,7 @@ pub struct Sampler {
     ring: EventRing,
     targets: MapHandle,
     words: MapHandle,
+    follows_generated_code: bool,
     runtimes: [(Runtime, MapHandle); 3],
     others_contexts: OthersContexts,
     tables: Option<Tables>,
@@ -151,25 +154,33 @@ impl Sampler {
         };
         // CPUs that come later have no timer, see `start`.
         let cpus = cpus::online()?.last().map_or(1, |last| last + 1);
-        let mut sample = open_object("the sampler", SAMPLE_OBJECT)?;
-        let cannot = |error| KernelError::bpf("prepare the sampler", error);
-        for mut map in sample.maps_mut() {
-            if map.name() == "events" {
-                map.set_max_entries(options.ring_buffer_bytes).map_err(cannot)?;
-            } else if ["rule_cache", "sample_scratch"].iter().any(|name| map.name() == *name) {
-                map.set_max_entries(cpus).map_err(cannot)?;
-            } else if map.name() == ".rodata.config" {
-                map.set_initial_value(abi::bytes_of(&config)).map_err(cannot)?;
-            } else if map.name() == ".data.contract" {
-                map.set_autocreate(false).map_err(cannot)?;
-            } else if let Some(shared) = requests.and_then(|requests| requests.maps.named(map.name())) {
-                map.reuse_fd(shared.as_fd()).map_err(cannot)?;
-            } else if ["goroutines", "go_http2_senders"].iter().any(|name| map.name() == *name) {
-                // Nobody writes or reads it then.
-                map.set_max_entries(1).map_err(cannot)?;
+        let load = |elf: &[u8]| {
+            let mut sample = open_object("the sampler", elf)?;
+            let cannot = |error| KernelError::bpf("prepare the sampler", error);
+            for mut map in sample.maps_mut() {
+                if map.name() == "events" {
+                    map.set_max_entries(options.ring_buffer_bytes).map_err(cannot)?;
+                } else if ["rule_cache", "sample_scratch"].iter().any(|name| map.name() == *name) {
+                    map.set_max_entries(cpus).map_err(cannot)?;
+                } else if map.name() == ".rodata.config" {
+                    map.set_initial_value(abi::bytes_of(&config)).map_err(cannot)?;
+                } else if map.name() == ".data.contract" {
+                    map.set_autocreate(false).map_err(cannot)?;
+                } else if let Some(shared) = requests.and_then(|requests| requests.maps.named(map.name())) {
+                    map.reuse_fd(shared.as_fd()).map_err(cannot)?;
+                } else if ["goroutines", "go_http2_senders"].iter().any(|name| map.name() == *name) {
+                    // Nobody writes or reads it then.
+                    map.set_max_entries(1).map_err(cannot)?;
+                }
             }
-        }
-        let sample = sample.load().map_err(|error| KernelError::bpf("load the sampler", error))?;
+            sample.load().map_err(|error| KernelError::bpf("load the sampler", error))
+        };
+        // What the verifier says of the whole one would alarm without need where the small one does.
+        let print_before = libbpf_rs::set_print(None);
+        let whole = load(SAMPLE_OBJECT);
+        libbpf_rs::set_print(print_before);
+        let follows_generated_code = whole.is_ok();
+        let sample = whole.or_else(|_| load(SMALL_SAMPLE_OBJECT))?;
 
         let mut lifecycle = open_object("the life-cycle programs", LIFECYCLE_OBJECT)?;
         let cannot = |error| KernelError::bpf("prepare the life-cycle programs", error);
@@ -198,6 +209,7 @@ impl Sampler {
             ring: EventRing::new(events, options.ring_buffer_bytes)?,
             targets: map_handle(&sample, "targets")?,
             words: map_handle(&sample, "words")?,
+            follows_generated_code,
             runtimes: [
                 (Runtime::Python, map_handle(&sample, "python_processes")?),
                 (Runtime::V8, map_handle(&sample, "v8_processes")?),
@@ -283,6 +295,13 @@ impl Sampler {
             return Err(KernelError::Missing("a runtime's map"));
         };
         map.update(&pid.to_ne_bytes(), layout, MapFlags::ANY).map_err(|error| KernelError::bpf(what(), error))
+    }
+
+    /// Whether frames of code that V8 and HotSpot have generated are read: not where the kernel's verifier refuses
+    /// their unwinders.
+    #[must_use]
+    pub fn follows_generated_code(&self) -> bool {
+        self.follows_generated_code
     }
 
     /// The process has ended, or runs another program.

@@ -26,6 +26,9 @@ use crate::process::{MappingContent, ObjectRegistry, ProcessTable, RuntimeOfProc
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// How long whoever begins to sample waits for the reader.
 const LOOK_LIMIT: Duration = Duration::from_secs(2);
+/// Why frames are not read on an older kernel.
+const TOO_OLD: &str = "this kernel's verifier allows its programs less stack than reading these frames takes \
+                       (Linux 6.13 and later allow more)";
 /// How often a runtime that was not set up yet is looked for again, and how many times.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 const TRIES: u32 = 100;
@@ -156,10 +159,17 @@ impl Scripts {
         objects: &ObjectRegistry,
         sampler: &Sampler,
     ) {
-        while let Some(Found { pid, image, runtimes, about, again }) = self.reader.take_found() {
+        while let Some(Found { pid, image, mut runtimes, mut about, again }) = self.reader.take_found() {
             self.looked_into = self.looked_into.saturating_sub(1);
             if processes.get(pid).is_none_or(|process| process.image != image || process.exited) {
                 continue;
+            }
+            if !sampler.follows_generated_code() {
+                runtimes.retain(|runtime| runtime.runtime() == Runtime::Python);
+                for known in about.iter_mut().filter(|known| known.not_read.is_none()) {
+                    let is_read = runtimes.iter().any(|runtime| runtime.version() == known.version);
+                    known.not_read = (!is_read).then(|| TOO_OLD.to_owned());
+                }
             }
             for runtime in &runtimes {
                 if let Err(error) = sampler.set_runtime(pid, runtime.runtime(), &runtime.layout()) {
