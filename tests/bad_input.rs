@@ -481,7 +481,7 @@ fn too_few_descriptors_are_said_once_and_the_recording_is_written() {
     let program = fixture("late_libraries");
     // 21 libraries of the fixture beside its own; a third of what the recorder needs for them all.
     let output = Command::new("prlimit")
-        .args(["--nofile=64:64", "--"])
+        .args(["--nofile=84:84", "--"])
         .arg(support::binary())
         .args(["record", "--frequency", "997", "-o"])
         .arg(&output_file)
