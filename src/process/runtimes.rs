@@ -11,6 +11,8 @@ use spanflame_symbols::{hotspot, python, v8};
 /// A language runtime of a process.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RuntimeOfProcess {
+    /// Which, if it is one whose frames can be read.
+    pub runtime: Option<Runtime>,
     /// `CPython`, `Node.js (V8)`, `Java (HotSpot)`, or one whose frames are not read: `Ruby`, `PHP`, `.NET`.
     pub name: String,
     /// As far as it is known, else empty.
@@ -52,6 +54,7 @@ pub fn find_runtimes(
             Marked::Read(runtime) => *runtime,
             Marked::NotRead(name) => {
                 found.about.push(RuntimeOfProcess {
+                    runtime: None,
                     name: (*name).to_owned(),
                     version: String::new(),
                     not_read: Some(
@@ -65,7 +68,7 @@ pub fn find_runtimes(
         let looked = catch_unwind(AssertUnwindSafe(|| look_for(runtime, objects, memory)));
         let mut tell = |version: &str, not_read: Option<String>| {
             let (name, version) = (display_name(runtime).to_owned(), version.to_owned());
-            found.about.push(RuntimeOfProcess { name, version, not_read });
+            found.about.push(RuntimeOfProcess { runtime: Some(runtime), name, version, not_read });
         };
         match looked {
             Ok(Ok(Some(there))) => {

@@ -36,7 +36,7 @@ pub struct ServiceRuntime {
 
 impl From<&RuntimeOfProcess> for ServiceRuntime {
     fn from(runtime: &RuntimeOfProcess) -> Self {
-        let RuntimeOfProcess { name, version, not_read } = runtime.clone();
+        let RuntimeOfProcess { name, version, not_read, .. } = runtime.clone();
         Self { name, version: (!version.is_empty()).then_some(version), not_read }
     }
 }
@@ -115,6 +115,7 @@ mod tests {
             runtimes: Vec::new(),
         };
         let python = |version: &str| RuntimeOfProcess {
+            runtime: Some(spanflame_symbols::script::Runtime::Python),
             name: "CPython".to_owned(),
             version: version.to_owned(),
             not_read: None,

@@ -167,7 +167,7 @@ fn runtimes_of(pid: u32, lines: &[MapsLine]) -> Vec<RuntimeReport> {
     wanted.sort_unstable();
     wanted.dedup();
     let report = |runtime: RuntimeOfProcess| {
-        let RuntimeOfProcess { name, version, not_read } = runtime;
+        let RuntimeOfProcess { name, version, not_read, .. } = runtime;
         RuntimeReport { name, version: (!version.is_empty()).then_some(version), not_read }
     };
     find_runtimes(&wanted, &mapped, &memory).about.into_iter().map(report).collect()

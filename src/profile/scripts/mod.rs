@@ -43,6 +43,8 @@ struct InProcess {
     image: ImageId,
     runtimes: Vec<Arc<dyn ScriptRuntime>>,
     about: Vec<RuntimeOfProcess>,
+    /// What was looked for with an answer that stays: it is not looked for again.
+    decided: Vec<Marked>,
 }
 
 #[derive(Debug)]
@@ -120,10 +122,8 @@ impl Scripts {
         }
         wanted.sort_unstable();
         wanted.dedup();
-        let known = self.processes.get(&pid).map_or(&[][..], |known| &known.runtimes);
-        wanted.retain(|marked| {
-            !matches!(marked, Marked::Read(runtime) if known.iter().any(|known| known.runtime() == *runtime))
-        });
+        let decided = self.processes.get(&pid).map_or(&[][..], |known| &known.decided);
+        wanted.retain(|marked| !decided.contains(marked));
         if !wanted.is_empty() {
             if self.looked_into == 0 {
                 self.looked_into_since = Instant::now();
@@ -159,7 +159,9 @@ impl Scripts {
         objects: &ObjectRegistry,
         sampler: &Sampler,
     ) {
-        while let Some(Found { pid, image, mut runtimes, mut about, again }) = self.reader.take_found() {
+        while let Some(Found { pid, image, wanted, mut runtimes, mut about, again }) =
+            self.reader.take_found()
+        {
             self.looked_into = self.looked_into.saturating_sub(1);
             if processes.get(pid).is_none_or(|process| process.image != image || process.exited) {
                 continue;
@@ -167,8 +169,7 @@ impl Scripts {
             if !sampler.follows_generated_code() {
                 runtimes.retain(|runtime| runtime.runtime() == Runtime::Python);
                 for known in about.iter_mut().filter(|known| known.not_read.is_none()) {
-                    let is_read = runtimes.iter().any(|runtime| runtime.version() == known.version);
-                    known.not_read = (!is_read).then(|| TOO_OLD.to_owned());
+                    known.not_read = (known.runtime != Some(Runtime::Python)).then(|| TOO_OLD.to_owned());
                 }
             }
             for runtime in &runtimes {
@@ -180,7 +181,11 @@ impl Scripts {
                 image,
                 runtimes: Vec::new(),
                 about: Vec::new(),
+                decided: Vec::new(),
             });
+            if !again {
+                known.decided.extend(wanted);
+            }
             for runtime in runtimes {
                 known.runtimes.retain(|old| old.runtime() != runtime.runtime());
                 known.runtimes.push(runtime);

@@ -62,7 +62,9 @@ struct Inside {
     entries: HashMap<(ImageId, ScriptFrame), Entry>,
     counts: ScriptCounts,
     window: u32,
-    asked: usize,
+    /// Questions asked and answered so far. They are answered in their order.
+    asked: u64,
+    answered: u64,
 }
 
 /// See the module's description.
@@ -74,7 +76,7 @@ pub struct ScriptNames {
 
 impl Inside {
     fn is_new(&mut self, image: ImageId, frame: &ScriptFrame) -> bool {
-        let Self { entries, counts, window, asked } = self;
+        let Self { entries, counts, window, asked, .. } = self;
         if let Some(known) = entries.get_mut(&(image, *frame)) {
             known.used_in = *window;
             if !matches!(known.state, State::Refused(_, since) if since.elapsed() > ASK_AGAIN) {
@@ -127,34 +129,33 @@ impl ScriptNames {
         answer: Result<Vec<ScriptFunction>, Refusal>,
     ) {
         let mut inside = self.lock();
-        let Inside { entries, counts, asked, .. } = &mut *inside;
+        let Inside { entries, counts, answered, .. } = &mut *inside;
         let how = answer.as_ref().map_or_else(|refusal| refusal.name(), |_| "named");
         *counts.frames.entry((frame.runtime, how)).or_default() += 1;
-        *asked = asked.saturating_sub(1);
+        *answered += 1;
         if let Some(entry) = entries.get_mut(&(image, *frame)) {
             entry.state = match answer {
                 Ok(functions) => State::Named(functions.into()),
                 Err(refusal) => State::Refused(refusal, Instant::now()),
             };
         }
-        if *asked == 0 {
-            self.answered.notify_all();
-        }
+        self.answered.notify_all();
     }
 
     /// The reader will not answer: there was no room for the question.
     pub(super) fn withdraw(&self, image: ImageId, frame: &ScriptFrame) {
         let mut inside = self.lock();
         inside.entries.remove(&(image, *frame));
-        inside.asked = inside.asked.saturating_sub(1);
+        inside.answered += 1;
         *inside.counts.frames.entry((frame.runtime, "too_many")).or_default() += 1;
     }
 
-    /// Waits until what was asked is answered, a moment at most.
+    /// Waits until what was asked up to now is answered, a moment at most.
     pub fn settle(&self) {
         let inside = self.lock();
+        let asked = inside.asked;
         // Whoever gives up waiting finds the frames that are still asked about unnamed.
-        drop(self.answered.wait_timeout_while(inside, PATIENCE, |inside| inside.asked > 0));
+        drop(self.answered.wait_timeout_while(inside, PATIENCE, |inside| inside.answered < asked));
     }
 
     /// What a frame is called.

@@ -28,6 +28,8 @@ enum Question {
 pub(super) struct Found {
     pub(super) pid: u32,
     pub(super) image: ImageId,
+    /// What was looked for.
+    pub(super) wanted: Vec<Marked>,
     pub(super) runtimes: Vec<Arc<dyn ScriptRuntime>>,
     pub(super) about: Vec<RuntimeOfProcess>,
     /// Whether to ask again a moment later.
@@ -101,7 +103,7 @@ fn answer_all(questions: &Receiver<Question>, answers: &Sender<Found>, names: &S
     for question in questions {
         match question {
             Question::Find { pid, image, wanted, objects } => {
-                let found = find(pid, image, &wanted, &objects, &mut processes);
+                let found = find(pid, image, wanted, &objects, &mut processes);
                 if answers.send(found).is_err() {
                     return;
                 }
@@ -137,11 +139,11 @@ fn name(
 fn find(
     pid: u32,
     image: ImageId,
-    wanted: &[Marked],
+    wanted: Vec<Marked>,
     objects: &[MappedObject],
     processes: &mut HashMap<u32, Process>,
 ) -> Found {
-    let mut found = Found { pid, image, runtimes: Vec::new(), about: Vec::new(), again: false };
+    let mut found = Found { pid, image, wanted, runtimes: Vec::new(), about: Vec::new(), again: false };
     if processes.get(&pid).is_none_or(|known| known.image != image) {
         processes.remove(&pid);
         match LiveMemory::open(pid) {
@@ -153,7 +155,7 @@ fn find(
         }
     }
     let Some(process) = processes.get_mut(&pid) else { return found };
-    let FoundRuntimes { runtimes, about, again } = find_runtimes(wanted, objects, &process.memory);
+    let FoundRuntimes { runtimes, about, again } = find_runtimes(&found.wanted, objects, &process.memory);
     for runtime in &runtimes {
         process.runtimes.retain(|known| known.runtime() != runtime.runtime());
         process.runtimes.push(Arc::clone(runtime));
