@@ -39,6 +39,8 @@ char LICENSE[] SEC("license")
 
 #define SK_DROP 0
 #define SK_PASS 1
+/* A bit of sk_shutdown, include/net/sock.h. */
+#define SEND_SHUTDOWN 2
 
 /* Name, a blank, version, trace id, parent id and flags with dashes, CR LF. */
 #define SF_HEADER_BYTES 70
@@ -105,6 +107,16 @@ int on_connected(struct bpf_sock_ops *ops)
 	return 1;
 }
 
+/*
+ * Whether TCP takes more from it. Where it does not, the kernel subtracts all of the message from what the program has
+ * given, and our line with it: the program would be told of fewer than no bytes, and not of the error.
+ */
+static __always_inline bool sf_takes_more(const struct sock *sk)
+{
+	return sk->__sk_common.skc_state == TCP_ESTABLISHED && !sk->sk_err &&
+	       !(sk->sk_shutdown & SEND_SHUTDOWN);
+}
+
 static __always_inline void sf_write_hex(unsigned char *to, const unsigned char *from, int bytes)
 {
 	int index;
@@ -162,7 +174,7 @@ static __always_inline int sf_insert_header(struct sk_msg_md *msg, const struct 
 		return SF_HEADER_COUNTER_LEFT_CHANGED;
 	if (tcp->snd_una != tcp->write_seq)
 		return SF_HEADER_COUNTER_LEFT_UNACKNOWLEDGED;
-	if (sf_has_upper_protocol(tcp))
+	if (sf_has_upper_protocol(tcp) || !sf_takes_more((const struct sock *)tcp))
 		return SF_HEADER_COUNTER_LEFT_CONNECTION;
 	if (msg->size > SF_MAX_MESSAGE_BYTES ||
 	    ((const struct sock *)tcp)->sk_sndbuf < SF_MIN_SEND_BUFFER_BYTES ||

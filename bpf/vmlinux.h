@@ -299,6 +299,7 @@ struct sock {
 	__u16 sk_type;
 	__u16 sk_protocol;
 	int sk_err;
+	__u8 sk_shutdown;      /* bits: 1 no more is read, 2 no more is sent */
 	int sk_sndbuf;         /* bytes that may wait to be sent, with what they take beside themselves */
 	__u8 sk_kern_sock : 1; /* the kernel itself uses it */
 	struct socket *sk_socket;

@@ -43,6 +43,9 @@ static __always_inline bool sf_names_context(__u64 name)
 	case SF_TEXT8('e', 'l', 'a', 's', 't', 'i', 'c', '-'): /* elastic-apm-traceparent */
 	case SF_TEXT8('n', 'e', 'w', 'r', 'e', 'l', 'i', 'c'): /* newrelic */
 	case SF_TEXT8('s', 'e', 'n', 't', 'r', 'y', '-', 't'): /* sentry-trace */
+	case SF_TEXT8('o', 't', '-', 't', 'r', 'a', 'c', 'e'): /* ot-tracer-traceid: OpenTracing */
+	case SF_TEXT8('x', '-', 'i', 'n', 's', 't', 'a', 'n'): /* x-instana-t */
+	case SF_TEXT8('x', '-', 'd', 'y', 'n', 'a', 't', 'r'): /* x-dynatrace */
 		return true;
 	default:
 		break;

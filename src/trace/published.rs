@@ -30,6 +30,7 @@ struct Watched {
 pub(super) struct Published {
     watched: HashMap<RequestKey, Watched>,
     told: u64,
+    beyond_limit: u64,
 }
 
 impl Published {
@@ -38,8 +39,11 @@ impl Published {
         if began.direction == Direction::In
             && let Some(minted) = began.minted
             && let Some(span_id) = SpanId::new(minted.span_id)
-            && self.watched.len() < MAX_REQUESTS
         {
+            if self.watched.len() >= MAX_REQUESTS {
+                self.beyond_limit += 1;
+                return;
+            }
             self.watched.insert(minted.key, Watched { actor: began.actor, span_id, is_offered: false });
         }
     }
@@ -47,6 +51,11 @@ impl Published {
     /// How many were told of by us; those of the kernel side alone are not counted.
     pub(super) fn told(&self) -> u64 {
         self.told
+    }
+
+    /// How many were not looked after, since too many were open.
+    pub(super) fn beyond_limit(&self) -> u64 {
+        self.beyond_limit
     }
 
     /// Tells of what is new, and takes back what is over.

@@ -39,6 +39,8 @@ pub struct TracerStatus {
     /// Requests that other profilers were told of once their ids were known: those of which they were told at once are
     /// not counted.
     pub published_requests: u64,
+    /// Requests that other profilers were not told of, since too many were open at a time.
+    pub unpublished_requests: u64,
     /// Kernel memory of all maps, bytes.
     pub map_bytes: u64,
     /// Who moved bytes by `io_uring`, which is not followed.

@@ -598,6 +598,7 @@ impl Worker {
         status.programs = vec![("go", requests), ("go_tls", go_tls), ("event_loop", event_loops.status())];
         status.tls = self.tls.status();
         status.published_requests = self.engine.published.as_ref().map_or(0, Published::told);
+        status.unpublished_requests = self.engine.published.as_ref().map_or(0, Published::beyond_limit);
     }
 
     fn unexplained(&mut self) -> Vec<UnexplainedProcess> {

@@ -106,6 +106,8 @@ pub(super) fn add(page: &mut Page, tracer: &TracerStatus) {
     let help =
         "Requests that other profilers were told of once their ids were known, by the map otel/traces_ctx_v1";
     page.counter("requests_published", help, tracer.published_requests);
+    let help = "Requests that other profilers were not told of, since too many were open at a time";
+    page.counter("requests_unpublished", help, tracer.unpublished_requests);
     page.counter("samples_stamped", "Samples that say in which span they were taken", tracer.stamped_samples);
     page.add(Kind::Counter, "samples_unstamped", "Samples in a request that do not, by why", |family| {
         Unstamped::ALL.iter().fold(family, |family, (reason, name)| {
