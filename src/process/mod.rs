@@ -12,6 +12,7 @@ pub mod identity;
 pub mod image;
 pub mod listening;
 pub mod living;
+pub mod machine;
 mod mapped_file;
 pub mod mapping_list;
 pub mod objects;

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -48,6 +48,11 @@ impl Drop for Spawner {
     }
 }
 
+/// Program and arguments.
+fn split(arguments: &[String]) -> io::Result<(&String, &[String])> {
+    arguments.split_first().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no command"))
+}
+
 impl HeldCommand {
     /// Forks a child for `arguments` (program first, found through `PATH`) and holds it. It gets
     /// `descriptor_limit`, whatever ours is by now.
@@ -55,13 +60,28 @@ impl HeldCommand {
     /// # Errors
     /// The system's.
     pub fn hold(arguments: &[String], descriptor_limit: Rlimit) -> io::Result<Self> {
-        let (program, rest) = arguments
-            .split_first()
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no command"))?;
-        let (gate_reader, gate_writer) = pipe_with(PipeFlags::CLOEXEC)?;
-        let (pid_reader, pid_writer) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (program, rest) = split(arguments)?;
         let mut command = Command::new(program);
         command.args(rest);
+        Self::hold_command(command, descriptor_limit)
+    }
+
+    /// The same for a command that no terminal has to do with: it reads nothing, what it says goes to `output`, and it
+    /// is the first of a process group of its own.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn hold_apart(arguments: &[String], descriptor_limit: Rlimit, output: &File) -> io::Result<Self> {
+        let (program, rest) = split(arguments)?;
+        let mut command = Command::new(program);
+        command.args(rest).process_group(0).stdin(Stdio::null());
+        command.stdout(output.try_clone()?).stderr(output.try_clone()?);
+        Self::hold_command(command, descriptor_limit)
+    }
+
+    fn hold_command(mut command: Command, descriptor_limit: Rlimit) -> io::Result<Self> {
+        let (gate_reader, gate_writer) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (pid_reader, pid_writer) = pipe_with(PipeFlags::CLOEXEC)?;
         let (gate_fd, gate_writer_fd) = (gate_reader.as_raw_fd(), gate_writer.as_raw_fd());
         let pid_fd = pid_writer.as_raw_fd();
         // SAFETY: between fork and exec the closure makes only async-signal-safe system calls, on

@@ -1,12 +1,11 @@
 //! `spanflame record`: any running program → a profile file.
 
 mod arguments;
-mod command;
-
+pub(in crate::cli) mod command;
 mod progress;
-mod recording;
+pub(in crate::cli) mod recording;
 mod report;
-mod signals;
+pub(in crate::cli) mod signals;
 mod statistics;
 
 use std::io::Write;
@@ -18,7 +17,7 @@ use anyhow::{Context, anyhow};
 pub use self::arguments::Args;
 use self::arguments::{Kind, StatsTarget};
 use self::command::{HeldCommand, RunningCommand, shell_status};
-use self::recording::Recording;
+use self::recording::{Recording, Wanted};
 use self::signals::Signals;
 use super::CommandError;
 
@@ -64,7 +63,9 @@ fn record(
     signals: &Signals,
     started: Instant,
 ) -> Result<Option<String>, CommandError> {
-    let mut recording = Recording::open(args, held.as_ref().map(HeldCommand::pid), signals, started)?;
+    let wanted =
+        Wanted { pids: &args.pids, frequency_hz: args.frequency, measures_bpf: args.stats.is_some() };
+    let mut recording = Recording::open(&wanted, held.as_ref().map(HeldCommand::pid), signals, started)?;
     recording.start()?;
     if let Some(held) = held {
         if let Some(signal) = signals.which() {
@@ -75,7 +76,7 @@ fn record(
             CommandError::Usage(anyhow!("cannot run {:?}: {error}", args.command.first().map_or("", |c| c)))
         })?);
     }
-    recording.sample(args, command.as_mut(), signals)?;
+    recording.sample(args.duration, command.as_mut(), signals)?;
     let statistics = recording.write(args)?;
     let Some(target) = &args.stats else { return Ok(None) };
     let json = serde_json::to_string(&statistics).context("cannot write the statistics as JSON")?;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 /// Which signals came.
-pub(super) struct Signals {
+pub(in crate::cli) struct Signals {
     interrupt: Arc<AtomicBool>,
     terminate: Arc<AtomicBool>,
 }
@@ -17,7 +17,7 @@ impl Signals {
     ///
     /// # Errors
     /// The system's.
-    pub(super) fn register() -> io::Result<Self> {
+    pub(in crate::cli) fn register() -> io::Result<Self> {
         let signals = Self { interrupt: Arc::default(), terminate: Arc::default() };
         signal_hook::flag::register(SIGINT, signals.interrupt.clone())?;
         signal_hook::flag::register(SIGTERM, signals.terminate.clone())?;
@@ -25,12 +25,12 @@ impl Signals {
     }
 
     /// Whether the recording is to end.
-    pub(super) fn any(&self) -> bool {
+    pub(in crate::cli) fn any(&self) -> bool {
         self.which().is_some()
     }
 
     /// The signal that came; of both, the one that a person does not send by a key.
-    pub(super) fn which(&self) -> Option<i32> {
+    pub(in crate::cli) fn which(&self) -> Option<i32> {
         if self.terminated() {
             return Some(SIGTERM);
         }
@@ -38,12 +38,12 @@ impl Signals {
     }
 
     /// Whether `SIGTERM` came.
-    pub(super) fn terminated(&self) -> bool {
+    pub(in crate::cli) fn terminated(&self) -> bool {
         self.terminate.load(Ordering::Relaxed)
     }
 
     /// What came so far has done its work.
-    pub(super) fn forget(&self) {
+    pub(in crate::cli) fn forget(&self) {
         self.interrupt.store(false, Ordering::Relaxed);
         self.terminate.store(false, Ordering::Relaxed);
     }
