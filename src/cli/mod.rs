@@ -7,6 +7,7 @@ pub mod completion;
 pub mod config;
 pub mod convert;
 mod descriptors;
+pub mod diff;
 pub mod doctor;
 pub mod error;
 pub mod logging;
@@ -33,6 +34,7 @@ enum Command {
     Serve(serve::Args),
     Record(record::Args),
     Convert(convert::Args),
+    Diff(diff::Args),
     /// What this kernel and this user permit
     Doctor(doctor::Args),
     Config(config::Args),
@@ -53,6 +55,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Record(args) => record::run(&args, started),
         Command::Convert(args) => convert::run(args),
+        Command::Diff(args) => diff::run(&args),
         Command::Doctor(args) => doctor::run(args),
         Command::Config(args) => config::run(&args),
         Command::Completions(args) => completion::run(CommandLine::command(), &args),

@@ -136,27 +136,37 @@ pub fn write_file_as(
     format: Format,
     options: &Options,
 ) -> Result<(), ExportError> {
-    let not_writable = |source| ExportError::NotWritable { path: path.to_owned(), source };
-    let failed = |source| ExportError::Write { path: path.to_owned(), source };
     let mut options = options.clone();
     options.uncompressed |= path.as_os_str().as_encoded_bytes().to_ascii_lowercase().ends_with(b".pb");
+    write_with(path, |writer| write(profile, format, writer, &options))
+}
 
+/// Has `write` write to `path`: the file appears when it is complete; `-` and `/dev/stdout` are standard output.
+///
+/// # Errors
+/// [`ExportError`], that of `write` included; a file that was there before is then as it was.
+pub fn write_with(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> Result<(), ExportError>,
+) -> Result<(), ExportError> {
+    let not_writable = |source| ExportError::NotWritable { path: path.to_owned(), source };
+    let failed = |source| ExportError::Write { path: path.to_owned(), source };
     match destination(path).map_err(not_writable)? {
         Destination::StandardOutput => {
             let mut writer = BufWriter::new(io::stdout().lock());
-            write(profile, format, &mut writer, &options)?;
+            write(&mut writer)?;
             writer.flush().map_err(failed)
         }
         Destination::InPlace(device) => {
             let file = OpenOptions::new().write(true).open(device).map_err(not_writable)?;
             let mut writer = BufWriter::new(file);
-            write(profile, format, &mut writer, &options)?;
+            write(&mut writer)?;
             writer.flush().map_err(failed)
         }
         Destination::Aside(target) => {
             let (aside, file) = AsideFile::create(&target).map_err(not_writable)?;
             let mut writer = BufWriter::new(file);
-            write(profile, format, &mut writer, &options).map_err(|error| match error {
+            write(&mut writer).map_err(|error| match error {
                 ExportError::Stream(source) => failed(source),
                 other => other,
             })?;

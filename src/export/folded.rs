@@ -38,7 +38,8 @@ pub(super) fn sums_by_stack<'a>(
 }
 
 /// Whether any sample says to which process it belongs.
-pub(super) fn has_comm(profile: &Profile) -> bool {
+#[must_use]
+pub fn has_comm(profile: &Profile) -> bool {
     profile.label_sets.iter().flatten().any(|label| label.key == "comm")
 }
 

@@ -16,10 +16,13 @@
 //! | SVG | one | `comm`, as the root frame | no | no | coloured | coloured |
 //! | columnar | one | `comm`, as the root frame | mappings | the function's first | yes | yes |
 //!
+//! Two profiles at once are `differential/`'s.
+//!
 //! Known gaps: SVG and columnar files cannot be read back; pprof's `drop_frames`, `keep_frames`, `doc_url`, columns and
 //! the units of numeric labels have no place in the model and are lost when such a file is converted.
 
 pub mod columnar;
+pub mod differential;
 mod file;
 pub mod flame_json;
 pub mod flame_tree;
@@ -47,7 +50,7 @@ use std::path::{Path, PathBuf};
 
 use crate::model::{InvalidProfile, Profile};
 
-pub use file::{check_writable, write_file, write_file_as};
+pub use file::{check_writable, write_file, write_file_as, write_with};
 
 /// A file format that profiles are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]

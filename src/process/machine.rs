@@ -79,10 +79,15 @@ impl CpuTimes {
 
     fn of(stat: &str) -> Option<Self> {
         let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
-        let numbers: Vec<u64> = line.split_ascii_whitespace().map_while(|number| number.parse().ok()).collect();
+        let numbers: Vec<u64> =
+            line.split_ascii_whitespace().map_while(|number| number.parse().ok()).collect();
         // user nice system idle iowait irq softirq steal; guests are counted in user and nice.
-        let [user, nice, system, idle, iowait, irq, softirq, steal, ..] = numbers.as_slice() else { return None };
-        let busy = [user, nice, system, irq, softirq].into_iter().fold(0_u64, |sum, &ticks| sum.saturating_add(ticks));
+        let [user, nice, system, idle, iowait, irq, softirq, steal, ..] = numbers.as_slice() else {
+            return None;
+        };
+        let busy = [user, nice, system, irq, softirq]
+            .into_iter()
+            .fold(0_u64, |sum, &ticks| sum.saturating_add(ticks));
         Some(Self { busy, idle: idle.saturating_add(*iowait), steal: *steal })
     }
 
@@ -122,7 +127,10 @@ mod tests {
 
     #[test]
     fn a_cpu_has_the_name_that_its_architecture_gives_it() {
-        assert_eq!(cpu_model("processor\t: 0\nmodel name\t: A CPU @ 2 GHz\n").as_deref(), Some("A CPU @ 2 GHz"));
+        assert_eq!(
+            cpu_model("processor\t: 0\nmodel name\t: A CPU @ 2 GHz\n").as_deref(),
+            Some("A CPU @ 2 GHz")
+        );
         assert_eq!(cpu_model("processor\t: 0\nCPU part\t: 0xd0c\n").as_deref(), Some("0xd0c"));
         assert_eq!(cpu_model("model name\t:\n"), None);
     }
