@@ -133,7 +133,7 @@ mod tests {
     fn recursion_counts_once_and_the_greatest_change_comes_first() {
         let (base, new) = (profile("main;f;f 10\nmain;g 5\n"), profile("main;f;f 12\nmain;g 50\n"));
         let tree = |profile| merge(profile, &TreeOptions::default()).expect("a tree");
-        let tree = unite(&tree(&base), &tree(&new), false);
+        let tree = unite(&[tree(&base)], &[tree(&new)], false);
         let names: Vec<(&str, f64, f64)> = functions(&tree)
             .iter()
             .map(|row| (&*tree.frames[row.frame as usize].name, row.base, row.new))
@@ -145,7 +145,7 @@ mod tests {
     fn the_json_is_as_it_is_documented() {
         let (base, new) = (profile("main;f 10\n"), profile("main;f 15\n"));
         let tree = |profile| merge(profile, &TreeOptions::default()).expect("a tree");
-        let tree = unite(&tree(&base), &tree(&new), true);
+        let tree = unite(&[tree(&base)], &[tree(&new)], true);
         let mut bytes = Vec::new();
         write_json(&tree, &ValueType::new("cpu", "nanoseconds"), true, &mut bytes).expect("written");
         let json: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");

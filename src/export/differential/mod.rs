@@ -55,14 +55,20 @@ pub struct DiffTree<'a> {
 /// What tells frames apart: class, name, and the object's file name where both sides have it.
 type Key = (NodeClass, String, String);
 
-/// Puts two trees together. `normalize`: the base's values are scaled so that both sides have the same total, and shares
-/// are compared instead of values. Takes time proportional to the nodes of both.
+/// Puts two sides together, each of one tree or of several, whose mean is taken. `normalize`: the base's values are scaled
+/// so that both sides have the same total, and shares are compared instead of values. Takes time proportional to the
+/// nodes of all.
 #[must_use]
-pub fn unite<'a>(base: &FlameTree<'a>, new: &FlameTree<'a>, normalize: bool) -> DiffTree<'a> {
-    let base_scale =
-        if normalize && base.total > 0 && new.total > 0 { new.total as f64 / base.total as f64 } else { 1.0 };
-    let modules = [base, new]
-        .map(|tree| tree.frames.iter().map(|frame| module_name(frame.module)).collect::<HashSet<_>>());
+pub fn unite<'a>(base: &[FlameTree<'a>], new: &[FlameTree<'a>], normalize: bool) -> DiffTree<'a> {
+    let mean = |trees: &[FlameTree<'_>]| {
+        trees.iter().map(|tree| tree.total as f64).sum::<f64>() / trees.len().max(1) as f64
+    };
+    let totals = (mean(base), mean(new));
+    let base_scale = if normalize && totals.0 > 0.0 && totals.1 > 0.0 { totals.1 / totals.0 } else { 1.0 };
+    let modules = [base, new].map(|trees| {
+        let frames = trees.iter().flat_map(|tree| &tree.frames);
+        frames.map(|frame| module_name(frame.module)).collect::<HashSet<_>>()
+    });
     let key_of = |frame: &TreeFrame<'_>| -> Key {
         let class = match frame.class {
             NodeClass::Code(FrameClass::Inlined) => NodeClass::Code(FrameClass::Native),
@@ -78,7 +84,11 @@ pub fn unite<'a>(base: &FlameTree<'a>, new: &FlameTree<'a>, normalize: bool) -> 
     let mut keys: Interner<Key> = Interner::new();
     let mut frames: Vec<TreeFrame<'a>> = Vec::new();
     let mut growing = Growing::default();
-    for (tree, scale, is_new) in [(base, base_scale, false), (new, 1.0, true)] {
+    let part = |trees: &[FlameTree<'_>]| 1.0 / trees.len().max(1) as f64;
+    let sides = [(base, base_scale * part(base), false), (new, part(new), true)];
+    for (tree, scale, is_new) in
+        sides.iter().flat_map(|(trees, scale, is_new)| trees.iter().map(move |tree| (tree, *scale, *is_new)))
+    {
         let numbers: Vec<u32> = tree
             .frames
             .iter()
@@ -213,7 +223,7 @@ mod tests {
 
     fn united<'a>(base: &'a Profile, new: &'a Profile, normalize: bool) -> DiffTree<'a> {
         let tree = |profile: &'a Profile| merge(profile, &TreeOptions::default()).expect("a tree");
-        unite(&tree(base), &tree(new), normalize)
+        unite(&[tree(base)], &[tree(new)], normalize)
     }
 
     #[test]
@@ -242,6 +252,15 @@ mod tests {
         let tree = united(&base, &new, true);
         assert!(tree.nodes.iter().all(|node| (node.base - node.new).abs() < 1e-9), "{tree:?}");
         assert!((tree.base_scale - 5.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn of_several_recordings_a_side_the_mean_is_compared() {
+        let (one, two, new) = (profile("main;a 30\n"), profile("main;a 10\nmain;b 2\n"), profile("main;a 21\n"));
+        let tree = |profile| merge(profile, &TreeOptions::default()).expect("a tree");
+        let united = unite(&[tree(&one), tree(&two)], &[tree(&new)], false);
+        let expected = [("", 21.0, 21.0), (";main", 21.0, 21.0), (";main;a", 20.0, 21.0), (";main;b", 1.0, 0.0)];
+        assert_eq!(by_path(&united), expected.map(|(path, base, new)| (path.to_owned(), base, new)));
     }
 
     #[test]

@@ -292,7 +292,7 @@ mod tests {
     fn picture(base: &str, new: &str) -> String {
         let (base, new) = (profile(base), profile(new));
         let tree = |profile| merge(profile, &TreeOptions::default()).expect("a tree");
-        let tree = unite(&tree(&base), &tree(&new), false);
+        let tree = unite(&[tree(&base)], &[tree(&new)], false);
         let captions = Captions { title: "a < b", base: "old", new: "fresh", normalized: false };
         let mut bytes = Vec::new();
         write(&tree, &ValueType::new("samples", "count"), &captions, &mut bytes).expect("written");

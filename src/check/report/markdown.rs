@@ -1,0 +1,122 @@
+//! Markdown for one comment on a pull request that is written anew each time.
+//!
+//! The first line is [`MARKER`], by which a pipeline finds the comment of last time. [`NOTHING_CHANGED`] stands in it if a
+//! new comment would tell nobody anything.
+
+use std::io::{self, Write};
+
+use super::phrases::{change, cost, headline, interval, refusal, verdict};
+use super::source::SourcePaths;
+use crate::check::comparison::{Comparison, Line};
+use crate::check::verdict::{Overall, Verdict};
+
+/// The first line.
+pub const MARKER: &str = "<!-- spanflame:check -->";
+/// Stands in it if there is nothing to say.
+pub const NOTHING_CHANGED: &str = "<!-- spanflame:nothing-changed -->";
+/// Lines of the table; what is beyond is counted.
+const SHOWN_LINES: usize = 20;
+
+/// Writes it.
+///
+/// # Errors
+/// The writer's.
+pub fn write(comparison: &Comparison, paths: &SourcePaths, writer: &mut dyn Write) -> io::Result<()> {
+    writeln!(writer, "{MARKER}")?;
+    let changed: Vec<&Line> = comparison
+        .lines
+        .iter()
+        .filter(|line| matches!(line.verdict, Verdict::Regressed | Verdict::Improved | Verdict::Moved { .. }))
+        .collect();
+    if changed.is_empty() && comparison.overall == Overall::Unchanged {
+        writeln!(writer, "{NOTHING_CHANGED}")?;
+    }
+    writeln!(writer, "### {}\n", plain(&headline(comparison)))?;
+    for reason in &comparison.refusals {
+        writeln!(writer, "> {}\n", plain(&refusal(reason)))?;
+    }
+    if !changed.is_empty() {
+        writeln!(writer, "| | what | where | {} | {} | change | 95 % interval |", plain(&comparison.base.label), plain(&comparison.new.label))?;
+        writeln!(writer, "|---|---|---|---:|---:|---:|---|")?;
+        for line in changed.iter().take(SHOWN_LINES) {
+            writeln!(
+                writer,
+                "| {} | {} | {} | {} | {} | {} | {} |",
+                verdict(line),
+                code(&line.described()),
+                place(line, paths),
+                plain(&cost(comparison, &line.base)),
+                plain(&cost(comparison, &line.new)),
+                change(line),
+                interval(line),
+            )?;
+        }
+        if changed.len() > SHOWN_LINES {
+            writeln!(writer, "\n… and {} more.", changed.len() - SHOWN_LINES)?;
+        }
+    }
+    for line in changed.iter().filter(|line| line.allowed.is_some()) {
+        writeln!(writer, "\n{} may be slower: {}", code(&line.described()), plain(line.allowed.as_deref().unwrap_or_default()))?;
+    }
+    let runs = format!("{} against {} runs", comparison.base.runs, comparison.new.runs);
+    writeln!(writer, "\n<details><summary>{runs}</summary>\n")?;
+    for note in &comparison.notes {
+        writeln!(writer, "- {}", plain(note))?;
+    }
+    writeln!(
+        writer,
+        "- A line counts from {:.1} % of the whole and a change of {:.0} %; false alarms are held below {:.0} % of comparisons.",
+        100.0 * comparison.policy.min_share,
+        100.0 * comparison.policy.min_effect,
+        100.0 * comparison.policy.false_alarm_level
+    )?;
+    writeln!(writer, "\n</details>")
+}
+
+fn place(line: &Line, paths: &SourcePaths) -> String {
+    let subject = &line.subject;
+    if subject.file.is_empty() {
+        return plain(crate::export::frame_text::module_name(&subject.module));
+    }
+    let file = paths.relative(&subject.file).unwrap_or_else(|| subject.file.clone());
+    if subject.line > 0 { code(&format!("{file}:{}", subject.line)) } else { code(&file) }
+}
+
+/// Text in which nothing is taken for markup.
+fn plain(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '|' | '#' | '~' | '@' => {
+                escaped.push('\\');
+                escaped.push(character);
+            }
+            '\n' | '\r' => escaped.push(' '),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+/// A name in code's letters, also in a table's cell.
+fn code(text: &str) -> String {
+    let text = text.replace(['\n', '\r'], " ").replace('|', "\\|");
+    // A longer fence than any run of back-ticks within (CommonMark, "Code spans").
+    let longest = text.split(|character| character != '`').map(str::len).max().unwrap_or(0);
+    let fence = "`".repeat(longest + 1);
+    let space = if text.starts_with('`') || text.ends_with('`') { " " } else { "" };
+    format!("{fence}{space}{text}{space}{fence}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_not_taken_for_markup() {
+        assert_eq!(plain("a<b>|*c*_@d"), r"a\<b\>\|\*c\*\_\@d");
+        assert_eq!(code("operator|"), r"`operator\|`");
+        assert_eq!(code("a`b"), "``a`b``");
+        assert_eq!(code("`a"), "`` `a ``");
+    }
+}
