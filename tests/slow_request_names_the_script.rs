@@ -1,0 +1,150 @@
+//! One slow request of a service in Python, JavaScript or Java that nobody instruments: in the page it opens into
+//! the handler that the service's author wrote, and into the function that was slow. And handlers of four web services
+//! under load are found in their flame graphs, of which pictures are in `docs/screenshots`.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use support::server::Server;
+use support::shops::{Kind, Shop};
+use support::{await_event, is_installed, long_tests, quiet_cores, skip, target_directory};
+
+fn web() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("web")
+}
+
+/// Why the page cannot be tried in a browser; nothing if it can.
+fn no_page(server: &Server) -> Option<String> {
+    if !is_installed("node") || !web().join("node_modules/playwright-core").exists() {
+        return Some("node or the page's tools are not there: `make page` gets them".to_owned());
+    }
+    let names = ["chromium", "chromium-browser", "google-chrome"];
+    if !names.iter().any(|name| is_installed(name)) && std::env::var_os("CHROMIUM").is_none() {
+        return Some("there is no Chromium".to_owned());
+    }
+    let page = server.get("/").text();
+    (!page.contains("./assets/")).then(|| "the binary was compiled before the page was built".to_owned())
+}
+
+/// Walks through the page by a script of `web/tests`.
+fn walk(script: &str, arguments: &[&str]) {
+    let output = Command::new("node").arg(script).args(arguments).current_dir(web()).output();
+    let output = output.expect("node is installed");
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!("{said}");
+    assert!(output.status.success(), "screenshots are in {}:\n{said}", screenshots().display());
+}
+
+fn screenshots() -> PathBuf {
+    target_directory().join("screenshots")
+}
+
+/// Visits pages until a function of the service is known by name, as it is after a while of watching.
+fn await_known(server: &Server, shop: &Shop, service: &str, function: &str) {
+    await_event(&format!("{function} is known"), Duration::from_secs(60), || {
+        for product in 0..50 {
+            shop.visit(&format!("/products/{product}"));
+        }
+        let top = server.get(&format!("/api/v1/profiles/top?service={service}&from=-5m"));
+        top.text().contains(function).then_some(())
+    });
+}
+
+/// What its author calls the parts of a shop.
+struct Names {
+    product: &'static str,
+    report: &'static str,
+    slow: &'static str,
+}
+
+fn one_slow_request(kind: Kind, service: &str, names: &Names) {
+    let server = Server::start(&[]);
+    if let Some(reason) = no_page(&server) {
+        return skip(&reason);
+    }
+    let shop = match Shop::open(kind, service) {
+        Ok(shop) => shop,
+        Err(reason) => return skip(&reason),
+    };
+    let _quiet = quiet_cores();
+    await_known(&server, &shop, service, names.product);
+    shop.visit("/report");
+    server.flush();
+    let folder = screenshots().display().to_string();
+    let url = server.url.as_str();
+    walk(
+        "tests/one-request.js",
+        &[url, service, "/report", names.slow, "66.7", &folder, "500ms", names.report],
+    );
+}
+
+#[test]
+fn of_flask_under_gunicorn() {
+    needs!("python3");
+    let names = Names { product: "show_product", report: "monthly_report", slow: "reconcile_ledger" };
+    one_slow_request(Kind::Gunicorn, "flask-shop", &names);
+}
+
+#[test]
+fn of_express() {
+    needs!("node", "npm");
+    let names = Names { product: "showProduct", report: "monthlyReport", slow: "reconcileLedger" };
+    one_slow_request(Kind::Express, "express-shop", &names);
+}
+
+#[test]
+fn of_the_jdks_own_server() {
+    needs!("java", "javac");
+    let names = Names {
+        product: "ShopServer.showProduct",
+        report: "ShopServer.monthlyReport",
+        slow: "Pages.reconcileLedger",
+    };
+    one_slow_request(Kind::JdkServer, "jdk-shop", &names);
+}
+
+/// The page of a service under load, with its handler selected and zoomed.
+fn handler_under_load(kind: Kind, service: &str, handler: &str) {
+    let server = Server::start(&[]);
+    if let Some(reason) = no_page(&server) {
+        return skip(&reason);
+    }
+    let shop = match Shop::open(kind, service) {
+        Ok(shop) => shop,
+        Err(reason) => return skip(&reason),
+    };
+    let _quiet = quiet_cores();
+    await_known(&server, &shop, service, handler);
+    let _crowd = shop.crowd("/products/17");
+    // Enough for a flame graph that somebody may look at.
+    await_event("two hundred samples", Duration::from_secs(60), || {
+        let top = server.get(&format!("/api/v1/profiles/top?service={service}&from=-5m&type=samples"));
+        top.json()["total"].as_u64().filter(|&total| total >= 200)
+    });
+    let picture = screenshots().join(format!("{service}.png"));
+    std::fs::create_dir_all(screenshots()).expect("the target directory is ours");
+    walk("tests/find-handler.js", &[&server.url, service, handler, &picture.display().to_string()]);
+    let bytes = picture.metadata().expect("a picture").len();
+    assert!(bytes <= 150 << 10, "{} has {bytes} bytes", picture.display());
+}
+
+/// Pictures are left in `target/screenshots`; those of `docs/screenshots` are such.
+#[test]
+fn handlers_of_four_services_under_load_are_found() {
+    needs!("wrk");
+    if !long_tests() {
+        return skip("screenshots of four services under load are for SPANFLAME_LONG_TESTS=1");
+    }
+    for (kind, service, handler) in [
+        (Kind::Gunicorn, "flask-gunicorn", "show_product"),
+        (Kind::Express, "express", "showProduct"),
+        (Kind::Jetty, "jetty", "JettyShop.showProduct"),
+        (Kind::NetHttp, "go-net-http", "main.showProduct"),
+    ] {
+        handler_under_load(kind, service, handler);
+    }
+}
