@@ -3,6 +3,7 @@
 //! The floors (see ARCHITECTURE.md): `model` ← `kernel` ← `process` ← `profile` ← `export` ← `cli`.
 //! A module imports from its own floor's folder or from below.
 
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod export;

@@ -1,0 +1,177 @@
+//! The runs of both sides as one table: a row for each function, a column for each run.
+//!
+//! Rows that are one function under two names are put together here, before anything is tested, so that no
+//! later step need know of it: `renaming.rs` finds modules and functions that are called something else on the
+//! new side, `inlining.rs` those that have vanished into their callers.
+
+use std::collections::HashMap;
+
+use super::comparison::{Origin, Subject};
+use super::{FunctionKey, Run, Side, inlining, renaming};
+
+/// A function's costs, in the unit of the value type.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Row {
+    /// Who it is.
+    pub subject: Subject,
+    /// Its identity.
+    pub key: FunctionKey,
+    /// By itself; a value for each run, the base's first.
+    pub own: Vec<f64>,
+    /// With all that it calls.
+    pub inclusive: Vec<f64>,
+    /// How other names came to be counted with it.
+    pub origin: Option<Origin>,
+    /// Who calls it, on either side: index of the row and value.
+    pub callers: [Vec<(usize, f64)>; 2],
+    /// Whom it calls.
+    pub callees: [Vec<(usize, f64)>; 2],
+}
+
+/// See the module.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Alignment {
+    /// How many of the columns are the base's.
+    pub base_runs: usize,
+    /// Totals of the runs.
+    pub totals: Vec<f64>,
+    /// The functions.
+    pub rows: Vec<Row>,
+    /// What was put together, in words.
+    pub notes: Vec<String>,
+}
+
+/// Which side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    Base,
+    New,
+}
+
+impl Which {
+    pub fn other(self) -> Self {
+        match self {
+            Self::Base => Self::New,
+            Self::New => Self::Base,
+        }
+    }
+}
+
+impl Alignment {
+    /// Puts the sides beside each other. Names are only looked for among functions of at least the share
+    /// `floor` of a side's total.
+    pub fn new(base: &Side, new: &Side, floor: f64) -> Self {
+        let runs: Vec<&Run> = base.runs.iter().chain(&new.runs).collect();
+        let mut alignment = Self {
+            base_runs: base.runs.len(),
+            totals: runs.iter().map(|run| run.total as f64).collect(),
+            rows: Vec::new(),
+            notes: Vec::new(),
+        };
+        let mut by_key: HashMap<&FunctionKey, usize> = HashMap::new();
+        // The new side's names and lines are those that a reader has before him: it is read last.
+        let mut calls: [HashMap<(usize, usize), f64>; 2] = [HashMap::new(), HashMap::new()];
+        for (column, run) in runs.iter().enumerate() {
+            let side = usize::from(column >= base.runs.len());
+            let mut row_of = Vec::with_capacity(run.functions.len());
+            for function in &run.functions {
+                let row = *by_key.entry(&function.key).or_insert_with(|| {
+                    alignment.rows.push(Row::new(&function.key, runs.len()));
+                    alignment.rows.len() - 1
+                });
+                row_of.push(row);
+                if let Some(row) = alignment.rows.get_mut(row) {
+                    row.add(function, column);
+                }
+            }
+            for call in &run.calls {
+                let (Some(&caller), Some(&callee)) =
+                    (row_of.get(call.caller as usize), row_of.get(call.callee as usize))
+                else {
+                    continue;
+                };
+                if let Some(calls) = calls.get_mut(side) {
+                    *calls.entry((caller, callee)).or_default() += call.value as f64;
+                }
+            }
+        }
+        for (side, calls) in calls.into_iter().enumerate() {
+            for ((caller, callee), value) in calls {
+                alignment.add_call(side, caller, callee, value);
+            }
+        }
+        renaming::put_together(&mut alignment, floor);
+        inlining::put_together(&mut alignment, floor);
+        alignment
+    }
+
+    fn add_call(&mut self, side: usize, caller: usize, callee: usize, value: f64) {
+        if let Some(callers) = self.rows.get_mut(callee).and_then(|row| row.callers.get_mut(side)) {
+            callers.push((caller, value));
+        }
+        if let Some(callees) = self.rows.get_mut(caller).and_then(|row| row.callees.get_mut(side)) {
+            callees.push((callee, value));
+        }
+    }
+
+    /// The columns of a side.
+    pub fn columns(&self, side: Which) -> std::ops::Range<usize> {
+        match side {
+            Which::Base => 0..self.base_runs,
+            Which::New => self.base_runs..self.totals.len(),
+        }
+    }
+
+    /// The part of a side's total that these values are.
+    pub fn share(&self, values: &[f64], side: Which) -> f64 {
+        let columns = self.columns(side);
+        let sum = |values: &[f64]| values.get(columns.clone()).unwrap_or_default().iter().sum::<f64>();
+        sum(values) / sum(&self.totals)
+    }
+}
+
+impl Row {
+    fn new(key: &FunctionKey, columns: usize) -> Self {
+        Self {
+            subject: Subject::default(),
+            key: key.clone(),
+            own: vec![0.0; columns],
+            inclusive: vec![0.0; columns],
+            origin: None,
+            callers: [Vec::new(), Vec::new()],
+            callees: [Vec::new(), Vec::new()],
+        }
+    }
+
+    fn add(&mut self, function: &super::FunctionCost, column: usize) {
+        if let (Some(own), Some(inclusive)) = (self.own.get_mut(column), self.inclusive.get_mut(column)) {
+            *own += function.self_value as f64;
+            *inclusive += function.inclusive_value as f64;
+        }
+        self.subject = Subject {
+            name: function.name.clone(),
+            module: function.module_path.clone(),
+            file: function.file.clone(),
+            line: function.line,
+            key: Some(self.key.clone()),
+        };
+    }
+
+    /// Takes what another row has. Its name stays where `other` is the base's.
+    pub fn absorb(&mut self, other: Self) {
+        for (value, added) in self.own.iter_mut().zip(&other.own) {
+            *value += added;
+        }
+        // A function that is counted twice in one stack would be more than all: what is put together does not
+        // occur on the same side.
+        for (value, added) in self.inclusive.iter_mut().zip(&other.inclusive) {
+            *value += added;
+        }
+        for (mine, others) in self.callers.iter_mut().zip(other.callers) {
+            mine.extend(others);
+        }
+        for (mine, others) in self.callees.iter_mut().zip(other.callees) {
+            mine.extend(others);
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! From two sides to a verdict.
+
+use super::alignment::Alignment;
+use super::comparison::{
+    Basis, Comparison, Estimate, Interval, Level, Line, Origin, Refusal, SelfTest, SideSummary,
+};
+use super::levels::{Candidate, candidates, part_of_level};
+use super::side::SideError;
+use super::statistics::common_shift::{Change, common_shift};
+use super::statistics::false_discovery;
+use super::statistics::moderation::Prior;
+use super::statistics::scale::Scale;
+use super::statistics::student::{upper_quantile, upper_tail};
+use super::statistics::two_sample::{Direction, Scaled, TwoSample};
+use super::{Overall, Policy, Sensitivity, Side, Verdict, machine_facts, overall, self_test, side};
+use crate::model::ValueType;
+
+/// Of confidence intervals.
+const CONFIDENCE: f64 = 0.95;
+/// A base of less than this part of the smallest share that is judged is as good as nothing.
+const NEARLY_NOTHING: f64 = 0.05;
+
+/// Compares two sides. Takes time proportional to runs times functions, and to the square of the number of
+/// functions that are large enough to be judged.
+///
+/// # Errors
+/// [`SideError`]: too few runs, or runs that count different things.
+pub fn compare(base: &Side, new: &Side, policy: &Policy) -> Result<Comparison, SideError> {
+    side::check_comparable(base, new, policy)?;
+    let mut comparison = compare_figures(base, new, policy);
+    comparison.self_test = self_test::of_base(base, policy);
+    if let SelfTest::Alarmed { lines } = &comparison.self_test {
+        comparison.refusals.push(Refusal::BaseDiffersFromItself { lines: lines.clone() });
+    }
+    let machines = machine_facts::differences(base, new);
+    if !machines.is_empty() {
+        comparison.refusals.push(Refusal::MachinesDiffer(machines));
+    }
+    overall::decide(&mut comparison);
+    Ok(comparison)
+}
+
+/// The figures alone: no self-test, no look at the machines, and nothing said of the whole.
+pub(super) fn compare_figures(base: &Side, new: &Side, policy: &Policy) -> Comparison {
+    let mut alignment = Alignment::new(base, new, policy.min_share / 2.0);
+    let (basis, work) = basis(base, new);
+    let candidates = candidates(&alignment, &basis, &work, policy);
+    let judged = judge(candidates, &basis, policy);
+    let mut notes = std::mem::take(&mut alignment.notes);
+    if basis == Basis::Share {
+        notes.push(
+            "shares are compared, since the work that was done is not known: what became slower as a whole is not seen"
+                .to_owned(),
+        );
+    }
+    Comparison {
+        overall: Overall::Inconclusive,
+        refusals: Vec::new(),
+        basis,
+        value_type: base.runs.first().map_or_else(
+            || ValueType { kind: String::new(), unit: String::new() },
+            |run| run.value_type.clone(),
+        ),
+        base: summary(base),
+        new: summary(new),
+        policy: *policy,
+        self_test: SelfTest::NotMade,
+        lines: judged,
+        notes,
+    }
+}
+
+fn summary(side: &Side) -> SideSummary {
+    let runs = side.runs.len();
+    SideSummary {
+        label: side.label.clone(),
+        runs,
+        samples: side.runs.iter().map(|run| run.sample_count).sum(),
+        mean_total: side.runs.iter().map(|run| run.total as f64).sum::<f64>() / runs.max(1) as f64,
+    }
+}
+
+/// What can be compared, and the work of each run.
+fn basis(base: &Side, new: &Side) -> (Basis, Vec<f64>) {
+    let runs = || base.runs.iter().chain(&new.runs);
+    let work: Option<Vec<f64>> = runs()
+        .map(|run| {
+            run.facts.work.as_ref().map(|work| work.done).filter(|done| *done > 0.0 && done.is_finite())
+        })
+        .collect();
+    let mut units = runs().filter_map(|run| run.facts.work.as_ref()).map(|work| work.unit.as_str());
+    let unit = units.next().unwrap_or_default().to_owned();
+    match work {
+        Some(work) if units.all(|other| other == unit) => (Basis::PerWork { unit }, work),
+        _ if runs().all(|run| run.facts.whole_execution) => (Basis::PerRun, Vec::new()),
+        _ => (Basis::Share, Vec::new()),
+    }
+}
+
+/// A candidate with its test.
+struct Tested {
+    candidate: Candidate,
+    test: TwoSample,
+    change: Option<Change>,
+}
+
+fn judge(candidates: Vec<Candidate>, basis: &Basis, policy: &Policy) -> Vec<Line> {
+    let scale = if *basis == Basis::Share { Scale::ArcSine } else { Scale::Root };
+    let mut levels: Vec<(Level, Vec<Tested>)> = Vec::new();
+    for level in [Level::Total, Level::Module, Level::FunctionSelf, Level::FunctionInclusive] {
+        let of_level = candidates.iter().filter(|candidate| candidate.level == level);
+        let scaled: Vec<(Candidate, Scaled)> = of_level
+            .map(|candidate| (candidate.clone(), Scaled::new(scale, &candidate.base, &candidate.new)))
+            .collect();
+        let spreads: Vec<_> = scaled.iter().map(|(_, scaled)| scaled.spread()).collect();
+        let prior = Prior::fit(&spreads);
+        let tested = scaled.into_iter().map(|(candidate, scaled)| {
+            let test = scaled.test(prior.as_ref());
+            let change = test.log_ratio().map(|(log_ratio, error)| Change { log_ratio, error });
+            Tested { candidate, test, change }
+        });
+        levels.push((level, tested.collect()));
+    }
+    let own: &[Tested] = levels
+        .iter()
+        .find(|(level, _)| *level == Level::FunctionSelf)
+        .map_or(&[], |(_, tested)| tested.as_slice());
+    let common = Common { changes: own.iter().map(|tested| tested.change).collect(), basis };
+    let present: Vec<Level> = levels
+        .iter()
+        .filter(|(_, tested)| tested.iter().any(|tested| tested.candidate.judged))
+        .map(|(level, _)| *level)
+        .collect();
+
+    let mut lines = Vec::new();
+    for (level, tested) in &levels {
+        let level_of = |direction| policy.false_alarm_level * part_of_level(direction, *level, &present);
+        let judged: Vec<(usize, &Tested)> =
+            tested.iter().enumerate().filter(|(_, tested)| tested.candidate.judged).collect();
+        let left_out = |index: usize| (*level == Level::FunctionSelf).then_some(index);
+        let p_of = |direction: Direction| -> Vec<f64> {
+            judged.iter().map(|(index, tested)| common.p_value(tested, left_out(*index), direction)).collect()
+        };
+        let p_values = [Direction::Increase, Direction::Decrease].map(p_of);
+        let [increases, decreases] =
+            [&p_values[0], &p_values[1]].map(|values| false_discovery::adjusted(values));
+        let mut of_level: Vec<Line> = judged
+            .iter()
+            .zip(p_values[0].iter().zip(&p_values[1]))
+            .zip(increases.iter().zip(&decreases))
+            .map(|(((index, tested), (&p_increase, &p_decrease)), (&q_increase, &q_decrease))| {
+                // Adjusted for the levels too, so that one number is compared with one number.
+                let whole = |q: f64, direction| (q * policy.false_alarm_level / level_of(direction)).min(1.0);
+                let (direction, p_value, q_value) = if p_increase <= p_decrease {
+                    (Direction::Increase, p_increase, whole(q_increase, Direction::Increase))
+                } else {
+                    (Direction::Decrease, p_decrease, whole(q_decrease, Direction::Decrease))
+                };
+                let test = Outcome {
+                    direction,
+                    p_value,
+                    q_value,
+                    counts: common.counts(tested, left_out(*index), direction, policy),
+                    first_rank: level_of(Direction::Increase) / judged.len() as f64,
+                };
+                line(tested, &test, policy)
+            })
+            .collect();
+        let weight = |line: &Line| (line.new.share - line.base.share).abs();
+        of_level.sort_by(|one, other| {
+            weight(other).total_cmp(&weight(one)).then_with(|| one.subject.name.cmp(&other.subject.name))
+        });
+        lines.extend(of_level);
+    }
+    lines
+}
+
+/// What all functions have in common.
+struct Common<'a> {
+    changes: Vec<Option<Change>>,
+    basis: &'a Basis,
+}
+
+impl Common<'_> {
+    /// The chance of such a change of the line's own if there is none. Where work was counted a change is what it
+    /// is. Else a function must have changed against the others: of shares, since one's gain is all others' loss;
+    /// of runs also against itself, since these may have been of a fixed length, or not.
+    fn p_value(&self, tested: &Tested, left_out: Option<usize>, direction: Direction) -> f64 {
+        let plain = tested.test.p_value(direction);
+        if matches!(self.basis, Basis::PerWork { .. }) || tested.candidate.level == Level::Total {
+            return plain;
+        }
+        let Some(shift) = common_shift(&self.changes, left_out) else {
+            // With nothing to compare it with, a share is as likely the others' doing.
+            return if *self.basis == Basis::Share { 1.0 } else { plain };
+        };
+        let Some(change) = tested.change else {
+            // From nothing, or to nothing: no common change does that, if the test is sure.
+            return plain;
+        };
+        let t = (change.log_ratio - shift.log_ratio) / change.error.hypot(shift.error);
+        let own = upper_tail(if direction == Direction::Increase { t } else { -t }, tested.test.degrees);
+        if *self.basis == Basis::Share { own } else { own.max(plain) }
+    }
+
+    /// Whether it is large enough to count, against itself and against the others.
+    fn counts(
+        &self,
+        tested: &Tested,
+        left_out: Option<usize>,
+        direction: Direction,
+        policy: &Policy,
+    ) -> bool {
+        let Some(change) = tested.change else { return true };
+        let least = least_log_ratio(direction, policy.min_effect);
+        let sign = if direction == Direction::Increase { 1.0 } else { -1.0 };
+        let own = matches!(self.basis, Basis::PerWork { .. }) || tested.candidate.level == Level::Total;
+        let shift = if own { None } else { common_shift(&self.changes, left_out) };
+        let shift = shift.map_or(0.0, |shift| shift.log_ratio);
+        sign * change.log_ratio >= least && sign * (change.log_ratio - shift) >= least
+    }
+}
+
+/// The logarithm of the smallest change that counts, as a positive number.
+fn least_log_ratio(direction: Direction, min_effect: f64) -> f64 {
+    match direction {
+        Direction::Increase => min_effect.ln_1p(),
+        Direction::Decrease => -(-min_effect).ln_1p(),
+    }
+}
+
+/// What the test of a line came to.
+struct Outcome {
+    /// In which direction it seems to have changed.
+    direction: Direction,
+    p_value: f64,
+    q_value: f64,
+    counts: bool,
+    /// The level at which the first of all lines is tested.
+    first_rank: f64,
+}
+
+fn line(tested: &Tested, outcome: &Outcome, policy: &Policy) -> Line {
+    let Tested { candidate, test, change } = tested;
+    let Outcome { direction, p_value, q_value, counts, first_rank } = *outcome;
+    let base = estimate(&candidate.base, candidate.shares[0]);
+    let new = estimate(&candidate.new, candidate.shares[1]);
+    let from_nothing = base.share < NEARLY_NOTHING * policy.min_share;
+    let effect = (!from_nothing).then(|| test.effect());
+    let large_enough = effect.is_none_or(|effect| match direction {
+        Direction::Increase => effect >= policy.min_effect,
+        Direction::Decrease => effect <= -policy.min_effect,
+    });
+    let interval = |tail: f64| {
+        let (log_ratio, error) = change.map(|change| (change.log_ratio, change.error))?;
+        let reach = error * upper_quantile(tail, test.degrees);
+        Some(Interval { low: (log_ratio - reach).exp_m1(), high: (log_ratio + reach).exp_m1() })
+    };
+    let equivalent = interval(policy.equivalence_level).is_some_and(|interval| {
+        let margin = policy.equivalence_margin;
+        interval.high <= margin && interval.low >= 1.0 / (1.0 + margin) - 1.0
+    });
+    let verdict = if q_value <= policy.false_alarm_level && large_enough && counts {
+        match direction {
+            Direction::Increase => Verdict::Regressed,
+            Direction::Decrease => Verdict::Improved,
+        }
+    } else if let Some(Origin::Renamed { from }) = &candidate.origin {
+        Verdict::Moved { from: from.clone() }
+    } else if equivalent {
+        Verdict::Unchanged
+    } else {
+        let seen = |effect: f64| effect.max(policy.min_effect);
+        Verdict::Inconclusive(Sensitivity {
+            smallest_effect: test
+                .smallest_effect(first_rank, policy.power)
+                .filter(|_| !from_nothing)
+                .map(seen),
+            runs_needed: test
+                .runs_needed(policy.min_effect, first_rank, policy.power)
+                .filter(|_| !from_nothing),
+        })
+    };
+    Line {
+        level: candidate.level,
+        subject: candidate.subject.clone(),
+        base,
+        new,
+        effect,
+        interval: interval((1.0 - CONFIDENCE) / 2.0).filter(|_| !from_nothing),
+        p_value,
+        q_value,
+        verdict,
+        origin: candidate.origin.clone(),
+        allowed: None,
+        same_as: candidate.same_as.clone(),
+    }
+}
+
+fn estimate(values: &[f64], share: f64) -> Estimate {
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    Estimate { mean, deviation: (squares / (count - 1.0).max(1.0)).sqrt(), share, runs: values.len() }
+}

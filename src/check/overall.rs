@@ -1,0 +1,37 @@
+//! What is said of the whole, from what is said of the lines.
+
+use super::comparison::{Comparison, Line, Refusal};
+use super::{Overall, Verdict};
+
+/// Sets [`Comparison::overall`], and says why where it cannot be decided.
+///
+/// `unchanged` is a claim like any other: each line must be shown to have added less than the margin **to the
+/// whole**. A small function need not be known exactly for that: of 2 % of the program, give or take a quarter,
+/// no more than half a percent can come.
+pub(super) fn decide(comparison: &mut Comparison) {
+    let refused = !comparison.refusals.is_empty();
+    let any = |wanted: fn(&Verdict) -> bool| {
+        comparison.lines.iter().any(|line| line.allowed.is_none() && wanted(&line.verdict))
+    };
+    comparison.overall = if refused {
+        Overall::Inconclusive
+    } else if any(|verdict| *verdict == Verdict::Regressed) {
+        Overall::Regressed
+    } else {
+        let improved = any(|verdict| *verdict == Verdict::Improved);
+        let margin = comparison.policy.equivalence_margin;
+        let unclear: Vec<&Line> = comparison
+            .lines
+            .iter()
+            .filter(|line| line.allowed.is_none() && line.may_have_added() > margin)
+            .collect();
+        if unclear.is_empty() {
+            if improved { Overall::Improved } else { Overall::Unchanged }
+        } else {
+            let runs_needed = unclear.iter().filter_map(|line| line.runs_for_margin(margin)).max();
+            let lines = unclear.iter().map(|line| line.described()).collect();
+            comparison.refusals.push(Refusal::TooNoisy { lines, runs_needed });
+            Overall::Inconclusive
+        }
+    };
+}
