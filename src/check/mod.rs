@@ -19,6 +19,7 @@ pub mod machine_facts;
 mod overall;
 pub mod policy;
 mod renaming;
+pub mod report;
 pub mod run;
 pub mod run_facts;
 mod self_test;

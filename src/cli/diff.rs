@@ -86,8 +86,7 @@ pub fn run(arguments: &Args) -> Result<(), CommandError> {
         let options = TreeOptions { value, group_by: group_by.clone(), ..TreeOptions::default() };
         merge(profile, &options).map_err(|error| CommandError::Failed(error.into()))
     };
-    let united =
-        differential::unite(&[tree(&base, of_base)?], &[tree(&new, of_new)?], arguments.normalize);
+    let united = differential::unite(&[tree(&base, of_base)?], &[tree(&new, of_new)?], arguments.normalize);
     let value_type =
         new.value_types.get(of_new).cloned().unwrap_or_else(|| ValueType::new("samples", "count"));
     write(arguments, format, &united, &value_type, (&base, &new)).map_err(|error| match error {

@@ -31,7 +31,10 @@ pub fn write(comparison: &Comparison, paths: &SourcePaths, writer: &mut dyn Writ
                 properties.push(format!("line={}", line.subject.line));
             }
         }
-        properties.push(format!("title={}", property(&format!("{} {}", line.subject.name, super::phrases::change(line)))));
+        properties.push(format!(
+            "title={}",
+            property(&format!("{} {}", line.subject.name, super::phrases::change(line)))
+        ));
         writeln!(writer, "::{command} {}::{}", properties.join(","), data(&sentence(comparison, line)))?;
     }
     let said = data(&headline(comparison));

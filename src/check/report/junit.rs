@@ -17,7 +17,8 @@ use crate::check::verdict::{Overall, Verdict};
 pub fn write(comparison: &Comparison, paths: &SourcePaths, writer: &mut dyn Write) -> io::Result<()> {
     let is_failure = |line: &&Line| matches!(line.verdict, Verdict::Regressed) && line.allowed.is_none();
     let is_skipped = |line: &&Line| matches!(line.verdict, Verdict::Inconclusive(_));
-    let failures = comparison.lines.iter().filter(is_failure).count() + usize::from(comparison.overall == Overall::Regressed);
+    let failures = comparison.lines.iter().filter(is_failure).count()
+        + usize::from(comparison.overall == Overall::Regressed);
     let skipped = comparison.lines.iter().filter(is_skipped).count();
     let errors = usize::from(comparison.overall == Overall::Inconclusive);
     let counts = format!(
@@ -32,7 +33,8 @@ pub fn write(comparison: &Comparison, paths: &SourcePaths, writer: &mut dyn Writ
     match comparison.overall {
         Overall::Regressed => writeln!(writer, "><failure message=\"{said}\"/></testcase>")?,
         Overall::Inconclusive => {
-            let why: Vec<String> = comparison.refusals.iter().map(|reason| escape(&refusal(reason))).collect();
+            let why: Vec<String> =
+                comparison.refusals.iter().map(|reason| escape(&refusal(reason))).collect();
             writeln!(writer, "><error message=\"{said}\">{}</error></testcase>", why.join("\n"))?;
         }
         Overall::Improved | Overall::Unchanged => writeln!(writer, "/>")?,
@@ -46,7 +48,11 @@ pub fn write(comparison: &Comparison, paths: &SourcePaths, writer: &mut dyn Writ
         };
         let name = match line.level {
             Level::Total | Level::Module => line.described(),
-            _ => format!("{} ({})", line.subject.name, crate::export::frame_text::module_name(&line.subject.module)),
+            _ => format!(
+                "{} ({})",
+                line.subject.name,
+                crate::export::frame_text::module_name(&line.subject.module)
+            ),
         };
         write!(writer, r#"    <testcase classname="check.{level}" name="{}""#, escape(&name))?;
         if let Some(file) = paths.relative(&line.subject.file) {

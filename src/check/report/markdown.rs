@@ -36,7 +36,12 @@ pub fn write(comparison: &Comparison, paths: &SourcePaths, writer: &mut dyn Writ
         writeln!(writer, "> {}\n", plain(&refusal(reason)))?;
     }
     if !changed.is_empty() {
-        writeln!(writer, "| | what | where | {} | {} | change | 95 % interval |", plain(&comparison.base.label), plain(&comparison.new.label))?;
+        writeln!(
+            writer,
+            "| | what | where | {} | {} | change | 95 % interval |",
+            plain(&comparison.base.label),
+            plain(&comparison.new.label)
+        )?;
         writeln!(writer, "|---|---|---|---:|---:|---:|---|")?;
         for line in changed.iter().take(SHOWN_LINES) {
             writeln!(
@@ -56,7 +61,12 @@ pub fn write(comparison: &Comparison, paths: &SourcePaths, writer: &mut dyn Writ
         }
     }
     for line in changed.iter().filter(|line| line.allowed.is_some()) {
-        writeln!(writer, "\n{} may be slower: {}", code(&line.described()), plain(line.allowed.as_deref().unwrap_or_default()))?;
+        writeln!(
+            writer,
+            "\n{} may be slower: {}",
+            code(&line.described()),
+            plain(line.allowed.as_deref().unwrap_or_default())
+        )?;
     }
     let runs = format!("{} against {} runs", comparison.base.runs, comparison.new.runs);
     writeln!(writer, "\n<details><summary>{runs}</summary>\n")?;

@@ -8,7 +8,9 @@ pub(super) fn cost(comparison: &Comparison, estimate: &Estimate) -> String {
     match &comparison.basis {
         Basis::Share => format!("{:.2} %", 100.0 * estimate.mean),
         Basis::PerRun => format!("{} a run", value(comparison, estimate.mean)),
-        Basis::PerWork { unit } if unit.is_empty() => format!("{} a unit of work", value(comparison, estimate.mean)),
+        Basis::PerWork { unit } if unit.is_empty() => {
+            format!("{} a unit of work", value(comparison, estimate.mean))
+        }
         Basis::PerWork { unit } => format!("{} by {unit}", value(comparison, estimate.mean)),
     }
 }
@@ -30,7 +32,13 @@ fn duration(amount_ns: f64) -> String {
         ns if ns >= 1e3 => (ns / 1e3, "µs"),
         ns => (ns, "ns"),
     };
-    let decimals = if amount >= 100.0 { 0 } else if amount >= 10.0 { 1 } else { 2 };
+    let decimals = if amount >= 100.0 {
+        0
+    } else if amount >= 10.0 {
+        1
+    } else {
+        2
+    };
     format!("{amount:.decimals$} {unit}")
 }
 
@@ -100,7 +108,12 @@ pub(super) fn headline(comparison: &Comparison) -> String {
     let count = |wanted: &str| comparison.lines.iter().filter(|line| verdict(line) == wanted).count();
     let total = comparison.lines.iter().find(|line| line.level == Level::Total);
     let whole = match total {
-        Some(line) => format!("; the whole: {} → {} ({})", cost(comparison, &line.base), cost(comparison, &line.new), change(line)),
+        Some(line) => format!(
+            "; the whole: {} → {} ({})",
+            cost(comparison, &line.base),
+            cost(comparison, &line.new),
+            change(line)
+        ),
         None => String::new(),
     };
     match comparison.overall {
@@ -121,7 +134,9 @@ pub(super) fn refusal(refusal: &Refusal) -> String {
         Refusal::MachinesDiffer(differences) => {
             let facts: Vec<String> = differences
                 .iter()
-                .map(|difference| format!("{}: {} against {}", difference.fact, difference.base, difference.new))
+                .map(|difference| {
+                    format!("{}: {} against {}", difference.fact, difference.base, difference.new)
+                })
                 .collect();
             format!("the sides were not made on equal machines ({}): run both on one", facts.join("; "))
         }

@@ -13,7 +13,8 @@ use super::source::SourcePaths;
 use crate::check::comparison::{Comparison, Level, Line};
 use crate::check::verdict::{Overall, Verdict};
 
-const SCHEMA: &str = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
+const SCHEMA: &str =
+    "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
 const RULE: &str = "slower";
 
 /// Writes it.
@@ -59,7 +60,8 @@ fn result(comparison: &Comparison, line: &Line, paths: &SourcePaths) -> Value {
     let subject = &line.subject;
     let mut location = json!({});
     if let Some(file) = paths.relative(&subject.file) {
-        location["physicalLocation"] = json!({"artifactLocation": {"uri": uri(&file), "uriBaseId": "%SRCROOT%"}});
+        location["physicalLocation"] =
+            json!({"artifactLocation": {"uri": uri(&file), "uriBaseId": "%SRCROOT%"}});
         if subject.line > 0 {
             location["physicalLocation"]["region"] = json!({"startLine": subject.line});
         }
@@ -89,7 +91,9 @@ fn uri(path: &str) -> String {
     let mut uri = String::with_capacity(path.len());
     for byte in path.bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => uri.push(byte.into()),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                uri.push(byte.into())
+            }
             byte => uri.push_str(&format!("%{byte:02X}")),
         }
     }

@@ -13,13 +13,17 @@ impl SourcePaths {
     /// The path below the project's folder; none if it is not in there (a library, another machine's folder).
     #[must_use]
     pub fn relative(&self, file: &str) -> Option<String> {
-        let mapped = self.maps.iter().find_map(|(from, to)| Some(format!("{to}{}", file.strip_prefix(from.as_str())?)));
+        let mapped = self
+            .maps
+            .iter()
+            .find_map(|(from, to)| Some(format!("{to}{}", file.strip_prefix(from.as_str())?)));
         let file = mapped.as_deref().unwrap_or(file);
-        let relative = match self.work_tree.as_deref().and_then(|tree| file.strip_prefix(tree)?.strip_prefix('/')) {
-            Some(inside) => inside,
-            None if file.starts_with('/') => return None,
-            None => file,
-        };
+        let relative =
+            match self.work_tree.as_deref().and_then(|tree| file.strip_prefix(tree)?.strip_prefix('/')) {
+                Some(inside) => inside,
+                None if file.starts_with('/') => return None,
+                None => file,
+            };
         let mut parts: Vec<&str> = Vec::new();
         for part in relative.split('/') {
             match part {
@@ -40,7 +44,10 @@ mod tests {
     #[test]
     fn paths_are_below_the_work_tree_or_none() {
         let paths = SourcePaths {
-            maps: vec![("/build/worker/".to_owned(), "/home/me/app/".to_owned()), ("app/".to_owned(), "src/".to_owned())],
+            maps: vec![
+                ("/build/worker/".to_owned(), "/home/me/app/".to_owned()),
+                ("app/".to_owned(), "src/".to_owned()),
+            ],
             work_tree: Some("/home/me/app".to_owned()),
         };
         let cases = [

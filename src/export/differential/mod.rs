@@ -256,10 +256,12 @@ mod tests {
 
     #[test]
     fn of_several_recordings_a_side_the_mean_is_compared() {
-        let (one, two, new) = (profile("main;a 30\n"), profile("main;a 10\nmain;b 2\n"), profile("main;a 21\n"));
+        let (one, two, new) =
+            (profile("main;a 30\n"), profile("main;a 10\nmain;b 2\n"), profile("main;a 21\n"));
         let tree = |profile| merge(profile, &TreeOptions::default()).expect("a tree");
         let united = unite(&[tree(&one), tree(&two)], &[tree(&new)], false);
-        let expected = [("", 21.0, 21.0), (";main", 21.0, 21.0), (";main;a", 20.0, 21.0), (";main;b", 1.0, 0.0)];
+        let expected =
+            [("", 21.0, 21.0), (";main", 21.0, 21.0), (";main;a", 20.0, 21.0), (";main;b", 1.0, 0.0)];
         assert_eq!(by_path(&united), expected.map(|(path, base, new)| (path.to_owned(), base, new)));
     }
 
