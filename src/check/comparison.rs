@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{FactDifference, FunctionKey, Overall, Policy, Verdict};
+use super::{FactDifference, FunctionKey, Overall, Policy, Sensitivity, Verdict};
 use crate::model::ValueType;
 
 /// What was found.
@@ -107,6 +107,8 @@ pub struct Line {
     pub p_value: f64,
     /// The same, adjusted for how many lines of this level were looked at (Benjamini and Hochberg).
     pub q_value: f64,
+    /// What could have been seen, whatever was.
+    pub sensitivity: Sensitivity,
     /// What is said of it.
     pub verdict: Verdict,
     /// How it came to be matched with another name on the base's side, if it was.

@@ -260,6 +260,11 @@ fn line(tested: &Tested, outcome: &Outcome, policy: &Policy) -> Line {
         let margin = policy.equivalence_margin;
         interval.high <= margin && interval.low >= 1.0 / (1.0 + margin) - 1.0
     });
+    let seen = |effect: f64| effect.max(policy.min_effect);
+    let sensitivity = Sensitivity {
+        smallest_effect: test.smallest_effect(first_rank, policy.power).filter(|_| !from_nothing).map(seen),
+        runs_needed: test.runs_needed(policy.min_effect, first_rank, policy.power).filter(|_| !from_nothing),
+    };
     let verdict = if q_value <= policy.false_alarm_level && large_enough && counts {
         match direction {
             Direction::Increase => Verdict::Regressed,
@@ -270,16 +275,7 @@ fn line(tested: &Tested, outcome: &Outcome, policy: &Policy) -> Line {
     } else if equivalent {
         Verdict::Unchanged
     } else {
-        let seen = |effect: f64| effect.max(policy.min_effect);
-        Verdict::Inconclusive(Sensitivity {
-            smallest_effect: test
-                .smallest_effect(first_rank, policy.power)
-                .filter(|_| !from_nothing)
-                .map(seen),
-            runs_needed: test
-                .runs_needed(policy.min_effect, first_rank, policy.power)
-                .filter(|_| !from_nothing),
-        })
+        Verdict::Inconclusive(sensitivity)
     };
     Line {
         level: candidate.level,
@@ -290,6 +286,7 @@ fn line(tested: &Tested, outcome: &Outcome, policy: &Policy) -> Line {
         interval: interval((1.0 - CONFIDENCE) / 2.0).filter(|_| !from_nothing),
         p_value,
         q_value,
+        sensitivity,
         verdict,
         origin: candidate.origin.clone(),
         allowed: None,

@@ -10,7 +10,9 @@
 //! `decide.rs` on the statistics of `statistics/`; ARCHITECTURE.md, "Deciding", says why.
 
 mod alignment;
+pub mod allow_list;
 pub mod comparison;
+mod confirm;
 mod decide;
 pub mod function_key;
 mod inlining;
@@ -27,9 +29,11 @@ pub mod side;
 mod statistics;
 pub mod verdict;
 
+pub use allow_list::{AllowList, AllowListError};
 pub use comparison::{
     Basis, Comparison, Estimate, Interval, Level, Line, Origin, Refusal, SelfTest, Subject,
 };
+pub use confirm::confirm;
 pub use decide::compare;
 pub use function_key::FunctionKey;
 pub use machine_facts::{FactDifference, MachineFacts};

@@ -11,6 +11,9 @@ pub enum CommandError {
     /// The command line or configuration is wrong; nothing was begun. Exit code 2.
     #[error("{0:#}")]
     Usage(anyhow::Error),
+    /// `check` could not decide, be it for want of runs or because something failed. Exit code 3.
+    #[error("{0:#}")]
+    Undecided(anyhow::Error),
     /// A capability is missing; the message names it and how to get it. Exit code 4.
     #[error("{0:#}")]
     NotPermitted(anyhow::Error),
@@ -29,6 +32,7 @@ impl CommandError {
         ExitCode::from(match self {
             Self::Failed(_) => 1,
             Self::Usage(_) => 2,
+            Self::Undecided(_) => 3,
             Self::NotPermitted(_) => 4,
             Self::ExportFailed(_) => 5,
             Self::CommandStatus(status) => *status,

@@ -3,6 +3,7 @@
 //! Comes in: arguments. Goes out: files, text for people, exit codes (INTERFACE.md). Never: logic that
 //! another subcommand or the server would want as well.
 
+pub mod check;
 pub mod completion;
 pub mod config;
 pub mod convert;
@@ -35,6 +36,8 @@ enum Command {
     Record(record::Args),
     Convert(convert::Args),
     Diff(diff::Args),
+    #[command(subcommand)]
+    Check(check::Command),
     /// What this kernel and this user permit
     Doctor(doctor::Args),
     Config(config::Args),
@@ -56,6 +59,7 @@ pub fn main() -> ExitCode {
         Command::Record(args) => record::run(&args, started),
         Command::Convert(args) => convert::run(args),
         Command::Diff(args) => diff::run(&args),
+        Command::Check(command) => check::run(&command),
         Command::Doctor(args) => doctor::run(args),
         Command::Config(args) => config::run(&args),
         Command::Completions(args) => completion::run(CommandLine::command(), &args),

@@ -8,6 +8,7 @@ use regex::Regex;
 
 use super::judging::Judging;
 use super::measuring::{Plan, WorkSource, measure, parse_pattern};
+use super::undecided;
 use crate::check::{Overall, compare, confirm};
 use crate::cli::CommandError;
 use crate::cli::descriptors::raise_descriptor_limit;
@@ -34,7 +35,7 @@ pub struct Args {
     #[arg(long, value_name = "CMD")]
     new: String,
     /// Runs of each that count
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..=1000))]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(3..=1000))]
     runs: u32,
     /// Runs of each before those
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=100))]
@@ -98,13 +99,13 @@ pub fn run(args: &Args) -> Result<(), CommandError> {
     let signals = Signals::register().context("cannot handle signals")?;
     let policy = args.judging.policy();
     let compare = |part| {
-        let (base, new) = measure(&plan, part, &signals, descriptor_limit)?;
-        compare(&base, &new, &policy).map_err(|error| CommandError::Failed(error.into()))
+        let (base, new) = measure(&plan, part, &signals, descriptor_limit).map_err(undecided)?;
+        compare(&base, &new, &policy).map_err(|error| CommandError::Undecided(error.into()))
     };
     let mut comparison = compare(None)?;
     if comparison.overall == Overall::Regressed {
         tracing::info!("something seems slower: measuring once more");
         comparison = confirm(comparison, compare(Some("again"))?);
     }
-    args.judging.report(&comparison)
+    args.judging.report(comparison).map_err(undecided)
 }

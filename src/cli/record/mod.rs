@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 
 pub use self::arguments::Args;
+pub(in crate::cli) use self::arguments::parse_duration;
 use self::arguments::{Kind, StatsTarget};
 use self::command::{HeldCommand, RunningCommand, shell_status};
 use self::recording::{Recording, Wanted};

@@ -31,7 +31,9 @@ impl Kept {
         for which in [Which::Base, Which::New] {
             let side = folder.join(which.name());
             fs::create_dir_all(&side)
-                .with_context(|| format!("cannot make {}: give --keep a folder that can be written", side.display()))
+                .with_context(|| {
+                    format!("cannot make {}: give --keep a folder that can be written", side.display())
+                })
                 .map_err(CommandError::Usage)?;
             let entries = fs::read_dir(&side).with_context(|| format!("cannot read {}", side.display()))?;
             if entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("run-")) {
@@ -69,7 +71,8 @@ impl Kept {
         let facts_path = side.join(format!("run-{number:02}.json"));
         let kept = export::write_file(profile, &profile_path).map_err(anyhow::Error::from).and_then(|()| {
             let json = serde_json::to_string_pretty(facts)?;
-            fs::write(&facts_path, json + "\n").with_context(|| format!("cannot write {}", facts_path.display()))
+            fs::write(&facts_path, json + "\n")
+                .with_context(|| format!("cannot write {}", facts_path.display()))
         });
         kept.map_err(CommandError::ExportFailed)
     }

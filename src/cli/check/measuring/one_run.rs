@@ -47,7 +47,12 @@ impl Conditions<'_> {
     ///
     /// # Errors
     /// The command cannot be run, failed, or did not end in time; it cannot be recorded; we were told to end.
-    pub(super) fn measure(&self, name: &str, command: &[String], output: &Path) -> Result<Measured, CommandError> {
+    pub(super) fn measure(
+        &self,
+        name: &str,
+        command: &[String],
+        output: &Path,
+    ) -> Result<Measured, CommandError> {
         let mut file = File::options()
             .create(true)
             .truncate(true)

@@ -29,9 +29,11 @@ pub(super) struct Turn {
 
 /// A B, `warm_up` times; then A B B A A B B A ….
 pub(super) fn turns(warm_up: u32, runs: u32) -> impl Iterator<Item = Turn> {
-    let before = (0..warm_up)
-        .flat_map(|_| [Which::Base, Which::New])
-        .map(|which| Turn { which, number: None, position: 0 });
+    let before = (0..warm_up).flat_map(|_| [Which::Base, Which::New]).map(|which| Turn {
+        which,
+        number: None,
+        position: 0,
+    });
     let counted = (0..runs).flat_map(|pair| {
         let order = if pair % 2 == 0 { [Which::Base, Which::New] } else { [Which::New, Which::Base] };
         [(order[0], 0), (order[1], 1)].map(|(which, second)| Turn {
@@ -54,7 +56,8 @@ mod tests {
         assert_eq!(letters, "ABABBAABBA");
         let counted: Vec<Turn> = turns(1, 4).filter(|turn| turn.number.is_some()).collect();
         assert!(counted.iter().enumerate().all(|(index, turn)| turn.position as usize == index));
-        let places = |which| counted.iter().filter(|turn| turn.which == which).map(|turn| turn.position).sum::<u32>();
+        let places =
+            |which| counted.iter().filter(|turn| turn.which == which).map(|turn| turn.position).sum::<u32>();
         assert_eq!(places(Which::Base), places(Which::New), "a trend weighs on both alike");
     }
 }

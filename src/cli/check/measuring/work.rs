@@ -10,7 +10,7 @@ pub(super) const MAX_OUTPUT_BYTES: u64 = 4 << 20;
 
 /// Where the amount comes from.
 #[derive(Debug, Clone)]
-pub(super) enum WorkSource {
+pub(in crate::cli::check) enum WorkSource {
     /// Each run does as much.
     Fixed(f64),
     /// What the pattern's first group catches in the output; the last match counts.
@@ -21,7 +21,7 @@ pub(super) enum WorkSource {
 ///
 /// # Errors
 /// What is wrong with the pattern.
-pub(super) fn parse_pattern(text: &str) -> Result<Regex, String> {
+pub(in crate::cli::check) fn parse_pattern(text: &str) -> Result<Regex, String> {
     let pattern = Regex::new(text).map_err(|error| error.to_string())?;
     if pattern.captures_len() < 2 {
         return Err(format!("{text:?} has no group that catches the number, such as \"([0-9]+) requests\""));
@@ -65,7 +65,8 @@ mod tests {
     #[test]
     fn the_last_number_that_the_program_says_counts() {
         let source = WorkSource::Output(parse_pattern("([0-9.,]+) requests").expect("a pattern"));
-        let work = source.of("10 requests so far\n12,345.5 requests in 3 s\n", "requests").expect("it is said");
+        let work =
+            source.of("10 requests so far\n12,345.5 requests in 3 s\n", "requests").expect("it is said");
         assert_eq!(work, Work { done: 12_345.5, unit: "requests".to_owned() });
     }
 

@@ -1,0 +1,136 @@
+//! Sides that were recorded earlier: folders and files.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow};
+
+use crate::check::run_facts::SCHEMA_VERSION;
+use crate::check::{Run, RunFacts, Side};
+use crate::cli::CommandError;
+use crate::export::Format;
+use crate::ingest;
+
+/// What is said on the command line of a side, or a part of it.
+pub(super) type SideSource = PathBuf;
+
+/// A greater file is not one of facts.
+const MAX_FACTS_BYTES: u64 = 1 << 20;
+
+/// Reads a side: of a folder all profiles in the order of their names, of a file itself. `value` is the name of the
+/// value that is compared.
+///
+/// # Errors
+/// [`CommandError::Usage`] for what is not there or holds no profile, [`CommandError::Failed`] for what cannot be read.
+pub(super) fn read(label: &str, sources: &[SideSource], value: Option<&str>) -> Result<Side, CommandError> {
+    let mut profiles = Vec::new();
+    for source in sources {
+        let metadata = fs::metadata(source)
+            .with_context(|| {
+                format!(
+                    "--{label} {}: cannot be read; give a folder of profiles, or profiles",
+                    source.display()
+                )
+            })
+            .map_err(CommandError::Usage)?;
+        if !metadata.is_dir() {
+            profiles.push(source.clone());
+            continue;
+        }
+        let found = profiles_in(source).with_context(|| format!("--{label} {}", source.display()))?;
+        if found.is_empty() {
+            return Err(CommandError::Usage(anyhow!(
+                "--{label} {}: there is no profile in it; `check run --keep DIR` writes DIR/base and DIR/new",
+                source.display()
+            )));
+        }
+        profiles.extend(found);
+    }
+    let runs = read_all(&profiles, value)?;
+    let name = match sources {
+        [one] => one.display().to_string(),
+        _ => label.to_owned(),
+    };
+    Ok(Side { label: name, runs })
+}
+
+/// The profiles of a folder by their endings, in the order of their names. JSON is a run's facts if a profile of
+/// another format has its name.
+fn profiles_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder)?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<std::io::Result<Vec<PathBuf>>>()?
+        .into_iter()
+        .filter(|path| path.is_file() && !is_hidden(path))
+        .filter(|path| Format::from_path(path).is_ok_and(|format| ingest::cannot_be_read(format).is_none()))
+        .collect();
+    paths.sort();
+    let facts: Vec<PathBuf> =
+        paths.iter().filter(|path| !is_json(path)).filter_map(|path| facts_path(path)).collect();
+    paths.retain(|path| !facts.contains(path));
+    Ok(paths)
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
+fn is_json(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"))
+}
+
+/// Where the facts of a profile stand: `run-01.json` of `run-01.pb.gz`.
+fn facts_path(profile: &Path) -> Option<PathBuf> {
+    let name = profile.file_name()?.to_str()?;
+    let stem = name.strip_suffix(".gz").unwrap_or(name);
+    let stem = stem.rsplit_once('.').map_or(stem, |(stem, _)| stem);
+    Some(profile.with_file_name(format!("{stem}.json")))
+}
+
+/// Reads profiles on all CPUs: reading takes longer than everything that comes after it.
+fn read_all(paths: &[PathBuf], value: Option<&str>) -> Result<Vec<Run>, CommandError> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(paths.len()).max(1);
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let mut read: Vec<(usize, anyhow::Result<Run>)> = std::thread::scope(|scope| {
+        let worker = || {
+            let mut read = Vec::new();
+            loop {
+                let index = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                let Some(path) = paths.get(index) else { return read };
+                read.push((index, read_run(path, value)));
+            }
+        };
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).collect()
+    });
+    read.sort_by_key(|(index, _)| *index);
+    if read.len() < paths.len() {
+        return Err(CommandError::Failed(anyhow!(
+            "a profile could not be read: this is a fault of spanflame's"
+        )));
+    }
+    let runs: anyhow::Result<Vec<Run>> = read.into_iter().map(|(_, run)| run).collect();
+    runs.map_err(CommandError::Failed)
+}
+
+fn read_run(path: &Path, value: Option<&str>) -> anyhow::Result<Run> {
+    let profile = ingest::read_file(path, None, &ingest::Options::default())?;
+    let facts = match facts_path(path).filter(|facts| facts != path && facts.is_file()) {
+        Some(facts) => read_facts(&facts).with_context(|| {
+            format!("{}: is beside a profile, and not what `check run --keep` writes there", facts.display())
+        })?,
+        None => RunFacts::default(),
+    };
+    Ok(Run::from_profile(&profile, &path.display().to_string(), value, facts)?)
+}
+
+fn read_facts(path: &Path) -> anyhow::Result<RunFacts> {
+    let mut text = String::new();
+    fs::File::open(path)?.take(MAX_FACTS_BYTES).read_to_string(&mut text)?;
+    let facts: RunFacts = serde_json::from_str(&text)?;
+    if facts.schema_version > SCHEMA_VERSION {
+        return Err(anyhow!("a newer spanflame wrote it: read it with that one"));
+    }
+    Ok(facts)
+}
