@@ -118,8 +118,8 @@ fn handler_under_load(kind: Kind, service: &str, handler: &str) {
         Err(reason) => return skip(&reason),
     };
     let _quiet = quiet_cores();
-    await_known(&server, &shop, service, handler);
     let _crowd = shop.crowd("/products/17");
+    await_known(&server, &shop, service, handler);
     // Enough for a flame graph that somebody may look at.
     await_event("two hundred samples", Duration::from_secs(60), || {
         let top = server.get(&format!("/api/v1/profiles/top?service={service}&from=-5m&type=samples"));

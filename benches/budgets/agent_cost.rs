@@ -21,15 +21,16 @@ pub fn section(context: &mut Context) -> Section {
         ),
     );
     for frequency_hz in [19, 99, 997] {
-        if let Err(error) = measure(context, frequency_hz, &mut section) {
+        let load = context.deep.start(45, context.processors);
+        if let Err(error) = load.and_then(|_load| measure(context, frequency_hz, "", &mut section)) {
             section.missing(format!("agent at {frequency_hz} Hz"), &error);
         }
     }
     section
 }
 
-fn measure(context: &Context, frequency_hz: u32, section: &mut Section) -> Result<()> {
-    let _load = context.deep.start(45, context.processors)?;
+/// Measures the agent beside a load that is `under` something, which the figures' names end in.
+pub fn measure(context: &Context, frequency_hz: u32, under: &str, section: &mut Section) -> Result<()> {
     let window_s = context.seconds(10);
     let (mut steady, mut total, mut stated, mut memory, mut maps) = (vec![], vec![], vec![], vec![], vec![]);
     for run in 0..context.runs {
@@ -38,7 +39,7 @@ fn measure(context: &Context, frequency_hz: u32, section: &mut Section) -> Resul
             frequency_hz,
             seconds: window_s + 5,
             cache: &context.warm_cache,
-            output: context.scratch.path().join(format!("agent-{frequency_hz}-{run}.pb.gz")),
+            output: context.scratch.path().join(format!("agent-{frequency_hz}{under}-{run}.pb.gz")),
         };
         let started = recording.start()?;
         let watched =
@@ -52,18 +53,18 @@ fn measure(context: &Context, frequency_hz: u32, section: &mut Section) -> Resul
         memory.push(recorded.statistics.agent_peak_memory_bytes as f64 / 1e6);
         maps.push(recorded.statistics.bpf_map_bytes as f64 / 1e6);
     }
-    let steady = Figure::new(format!("steady CPU at {frequency_hz} Hz"), "% of the machine", steady);
+    let steady = Figure::new(format!("steady CPU at {frequency_hz} Hz{under}"), "% of the machine", steady);
     section.add(if frequency_hz == 99 { steady.bounded(Bound::AtMost(0.5)) } else { steady });
     section.add(Figure::new(
-        format!("total CPU at {frequency_hz} Hz, start and symbols included"),
+        format!("total CPU at {frequency_hz} Hz, start and symbols included{under}"),
         "% of the machine",
         total,
     ));
     section.add(Figure::new("… as its statistics say", "% of the machine", stated));
     section.add(
-        Figure::new(format!("peak memory at {frequency_hz} Hz (VmHWM)"), "MB", memory)
+        Figure::new(format!("peak memory at {frequency_hz} Hz (VmHWM){under}"), "MB", memory)
             .bounded(Bound::AtMost(150.0)),
     );
-    section.add(Figure::new(format!("BPF maps at {frequency_hz} Hz"), "MB", maps));
+    section.add(Figure::new(format!("BPF maps at {frequency_hz} Hz{under}"), "MB", maps));
     Ok(())
 }

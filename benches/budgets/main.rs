@@ -19,6 +19,7 @@ mod new_process;
 mod perf;
 mod recorder;
 mod report;
+mod runtimes;
 mod server;
 mod start;
 mod symbolization;
@@ -95,11 +96,12 @@ impl Context {
 /// A section: its name on the command line and what runs it.
 type NamedSection = (&'static str, fn(&mut Context) -> Section);
 
-const SECTIONS: [NamedSection; 10] = [
+const SECTIONS: [NamedSection; 11] = [
     ("tables", unwind_tables::section),
     ("symbols", symbolization::section),
     ("bpf", bpf_cost::section),
     ("agent", agent_cost::section),
+    ("runtimes", runtimes::section),
     ("start", start::section),
     ("exec", new_process::section),
     ("perf", perf::section),

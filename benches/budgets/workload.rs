@@ -2,6 +2,7 @@
 //! lives beside it so that its unwind tables are loaded. Each ends with its guard.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -16,6 +17,13 @@ impl Running {
     pub fn start(command: &mut Command) -> Result<Self> {
         end_with_parent(command);
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        Ok(Self(child.with_context(|| format!("cannot start {}", command.get_program().display()))?))
+    }
+
+    /// Starts a command; what it prints comes into a file.
+    pub fn start_saying(command: &mut Command, says: File) -> Result<Self> {
+        end_with_parent(command);
+        let child = command.stdout(says).stderr(Stdio::null()).spawn();
         Ok(Self(child.with_context(|| format!("cannot start {}", command.get_program().display()))?))
     }
 
@@ -57,7 +65,8 @@ pub fn build_folder() -> Result<PathBuf> {
     Ok(folder)
 }
 
-fn run_to_end(command: &mut Command) -> Result<()> {
+/// Runs a command that must succeed.
+pub fn run_to_end(command: &mut Command) -> Result<()> {
     let output =
         command.output().with_context(|| format!("cannot start {}", command.get_program().display()))?;
     ensure!(

@@ -136,10 +136,10 @@ impl Shop {
         answer
     }
 
-    /// `wrk` with four connections asks for a page until this is dropped, at most for a minute.
+    /// `wrk` with four connections asks for a page until this is dropped, at most for two minutes.
     pub fn crowd(&self, path: &str) -> Program {
         let mut command = Command::new("wrk");
-        command.args(["-t", "1", "-c", "4", "-d", "60s", &format!("http://127.0.0.1:{}{path}", self.port)]);
+        command.args(["-t", "1", "-c", "4", "-d", "120s", &format!("http://127.0.0.1:{}{path}", self.port)]);
         Program::start(&mut command)
     }
 }
