@@ -161,6 +161,34 @@ fn shares_of_3_14() {
     check_shares(&Source::Suite("sid"));
 }
 
+/// Whoever profiles a program that is soon over sees what it did up to its end: its last samples are read when it is
+/// gone.
+#[test]
+fn a_program_that_is_soon_over_has_its_functions_up_to_its_end() {
+    needs!();
+    let _quiet = quiet_cores();
+    let command = match Source::Own("/usr/bin/python3").command("brief.py") {
+        Ok(command) => command,
+        Err(reason) => return support::skip(&reason),
+    };
+    let program = command.get_args().next().and_then(|path| path.to_str()).expect("a readable path");
+    for _ in 0..3 {
+        let arguments = ["--frequency", "997", "--", "/usr/bin/python3", program];
+        let recording = recording::record("recording.folded", &arguments);
+        recording.assert_success();
+        recording.stats().assert_exact();
+        let folded = recording.folded();
+        for (native, function) in [("adler32", "first_half"), ("crc32", "second_half")] {
+            let ran = |stack: &Stack| stack.frames.iter().any(|frame| frame.name.starts_with(native));
+            let is_whole = |stack: &Stack| has_in_order(stack, &["<module>", "main", function]);
+            let (of_it, whole) = (folded.count(ran), folded.count(|stack| ran(stack) && is_whole(stack)));
+            let broken = folded.most_frequent(|stack| ran(stack) && !is_whole(stack), 5);
+            assert!(of_it >= 70, "only {of_it} samples are in {native}");
+            assert!(percent(whole, of_it) >= 98.0, "{whole} of {of_it} are in {function}; others:\n{broken}");
+        }
+    }
+}
+
 /// What of speedscope's format is read here.
 #[derive(Deserialize)]
 struct Speedscope {

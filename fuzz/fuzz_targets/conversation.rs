@@ -60,12 +60,14 @@ fuzz_target!(|input: (u8, Vec<Happening>)| {
                     direction,
                     is_decrypted,
                     position,
+                    sequence: None,
                     length,
                     head,
                     tail,
                     minted: None,
                     within: None,
                     by_event_loop: false,
+                    from_pool: false,
                 };
                 conversation.take(now_ns, Actor::default(), &fragment, &mut events);
             }

@@ -161,12 +161,14 @@ impl View {
             direction: if written { Direction::Out } else { Direction::In },
             is_decrypted: false,
             position: *position,
+            sequence: None,
             length: bytes.len() as u64,
             head: bytes.to_vec(),
             tail: Vec::new(),
             minted: None,
             within: None,
             by_event_loop: false,
+            from_pool: false,
         };
         *position += bytes.len() as u64;
         self.conversation.take(now_ns, Actor::default(), &fragment, &mut self.events);

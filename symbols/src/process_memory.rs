@@ -62,8 +62,10 @@ pub trait ProcessMemory {
     }
 }
 
-/// The memory of a process, by `/proc/PID/mem`. Reading it can wait for a page that the process itself has to
-/// supply (`userfaultfd`): never to be done on a thread that others wait for.
+/// The memory of a process, by `/proc/PID/mem`. Where a page is to be supplied by the process itself (`userfaultfd`)
+/// the read fails: the kernel does not let a reader of this file wait for that (`FAULT_FLAG_ALLOW_RETRY` is not set,
+/// `fs/userfaultfd.c`), as it does with `process_vm_readv`. It does wait for pages of files, however slow their file system
+/// is: never to be read on a thread that others wait for.
 #[derive(Debug)]
 pub struct LiveMemory {
     file: File,

@@ -5,19 +5,21 @@
 //! windows. Never: a wait of the thread that reads samples. Memory of processes is read by a thread of its own
 //! (`reader`), as soon as a frame is seen for the first time, because objects move.
 
+mod markers;
 mod names;
 mod reader;
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Weak};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use spanflame_symbols::script::markers::{Marked, marked};
+use spanflame_symbols::ElfAddress;
+use spanflame_symbols::script::markers::Marked;
 use spanflame_symbols::script::{MappedObject, Runtime, ScriptRuntime};
-use spanflame_symbols::{ElfAddress, ObjectFile};
 
+use self::markers::Markers;
 pub use self::names::{ScriptCounts, ScriptName, ScriptNames};
-use self::reader::{Found, Reader};
+use self::reader::{Found, Reader, Wanted};
 use crate::kernel::Sampler;
 use crate::model::{ImageId, ObjectId, RawFrame, RawSample, ScriptEnd};
 use crate::process::{MappingContent, ObjectRegistry, ProcessTable, RuntimeOfProcess};
@@ -29,11 +31,18 @@ const LOOK_LIMIT: Duration = Duration::from_secs(2);
 /// Why frames are not read on an older kernel.
 const TOO_OLD: &str = "this kernel's verifier allows its programs less stack than reading these frames takes \
                        (Linux 6.13 and later allow more)";
-/// How often a runtime that was not set up yet is looked for again, and how many times.
-const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+/// How soon a runtime that was not set up yet is looked for again: each time after twice as long, up to the last. A
+/// program that runs for half a second spends the first hundredth of one setting up its interpreter.
+const FIRST_RETRY: Duration = Duration::from_millis(2);
+const LAST_RETRY: Duration = Duration::from_millis(100);
+/// How many times.
 const TRIES: u32 = 100;
 /// Processes that may wait so at a time.
 const MAX_WAITING: usize = 1024;
+/// Samples of what a process ran before it ended or ran another program arrive after the news of that; so long, and of
+/// so many at most, is it known how their frames are placed.
+const REMEMBER_PAST: Duration = Duration::from_secs(3);
+const MAX_PAST: usize = 1024;
 
 /// By process id.
 pub type RuntimesOfProcesses = BTreeMap<u32, Vec<RuntimeOfProcess>>;
@@ -52,6 +61,16 @@ struct Waiting {
     pid: u32,
     tries: u32,
     since: Instant,
+    /// How long after that it is looked again.
+    interval: Duration,
+}
+
+/// What a process ran that ended, or runs another program now.
+#[derive(Debug)]
+struct Past {
+    since: Instant,
+    image: ImageId,
+    runtimes: Vec<Arc<dyn ScriptRuntime>>,
 }
 
 /// See the module's description.
@@ -59,8 +78,9 @@ struct Waiting {
 pub(super) struct Scripts {
     reader: Reader,
     names: Arc<ScriptNames>,
-    markers: HashMap<ObjectId, (Weak<ObjectFile>, Vec<Marked>)>,
+    markers: Arc<Markers>,
     processes: HashMap<u32, InProcess>,
+    past: VecDeque<Past>,
     waiting: Vec<Waiting>,
     /// Processes that the reader looks into now, and since when.
     looked_into: usize,
@@ -75,12 +95,13 @@ impl Scripts {
     /// # Errors
     /// The system's, if there can be no more threads.
     pub(super) fn start() -> std::io::Result<Self> {
-        let names = Arc::new(ScriptNames::default());
+        let (names, markers) = (Arc::new(ScriptNames::default()), Arc::new(Markers::default()));
         Ok(Self {
-            reader: Reader::start(Arc::clone(&names))?,
+            reader: Reader::start(Arc::clone(&names), Arc::clone(&markers))?,
             names,
-            markers: HashMap::new(),
+            markers,
             processes: HashMap::new(),
+            past: VecDeque::new(),
             waiting: Vec::new(),
             looked_into: 0,
             looked_into_since: Instant::now(),
@@ -112,44 +133,57 @@ impl Scripts {
         if self.processes.get(&pid).is_some_and(|known| known.image != process.image) {
             self.forget(pid, sampler);
         }
+        let decided = self.processes.get(&pid).map_or(&[][..], |known| &known.decided);
         let mut mapped = Vec::new();
-        let mut wanted = Vec::new();
+        let mut is_new = false;
         for mapping in process.mappings.as_slice() {
             let MappingContent::Object { object: id, bias } = mapping.content else { continue };
             let Some(Ok(file)) = objects.get(id).map(|object| object.file.as_ref()) else { continue };
-            wanted.extend(self.markers_of(id, file).iter().copied());
-            mapped.push(MappedObject { file: Arc::clone(file), bias });
+            let known = self.markers.known(id, file);
+            is_new |= known.is_none_or(|known| known.iter().any(|marked| !decided.contains(marked)));
+            mapped.push((id, MappedObject { file: Arc::clone(file), bias }));
         }
-        wanted.sort_unstable();
-        wanted.dedup();
-        let decided = self.processes.get(&pid).map_or(&[][..], |known| &known.decided);
-        wanted.retain(|marked| !decided.contains(marked));
-        if !wanted.is_empty() {
+        if is_new {
             if self.looked_into == 0 {
                 self.looked_into_since = Instant::now();
             }
-            self.looked_into += usize::from(self.reader.find(pid, process.image, wanted, mapped));
+            let wanted = Wanted { pid, image: process.image, decided: decided.to_vec(), objects: mapped };
+            self.looked_into += usize::from(self.reader.find(wanted));
         }
     }
 
-    fn markers_of(&mut self, id: ObjectId, file: &Arc<ObjectFile>) -> &[Marked] {
-        let weak = Arc::downgrade(file);
-        if !self.markers.get(&id).is_some_and(|(known, _)| known.ptr_eq(&weak)) {
-            self.markers.insert(id, (weak, marked(file)));
-        }
-        self.markers.get(&id).map_or(&[], |(_, marked)| marked)
-    }
-
-    /// A process is no more, or runs another program.
+    /// A process is no more, or runs another program. Its last samples may be still to come.
     pub(super) fn forget(&mut self, pid: u32, sampler: &Sampler) {
-        if let Some(process) = self.processes.remove(&pid) {
+        if let Some(InProcess { image, runtimes, .. }) = self.processes.remove(&pid) {
             self.all = None;
-            for runtime in &process.runtimes {
+            for runtime in &runtimes {
                 sampler.remove_runtime(pid, runtime.runtime());
+            }
+            if !runtimes.is_empty() {
+                self.remember(Past { since: Instant::now(), image, runtimes });
             }
         }
         self.waiting.retain(|waiting| waiting.pid != pid);
         self.reader.forget(pid);
+    }
+
+    fn remember(&mut self, past: Past) {
+        let is_over = |old: &Past| past.since.duration_since(old.since) > REMEMBER_PAST;
+        while self.past.len() >= MAX_PAST || self.past.front().is_some_and(is_over) {
+            self.past.pop_front();
+        }
+        self.past.push_back(past);
+    }
+
+    /// The runtimes of the program that a sample is of.
+    fn runtimes_of(&self, sample: &RawSample) -> &[Arc<dyn ScriptRuntime>] {
+        match self.processes.get(&sample.pid) {
+            Some(process) if process.image == sample.image => &process.runtimes,
+            _ => {
+                let past = self.past.iter().rev().find(|past| past.image == sample.image);
+                past.map_or(&[], |past| &past.runtimes)
+            }
+        }
     }
 
     /// Takes what the reader has found, tells the sampler, and looks again for what was not ready.
@@ -159,11 +193,15 @@ impl Scripts {
         objects: &ObjectRegistry,
         sampler: &Sampler,
     ) {
-        while let Some(Found { pid, image, wanted, mut runtimes, mut about, again }) =
-            self.reader.take_found()
-        {
-            self.looked_into = self.looked_into.saturating_sub(1);
+        self.reader.look_after();
+        while let Some(found) = self.reader.take_found() {
+            let Found { pid, image, wanted, mut runtimes, mut about, again, is_late } = found;
+            self.looked_into = self.looked_into.saturating_sub(usize::from(!is_late));
             if processes.get(pid).is_none_or(|process| process.image != image || process.exited) {
+                continue;
+            }
+            if wanted.is_empty() {
+                self.note_waiting(pid, again);
                 continue;
             }
             if !sampler.follows_generated_code() {
@@ -205,7 +243,8 @@ impl Scripts {
         match (found, again) {
             (Some(index), false) => drop(self.waiting.swap_remove(index)),
             (None, true) if self.waiting.len() < MAX_WAITING => {
-                self.waiting.push(Waiting { pid, tries: TRIES, since: Instant::now() });
+                let (since, interval) = (Instant::now(), FIRST_RETRY);
+                self.waiting.push(Waiting { pid, tries: TRIES, since, interval });
             }
             _ => {}
         }
@@ -214,11 +253,12 @@ impl Scripts {
     fn look_again(&mut self, processes: &ProcessTable, objects: &ObjectRegistry, sampler: &Sampler) {
         let mut due = Vec::new();
         self.waiting.retain_mut(|waiting| {
-            if waiting.since.elapsed() < RETRY_INTERVAL {
+            if waiting.since.elapsed() < waiting.interval {
                 return true;
             }
             due.push(waiting.pid);
             waiting.tries -= 1;
+            waiting.interval = (waiting.interval * 2).min(LAST_RETRY);
             waiting.since = Instant::now();
             waiting.tries > 0
         });
@@ -237,7 +277,7 @@ impl Scripts {
         if !self.is_idle() {
             return Some(LOOK_INTERVAL);
         }
-        self.waiting.iter().map(|waiting| RETRY_INTERVAL.saturating_sub(waiting.since.elapsed())).min()
+        self.waiting.iter().map(|waiting| waiting.interval.saturating_sub(waiting.since.elapsed())).min()
     }
 
     /// Puts the frames of an interpreter where they belong, has frames that are new be named, and counts how reading
@@ -246,9 +286,8 @@ impl Scripts {
         let Some(of_sample) = sample.script_outcome.runtime else { return };
         let mut unplaced = 0;
         if !sample.aside.is_empty() {
-            let python = self.processes.get(&sample.pid).and_then(|process| {
-                process.runtimes.iter().find(|runtime| runtime.runtime() == Runtime::Python)
-            });
+            let runtimes = self.runtimes_of(sample);
+            let python = runtimes.iter().find(|runtime| runtime.runtime() == Runtime::Python);
             let is_evaluation = |object: ObjectId, address: u64| {
                 let file = objects.get(object).and_then(|object| object.file.as_ref().ok());
                 match (python, file) {
@@ -270,7 +309,9 @@ impl Scripts {
 
     /// Lets go of objects that are no more, and of names that were not needed for long.
     pub(super) fn forget_the_past(&mut self) {
-        self.markers.retain(|_, (object, _)| object.strong_count() > 0);
+        self.markers.forget_the_past();
+        // They keep the files of their runtimes open.
+        self.past.retain(|past| past.since.elapsed() <= REMEMBER_PAST);
         self.names.forget_the_past();
     }
 }

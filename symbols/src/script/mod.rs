@@ -99,11 +99,14 @@ pub enum Refusal {
     Malformed,
     /// Its layout is not known for this version.
     Unsupported,
+    /// Its memory does not come, or too slowly: it is a file's, on a slow disk or of a file system that does not answer.
+    TooSlow,
 }
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::ObjectMoved, Self::Unreadable, Self::Malformed, Self::Unsupported];
+    pub const ALL: [Self; 5] =
+        [Self::ObjectMoved, Self::Unreadable, Self::Malformed, Self::Unsupported, Self::TooSlow];
 
     /// For metrics and labels.
     #[must_use]
@@ -113,6 +116,7 @@ impl Refusal {
             Self::Unreadable => "unreadable",
             Self::Malformed => "malformed",
             Self::Unsupported => "unsupported",
+            Self::TooSlow => "too_slow",
         }
     }
 }
