@@ -1,0 +1,157 @@
+//! `spanflame check compare` as a command: what it says of recordings, how it ends, and what it leaves behind.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// A folder of ten folded profiles of a program whose `parse` costs `parse`, each as much as the others give or take a
+/// fiftieth.
+fn record(folder: &Path, parse: u64, seed: u64) {
+    fs::create_dir_all(folder).expect("a folder");
+    for run in 0..10_u64 {
+        let mut text = String::new();
+        for (index, (stack, cost)) in [
+            ("app;main", 900),
+            ("app;main;read", 700),
+            ("app;main;read;parse", parse),
+            ("app;main;work;hash", 2_500),
+            ("app;main;work;sort", 1_500),
+            ("app;main;write;format", 1_900),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let noise = (seed * 7_919 + run * 104_729 + index as u64 * 1_299_709).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let value = cost * (980 + (noise >> 40) % 41) / 1_000;
+            writeln!(text, "{stack} {value}").expect("text");
+        }
+        fs::write(folder.join(format!("run-{run:02}.folded")), text).expect("written");
+        let facts = r#"{"schema_version":1,"whole_execution":true,"machine":{"cpu_model":"A CPU"}}"#;
+        fs::write(folder.join(format!("run-{run:02}.json")), facts).expect("written");
+    }
+}
+
+fn compare(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_spanflame"))
+        .args(["check", "compare"])
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .expect("it runs")
+}
+
+fn status(output: &Output) -> i32 {
+    output.status.code().unwrap_or_else(|| panic!("{output:?}"))
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn folder_with_three_sides() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    record(&folder.path().join("base"), 3_000, 1);
+    record(&folder.path().join("same"), 3_000, 2);
+    record(&folder.path().join("slower"), 3_600, 3);
+    folder
+}
+
+#[test]
+fn a_slower_function_fails_the_command_and_is_named_in_table_and_json() {
+    let folder = folder_with_three_sides();
+    let output = compare(folder.path(), &["--base", "base", "--new", "slower", "--report", "json=out.json"]);
+    assert_eq!(status(&output), 1, "{output:?}");
+    let table = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(table.starts_with("Slower: "), "{table}");
+    assert!(table.lines().any(|line| line.starts_with("parse ") && line.contains("regressed")), "{table}");
+
+    let text = fs::read_to_string(folder.path().join("out.json")).expect("it is there");
+    let report: Value = serde_json::from_str(&text).expect("it is JSON");
+    assert_eq!((&report["verdict"], &report["basis"]["kind"]), (&"regressed".into(), &"per_run".into()));
+    let lines = report["lines"].as_array().expect("lines");
+    let blamed: Vec<&str> = lines
+        .iter()
+        .filter(|line| line["level"] == "function_self" && line["verdict"] == "regressed")
+        .filter_map(|line| line["name"].as_str())
+        .collect();
+    assert_eq!(blamed, ["parse"]);
+    let parse = lines.iter().find(|line| line["name"] == "parse").expect("a line");
+    assert!((parse["effect"].as_f64().expect("a number") - 0.2).abs() < 0.03, "{parse}");
+}
+
+#[test]
+fn the_same_program_passes_and_a_report_on_standard_output_is_alone_there() {
+    let folder = folder_with_three_sides();
+    let output = compare(folder.path(), &["--base", "base", "--new", "same", "--report", "json=-"]);
+    assert_eq!(status(&output), 0, "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("nothing but JSON");
+    assert_eq!(report["verdict"], "unchanged");
+}
+
+#[test]
+fn what_fails_the_command_can_be_chosen() {
+    let folder = folder_with_three_sides();
+    let sides = ["--base", "base", "--new", "slower"];
+    for (option, expected) in [("never", 0), ("regression", 1), ("inconclusive", 1)] {
+        let output = compare(folder.path(), &[&sides[..], &["--fail-on", option]].concat());
+        assert_eq!(status(&output), expected, "{option}: {output:?}");
+    }
+    let other = folder.path().join("slower/run-03.json");
+    fs::write(&other, r#"{"whole_execution":true,"machine":{"cpu_model":"Another"}}"#).expect("written");
+    for (option, expected) in [("never", 0), ("regression", 0), ("inconclusive", 3)] {
+        let output = compare(folder.path(), &[&sides[..], &["--fail-on", option]].concat());
+        assert_eq!(status(&output), expected, "{option}: {output:?}");
+        let table = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(table.contains("cpu_model") && table.contains("run both on one"), "{table}");
+    }
+}
+
+#[test]
+fn what_is_allowed_passes_until_its_last_day() {
+    let folder = folder_with_three_sides();
+    let sides = ["--base", "base", "--new", "slower", "--fail-on", "regression", "--allow", "allowed"];
+    let everything = |day: &str| format!("{day} * -- known\n{day} [total] -- known\n");
+    for (day, expected) in [("2999-12-31", 0), ("2001-12-31", 1)] {
+        fs::write(folder.path().join("allowed"), everything(day)).expect("written");
+        let output = compare(folder.path(), &sides);
+        assert_eq!(status(&output), expected, "{day}: {output:?}");
+    }
+    fs::write(folder.path().join("allowed"), "parse\n").expect("written");
+    let output = compare(folder.path(), &sides);
+    assert_eq!(status(&output), 2, "{output:?}");
+    assert!(said(&output).contains("line 1"), "{output:?}");
+}
+
+#[test]
+fn bad_input_is_told_with_what_to_do_and_leaves_nothing_behind() {
+    let folder = folder_with_three_sides();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("empty")).expect("a folder");
+    fs::write(at("garbage.pb.gz"), b"\x1f\x8bno profile").expect("written");
+    fs::write(at("nothing.folded"), "").expect("written");
+    for (sides, expected, hint) in [
+        (vec!["--base", "base", "--new", "missing"], 2, "give a folder of profiles"),
+        (vec!["--base", "base", "--new", "empty"], 2, "there is no profile in it"),
+        (vec!["--base", "base", "--new", "base/run-01.folded"], 3, "at least 3"),
+        (vec!["--base", "base", "--new", "garbage.pb.gz"], 3, "garbage.pb.gz"),
+        (vec!["--base", "base", "--new", "nothing.folded"], 3, "nothing.folded"),
+        (vec!["--base", "base", "--new", "same", "--value", "heap"], 3, "choose one by --value"),
+        (vec!["--base", "base", "--new", "same", "--report", "png=x"], 2, "json"),
+        (vec!["--base", "base", "--new", "same", "--report", "json=no/such/x"], 2, "no/such/x"),
+        (vec!["--base", "base", "--new", "same", "--min-effect=0"], 2, "--min-effect"),
+    ] {
+        let arguments = [&sides[..], &["--report", "json=report.json"]].concat();
+        let output = compare(folder.path(), &arguments);
+        assert_eq!(status(&output), expected, "{sides:?}: {output:?}");
+        assert!(said(&output).contains(hint), "{sides:?}: {output:?}");
+        let left: Vec<String> = fs::read_dir(folder.path())
+            .expect("a folder")
+            .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+            .filter(|name| name.contains("report") || name.contains("partial"))
+            .collect();
+        assert!(left.is_empty(), "{sides:?}: {left:?}");
+    }
+}
