@@ -24,7 +24,8 @@ fn record(folder: &Path, parse: u64, seed: u64) {
         .into_iter()
         .enumerate()
         {
-            let noise = (seed * 7_919 + run * 104_729 + index as u64 * 1_299_709).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let noise =
+                (seed * 7_919 + run * 104_729 + index as u64 * 1_299_709).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             let value = cost * (980 + (noise >> 40) % 41) / 1_000;
             writeln!(text, "{stack} {value}").expect("text");
         }

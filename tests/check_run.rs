@@ -1,0 +1,194 @@
+//! `spanflame check run`: two builds of a program run in turn, and the command says which function got slower.
+
+mod support;
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use support::program::fixture;
+use support::{is_installed, quiet_cores, skip, spanflame};
+
+struct Outcome {
+    status: Option<i32>,
+    out: String,
+    err: String,
+}
+
+fn check_run(arguments: &[&str]) -> Outcome {
+    let output = spanflame().args(["check", "run"]).args(arguments).output().expect("it runs");
+    Outcome {
+        status: output.status.code(),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+fn json(path: &Path) -> serde_json::Value {
+    serde_json::from_str(&std::fs::read_to_string(path).expect("written")).expect("JSON")
+}
+
+/// About half a second's work, and the knob.
+fn knob(percent: u32) -> String {
+    format!("{} 30000 {percent}", fixture("knob"))
+}
+
+#[test]
+fn the_function_that_got_slower_is_named_with_its_line_and_the_build_fails() {
+    needs!("cc");
+    let _quiet = quiet_cores();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let (report, sarif, junit) = (path("check.json"), path("check.sarif"), path("check.xml"));
+    let (base, new) = (knob(0), knob(400));
+    let of = check_run(&[
+        "--base",
+        &base,
+        "--new",
+        &new,
+        "--runs",
+        "4",
+        "--work-from",
+        "([0-9]+) requests",
+        "--work-unit",
+        "request",
+        "--keep",
+        &path("kept"),
+        "--report",
+        &format!("json={report}"),
+        "--report",
+        &format!("sarif={sarif}"),
+        "--report",
+        &format!("junit={junit}"),
+    ]);
+    assert_eq!(of.status, Some(1), "{}{}", of.out, of.err);
+    assert!(of.out.starts_with("Slower: "), "{}", of.out);
+    let report = json(Path::new(&report));
+    assert_eq!(report["verdict"], "regressed");
+    let lines = report["lines"].as_array().expect("lines");
+    let line = lines
+        .iter()
+        .find(|line| line["name"] == "price_items" && line["level"] == "function_self")
+        .unwrap_or_else(|| panic!("{report:#}"));
+    assert_eq!(line["verdict"], "regressed", "{line}");
+    assert!(line["file"].as_str().is_some_and(|file| file.ends_with("fixtures/c/knob.c")), "{line}");
+    // Where FUNCTION(price_items, …) stands.
+    let source = include_str!("../fixtures/c/knob.c");
+    let expected =
+        1 + source.lines().position(|line| line.starts_with("FUNCTION(price_items")).expect("it is there");
+    assert_eq!(line["line"].as_u64(), Some(expected as u64), "{line}");
+
+    let sarif = json(Path::new(&sarif));
+    let at = &sarif["runs"][0]["results"][0]["locations"][0]["physicalLocation"];
+    assert_eq!(at["artifactLocation"]["uri"], "fixtures/c/knob.c", "relative to the work tree: {sarif:#}");
+
+    // What was kept says the same, without running anything.
+    for part in ["kept", "kept/again"] {
+        let sides = ["base", "new"].map(|side| folder.path().join(part).join(side));
+        let again = spanflame()
+            .args(["check", "compare", "--base"])
+            .arg(&sides[0])
+            .arg("--new")
+            .arg(&sides[1])
+            .output();
+        let again = again.expect("it runs");
+        assert_eq!(again.status.code(), Some(1), "{part}: {}", String::from_utf8_lossy(&again.stdout));
+    }
+    if is_installed("python3") {
+        let counted = Command::new("python3")
+            .args(["-c", "import sys, xml.etree.ElementTree as t; print(len(t.parse(sys.argv[1]).findall('.//failure')))"])
+            .arg(&junit)
+            .output()
+            .expect("python3 runs");
+        let failures: u32 = String::from_utf8_lossy(&counted.stdout).trim().parse().expect("well-formed XML");
+        assert!(failures >= 2, "the line and the whole: {failures}");
+    }
+}
+
+#[test]
+fn a_program_compared_with_itself_or_under_another_name_has_not_got_slower() {
+    needs!("cc");
+    let _quiet = quiet_cores();
+    for (what, new) in [("itself", knob(0)), ("a rename", format!("{} renamed", knob(0)))] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let report = folder.path().join("check.json").to_string_lossy().into_owned();
+        let of = check_run(&[
+            "--base",
+            &knob(0),
+            "--new",
+            &new,
+            "--runs",
+            "4",
+            "--min-effect",
+            "50%",
+            "--margin",
+            "50%",
+            "--report",
+            &format!("json={report}"),
+        ]);
+        assert!(matches!(of.status, Some(0 | 3)), "{what}: {:?} {}{}", of.status, of.out, of.err);
+        let lines = json(Path::new(&report));
+        let regressed: Vec<_> = lines["lines"]
+            .as_array()
+            .expect("lines")
+            .iter()
+            .filter(|line| line["verdict"] == "regressed")
+            .collect();
+        assert!(regressed.is_empty(), "{what}: {regressed:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_measured_says_what_to_do_and_is_no_regression() {
+    needs!();
+    let cases: [(&[&str], i32, &str); 6] = [
+        (&["--base", "true", "--new", "sh -c 'echo out of cheese; exit 7'"], 3, "ended with status 7"),
+        (&["--base", "true", "--new", "sh -c 'echo out of cheese; exit 7'"], 3, "out of cheese"),
+        (&["--base", "true", "--new", "/does/not/exist"], 2, "/does/not/exist"),
+        (&["--base", "true", "--new", "sh -c 'unclosed"], 2, "quote"),
+        (&["--base", "echo done", "--new", "true", "--work-from", "([0-9]+) requests"], 3, "--work-from"),
+        (&["--base", "true", "--new", "true", "--work-from", "requests"], 2, "group"),
+    ];
+    for (arguments, status, message) in cases {
+        let of = check_run(arguments);
+        assert_eq!(of.status, Some(status), "{arguments:?}: {}{}", of.out, of.err);
+        assert!(of.err.contains(message), "{arguments:?}: {}", of.err);
+    }
+}
+
+#[test]
+fn a_command_that_never_ends_is_ended_with_all_that_it_has_started() {
+    needs!();
+    let folder = tempfile::tempdir().expect("a folder");
+    let pids = folder.path().join("pids");
+    // Its child ignores being asked to end.
+    let command = format!(
+        "sh -c 'sh -c \"trap : TERM; echo \\$\\$ >> {}; while :; do sleep 1; done\"; :'",
+        pids.display()
+    );
+    let begun = Instant::now();
+    let of = check_run(&["--base", &command, "--new", "true", "--timeout", "2s"]);
+    assert_eq!(of.status, Some(3), "{}{}", of.out, of.err);
+    assert!(of.err.contains("--timeout"), "{}", of.err);
+    assert!(begun.elapsed() < Duration::from_secs(60), "it waits for nobody");
+    let child = std::fs::read_to_string(&pids).expect("it ran");
+    let child = child.lines().next().expect("a pid");
+    support::await_event("the child's end", Duration::from_secs(10), || {
+        (!Path::new(&format!("/proc/{child}")).exists()).then_some(())
+    });
+}
+
+#[test]
+fn runs_that_are_there_are_not_mixed_with_others() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let side = folder.path().join("base");
+    std::fs::create_dir(&side).expect("made");
+    std::fs::write(side.join("run-01.pb.gz"), "of last week").expect("written");
+    if let Some(reason) = support::cannot_record() {
+        return skip(&reason);
+    }
+    let of = check_run(&["--base", "true", "--new", "true", "--keep", &folder.path().to_string_lossy()]);
+    assert_eq!(of.status, Some(2), "{}{}", of.out, of.err);
+    assert!(of.err.contains("--keep"), "{}", of.err);
+    assert_eq!(std::fs::read(side.join("run-01.pb.gz")).expect("still there"), b"of last week");
+}
