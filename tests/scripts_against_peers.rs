@@ -70,14 +70,16 @@ struct Watched {
     length_s: f64,
 }
 
-/// For how long the threads of a process have run, and for how long they have waited for a processor, seconds.
+/// For how long the busiest thread of a process, which is that with the program's functions, has run, and for how long
+/// it has waited for a processor, seconds.
 fn scheduled(pid: u32) -> (f64, f64) {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let texts = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("schedstat")).ok());
-    texts.fold((0.0, 0.0), |(ran_s, waited_s), text| {
+    let times_s = texts.map(|text| {
         let mut numbers = text.split(' ').map(|number| number.parse::<f64>().unwrap_or(0.0) / 1e9);
-        (ran_s + numbers.next().unwrap_or(0.0), waited_s + numbers.next().unwrap_or(0.0))
-    })
+        (numbers.next().unwrap_or(0.0), numbers.next().unwrap_or(0.0))
+    });
+    times_s.max_by(|(one, _), (other, _)| one.total_cmp(other)).unwrap_or_default()
 }
 
 impl Watched {
