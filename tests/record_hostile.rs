@@ -59,7 +59,7 @@ fn check(mut command: Command, own: &[&str], marker: &str) {
     }
     // A runtime whose description of itself was read while it was wrong is not looked for again: all frames are native.
     if marker == "[jvm: " && names(&hostile).iter().all(|name| !name.starts_with(marker)) {
-        return;
+        return support::skip("the virtual machine was rewritten before it was known to be one");
     }
     let refused = hostile.count(|stack| stack.frames.iter().any(|frame| frame.name.starts_with(marker)));
     assert!(refused > 0, "nothing was rewritten while it was read");
@@ -95,6 +95,10 @@ fn node_whose_memory_is_rewritten() {
 #[test]
 fn java_whose_memory_is_rewritten() {
     needs!();
+    // What is rewritten can end the virtual machine itself, which says nothing of us.
+    if !support::long_tests() {
+        return support::skip("SPANFLAME_LONG_TESTS=1 asks for it");
+    }
     if !Path::new("/usr/bin/javac").exists() {
         return support::skip("/usr/bin/javac is not installed");
     }

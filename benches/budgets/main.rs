@@ -21,9 +21,11 @@ mod recorder;
 mod report;
 mod runtimes;
 mod server;
+mod simulated_truth;
 mod start;
 mod symbolization;
 mod unwind_tables;
+mod verdicts;
 mod window_store;
 mod workload;
 
@@ -108,6 +110,7 @@ const SECTIONS: [NamedSection; 11] = [
     ("peer", ebpf_peer::section),
     ("store", window_store::section),
     ("server", server::section),
+    ("verdicts", verdicts::section),
 ];
 
 struct Options {
@@ -163,7 +166,10 @@ fn run() -> Result<()> {
     let _run_time_counted = RunTimeCounted::turn_on()?;
     let mut context = Context::prepare(&options)?;
     let wanted = |name: &str| options.chosen.is_empty() || options.chosen.iter().any(|chosen| chosen == name);
-    if SECTIONS.iter().any(|(name, _)| !matches!(*name, "tables" | "symbols" | "store") && wanted(name)) {
+    if SECTIONS
+        .iter()
+        .any(|(name, _)| !matches!(*name, "tables" | "symbols" | "store" | "verdicts") && wanted(name))
+    {
         context.fill_cache().context("the first recording, which fills the cache, failed")?;
     }
 

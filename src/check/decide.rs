@@ -45,7 +45,7 @@ pub(super) fn compare_figures(base: &Side, new: &Side, policy: &Policy) -> Compa
     let mut alignment = Alignment::new(base, new, policy.min_share / 2.0);
     let (basis, work) = basis(base, new);
     let candidates = candidates(&alignment, &basis, &work, policy);
-    let judged = judge(candidates, &basis, policy);
+    let judged = judge(&candidates, &basis, policy);
     let mut notes = std::mem::take(&mut alignment.notes);
     if basis == Basis::Share {
         notes.push(
@@ -104,7 +104,7 @@ struct Tested {
     change: Option<Change>,
 }
 
-fn judge(candidates: Vec<Candidate>, basis: &Basis, policy: &Policy) -> Vec<Line> {
+fn judge(candidates: &[Candidate], basis: &Basis, policy: &Policy) -> Vec<Line> {
     let scale = if *basis == Basis::Share { Scale::ArcSine } else { Scale::Root };
     let mut levels: Vec<(Level, Vec<Tested>)> = Vec::new();
     for level in [Level::Total, Level::Module, Level::FunctionSelf, Level::FunctionInclusive] {

@@ -23,7 +23,7 @@ pub(super) fn of_base(base: &Side, policy: &Policy) -> SelfTest {
         .lines
         .iter()
         .filter(|line| matches!(line.verdict, Verdict::Regressed | Verdict::Improved))
-        .map(|line| line.described());
+        .map(super::comparison::Line::described);
     let lines: Vec<String> = alarms.collect();
     if lines.is_empty() { SelfTest::Passed { runs } } else { SelfTest::Alarmed { lines } }
 }

@@ -1,4 +1,4 @@
-//! JUnit's XML, as Jenkins, GitLab and others read it: a test case a line, and one for the comparison itself.
+//! `JUnit`'s XML, as Jenkins, GitLab and others read it: a test case a line, and one for the comparison itself.
 //!
 //! There is no standard; these are the elements that the readers agree on (testmoapp/junitxml describes them): a line
 //! that regressed is a `failure`, one that could not be decided `skipped`; that nothing could be decided at all, an `error`.

@@ -10,7 +10,8 @@ pub struct SourcePaths {
 }
 
 impl SourcePaths {
-    /// The path below the project's folder; none if it is not in there (a library, another machine's folder).
+    /// The path below the project's folder; none if it is not in there (a library, another machine's folder). One that
+    /// is relative already may be of anybody's project: it is ours if there is such a file.
     #[must_use]
     pub fn relative(&self, file: &str) -> Option<String> {
         let mapped = self
@@ -33,7 +34,13 @@ impl SourcePaths {
                 part => parts.push(part),
             }
         }
-        (!parts.is_empty()).then(|| parts.join("/"))
+        let relative = (!parts.is_empty()).then(|| parts.join("/"))?;
+        match &self.work_tree {
+            Some(tree) if mapped.is_none() && !file.starts_with('/') => {
+                std::path::Path::new(tree).join(&relative).exists().then_some(relative)
+            }
+            _ => Some(relative),
+        }
     }
 }
 
@@ -54,7 +61,7 @@ mod tests {
             ("/home/me/app/src/main.c", Some("src/main.c")),
             ("/build/worker/src/main.c", Some("src/main.c")),
             ("app/main.go", Some("src/main.go")),
-            ("./src/../lib/x.c", Some("lib/x.c")),
+            ("./src/../lib/x.c", None),
             ("/home/me/application/x.c", None),
             ("/usr/include/x.h", None),
             ("../x.c", None),
@@ -63,5 +70,20 @@ mod tests {
         for (file, expected) in cases {
             assert_eq!(paths.relative(file).as_deref(), expected, "{file}");
         }
+    }
+
+    #[test]
+    fn a_relative_path_is_the_projects_if_there_is_such_a_file() {
+        let tree = tempfile::tempdir().expect("a folder");
+        std::fs::write(tree.path().join("main.c"), "").expect("written");
+        let work_tree = Some(tree.path().to_string_lossy().into_owned());
+        let paths = SourcePaths { work_tree, ..SourcePaths::default() };
+        assert_eq!(paths.relative("./src/../main.c").as_deref(), Some("main.c"));
+        assert_eq!(paths.relative("sysdeps/nptl/libc_start_call_main.h"), None);
+        assert_eq!(
+            SourcePaths::default().relative("a/./b.c").as_deref(),
+            Some("a/b.c"),
+            "nothing is known of it"
+        );
     }
 }

@@ -127,7 +127,7 @@ impl TwoSample {
         let scale = self.values.scale;
         let raised = scale.to(scale.from(self.values.base_mean) * (1.0 + effect));
         let step = raised - self.values.base_mean;
-        if !(step > 0.0) || !self.variance.is_finite() {
+        if step.is_nan() || step <= 0.0 || !self.variance.is_finite() {
             return None;
         }
         // The degrees of freedom depend on the number that is sought; what is borrowed stays.
