@@ -98,7 +98,7 @@ impl Context {
 /// A section: its name on the command line and what runs it.
 type NamedSection = (&'static str, fn(&mut Context) -> Section);
 
-const SECTIONS: [NamedSection; 11] = [
+const SECTIONS: [NamedSection; 12] = [
     ("tables", unwind_tables::section),
     ("symbols", symbolization::section),
     ("bpf", bpf_cost::section),

@@ -14,7 +14,7 @@ pub const DESIGN_EFFECT: f64 = 3.0;
 /// The function that changes: of 2.7 % of the total, the fifth or sixth of the greatest.
 pub const CHANGED_SHARE: f64 = 0.027;
 
-/// Random numbers (SplitMix64).
+/// Random numbers (`SplitMix64`).
 pub struct Random(pub u64);
 
 impl Random {
@@ -177,8 +177,11 @@ pub fn shares(side: &Side) -> Shares {
         .collect()
 }
 
+/// Which functions a rule takes for slower.
+pub type Rule = fn(&Shares, &Shares) -> Vec<usize>;
+
 /// The rules of others: what they call a regression.
-pub const OTHER_RULES: [(&str, fn(&Shares, &Shares) -> Vec<usize>); 4] = [
+pub const OTHER_RULES: [(&str, Rule); 4] = [
     ("more than 10 % relative, of at least 0.1 % (github-action-benchmark's sort, per function)", relative),
     ("more than 1 percentage point", percentage_points),
     ("pooled two-proportion z, Benjamini-Hochberg 5 % (samples taken for independent)", pooled),

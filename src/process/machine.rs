@@ -1,7 +1,7 @@
 //! Which machine this is, and how busy: what decides whether two measurements can be compared.
 //!
 //! Sources: `/proc/cpuinfo` and `/proc/stat` (proc(5)), cpufreq's files in sysfs
-//! (Documentation/admin-guide/pm/cpufreq.rst), uname(2), sched_getaffinity(2).
+//! (Documentation/admin-guide/pm/cpufreq.rst), `uname(2)`, `sched_getaffinity(2)`.
 
 use std::collections::BTreeSet;
 use std::fs;
