@@ -24,9 +24,9 @@ pub fn adjusted(p_values: &[f64]) -> Vec<f64> {
 mod tests {
     use super::*;
 
-    /// R 4.3: `p.adjust(c(0.01, 0.04, 0.03, 0.5, 0.005), "BH")`.
+    /// scipy 1.17.1: `false_discovery_control([0.01, 0.04, 0.03, 0.5, 0.005])`.
     #[test]
-    fn it_is_that_of_r() {
+    fn it_is_that_of_others() {
         let expected = [0.025, 0.05, 0.05, 0.5, 0.025];
         for (one, other) in adjusted(&[0.01, 0.04, 0.03, 0.5, 0.005]).iter().zip(expected) {
             assert!((one - other).abs() < 1e-12, "{one} {other}");

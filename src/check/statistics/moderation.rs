@@ -140,3 +140,57 @@ fn chi_square_over_degrees(tail: f64, degrees: f64) -> f64 {
     let part = 2.0 / (9.0 * degrees);
     (1.0 - part + normal * part.sqrt()).powi(3)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Variances of 18 degrees of freedom around `a + b·cost`, as far from it as chance has them: quantiles of
+    /// their distribution, in a mixed order.
+    fn spreads(constant: f64, proportional: f64) -> Vec<Spread> {
+        (0..40)
+            .map(|row| {
+                let cost = f64::from(1 + row);
+                let tail = (f64::from(row * 17 % 40) + 0.5) / 40.0;
+                let by_chance = chi_square_over_degrees(tail, 18.0);
+                Spread { cost, variance: (constant + proportional * cost) * by_chance, degrees: 18.0 }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn both_parts_of_the_expectation_are_found_and_agreeing_lines_lend_much() {
+        for (constant, proportional) in [(2.0, 0.0), (2.0, 0.5), (0.0, 0.5)] {
+            let prior = Prior::fit(&spreads(constant, proportional)).expect("enough lines");
+            for cost in [10.0, 20.0, 40.0] {
+                let truth = constant + proportional * cost;
+                let part = prior.expected(cost) / truth;
+                assert!((0.8..1.25).contains(&part), "{constant} {proportional} at {cost}: {part}");
+            }
+            assert!(prior.degrees > 100.0, "{prior:?}");
+        }
+    }
+
+    #[test]
+    fn lines_that_do_not_agree_lend_little_and_one_out_of_the_ordinary_keeps_its_own() {
+        let mut differing = spreads(2.0, 0.0);
+        for (row, spread) in differing.iter_mut().enumerate() {
+            spread.variance *= if row % 2 == 0 { 3.0 } else { 0.3 };
+        }
+        assert!(Prior::fit(&differing).expect("enough lines").degrees < 10.0);
+
+        let mut one = spreads(2.0, 0.0);
+        one.push(Spread { cost: 20.0, variance: 60.0, degrees: 18.0 });
+        let prior = Prior::fit(&one).expect("enough lines");
+        assert_eq!(prior.moderate(one.last().expect("it")), (60.0, 18.0));
+        let (variance, degrees) = prior.moderate(&Spread { cost: 20.0, variance: 1.0, degrees: 18.0 });
+        assert!(variance > 1.0 && variance < 2.5 && degrees > 18.0, "{variance} {degrees}");
+    }
+
+    #[test]
+    fn too_few_lines_and_lines_that_do_not_vary_tell_nothing() {
+        assert!(Prior::fit(&spreads(2.0, 0.0)[..4]).is_none());
+        let still = Spread { cost: 1.0, variance: 0.0, degrees: 18.0 };
+        assert!(Prior::fit(&[still; 20]).is_none());
+    }
+}

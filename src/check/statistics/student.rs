@@ -63,7 +63,7 @@ pub fn inverse_trigamma(value: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// Values of R 4.3: `pt(t, df, lower = FALSE)`.
+    /// Values of scipy 1.17.1: `t.sf(t, df)`.
     #[test]
     fn tails_are_those_of_tables() {
         for (t, degrees, tail) in [

@@ -149,3 +149,42 @@ fn moments(values: &[f64], scale: Scale) -> (f64, f64) {
     let squares = values.iter().map(|&value| (scale.to(value) - mean).powi(2)).sum();
     (mean, squares)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// scipy 1.17.1: `ttest_ind([3, 4, 5, 6], [1, 2, 3, 4], alternative="greater")`; on the scale of roots
+    /// these are the values.
+    #[test]
+    fn without_an_expectation_it_is_students_test() {
+        let scaled = Scaled::new(Scale::Root, &[1.0, 4.0, 9.0, 16.0], &[9.0, 16.0, 25.0, 36.0]);
+        let test = scaled.test(None);
+        assert_eq!(test.degrees, 6.0);
+        assert!((test.p_value(Direction::Increase) - 0.0355).abs() < 1e-4);
+        assert!((test.p_value(Direction::Increase) + test.p_value(Direction::Decrease) - 1.0).abs() < 1e-12);
+        assert!((test.effect() - (4.5_f64 / 2.5).powi(2) + 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn what_never_varies_is_certain_and_what_is_nought_has_no_ratio() {
+        let certain = Scaled::new(Scale::Root, &[4.0; 5], &[9.0; 5]).test(None);
+        assert!(certain.p_value(Direction::Increase) < 1e-9);
+        let same = Scaled::new(Scale::Root, &[0.0; 5], &[0.0; 5]).test(None);
+        assert!((same.p_value(Direction::Increase) - 0.5).abs() < 1e-9);
+        assert!(same.log_ratio().is_none() && same.smallest_effect(0.01, 0.8).is_none());
+        assert!(same.runs_needed(0.05, 0.01, 0.8).is_none());
+    }
+
+    #[test]
+    fn with_as_many_runs_as_are_needed_the_effect_is_just_visible() {
+        let runs = |count: usize| -> Vec<f64> {
+            (0..count).map(|run| 100.0 + if run % 2 == 0 { 8.0 } else { -8.0 }).collect()
+        };
+        let few = Scaled::new(Scale::Root, &runs(10), &runs(10)).test(None);
+        let needed = few.runs_needed(0.05, 0.002, 0.8).expect("it can be said") as usize;
+        let many = Scaled::new(Scale::Root, &runs(needed), &runs(needed)).test(None);
+        let visible = many.smallest_effect(0.002, 0.8).expect("it can be said");
+        assert!((visible - 0.05).abs() < 0.003, "{needed} runs: {visible}");
+    }
+}
