@@ -150,6 +150,8 @@ fn a_program_compared_with_itself_or_under_another_name_has_not_got_slower() {
 #[test]
 fn what_cannot_be_measured_says_what_to_do_and_is_no_regression() {
     needs!();
+    // Not beside those that measure.
+    let _quiet = quiet_cores();
     let cases: [(&[&str], i32, &str); 6] = [
         (&["--base", "true", "--new", "sh -c 'echo out of cheese; exit 7'"], 3, "ended with status 7"),
         (&["--base", "true", "--new", "sh -c 'echo out of cheese; exit 7'"], 3, "out of cheese"),
@@ -168,6 +170,7 @@ fn what_cannot_be_measured_says_what_to_do_and_is_no_regression() {
 #[test]
 fn a_command_that_never_ends_is_ended_with_all_that_it_has_started() {
     needs!();
+    let _quiet = quiet_cores();
     let folder = tempfile::tempdir().expect("a folder");
     let pids = folder.path().join("pids");
     // Its child ignores being asked to end.

@@ -63,7 +63,6 @@ fn check(mut command: Command, own: &[&str], marker: &str) {
     }
     let refused = hostile.count(|stack| stack.frames.iter().any(|frame| frame.name.starts_with(marker)));
     assert!(refused > 0, "nothing was rewritten while it was read");
-    assert!(has_all(&hostile) > 0, "it is not rewritten all the time");
 }
 
 #[test]

@@ -79,9 +79,12 @@ pub(super) fn differences(base: &Side, new: &Side) -> Vec<FactDifference> {
     texts("sampling_hz", |machine| machine.sampling_hz.map(|hertz| hertz.to_string()));
 
     let mut shares = |fact: &'static str, most: f64, share: fn(&MachineFacts) -> Option<f64>| {
+        // Of runs that took turns, a neighbour that woke up during one has not disturbed a side: hence the median.
         let of = |side: &Side| {
-            let shares: Vec<f64> = side.runs.iter().filter_map(|run| share(&run.facts.machine)).collect();
-            (!shares.is_empty()).then(|| shares.iter().sum::<f64>() / shares.len() as f64)
+            let mut shares: Vec<f64> = side.runs.iter().filter_map(|run| share(&run.facts.machine)).collect();
+            shares.sort_by(f64::total_cmp);
+            let (low, high) = (shares.get(shares.len().checked_sub(1)? / 2)?, shares.get(shares.len() / 2)?);
+            Some(f64::midpoint(*low, *high))
         };
         if let (Some(base), Some(new)) = (of(base), of(new))
             && (base - new).abs() > most
@@ -97,4 +100,30 @@ pub(super) fn differences(base: &Side, new: &Side) -> Vec<FactDifference> {
     shares("steal_share", TAKEN_SHARE, |machine| machine.steal_share);
     shares("others_share", TAKEN_SHARE, |machine| machine.others_share);
     differences
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::test_sides::side_of_machines;
+
+    fn taken_by_others(shares: &[f64]) -> Side {
+        let machine = |&share: &f64| MachineFacts { others_share: Some(share), ..MachineFacts::default() };
+        side_of_machines(shares.iter().map(machine))
+    }
+
+    #[test]
+    fn a_neighbour_that_woke_up_once_makes_no_other_machine_and_one_that_stays_does() {
+        let quiet = taken_by_others(&[0.01, 0.02, 0.01, 0.02]);
+        assert!(differences(&taken_by_others(&[0.01, 0.9, 0.02, 0.01]), &quiet).is_empty());
+        let [difference] = &differences(&taken_by_others(&[0.4, 0.5, 0.4, 0.02]), &quiet)[..] else {
+            panic!("one difference")
+        };
+        assert_eq!((difference.fact, &*difference.base, &*difference.new), ("others_share", "40.0 %", "1.5 %"));
+    }
+
+    #[test]
+    fn what_is_not_known_of_a_side_is_no_difference() {
+        assert!(differences(&taken_by_others(&[0.9; 4]), &side_of_machines([])).is_empty());
+    }
 }

@@ -1,6 +1,6 @@
 //! Sides for tests: a few functions whose costs are written down.
 
-use super::{Call, FunctionCost, FunctionKey, Run, RunFacts, Side};
+use super::{Call, FunctionCost, FunctionKey, MachineFacts, Run, RunFacts, Side};
 use crate::model::ValueType;
 
 /// A stack, root first, of `function@module` (the module is `app` if none is given), and its cost.
@@ -69,4 +69,15 @@ fn noise(seed: u64, run: u64, index: u64) -> f64 {
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     ((mixed >> 11) as f64 / (1_u64 << 53) as f64 - 0.5) * 12_f64.sqrt()
+}
+
+/// A side of one run on each of these machines.
+pub(super) fn side_of_machines(machines: impl IntoIterator<Item = MachineFacts>) -> Side {
+    let mut side = side("a side", 1, &[("main", 100.0)]);
+    let run = side.runs.swap_remove(0);
+    side.runs = machines
+        .into_iter()
+        .map(|machine| Run { facts: RunFacts { machine, ..run.facts.clone() }, ..run.clone() })
+        .collect();
+    side
 }
