@@ -119,7 +119,10 @@ mod tests {
         let [difference] = &differences(&taken_by_others(&[0.4, 0.5, 0.4, 0.02]), &quiet)[..] else {
             panic!("one difference")
         };
-        assert_eq!((difference.fact, &*difference.base, &*difference.new), ("others_share", "40.0 %", "1.5 %"));
+        assert_eq!(
+            (difference.fact, &*difference.base, &*difference.new),
+            ("others_share", "40.0 %", "1.5 %")
+        );
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub use error::KernelError;
 pub use go_probes::{GoCounters, GoProbes};
 pub use http_header::HeaderCounters;
 pub use introspection::{EbpfState, MapState, ProgramState};
-pub use priority::PreferredThread;
+pub use priority::{PreferredThread, ThreadPriority};
 pub use process_events::{ProcessEvent, ProcessEvents};
 pub use run_statistics::{ProgramRuns, RunStatistics};
 pub use sampler::{Counters, RequestMaps, RequestSampling, Sampler, SamplerOptions};

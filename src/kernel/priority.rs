@@ -45,9 +45,39 @@ impl Drop for PreferredThread {
     }
 }
 
+/// A priority that a thread had, for threads that are started later: they begin with that of whoever starts them.
+#[derive(Debug, Clone, Copy)]
+pub struct ThreadPriority(i32);
+
+impl ThreadPriority {
+    /// The calling thread's.
+    #[must_use]
+    pub fn current() -> Self {
+        Self(getpriority_process(None).unwrap_or(0))
+    }
+
+    /// Gives it to the calling thread.
+    pub fn take_on(self) {
+        if let Err(error) = setpriority_process(None, self.0) {
+            tracing::debug!("a thread keeps the priority of the one that started it: {error}");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_that_is_started_later_has_the_priority_of_before() {
+        let before = ThreadPriority::current();
+        let _preferred = PreferredThread::begin();
+        let of_thread = std::thread::spawn(move || {
+            before.take_on();
+            getpriority_process(None).unwrap()
+        });
+        assert_eq!(of_thread.join().unwrap(), before.0);
+    }
 
     #[test]
     fn a_thread_gets_its_priority_back() {

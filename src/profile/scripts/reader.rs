@@ -25,6 +25,7 @@ use spanflame_symbols::script::{MappedObject, Refusal, ScriptFrame, ScriptFuncti
 
 use super::markers::Markers;
 use super::names::ScriptNames;
+use crate::kernel::ThreadPriority;
 use crate::model::{ImageId, ObjectId};
 use crate::process::{FoundRuntimes, RuntimeOfProcess, find_runtimes};
 
@@ -95,6 +96,7 @@ struct Shared {
     names: Arc<ScriptNames>,
     markers: Arc<Markers>,
     processes: Mutex<HashMap<u32, Process>>,
+    priority: ThreadPriority,
 }
 
 #[derive(Debug, Clone)]
@@ -140,7 +142,9 @@ impl Reader {
         let (questions, asked) = crossbeam_channel::bounded(QUEUE);
         let (answers, found) = crossbeam_channel::unbounded();
         let processes = Mutex::default();
-        let shared = Arc::new(Shared { asked, answers, names, markers, processes });
+        // Threads that take over are started by one that is preferred.
+        let priority = ThreadPriority::current();
+        let shared = Arc::new(Shared { asked, answers, names, markers, processes, priority });
         let current = start_thread(&shared)?;
         Ok(Self { questions, found, shared, current, stuck: Vec::new() })
     }
@@ -212,6 +216,7 @@ fn start_thread(shared: &Arc<Shared>) -> std::io::Result<Arc<Thread>> {
     let thread = Arc::new(Thread::default());
     let (own, shared) = (Arc::clone(&thread), Arc::clone(shared));
     std::thread::Builder::new().name("runtime-names".to_owned()).spawn(move || {
+        shared.priority.take_on();
         shared.answer_all(&own);
         lock(&own.at).has_ended = true;
     })?;
