@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
 use support::folded::{Folded, Frame, Kind, Stack, plain_name};
-use support::peer_stacks::{PeerStacks, compare};
+use support::peer_stacks::{PeerStacks, agree_in_one_of_three, compare, not_compared};
 use support::program::Program;
 use support::recording::{self, Recording};
 use support::{await_event, long_tests, pprof_text, quiet_cores, skip};
@@ -133,10 +133,10 @@ enum Inlined {
 
 const PY_SPY_SECONDS: u64 = 12;
 
-fn against_py_spy(what: &str, command: &mut Command) {
+fn against_py_spy(what: &str, command: &mut Command) -> bool {
     let environment = match support::python_sdk::python_with("py-spy", &["py-spy==0.4.*"], "sys") {
         Ok(python) => python,
-        Err(reason) => return skip(&format!("py-spy cannot be had: {reason}")),
+        Err(reason) => return not_compared(&format!("py-spy cannot be had: {reason}")),
     };
     let _quiet = quiet_cores();
     let mut program = Program::start_ready(command.arg("90"));
@@ -156,7 +156,7 @@ fn against_py_spy(what: &str, command: &mut Command) {
     succeeded("py-spy", &py_spy.wait_with_output().expect("it is our child"));
     let watched = match watched {
         Ok(watched) => watched,
-        Err(reason) => return skip(&format!("{what}: {reason}")),
+        Err(reason) => return not_compared(&format!("{what}: {reason}")),
     };
 
     let mut theirs = PeerStacks::default();
@@ -166,7 +166,7 @@ fn against_py_spy(what: &str, command: &mut Command) {
         let names = frames.split(';').filter_map(|frame| frame.split_once(' ')).map(|(name, _)| name);
         theirs.add(names.filter_map(|name| of_program(name, "")).collect(), count.parse().expect("a count"));
     }
-    compare(what, &ours(&watched.recording.folded(), "", |_| true), &theirs, |_| true, 4);
+    compare(what, &ours(&watched.recording.folded(), "", |_| true), &theirs, |_| true, 4)
 }
 
 #[test]
@@ -175,7 +175,9 @@ fn cpython_against_py_spy() {
     if !Path::new("/usr/bin/python3").exists() {
         return skip("/usr/bin/python3 is not installed");
     }
-    against_py_spy("CPython", Command::new("/usr/bin/python3").arg(orders("orders.py")));
+    agree_in_one_of_three(|| {
+        against_py_spy("CPython", Command::new("/usr/bin/python3").arg(orders("orders.py")))
+    });
     if !long_tests() {
         return;
     }
@@ -188,7 +190,7 @@ fn cpython_against_py_spy() {
         let mut command = Command::new(repository().join("fixtures/runtimes/in_root.sh"));
         command.arg(String::from_utf8_lossy(&fetched.stdout).trim());
         command.args(["/usr/bin/python3", "/fixtures/orders/orders.py"]);
-        against_py_spy(&format!("CPython {version}"), &mut command);
+        agree_in_one_of_three(|| against_py_spy(&format!("CPython {version}"), &mut command));
     }
 }
 
@@ -260,7 +262,7 @@ fn inlined_functions(folded: &Folded) -> HashSet<String> {
         .collect()
 }
 
-fn against_cpu_prof(version: &str, node: &Path, inlined: Inlined) {
+fn against_cpu_prof(version: &str, node: &Path, inlined: Inlined) -> bool {
     let what = match inlined {
         Inlined::Exactly => format!("Node {version}, nothing inlined"),
         Inlined::NotCounted => format!("Node {version}, by functions that are not inlined"),
@@ -279,7 +281,7 @@ fn against_cpu_prof(version: &str, node: &Path, inlined: Inlined) {
     warm_up(&program);
     let watched = match Watched::watch(&mut program, NODE_SECONDS) {
         Ok(watched) => watched,
-        Err(reason) => return skip(&format!("{what}: {reason}")),
+        Err(reason) => return not_compared(&format!("{what}: {reason}")),
     };
     await_end(&mut program);
     let file = std::fs::read_dir(directory.path()).expect("it is ours").next().expect("a profile");
@@ -301,7 +303,7 @@ fn against_cpu_prof(version: &str, node: &Path, inlined: Inlined) {
     let is_of_running = |frame: &Frame| of_program(&frame.name, "").is_some_and(|name| is_wanted(&name));
     let own = ours(&running, "", is_of_running);
     let functions_at_least = if inlined == Inlined::Exactly { 5 } else { 2 };
-    compare(&what, &own, &theirs, |_| true, functions_at_least);
+    compare(&what, &own, &theirs, |_| true, functions_at_least)
 }
 
 #[test]
@@ -311,8 +313,8 @@ fn node_against_its_own_cpu_prof() {
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     let version = said.trim_start_matches('v').split('.').next().expect("a version");
     let node = Path::new("node");
-    against_cpu_prof(version, node, Inlined::Exactly);
-    against_cpu_prof(version, node, Inlined::NotCounted);
+    agree_in_one_of_three(|| against_cpu_prof(version, node, Inlined::Exactly));
+    agree_in_one_of_three(|| against_cpu_prof(version, node, Inlined::NotCounted));
     if !long_tests() {
         return;
     }
@@ -321,8 +323,8 @@ fn node_against_its_own_cpu_prof() {
         let fetched = fetched.expect("a shell");
         succeeded(version, &fetched);
         let node = PathBuf::from(String::from_utf8_lossy(&fetched.stdout).trim());
-        against_cpu_prof(version, &node, Inlined::Exactly);
-        against_cpu_prof(version, &node, Inlined::NotCounted);
+        agree_in_one_of_three(|| against_cpu_prof(version, &node, Inlined::Exactly));
+        agree_in_one_of_three(|| against_cpu_prof(version, &node, Inlined::NotCounted));
     }
 }
 
@@ -349,7 +351,7 @@ fn is_in_java(stack: &Stack) -> bool {
     leaf.is_some_and(|leaf| !leaf.is_unnamed() && leaf.name.contains('.') && !leaf.name.contains("::"))
 }
 
-fn against_jfr(jdk: u32, bin: &Path, inlined: Inlined) {
+fn against_jfr(jdk: u32, bin: &Path, inlined: Inlined) -> bool {
     let what = match inlined {
         Inlined::Exactly => format!("JDK {jdk}, exactly"),
         Inlined::NotCounted => format!("JDK {jdk}, by compiled method"),
@@ -379,7 +381,7 @@ fn against_jfr(jdk: u32, bin: &Path, inlined: Inlined) {
     warm_up(&program);
     let watched = match Watched::watch(&mut program, JFR_SECONDS) {
         Ok(watched) => watched,
-        Err(reason) => return skip(&format!("{what}: {reason}")),
+        Err(reason) => return not_compared(&format!("{what}: {reason}")),
     };
     await_end(&mut program);
 
@@ -402,7 +404,7 @@ fn against_jfr(jdk: u32, bin: &Path, inlined: Inlined) {
     sampled.stacks.retain(is_in_java);
     let (own, theirs) = (reduced(&sampled), reduced(&Folded::parse(&text)));
     let functions_at_least = if inlined == Inlined::Exactly { 4 } else { 3 };
-    compare(&what, &own, &theirs, |_| true, functions_at_least);
+    compare(&what, &own, &theirs, |_| true, functions_at_least)
 }
 
 #[test]
@@ -414,8 +416,8 @@ fn hotspot_against_its_flight_recorder() {
     }
     let tried = if long_tests() { jdks.len() } else { 1 };
     for (version, bin) in &jdks[..tried] {
-        against_jfr(*version, bin, Inlined::Exactly);
-        against_jfr(*version, bin, Inlined::NotCounted);
+        agree_in_one_of_three(|| against_jfr(*version, bin, Inlined::Exactly));
+        agree_in_one_of_three(|| against_jfr(*version, bin, Inlined::NotCounted));
     }
 }
 
@@ -434,7 +436,7 @@ fn go_name(name: &str) -> String {
         .to_owned()
 }
 
-fn against_go_pprof(what: &str, toolchain: Option<&str>) {
+fn against_go_pprof(what: &str, toolchain: Option<&str>) -> bool {
     let _quiet = quiet_cores();
     let directory = tempfile::tempdir().expect("a temporary directory");
     let (program, file) = (directory.path().join("orders"), directory.path().join("cpu.pprof"));
@@ -450,7 +452,7 @@ fn against_go_pprof(what: &str, toolchain: Option<&str>) {
     warm_up(&program);
     let watched = match Watched::watch(&mut program, GO_SECONDS) {
         Ok(watched) => watched,
-        Err(reason) => return skip(&format!("{what}: {reason}")),
+        Err(reason) => return not_compared(&format!("{what}: {reason}")),
     };
     await_end(&mut program);
 
@@ -474,14 +476,14 @@ fn against_go_pprof(what: &str, toolchain: Option<&str>) {
         own.add(frames.map(|frame| go_name(plain_name(&frame.name))).collect(), stack.count);
     }
     // Theirs begin at other outermost functions of the runtime.
-    compare(what, &own, &theirs, |name| name.starts_with("main."), 5);
+    compare(what, &own, &theirs, |name| name.starts_with("main."), 5)
 }
 
 #[test]
 fn go_against_its_runtime_pprof() {
     needs!("go");
-    against_go_pprof("Go", None);
+    agree_in_one_of_three(|| against_go_pprof("Go", None));
     if long_tests() {
-        against_go_pprof("Go 1.22", Some("go1.22.12"));
+        agree_in_one_of_three(|| against_go_pprof("Go 1.22", Some("go1.22.12")));
     }
 }
