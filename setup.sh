@@ -194,6 +194,8 @@ get_test_tools() {
     have curl || want curl
     have python3 || want python3
     ls /usr/lib/postgresql/*/bin/pgbench >/dev/null 2>&1 || want postgresql
+    # Older ones name files and inlined functions otherwise; what there is is kept where no better one can be had.
+    have llvm-symbolizer-19 || ! can_be_had llvm-19 || want llvm
     find_tool llvm-symbolizer >/dev/null || want llvm
     find_tool clang-format >/dev/null || want clang-format
     go_is_recent || want golang
