@@ -230,11 +230,13 @@ get_test_tools() {
     # Go 1.25 and later build pprof when it is first asked for: 40 s that no test should find in its way.
     go tool pprof -h >/dev/null 2>&1 || true
 
-    # For the run on another kernel (tests/vm/run), which is skipped with the reason without them.
+    # For the run on another kernel (tests/vm/run), which is skipped with the reason without them, and others that are.
     missing=""
     have qemu-system-x86_64 || want qemu-system-x86
     have busybox || want busybox-static
     have cpio || want cpio
+    # For tests that look at maps as others do; Ubuntu has it in a package that its kernel names.
+    have bpftool || [ -x /usr/sbin/bpftool ] || ! can_be_had bpftool || want bpftool
     if [ -n "$missing" ]; then
         refresh_lists
         # shellcheck disable=SC2086 # a list of words
