@@ -1,7 +1,8 @@
 //! Memory of a process that runs, or a recorded image of such memory.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+mod live;
+
+pub use live::LiveMemory;
 
 /// An address could not be read: nothing is mapped there, or the process is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -62,32 +63,6 @@ pub trait ProcessMemory {
     }
 }
 
-/// The memory of a process, by `/proc/PID/mem`. Where a page is to be supplied by the process itself (`userfaultfd`)
-/// the read fails: the kernel does not let a reader of this file wait for that (`FAULT_FLAG_ALLOW_RETRY` is not set,
-/// `fs/userfaultfd.c`), as it does with `process_vm_readv`. It does wait for pages of files, however slow their file system
-/// is: never to be read on a thread that others wait for.
-#[derive(Debug)]
-pub struct LiveMemory {
-    file: File,
-}
-
-impl LiveMemory {
-    /// Opens it. It stays that of the program that runs now: after an `execve` nothing can be read.
-    ///
-    /// # Errors
-    /// The system's: the process is gone, or is not to be looked into.
-    pub fn open(pid: u32) -> std::io::Result<Self> {
-        Ok(Self { file: File::open(format!("/proc/{pid}/mem"))? })
-    }
-}
-
-impl ProcessMemory for LiveMemory {
-    fn read(&self, address: u64, into: &mut [u8]) -> Result<(), Unreadable> {
-        let bytes = into.len();
-        self.file.read_exact_at(into, address).map_err(|_| Unreadable { address, bytes })
-    }
-}
-
 /// Recorded memory.
 #[derive(Debug, Clone, Default)]
 pub struct RecordedMemory {
@@ -122,17 +97,6 @@ impl ProcessMemory for RecordedMemory {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn our_own_memory_is_read_and_what_is_not_mapped_is_not() {
-        let value = 0x0123_4567_89ab_cdef_u64;
-        let memory = LiveMemory::open(std::process::id()).expect("our own");
-        let address = std::ptr::from_ref(&value) as u64;
-        assert_eq!(memory.u64_at(address), Ok(value));
-        assert_eq!(memory.u32_at(address), Ok(0x89ab_cdef));
-        assert_eq!(memory.u16_at(address + 6), Ok(0x0123));
-        assert_eq!(memory.u8_at(8), Err(Unreadable { address: 8, bytes: 1 }));
-    }
 
     #[test]
     fn recorded_memory_ends_where_it_ends() {
