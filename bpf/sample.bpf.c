@@ -252,6 +252,19 @@ static __always_inline __u32 sf_ticks_to_stand_for(struct sf_sample_scratch *scr
 	return ticks;
 }
 
+/* Neither is inlined: what they keep on the stack need not be there while the stack is walked. */
+static __attribute__((noinline)) __u64 current_request(struct task_struct *task, __u32 tgid)
+{
+	return sf_current_request(task, tgid);
+}
+
+static __attribute__((noinline)) int take_words(struct task_struct *task, __u32 tgid,
+						struct sf_sample *sample)
+{
+	sf_take_words(task, tgid, sample);
+	return 0;
+}
+
 #define SF_WORDS_OF(type) (sizeof(type) / sizeof(__u64))
 
 /* Whether the reader should look now instead of at its next timer. */
@@ -307,7 +320,7 @@ int sample(struct bpf_perf_event_data *ctx)
 	sample = &scratch->sample;
 	task = bpf_get_current_task_btf();
 	now = bpf_ktime_get_ns();
-	sample->request = config.ticks_per_sample ? sf_current_request(task, tgid) : 0;
+	sample->request = config.ticks_per_sample ? current_request(task, tgid) : 0;
 	ticks = sf_ticks_to_stand_for(scratch, now);
 	if (!ticks)
 		return 0;
@@ -320,7 +333,7 @@ int sample(struct bpf_perf_event_data *ctx)
 	sample->tid = (__u32)pid_tgid;
 	sample->flags = 0;
 	sample->ticks = ticks;
-	sf_take_words(task, tgid, sample);
+	take_words(task, tgid, sample);
 	if (sample->flags & SF_SAMPLE_SAID) {
 		count(SF_COUNTER_SAID, 1);
 	} else if (!sample->request && sf_take_shared_context(pid_tgid, sample) && sf_has_ids(sample)) {

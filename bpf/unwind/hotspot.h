@@ -622,46 +622,42 @@ __attribute__((noinline)) int sf_step_method_entry(struct sf_walk *walk, struct 
 	return sf_enter_caller(walk, caller, slot, sender, frame_pointer, known);
 }
 
-/* A frame of the interpreter. Like sf_step_hotspot. */
+/*
+ * A leaf of the interpreter that is at the end of a return: [pop r13; mov rsp, rbx;] jmp r13, after `leave`. Like
+ * sf_step_hotspot.
+ */
+__attribute__((noinline)) int sf_step_method_return(struct sf_walk *walk, struct sf_frames *frames)
+{
+	__u64 stack_pointer, sender, caller, code;
+
+	if (!walk || !frames || sf_read_hotspot_code(walk, walk->pc))
+		return SF_STEP_NOT_MINE;
+	code = sf_hotspot_code(walk, SF_AT_PC);
+	if ((code & 0xffffffffffULL) != 0xe38b485d41ULL && (code & 0xffffffffffffULL) != 0xe5ff41e38b48ULL)
+		return SF_STEP_NOT_MINE;
+	stack_pointer = walk->registers[SF_RSP];
+	caller = walk->registers[13];
+	if ((code & 0xff) == 0x41 && sf_read_stack(&walk->window, stack_pointer, &caller))
+		return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
+	sender = walk->registers[SF_RBX];
+	sf_add_hotspot(walk, frames, walk->pc, SF_HOTSPOT_CODELET, 0, 0, SF_HOTSPOT_NOT_A_POSITION, 0);
+	if (!caller || sender - stack_pointer >= SF_HOTSPOT_MAX_FRAME_BYTES)
+		return sf_stop_hotspot(walk, SF_SCRIPT_INCONSISTENT);
+	return sf_enter_caller(walk, caller, 0, sender, walk->registers[SF_RBP],
+			       SF_REGISTER_BIT(SF_RSP) | SF_REGISTER_BIT(SF_RBP));
+}
+
+/* A frame of the interpreter that is whole. Like sf_step_hotspot. */
 __attribute__((noinline)) int sf_step_interpreted(struct sf_walk *walk, struct sf_frames *frames)
 {
-	__u64 frame_pointer, stack_pointer, method, bcp, sender, caller_frame_pointer, caller, code;
-	int step;
+	__u64 frame_pointer, method, bcp, sender, caller_frame_pointer, caller;
 
 	if (!walk || !frames)
 		return SF_STEP_NOT_MINE;
 	frame_pointer = walk->registers[SF_RBP];
-	stack_pointer = walk->registers[SF_RSP];
-	if (!walk->pc_is_return) {
-		if (walk->pc >= walk->layout.hotspot.method_entries_begin &&
-		    walk->pc < walk->layout.hotspot.method_entries_end) {
-			step = sf_step_method_entry(walk, frames);
-			if (step != SF_STEP_NOT_MINE)
-				return step;
-		} else if (!sf_read_hotspot_code(walk, walk->pc)) {
-			/* The end of a return: [pop r13; mov rsp, rbx;] jmp r13, after `leave`. */
-			code = sf_hotspot_code(walk, SF_AT_PC);
-			if ((code & 0xffffffffffULL) == 0xe38b485d41ULL ||
-			    (code & 0xffffffffffffULL) == 0xe5ff41e38b48ULL) {
-				if ((code & 0xff) == 0x41) {
-					if (sf_read_stack(&walk->window, stack_pointer, &caller))
-						return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
-				} else {
-					caller = walk->registers[13];
-				}
-				sender = walk->registers[SF_RBX];
-				sf_add_hotspot(walk, frames, walk->pc, SF_HOTSPOT_CODELET, 0, 0,
-					       SF_HOTSPOT_NOT_A_POSITION, 0);
-				if (!caller || sender - stack_pointer >= SF_HOTSPOT_MAX_FRAME_BYTES)
-					return sf_stop_hotspot(walk, SF_SCRIPT_INCONSISTENT);
-				return sf_enter_caller(walk, caller, 0, sender, frame_pointer,
-						       SF_REGISTER_BIT(SF_RSP) | SF_REGISTER_BIT(SF_RBP));
-			}
-		}
-	}
 	if (!(walk->known & SF_REGISTER_BIT(SF_RBP)))
 		return sf_stop(walk, SF_OUTCOME_REGISTER_LOST);
-	if (frame_pointer < stack_pointer)
+	if (frame_pointer < walk->registers[SF_RSP])
 		return sf_stop(walk, SF_OUTCOME_STACK_NOT_RISING);
 	if (sf_read_stack(&walk->window, frame_pointer + SF_HOTSPOT_BCP, &bcp) ||
 	    sf_read_stack(&walk->window, frame_pointer + SF_HOTSPOT_METHOD, &method) ||
@@ -779,27 +775,45 @@ __attribute__((noinline)) int sf_step_hotspot_blob(struct sf_walk *walk, struct 
 	return sf_leave_hotspot(walk, state, (__u64)frame_words * 8);
 }
 
-/* walk->layout.hotspot says where things are. 0: gone to the caller; 1: the walk is over; SF_STEP_NOT_MINE. */
-__attribute__((noinline)) int sf_step_hotspot(struct sf_walk *walk, struct sf_frames *frames)
+/* A frame of the interpreter, as much of it as there is. Like sf_step_hotspot. */
+static __always_inline int sf_step_in_interpreter(struct sf_walk *walk, struct sf_frames *frames)
 {
-	const struct sf_hotspot *layout;
-	__u64 address;
+	int step = SF_STEP_NOT_MINE;
+
+	if (!walk->pc_is_return) {
+		if (walk->pc >= walk->layout.hotspot.method_entries_begin &&
+		    walk->pc < walk->layout.hotspot.method_entries_end)
+			step = sf_step_method_entry(walk, frames);
+		else
+			step = sf_step_method_return(walk, frames);
+	}
+	return step == SF_STEP_NOT_MINE ? sf_step_interpreted(walk, frames) : step;
+}
+
+/* Notes that generated code is in no blob; the walk is over. */
+__attribute__((noinline)) int sf_stop_without_blob(struct sf_walk *walk, struct sf_frames *frames, int found)
+{
+	if (!walk || !frames)
+		return 1;
+	sf_push_frame(walk, frames, (walk->pc - walk->pc_is_return) & SF_FRAME_ADDRESS_MASK);
+	return sf_stop_hotspot(walk, found == SF_HOTSPOT_BLOB_UNREADABLE ? SF_SCRIPT_UNREADABLE
+									 : SF_SCRIPT_INCONSISTENT);
+}
+
+/* walk->layout.hotspot says where things are. 0: gone to the caller; 1: the walk is over; SF_STEP_NOT_MINE. */
+static __always_inline int sf_step_hotspot(struct sf_walk *walk, struct sf_frames *frames)
+{
+	const struct sf_hotspot *layout = &walk->layout.hotspot;
+	__u64 address = walk->pc - walk->pc_is_return;
 	int found;
 
-	if (!walk || !frames)
-		return SF_STEP_NOT_MINE;
-	layout = &walk->layout.hotspot;
-	address = walk->pc - walk->pc_is_return;
 	if (address < layout->code_begin || address >= layout->code_end)
 		return SF_STEP_NOT_MINE;
 	if (address >= layout->interpreter_begin && address < layout->interpreter_end)
-		return sf_step_interpreted(walk, frames);
+		return sf_step_in_interpreter(walk, frames);
 	found = sf_find_hotspot_blob(walk, address);
-	if (found != SF_HOTSPOT_BLOB_FOUND) {
-		sf_push_frame(walk, frames, address & SF_FRAME_ADDRESS_MASK);
-		return sf_stop_hotspot(walk, found == SF_HOTSPOT_BLOB_UNREADABLE ? SF_SCRIPT_UNREADABLE
-										 : SF_SCRIPT_INCONSISTENT);
-	}
+	if (found != SF_HOTSPOT_BLOB_FOUND)
+		return sf_stop_without_blob(walk, frames, found);
 	return sf_step_hotspot_blob(walk, frames);
 }
 

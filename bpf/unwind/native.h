@@ -42,8 +42,11 @@
 /* uc_flags, uc_link and uc_stack stand before them. */
 #define SF_SIGNAL_OFFSET 40
 
-/* A few pending uretprobes in one stack must not cost frames, so the walk may take more steps. */
-#define SF_MAX_STEPS (2 * SF_MAX_USER_FRAMES + 64)
+/*
+ * A frame takes a round, one more if it is the first of its mapping, and one more if it is of generated code. A few
+ * pending uretprobes in one stack must not cost frames.
+ */
+#define SF_MAX_STEPS (3 * SF_MAX_USER_FRAMES + 64)
 
 /*
  * Frames that sf_walk_plain_frames goes through in one call. More make no walk faster, but the verifier
@@ -110,7 +113,7 @@ struct sf_walk {
 	__u32 script_outcome; /* enum sf_script_outcome */
 	__u32 layout_of; /* enum sf_runtime: which of the layouts is set; SF_RUNTIMES: not looked up yet */
 	__u32 has_new_script; /* 1: user space has not seen some object of `scripts` yet */
-	__u32 reserved;
+	__u32 next;           /* enum sf_next */
 	__u64 thread_pointer; /* fs base of the thread */
 	union {
 		struct sf_v8 v8;
@@ -119,6 +122,12 @@ struct sf_walk {
 	} layout;
 	unsigned char object_bytes[SF_OBJECT_BYTES] __attribute__((aligned(8))); /* an object of a runtime */
 	struct sf_script_frame scripts[SF_MAX_SCRIPT_FRAMES];
+};
+
+/* What the next round of a walk does. */
+enum sf_next {
+	SF_NEXT_FRAME = 0,
+	SF_NEXT_GENERATED = 1, /* the frame is of code that a runtime has generated */
 };
 
 /* Where the frames go. */
@@ -519,19 +528,26 @@ static __always_inline long sf_step_by_rule(struct sf_walk *walk, const struct s
 	return sf_enter_caller(walk, pc, pc_slot, cfa, frame_pointer, caller_known);
 }
 
-/* One frame: records it and goes to its caller. Callback of bpf_loop; 1 ends the walk. */
-static long sf_step(__u32 unused, struct sf_walk_context *context)
+/* The word that stands for the frame of the current object at an ELF address. */
+static __always_inline __u64 sf_word_of_object(const struct sf_walk *walk, __u64 elf_address)
 {
-	struct sf_walk *walk = context->walk;
+	return ((__u64)walk->object << SF_FRAME_OBJECT_SHIFT) |
+	       ((elf_address - walk->in_syscall) & SF_FRAME_ADDRESS_MASK);
+}
+
+/* One frame: records it and goes to its caller. 1 ends the walk. */
+__attribute__((noinline)) int sf_step(struct sf_walk *walk, struct sf_frames *frames)
+{
 	const struct sf_unwind_rule *rule;
 	const struct sf_page *page;
 	__u64 address, elf_address, word;
 	__u32 cfa_kind;
-	int rule_number, plain_frames, runtime_step;
+	int rule_number, plain_frames;
 
-	(void)unused;
+	if (!walk || !frames)
+		return 1;
 	if (walk->remembered) {
-		plain_frames = sf_walk_plain_frames(walk, context->frames);
+		plain_frames = sf_walk_plain_frames(walk, frames);
 		if (plain_frames < 0)
 			return 1;
 		if (plain_frames == SF_PLAIN_STEPS)
@@ -555,7 +571,7 @@ static long sf_step(__u32 unused, struct sf_walk_context *context)
 		} else {
 			if (walk->last_was_frame_pointer)
 				return sf_stop(walk, SF_OUTCOME_FRAME_POINTER_END);
-			sf_push_frame(walk, context->frames, address & SF_FRAME_ADDRESS_MASK);
+			sf_push_frame(walk, frames, address & SF_FRAME_ADDRESS_MASK);
 			return sf_stop(walk, walk->process_flags & SF_PROCESS_KNOWN
 						     ? SF_OUTCOME_UNKNOWN_MAPPING
 						     : SF_OUTCOME_UNKNOWN_PROCESS);
@@ -563,18 +579,15 @@ static long sf_step(__u32 unused, struct sf_walk_context *context)
 	}
 
 	if (walk->kind == SF_MAPPING_JIT) {
-		runtime_step = sf_step_runtime(walk, context->frames);
-		if (runtime_step != SF_STEP_NOT_MINE)
-			return runtime_step ? 1 : 0; /* as the verifier wants to see it */
-		sf_push_frame(walk, context->frames, address & SF_FRAME_ADDRESS_MASK);
-		return sf_step_by_frame_pointer(walk, 1);
+		walk->next = SF_NEXT_GENERATED;
+		return 0;
 	}
 	if (walk->kind == SF_MAPPING_UPROBES) {
 		__u64 true_pc = sf_true_return_address(walk);
 
 		walk->mapping_bytes = 0;
 		if (!true_pc) {
-			sf_push_frame(walk, context->frames, walk->pc & SF_FRAME_ADDRESS_MASK);
+			sf_push_frame(walk, frames, walk->pc & SF_FRAME_ADDRESS_MASK);
 			return sf_stop(walk, SF_OUTCOME_UPROBE_RETURN);
 		}
 		walk->pc = true_pc;
@@ -582,10 +595,9 @@ static long sf_step(__u32 unused, struct sf_walk_context *context)
 	}
 
 	elf_address = address - walk->bias;
-	word = ((__u64)walk->object << SF_FRAME_OBJECT_SHIFT) |
-	       ((elf_address - walk->in_syscall) & SF_FRAME_ADDRESS_MASK);
+	word = sf_word_of_object(walk, elf_address);
 	if (walk->object_state != SF_OBJECT_READY) {
-		sf_push_frame(walk, context->frames, word);
+		sf_push_frame(walk, frames, word);
 		if (walk->object_state == SF_OBJECT_PENDING)
 			return sf_stop(walk, SF_OUTCOME_TABLE_PENDING);
 		if (walk->object_state == SF_OBJECT_NO_INFO)
@@ -596,25 +608,22 @@ static long sf_step(__u32 unused, struct sf_walk_context *context)
 	rule_number = sf_find_rule(walk, elf_address);
 	page = rule_number < 0 ? NULL : sf_page_at(walk->rules_page + (__u32)rule_number / SF_RULES_PER_PAGE);
 	if (!page) {
-		sf_push_frame(walk, context->frames, word);
+		sf_push_frame(walk, frames, word);
 		return sf_stop(walk, SF_OUTCOME_NO_RULE);
 	}
 	rule = (const struct sf_unwind_rule *)page + (__u32)rule_number % SF_RULES_PER_PAGE;
 	sf_remember_rule(walk, elf_address, rule);
 	cfa_kind = rule->cfa;
 	if (cfa_kind == SF_CFA_RUNTIME) {
-		runtime_step = sf_step_runtime(walk, context->frames);
-		if (runtime_step != SF_STEP_NOT_MINE)
-			return runtime_step ? 1 : 0; /* as the verifier wants to see it */
-		sf_push_frame(walk, context->frames, word);
-		return sf_step_by_frame_pointer(walk, 1);
+		walk->next = SF_NEXT_GENERATED;
+		return 0;
 	}
 	if (cfa_kind == SF_CFA_SIGNAL) {
 		/* Nobody called the trampoline: its return address is its own first byte. */
-		sf_push_frame(walk, context->frames, word + walk->pc_is_return);
+		sf_push_frame(walk, frames, word + walk->pc_is_return);
 		return sf_step_over_signal(walk);
 	}
-	sf_push_frame(walk, context->frames, word);
+	sf_push_frame(walk, frames, word);
 	if (cfa_kind == SF_CFA_REGISTER || cfa_kind == SF_CFA_DEREF || cfa_kind == SF_CFA_PLT)
 		return sf_step_by_rule(walk, rule);
 	if (cfa_kind == SF_CFA_FRAME_POINTER)
@@ -624,6 +633,39 @@ static long sf_step(__u32 unused, struct sf_walk_context *context)
 	if (cfa_kind == SF_CFA_NONE)
 		return sf_stop(walk, SF_OUTCOME_NO_RULE);
 	return sf_stop(walk, SF_OUTCOME_UNSUPPORTED_RULE);
+}
+
+/* A frame of generated code of which no more is known than that it may keep a frame pointer. */
+__attribute__((noinline)) int sf_step_generated(struct sf_walk *walk, struct sf_frames *frames)
+{
+	__u64 address, word;
+
+	if (!walk || !frames)
+		return 1;
+	address = walk->pc - walk->pc_is_return;
+	word = walk->kind == SF_MAPPING_JIT ? address & SF_FRAME_ADDRESS_MASK
+					    : sf_word_of_object(walk, address - walk->bias);
+	sf_push_frame(walk, frames, word);
+	return sf_step_by_frame_pointer(walk, 1);
+}
+
+/*
+ * Callback of bpf_loop; 1 ends the walk. What a runtime's frames take is called from here and not from sf_step, since
+ * before Linux 6.13 the stacks of all functions that are called from one another may have 512 bytes together.
+ */
+static long sf_round(__u32 unused, struct sf_walk_context *context)
+{
+	struct sf_walk *walk = context->walk;
+	int step;
+
+	(void)unused;
+	if (walk->next == SF_NEXT_FRAME)
+		return sf_step(walk, context->frames) ? 1 : 0; /* as the verifier wants to see it */
+	walk->next = SF_NEXT_FRAME;
+	step = sf_step_runtime(walk, context->frames);
+	if (step == SF_STEP_NOT_MINE)
+		step = sf_step_generated(walk, context->frames);
+	return step ? 1 : 0;
 }
 
 /*
@@ -649,7 +691,8 @@ static __always_inline void sf_walk_stack(struct sf_walk *walk, struct sf_frames
 	walk->runtime = SF_RUNTIME_NONE;
 	walk->script_outcome = SF_SCRIPT_NONE;
 	walk->has_new_script = 0;
-	bpf_loop(SF_MAX_STEPS, sf_step, &context, 0);
+	walk->next = SF_NEXT_FRAME;
+	bpf_loop(SF_MAX_STEPS, sf_round, &context, 0);
 	if (walk->outcome == SF_OUTCOME_TRUNCATED)
 		walk->stopped_at = walk->pc;
 	walk->aside_frame = walk->script_frames;

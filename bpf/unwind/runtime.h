@@ -59,13 +59,17 @@ static __always_inline int sf_step_runtime(struct sf_walk *walk, struct sf_frame
 #include "hotspot.h"
 #include "v8.h"
 
-/* Finds out which runtime generates code in the process. */
-static __always_inline void sf_take_layout(struct sf_walk *walk)
+/* Finds out which runtime generates code in the process; enum sf_runtime. */
+__attribute__((noinline)) int sf_take_layout(struct sf_walk *walk)
 {
-	__u32 owner = walk->owner;
-	const struct sf_v8 *v8 = bpf_map_lookup_elem(&v8_processes, &owner);
 	const struct sf_hotspot *hotspot;
+	const struct sf_v8 *v8;
+	__u32 owner;
 
+	if (!walk)
+		return SF_RUNTIME_NONE;
+	owner = walk->owner;
+	v8 = bpf_map_lookup_elem(&v8_processes, &owner);
 	walk->layout_of = SF_RUNTIME_NONE;
 	if (v8) {
 		walk->layout.v8 = *v8;
@@ -80,13 +84,12 @@ static __always_inline void sf_take_layout(struct sf_walk *walk)
 	walk->runtime = walk->layout_of;
 	if (walk->runtime)
 		walk->script_outcome = SF_SCRIPT_COMPLETE;
+	return walk->runtime;
 }
 
 /* One frame of generated code: records it and goes to its caller, if its runtime is known. */
-__attribute__((noinline)) int sf_step_runtime(struct sf_walk *walk, struct sf_frames *frames)
+static __always_inline int sf_step_runtime(struct sf_walk *walk, struct sf_frames *frames)
 {
-	if (!walk || !frames)
-		return SF_STEP_NOT_MINE;
 	if (walk->layout_of == SF_RUNTIMES)
 		sf_take_layout(walk);
 	if (walk->layout_of == SF_RUNTIME_V8)

@@ -37,7 +37,8 @@ def check_doctor(parts, codes, failures):
     if codes.get("doctor") != 0:
         failures.append(f"doctor ended with {codes.get('doctor')}: {parts.get('doctor.error', '')}")
     # Debian's kernel is built with all of these, which the machine that we develop on is not.
-    for name in ["btf", "tp_btf", "ring_buffer", "bpf_loop", "task_storage", "uprobes", "kprobes", "fentry", "http_header"]:
+    for name in ["btf", "tp_btf", "ring_buffer", "bpf_loop", "task_storage", "uprobes", "kprobes", "fentry", "http_header",
+                 "generated_code"]:
         if states.get(name, {}).get("state") != "present":
             failures.append(f"doctor: {name} is not present: {states.get(name)}")
 
@@ -99,6 +100,26 @@ def check_folded(folded, written, complete, failures):
     # not to be had here; they are tested on the machine itself (tests/record_shares.rs).
     if max(found, key=found.get) != "burn_sixty" or 0 in found.values():
         failures.append(f"the burners are not all found, or burn_sixty is not the hottest: {found}")
+
+
+def check_node(parts, codes, failures):
+    """Stacks of JavaScript have its functions in their order."""
+    if "node.folded" not in parts:
+        return
+    if codes.get("node") != 0:
+        failures.append(f"record of node ended with {codes.get('node')}: {parts.get('node', '')}")
+        return
+    total = whole = 0
+    for line in parts["node.folded"].splitlines():
+        stack, _, count = line.rpartition(" ")
+        frames = [frame.removesuffix("_[j]").removesuffix("_[i]") for frame in stack.split(";")]
+        total += int(count) if count.isdigit() else 0
+        order = [frame for frame in frames if frame in ("sixty", "thirty", "Mixer.mix", "mix", "spin")]
+        if order in (["sixty", "spin"], ["thirty", "mix", "spin"], ["thirty", "Mixer.mix", "spin"]):
+            whole += int(count)
+    print(f"record of node: {whole} of {total} samples are in the functions of its program")
+    if total < MINIMUM_SAMPLES or whole < total / 2:
+        failures.append(f"node: {whole} of {total} samples are in its functions:\n{parts['node.folded']}")
 
 
 HEADER = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-01")
@@ -201,6 +222,7 @@ def main():
     check_doctor(parts, codes, failures)
     check_record("command", parts, codes, failures)
     check_record("process", parts, codes, failures)
+    check_node(parts, codes, failures)
     check_headers(parts, codes, failures)
     for failure in failures:
         print(f"FAILED: {failure}")
