@@ -15,8 +15,12 @@ mod attempt;
 mod question;
 mod setting;
 
+use std::cell::OnceCell;
 use std::fs;
 use std::io;
+use std::time::{Duration, Instant};
+
+use super::{KernelError, Sampler, SamplerOptions};
 
 pub use setting::Setting;
 
@@ -90,6 +94,15 @@ struct Host {
     /// Whether a program could be loaded, which decides whether libbpf's probes can be believed.
     load: io::Result<()>,
     cpu: i32,
+    sampler: OnceCell<Result<LoadedSampler, String>>,
+}
+
+/// What loading the programs that take samples showed.
+#[derive(Debug, Clone, Copy)]
+struct LoadedSampler {
+    took: Duration,
+    /// Nothing if the programs could be loaded and the question could not be asked.
+    follows_generated_code: Option<bool>,
 }
 
 impl Host {
@@ -98,7 +111,31 @@ impl Host {
             capabilities: Capabilities::read(),
             load: attempt::load_perf_event_program().map(drop),
             cpu: setting::first_online_cpu(),
+            sampler: OnceCell::new(),
         }
+    }
+
+    /// Loads the programs that take samples, once, and lets go of them.
+    fn sampler(&self) -> &Result<LoadedSampler, String> {
+        self.sampler.get_or_init(|| {
+            let options = SamplerOptions {
+                frequency_hz: 1,
+                only_targets: true,
+                ring_buffer_bytes: 1 << 16,
+                exclude_agent: true,
+            };
+            let begun = Instant::now();
+            let loaded = Sampler::load(&options);
+            // It has libbpf speak into our log; the questions that follow are to be refused in silence.
+            libbpf_rs::set_print(None);
+            let follows_generated_code = match loaded {
+                Ok(sampler) => Some(sampler.follows_generated_code()),
+                // It is asked once they are loaded, and has a question of its own.
+                Err(KernelError::PidNamespace { .. }) => None,
+                Err(error) => return Err(error.to_string()),
+            };
+            Ok(LoadedSampler { took: begun.elapsed(), follows_generated_code })
+        })
     }
 }
 
@@ -192,8 +229,17 @@ mod tests {
             capabilities: Err(io::Error::other("not read")),
             load: Err(io::Error::from_raw_os_error(libc::EPERM)),
             cpu: 0,
+            sampler: OnceCell::new(),
         };
-        for name in ["bpf_loop", "ring_buffer", "task_storage", "sock_ops", "sk_msg", "read_kernel_memory"] {
+        for name in [
+            "bpf_loop",
+            "ring_buffer",
+            "task_storage",
+            "sock_ops",
+            "sk_msg",
+            "read_kernel_memory",
+            "generated_code",
+        ] {
             let question = question::ALL.iter().find(|question| question.name == name).unwrap();
             assert_eq!((question.ask)(&host).state, State::Unknown, "{name}");
         }

@@ -5,7 +5,6 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::time::Instant;
 
 use libbpf_rs::libbpf_sys as sys;
 use libbpf_rs::{MapType, ProgramType};
@@ -15,7 +14,7 @@ use super::attempt::{self, Scope};
 use super::setting::{self, Capability};
 use super::{Finding, Host, State};
 use crate::kernel::user_probes::has_multi_links;
-use crate::kernel::{KernelError, Sampler, SamplerOptions, http_header};
+use crate::kernel::{KernelError, http_header};
 
 pub(super) struct Question {
     pub(super) name: &'static str,
@@ -116,6 +115,14 @@ pub(super) const ALL: &[Question] = &[
         cost: "The kernel's process ids are not the ones in our /proc: no process could be unwound or named, so `record` \
             refuses.",
         remedy: "Run in the host's pid namespace: docker run --pid=host, hostPID: true in a pod, nsenter --target 1 --pid.",
+    },
+    Question {
+        name: "generated_code",
+        required: false,
+        ask: generated_code,
+        cost: "Stacks of Node and Java have the runtimes' native frames only; Python's and Go's are whole.",
+        remedy: "Linux 6.13 or later, whose BPF programs have a stack of their own; else node --perf-basic-prof with \
+            --interpreted-frames-native-stack, and for Java a perf map agent with -XX:+PreserveFramePointer.",
     },
     Question {
         name: "bpf_jit",
@@ -428,25 +435,22 @@ fn perf_event_program(host: &Host) -> Finding {
 /// The abilities before this one each stand for a refusal that has a remedy; this one is the whole
 /// truth: the programs that `record` loads, loaded.
 fn sampling_programs(host: &Host) -> Finding {
-    let options = SamplerOptions {
-        frequency_hz: 1,
-        only_targets: true,
-        ring_buffer_bytes: 1 << 16,
-        exclude_agent: true,
-    };
-    not_asked(host).unwrap_or_else(|| {
-        let begun = Instant::now();
-        let loaded = Sampler::load(&options);
-        // It has libbpf speak into our log; the questions that follow are to be refused in silence.
-        libbpf_rs::set_print(None);
-        match loaded {
-            // It is asked once they are loaded, and has a question of its own.
-            Err(KernelError::PidNamespace { .. }) => {
-                Finding::present(format!("loaded in {} ms", begun.elapsed().as_millis()))
+    not_asked(host).unwrap_or_else(|| match host.sampler() {
+        Ok(loaded) => Finding::present(format!("loaded in {} ms", loaded.took.as_millis())),
+        Err(error) => Finding::missing(error.clone()),
+    })
+}
+
+fn generated_code(host: &Host) -> Finding {
+    not_asked(host).unwrap_or_else(|| match host.sampler() {
+        Ok(loaded) => match loaded.follows_generated_code {
+            Some(true) => Finding::present("the programs that read V8's and HotSpot's frames were accepted"),
+            Some(false) => {
+                Finding::missing("the verifier refuses the programs that read V8's and HotSpot's frames")
             }
-            Ok(_) => Finding::present(format!("loaded in {} ms", begun.elapsed().as_millis())),
-            Err(error) => Finding::missing(error.to_string()),
-        }
+            None => Finding::unknown("not asked outside the host's pid namespace"),
+        },
+        Err(_) => Finding::unknown("not asked, since no sampling program could be loaded"),
     })
 }
 
