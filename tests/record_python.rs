@@ -10,27 +10,42 @@ use std::process::Command;
 use serde::Deserialize;
 use support::folded::{Folded, Stack, percent};
 use support::program::Program;
+use support::python_sdk::python_with;
 use support::{quiet_cores, recording, seconds};
 
-/// A Python of a Debian suite, or this machine's own.
+/// A Python of a Debian suite, this machine's own, or one that pyenv has built for it.
 enum Source {
     Suite(&'static str),
     Own(&'static str),
+    Pyenv(&'static str),
+}
+
+/// The interpreter of a version such as `3.12` among those of pyenv.
+fn of_pyenv(version: &str) -> Result<PathBuf, String> {
+    let root = std::env::var_os("PYENV_ROOT").map(PathBuf::from);
+    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".pyenv"));
+    let versions = root.or(home).map(|root| root.join("versions"));
+    let found = versions.and_then(|versions| versions.read_dir().ok()).into_iter().flatten().flatten();
+    found
+        .filter(|folder| folder.file_name().to_string_lossy().starts_with(&format!("{version}.")))
+        .map(|folder| folder.path().join("bin").join(format!("python{version}")))
+        .find(|path| path.exists())
+        .ok_or_else(|| format!("pyenv has no Python {version}"))
 }
 
 impl Source {
     /// Its interpreter, about to run a fixture. `Err`: why it cannot be had.
     fn command(&self, fixture: &str) -> Result<Command, String> {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let here = |interpreter: &Path| {
+            let mut command = Command::new(interpreter);
+            command.arg(repository.join("fixtures/python").join(fixture));
+            Ok(command)
+        };
         let suite = match self {
-            Self::Own(path) => {
-                if !Path::new(path).exists() {
-                    return Err(format!("{path} is not installed"));
-                }
-                let mut command = Command::new(path);
-                command.arg(repository.join("fixtures/python").join(fixture));
-                return Ok(command);
-            }
+            Self::Own(path) if !Path::new(path).exists() => return Err(format!("{path} is not installed")),
+            Self::Own(path) => return here(Path::new(path)),
+            Self::Pyenv(version) => return here(&of_pyenv(version)?),
             Self::Suite(suite) => suite,
         };
         let fetched = Command::new(repository.join("fixtures/runtimes/debian.sh"))
@@ -105,7 +120,13 @@ fn check_shares(source: &Source) {
         assert!(percent(nested, folded.count(of_burner)) >= 99.5, "{name} is not below {path:?}:\n{broken}");
     }
 
-    // C code stands between the function that calls it and the one that it calls.
+    check_native_frames(&folded);
+    check_recursion(&folded);
+}
+
+/// C code stands between the function that calls it and the one that it calls, and the interpreter's functions in place
+/// of the interpreter.
+fn check_native_frames(folded: &Folded) {
     let called_back = |stack: &Stack| position(stack, "key_of_number").is_some();
     let is_between = |stack: &Stack| {
         let (caller, callee) = (position(stack, "burn_sixty"), position(stack, "key_of_number"));
@@ -116,13 +137,12 @@ fn check_shares(source: &Source) {
     assert!(percent(between, folded.count(called_back)) >= 99.0, "sorted() is not between:\n{broken}");
 
     // A call of the evaluation function has no frame yet when it begins; sorted() makes thousands of them a second.
-    let evaluation = folded.count(is_evaluation);
+    let (evaluation, total) = (folded.count(is_evaluation), folded.total());
     let left = folded.most_frequent(is_evaluation, 5);
     assert!(
         percent(evaluation, total) <= 4.0,
         "{evaluation} of {total} show the interpreter instead:\n{left}"
     );
-    check_recursion(&folded);
 }
 
 /// 21 frames of one function below the generator, in some stack: each call of the recursion is there.
@@ -148,6 +168,27 @@ fn shares_of_3_11() {
 }
 
 #[test]
+fn shares_of_3_8() {
+    needs!();
+    let _quiet = quiet_cores();
+    check_shares(&Source::Pyenv("3.8"));
+}
+
+#[test]
+fn shares_of_3_10() {
+    needs!();
+    let _quiet = quiet_cores();
+    check_shares(&Source::Pyenv("3.10"));
+}
+
+#[test]
+fn shares_of_3_12() {
+    needs!();
+    let _quiet = quiet_cores();
+    check_shares(&Source::Pyenv("3.12"));
+}
+
+#[test]
 fn shares_of_3_13() {
     needs!();
     let _quiet = quiet_cores();
@@ -159,6 +200,89 @@ fn shares_of_3_14() {
     needs!();
     let _quiet = quiet_cores();
     check_shares(&Source::Suite("sid"));
+}
+
+/// Calls within calls, 500 deep: all of them are there, and `main` below them.
+fn check_depth(source: &Source) {
+    let mut command = match source.command("deep.py") {
+        Ok(command) => command,
+        Err(reason) => return support::skip(&reason),
+    };
+    let program = Program::start_ready(command.arg("60"));
+    let recording = recording::record_pid(program.pid, seconds(2, 5));
+    let folded = recording.folded();
+    let at_the_bottom = |stack: &Stack| position(stack, "at_the_bottom").is_some();
+    let is_whole = |stack: &Stack| {
+        stack.frames.iter().filter(|frame| is(&frame.name, "descend")).count() == 500
+            && has_in_order(stack, &["<module>", "main", "descend", "at_the_bottom"])
+    };
+    let (all, whole) =
+        (folded.count(at_the_bottom), folded.count(|stack| at_the_bottom(stack) && is_whole(stack)));
+    let broken = folded.most_frequent(|stack| at_the_bottom(stack) && !is_whole(stack), 1);
+    assert!(all >= 100, "only {all} samples at the bottom");
+    assert!(percent(whole, all) >= 98.0, "{whole} of {all} stacks have 500 calls; others:\n{broken}");
+}
+
+#[test]
+fn five_hundred_calls_are_all_there_3_9() {
+    needs!();
+    let _quiet = quiet_cores();
+    check_depth(&Source::Suite("bullseye"));
+}
+
+#[test]
+fn five_hundred_calls_are_all_there_3_11() {
+    needs!();
+    let _quiet = quiet_cores();
+    check_depth(&Source::Own("/usr/bin/python3.11"));
+}
+
+#[test]
+fn five_hundred_calls_are_all_there_3_14() {
+    needs!();
+    let _quiet = quiet_cores();
+    check_depth(&Source::Suite("sid"));
+}
+
+/// Services under gevent have them: each greenlet's functions stand below that greenlet, and below nothing that is not
+/// its own.
+#[test]
+fn greenlets_have_their_own_stacks() {
+    needs!();
+    let _quiet = quiet_cores();
+    let python = match python_with("greenlet", &["greenlet==3.*"], "greenlet") {
+        Ok(python) => python,
+        Err(reason) => return support::skip(&reason),
+    };
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/python/greenlets.py");
+    let program = Program::start_ready(Command::new(python).arg(fixture).arg("60"));
+    let recording = recording::record_pid(program.pid, seconds(5, 15));
+    let folded = recording.folded();
+    let burners = [
+        ("burn_sixty", 60.0, "serve_sixty"),
+        ("burn_thirty", 30.0, "serve_thirty"),
+        ("burn_ten", 10.0, "serve_ten"),
+    ];
+    let foreign =
+        ["serve_sixty", "serve_thirty", "serve_ten", "choose", "go_down", "started", "<module>", "main"];
+    let in_burners = folded.count(|stack| burners.iter().any(|(name, ..)| position(stack, name).is_some()));
+    assert!(in_burners >= 200 * seconds(5, 15), "only {in_burners} samples");
+    for (name, expected, serve) in burners {
+        let of_burner = |stack: &Stack| position(stack, name).is_some();
+        let is_own = |stack: &Stack| {
+            has_in_order(stack, &[serve, "take_turns", name])
+                && foreign.iter().all(|other| *other == serve || position(stack, other).is_none())
+        };
+        let share = percent(folded.count(of_burner), in_burners);
+        assert!((share - expected).abs() <= 3.0, "{name} has {share:.1} %, {expected} % is right");
+        let own = folded.count(|stack| of_burner(stack) && is_own(stack));
+        let broken = folded.most_frequent(|stack| of_burner(stack) && !is_own(stack), 3);
+        assert!(
+            percent(own, folded.count(of_burner)) >= 99.5,
+            "{name} is not below {serve} alone:\n{broken}"
+        );
+    }
+    check_native_frames(&folded);
 }
 
 /// Whoever profiles a program that is soon over sees what it did up to its end: its last samples are read when it is

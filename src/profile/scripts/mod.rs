@@ -7,6 +7,7 @@
 
 mod markers;
 mod names;
+mod placing;
 mod reader;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -21,7 +22,7 @@ use self::markers::Markers;
 pub use self::names::{ScriptCounts, ScriptName, ScriptNames};
 use self::reader::{Found, Reader, Wanted};
 use crate::kernel::Sampler;
-use crate::model::{ImageId, ObjectId, RawFrame, RawSample, ScriptEnd};
+use crate::model::{ImageId, ObjectId, RawFrame, RawSample};
 use crate::process::{MappingContent, ObjectRegistry, ProcessTable, RuntimeOfProcess};
 
 /// How soon what the reader has found is told to the sampler.
@@ -295,7 +296,11 @@ impl Scripts {
                     _ => false,
                 }
             };
-            unplaced = put_aside_frames(sample, is_evaluation);
+            let is_greenlets = |object: ObjectId| {
+                let name = objects.get(object).and_then(|object| object.path.file_name());
+                name.is_some_and(|name| name.as_encoded_bytes().starts_with(b"_greenlet."))
+            };
+            unplaced = placing::put_aside_frames(sample, is_evaluation, is_greenlets);
         }
         let frames = sample.user.iter().filter_map(|frame| match frame {
             RawFrame::Script(frame) => Some(frame),
@@ -313,133 +318,5 @@ impl Scripts {
         // They keep the files of their runtimes open.
         self.past.retain(|past| past.since.elapsed() <= REMEMBER_PAST);
         self.names.forget_the_past();
-    }
-}
-
-/// Each call of the evaluation function works through a run of script frames, of which the outermost is marked as
-/// an entry. The outermost call gets the outermost run, and so on, in place of its machine frame. The innermost calls may
-/// have none: they have just begun, or are about to return, or are of a part that the compiler split off. Where frames
-/// of the runtime are missing at the outer end, the n-th call from the leaf gets the n-th run. Returns how many script
-/// frames found no place: those of a stack that was cut.
-fn put_aside_frames(sample: &mut RawSample, is_evaluation: impl Fn(ObjectId, u64) -> bool) -> usize {
-    let is_call = |frame: &RawFrame| matches!(frame, RawFrame::Object { object, address } if is_evaluation(*object, *address));
-    let mut without_run = 0;
-    if sample.script_outcome.end == ScriptEnd::Complete {
-        let calls = sample.user.iter().filter(|frame| is_call(frame)).count();
-        let runs = sample.aside.iter().filter(|script| script.is_entry).count();
-        without_run = calls.saturating_sub(runs);
-    }
-    let mut aside = std::mem::take(&mut sample.aside).into_iter().peekable();
-    let mut user = Vec::with_capacity(sample.user.len() + aside.len());
-    for frame in sample.user.drain(..) {
-        if !is_call(&frame) || aside.peek().is_none() {
-            user.push(frame);
-            continue;
-        }
-        if without_run > 0 {
-            without_run -= 1;
-            user.push(frame);
-            continue;
-        }
-        for script in aside.by_ref() {
-            user.push(RawFrame::Script(script));
-            if script.is_entry {
-                break;
-            }
-        }
-    }
-    sample.user = user;
-    aside.count()
-}
-
-#[cfg(test)]
-mod tests {
-    use spanflame_symbols::script::ScriptFrame;
-
-    use super::*;
-    use crate::model::{Outcome, ScriptOutcome};
-
-    fn script(object: u64, is_entry: bool) -> ScriptFrame {
-        ScriptFrame {
-            runtime: Runtime::Python,
-            kind: 0,
-            is_entry,
-            is_leaf: false,
-            address: 0,
-            object,
-            other: 0,
-            position: 0,
-            identity: 0,
-        }
-    }
-
-    fn native(address: u64) -> RawFrame {
-        RawFrame::Object { object: ObjectId(1), address }
-    }
-
-    fn sample(user: &[RawFrame], aside: &[ScriptFrame]) -> RawSample {
-        RawSample {
-            time_ns: 0,
-            weight_ns: 1,
-            pid: 1,
-            tid: 1,
-            request: None,
-            said: None,
-            labels: Vec::new(),
-            image: ImageId(1),
-            comm: String::new(),
-            thread_name: String::new(),
-            kernel: Vec::new(),
-            kernel_truncated: false,
-            user: user.to_vec(),
-            aside: aside.to_vec(),
-            script_outcome: ScriptOutcome::NONE,
-            outcome: Outcome::Complete,
-            stopped_at: 0,
-        }
-    }
-
-    /// Addresses from 100 on are of the evaluation function.
-    fn place(user: &[RawFrame], aside: &[ScriptFrame]) -> (Vec<RawFrame>, usize) {
-        let mut sample = sample(user, aside);
-        let unplaced = put_aside_frames(&mut sample, |_, address| address >= 100);
-        (sample.user, unplaced)
-    }
-
-    #[test]
-    fn each_call_of_the_evaluation_function_gets_the_frames_up_to_its_entry() {
-        let aside = [script(1, false), script(2, true), script(3, true)];
-        let (user, unplaced) = place(&[native(7), native(100), native(8), native(101), native(9)], &aside);
-        let expected = [
-            native(7),
-            RawFrame::Script(aside[0]),
-            RawFrame::Script(aside[1]),
-            native(8),
-            RawFrame::Script(aside[2]),
-            native(9),
-        ];
-        assert_eq!((user.as_slice(), unplaced), (&expected[..], 0));
-    }
-
-    #[test]
-    fn an_innermost_call_that_has_no_frame_yet_leaves_the_others_theirs() {
-        let aside = [script(1, false), script(2, true)];
-        let mut sample = sample(&[native(100), native(7), native(101), native(8)], &aside);
-        sample.script_outcome = ScriptOutcome { runtime: Some(Runtime::Python), end: ScriptEnd::Complete };
-        assert_eq!(put_aside_frames(&mut sample, |_, address| address >= 100), 0);
-        let expected =
-            [native(100), native(7), RawFrame::Script(aside[0]), RawFrame::Script(aside[1]), native(8)];
-        assert_eq!(sample.user, expected);
-    }
-
-    #[test]
-    fn calls_without_frames_stay_and_frames_without_a_call_are_counted() {
-        let aside = [script(1, true)];
-        let (user, unplaced) = place(&[native(100), native(101)], &aside);
-        assert_eq!((user.as_slice(), unplaced), (&[RawFrame::Script(aside[0]), native(101)][..], 0));
-        let aside = [script(1, true), script(2, false), script(3, true)];
-        let (user, unplaced) = place(&[native(100), native(7)], &aside);
-        assert_eq!((user.as_slice(), unplaced), (&[RawFrame::Script(aside[0]), native(7)][..], 2));
-        assert_eq!(place(&[native(7)], &aside), (vec![native(7)], 3));
     }
 }
