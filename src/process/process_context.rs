@@ -16,11 +16,11 @@
 use std::cell::OnceCell;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::fs::FileExt;
 
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message as _;
+use spanflame_symbols::process_memory::{LiveMemory, ProcessMemory as _};
 
 use crate::model::span::AttributeValue;
 
@@ -44,9 +44,10 @@ pub(super) fn attributes(pid: u32) -> Vec<(String, AttributeValue)> {
     // Most have none, so the memory is not opened before it is wanted.
     let memory = OnceCell::new();
     let read = |address: u64, bytes: usize| {
-        let memory = memory.get_or_init(|| File::open(format!("/proc/{pid}/mem")).ok()).as_ref()?;
+        let open = || LiveMemory::open(pid).ok().map(LiveMemory::only_what_is_there);
+        let memory = memory.get_or_init(open).as_ref()?;
         let mut read = vec![0; bytes];
-        memory.read_exact_at(&mut read, address).ok().map(|()| read)
+        memory.read(address, &mut read).ok().map(|()| read)
     };
     told(maps, &read)
 }

@@ -8,14 +8,13 @@
 //! has mapped the library, so that is asked again for a while.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use spanflame_symbols::address::Bias;
 use spanflame_symbols::go::{GoLabels, GoProgram};
+use spanflame_symbols::process_memory::{LiveMemory, ProcessMemory as _};
 use spanflame_symbols::thread_local::{ThreadLocal, ThreadLocalPlace};
 use spanflame_symbols::{ElfAddress, ObjectFile};
 
@@ -170,14 +169,13 @@ fn place_of(pid: u32, variable: ThreadLocal, bias: Bias) -> Option<ThreadLocalPl
     if let ThreadLocal::Distance(distance) = variable {
         return Some(ThreadLocalPlace::Distance(distance));
     }
-    let memory = File::open(format!("/proc/{pid}/mem")).ok()?;
+    // Whoever starts has written there, and samples wait for us.
+    let memory = LiveMemory::open(pid).ok()?.only_what_is_there();
     variable.place(&|at: Result<ElfAddress, u64>| {
         let address = match at {
             Ok(address) => bias.to_process(address).0,
             Err(address) => address,
         };
-        let mut word = [0; 8];
-        memory.read_exact_at(&mut word, address).ok()?;
-        Some(u64::from_le_bytes(word))
+        memory.u64_at(address).ok()
     })
 }
