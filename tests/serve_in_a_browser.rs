@@ -94,6 +94,7 @@ fn the_page_shows_the_host_within_15_s_of_the_start() {
     if let Some(reason) = no_browser() {
         return skip(&reason);
     }
+    let _quiet = quiet_cores();
     let begun = Instant::now();
     let server = Server::start(&[]);
     if assets_of(&server.get("/").text()).is_empty() {
@@ -127,13 +128,14 @@ fn a_visitor_picks_zooms_searches_compares_and_downloads() {
         copy_program(fixture(program), &path);
         Program::start_ready(Command::new(&path).arg("600"))
     });
+    let _quiet = quiet_cores();
     let begun = Instant::now();
     let server = Server::start(&[]);
     if assets_of(&server.get("/").text()).is_empty() {
         skip("the binary was compiled before the page was built");
         return;
     }
-    await_event("samples of both services", Duration::from_secs(15), || {
+    await_event("samples of both services", Duration::from_secs(60), || {
         let text = server.get("/api/v1/services?from=-15m").text();
         (text.contains("\"orders\"") && text.contains("\"payments\"")).then_some(())
     });

@@ -49,7 +49,8 @@ try {
   await page.screenshot({ path: join(folder, `one-request-${service}.png`) });
   const share = Number(/^[\d.]+/.exec(said)?.[0]);
   console.log(`${slow} has ${said}; ${await page.locator('.span-stage .summary').innerText()}`);
-  if (!(Math.abs(share - Number(percent)) <= 5)) throw new Error(`${slow} should have ${percent} % and has ${said}`);
+  // A request of 0.6 s has some sixty samples: three points are a standard error where their phase is chance's.
+  if (!(Math.abs(share - Number(percent)) <= 8)) throw new Error(`${slow} should have ${percent} % and has ${said}`);
 
   // From the function by the callers to the handler of the request, which then is shown alone.
   if (handler !== '') {
