@@ -3,6 +3,7 @@
 use super::compressed::line_of;
 use super::identity::MethodIdentity;
 use super::layout::{Layout, SourceFileIndex};
+use super::legal_names::{decoded, is_class, is_method};
 use crate::little_endian::{u16_at, u32_at, u64_at};
 use crate::process_memory::ProcessMemory;
 use crate::script::{Refusal, ScriptFunction};
@@ -27,8 +28,7 @@ fn symbol(layout: &Layout, address: u64, memory: &dyn ProcessMemory) -> Result<S
     let bytes = memory.u16_at(plus(address, u64::from(layout.symbol_length))?)?;
     let mut text = vec![0; usize::from(bytes)];
     memory.read(plus(address, u64::from(layout.symbol_body))?, &mut text)?;
-    // "Modified UTF-8"; what differs from UTF-8 in it (zeros, surrogates) no compiler puts into names.
-    Ok(String::from_utf8_lossy(&text).into_owned())
+    decoded(&text).ok_or(Refusal::Malformed)
 }
 
 /// The address of a symbol among a class's constants.
@@ -123,8 +123,11 @@ impl NamedMethod {
         let name_index = half(layout.kernel.const_method_name_index)?;
         let name_symbol = constant(layout, constants, name_index, memory)?;
         let name = symbol(layout, name_symbol, memory)?;
-        let class = external_name(&symbol(layout, identity.holder_name, memory)?);
-        let mut full_name = format!("{class}.{name}");
+        let class = symbol(layout, identity.holder_name, memory)?;
+        if !is_method(&name) || !is_class(&class) {
+            return Err(Refusal::Malformed);
+        }
+        let mut full_name = format!("{}.{name}", external_name(&class));
         if is_overloaded(layout, method, identity.holder, name_symbol, memory).unwrap_or(false) {
             let index = half(layout.kernel.const_method_signature_index)?;
             let signature = symbol(layout, constant(layout, constants, index, memory)?, memory)?;

@@ -20,6 +20,7 @@ mod debug_info;
 pub mod fuzzing;
 mod identity;
 mod layout;
+mod legal_names;
 mod methods;
 #[cfg(test)]
 mod tests;
