@@ -1,11 +1,15 @@
 //! `spanflame check compare` as a command: what it says of recordings, how it ends, and what it leaves behind.
 
+mod support;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
+
+use support::{is_installed, skip};
 
 /// A folder of ten folded profiles of a program whose `parse` costs `parse`, each as much as the others give or take a
 /// fiftieth.
@@ -127,32 +131,140 @@ fn what_is_allowed_passes_until_its_last_day() {
 }
 
 #[test]
+fn the_picture_shows_the_function_that_changed_and_what_is_gone() {
+    let web = Path::new(env!("CARGO_MANIFEST_DIR")).join("web");
+    let has_browser = ["chromium", "chromium-browser", "google-chrome"].iter().any(|name| is_installed(name))
+        || std::env::var_os("CHROMIUM").is_some();
+    if !has_browser || !is_installed("node") || !web.join("node_modules/playwright-core").exists() {
+        return skip("needs Chromium, node and the page's tools (`make page`)");
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    record(&folder.path().join("base"), 3_000, 1);
+    record(&folder.path().join("slower"), 3_600, 3);
+    // On one side only, and with no cost or neighbours that anything new has.
+    for run in fs::read_dir(folder.path().join("base")).expect("a folder") {
+        let path = run.expect("an entry").path();
+        if path.extension().is_some_and(|extension| extension == "folded") {
+            let text = fs::read_to_string(&path).expect("readable");
+            fs::write(&path, text + "app;main;retired 600\n").expect("written");
+        }
+    }
+    let output = compare(folder.path(), &["--base", "base", "--new", "slower", "--report", "svg=check.svg"]);
+    assert_eq!(status(&output), 1, "{output:?}");
+    let seen = Command::new("node")
+        .arg("tests/diff-picture.js")
+        .arg(folder.path().join("check.svg"))
+        .args(["parse", "retired", "Slower: "])
+        .current_dir(&web)
+        .output()
+        .expect("node runs");
+    assert!(seen.status.success(), "{}", String::from_utf8_lossy(&seen.stderr));
+}
+
+/// A profile that counts something else than folded stacks do.
+fn speedscope(unit: &str) -> String {
+    format!(
+        r#"{{"$schema":"https://www.speedscope.app/file-format-schema.json","shared":{{"frames":[{{"name":"a"}}]}},
+            "profiles":[{{"type":"sampled","name":"p","unit":"{unit}","startValue":0,"endValue":1000,
+            "samples":[[0]],"weights":[1000]}}]}}"#
+    )
+}
+
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("a folder");
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
 fn bad_input_is_told_with_what_to_do_and_leaves_nothing_behind() {
     let folder = folder_with_three_sides();
     let at = |name: &str| folder.path().join(name);
     fs::create_dir(at("empty")).expect("a folder");
     fs::write(at("garbage.pb.gz"), b"\x1f\x8bno profile").expect("written");
     fs::write(at("nothing.folded"), "").expect("written");
+    // Of all users, no one can read it.
+    std::os::unix::fs::symlink("/proc/self/mem", at("unreadable.pb.gz")).expect("linked");
+    record(&at("mixed"), 3_000, 4);
+    fs::write(at("mixed/run-99.speedscope.json"), speedscope("bytes")).expect("written");
+    record(&at("one-empty"), 3_000, 5);
+    fs::write(at("one-empty/run-05.folded"), "").expect("written");
+    for (side, unit) in [("seconds", "seconds"), ("bytes", "bytes")] {
+        fs::create_dir(at(side)).expect("a folder");
+        for run in 0..4 {
+            fs::write(at(&format!("{side}/run-{run}.speedscope.json")), speedscope(unit)).expect("written");
+        }
+    }
+    fs::write(at("report.json"), "of last week").expect("written");
+    let before = names_in(folder.path());
     for (sides, expected, hint) in [
         (vec!["--base", "base", "--new", "missing"], 2, "give a folder of profiles"),
         (vec!["--base", "base", "--new", "empty"], 2, "there is no profile in it"),
         (vec!["--base", "base", "--new", "base/run-01.folded"], 3, "at least 3"),
+        (vec!["--base", "base/run-01.folded", "--new", "same/run-01.folded"], 3, "at least 3"),
         (vec!["--base", "base", "--new", "garbage.pb.gz"], 3, "garbage.pb.gz"),
+        (vec!["--base", "base", "--new", "unreadable.pb.gz"], 3, "unreadable.pb.gz: cannot be read"),
         (vec!["--base", "base", "--new", "nothing.folded"], 3, "nothing.folded"),
+        (vec!["--base", "base", "--new", "one-empty"], 3, "run-05.folded: has no samples: record longer"),
+        (vec!["--base", "base", "--new", "mixed"], 3, "give --value NAME, or profiles that count the same"),
+        (
+            vec!["--base", "seconds", "--new", "bytes"],
+            3,
+            "give --value NAME, or profiles that count the same",
+        ),
         (vec!["--base", "base", "--new", "same", "--value", "heap"], 3, "choose one by --value"),
         (vec!["--base", "base", "--new", "same", "--report", "png=x"], 2, "json"),
         (vec!["--base", "base", "--new", "same", "--report", "json=no/such/x"], 2, "no/such/x"),
         (vec!["--base", "base", "--new", "same", "--min-effect=0"], 2, "--min-effect"),
     ] {
-        let arguments = [&sides[..], &["--report", "json=report.json"]].concat();
+        let arguments =
+            [&sides[..], &["--report", "json=report.json", "--report", "svg=report.svg"]].concat();
         let output = compare(folder.path(), &arguments);
         assert_eq!(status(&output), expected, "{sides:?}: {output:?}");
         assert!(said(&output).contains(hint), "{sides:?}: {output:?}");
-        let left: Vec<String> = fs::read_dir(folder.path())
-            .expect("a folder")
-            .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
-            .filter(|name| name.contains("report") || name.contains("partial"))
-            .collect();
-        assert!(left.is_empty(), "{sides:?}: {left:?}");
+        assert_eq!(names_in(folder.path()), before, "{sides:?}");
     }
+    assert_eq!(fs::read_to_string(at("report.json")).expect("readable"), "of last week");
+}
+
+#[test]
+fn reports_are_written_all_of_them_or_none() {
+    let folder = folder_with_three_sides();
+    fs::write(folder.path().join("old.json"), "of last week").expect("written");
+    let before = names_in(folder.path());
+    // What can be known is told before anything is read: that side is not there.
+    for (report, hint) in [
+        ("markdown=no/such/x.md", "in a folder that can be written"),
+        ("markdown=base", "s a directory"),
+        ("markdown=/proc/x.md", "/proc/x.md"),
+        ("markdown=./old.json", "a file of its own"),
+    ] {
+        let arguments =
+            ["--base", "missing", "--new", "missing", "--report", "json=old.json", "--report", report];
+        let output = compare(folder.path(), &arguments);
+        assert_eq!(status(&output), 2, "{report}: {output:?}");
+        assert!(said(&output).contains(hint), "{report}: {output:?}");
+        assert_eq!(names_in(folder.path()), before, "{report}");
+    }
+    // What shows when it is written keeps the others from their places.
+    let sides = ["--base", "base", "--new", "slower"];
+    let reports = ["--report", "json=old.json", "--report", "svg=new.svg", "--report", "markdown=/dev/full"];
+    let output = compare(folder.path(), &[&sides[..], &reports[..]].concat());
+    assert_eq!(status(&output), 5, "{output:?}");
+    assert!(said(&output).contains("/dev/full"), "{output:?}");
+    assert_eq!(names_in(folder.path()), before);
+    assert_eq!(fs::read_to_string(folder.path().join("old.json")).expect("readable"), "of last week");
+
+    let output =
+        compare(folder.path(), &[&sides[..], &reports[..4], &["--report", "junit=new.xml"]].concat());
+    assert_eq!(status(&output), 1, "{output:?}");
+    let report = fs::read_to_string(folder.path().join("old.json")).expect("readable");
+    let report: Value = serde_json::from_str(&report).expect("this comparison's");
+    assert_eq!(report["verdict"], "regressed");
+    let mut after = before;
+    after.extend(["new.svg".to_owned(), "new.xml".to_owned()]);
+    after.sort();
+    assert_eq!(names_in(folder.path()), after);
 }

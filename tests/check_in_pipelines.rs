@@ -59,6 +59,8 @@ fn make_fails_when_a_commit_is_slower_than_its_base_and_not_when_it_is_the_same(
     let comment = std::fs::read_to_string(project.path().join("check.md")).expect("the comment is written");
     assert!(comment.starts_with("<!-- spanflame:check -->\n"), "{comment}");
     assert!(comment.contains("`price_items`") && comment.contains("`bench.c:"), "{comment}\n{said}");
+    let picture = std::fs::read_to_string(project.path().join("check.svg")).expect("the picture is written");
+    assert!(picture.contains(r#"data-v="more""#) && picture.contains("▲ price_items"), "{said}");
     assert!(!project.path().join(".check-base").exists(), "the base's tree is removed");
 
     // The margins are wide: what is tried is the pipeline, and this machine may be a noisy one.

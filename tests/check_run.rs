@@ -160,10 +160,40 @@ fn what_cannot_be_measured_says_what_to_do_and_is_no_regression() {
         (&["--base", "echo done", "--new", "true", "--work-from", "([0-9]+) requests"], 3, "--work-from"),
         (&["--base", "true", "--new", "true", "--work-from", "requests"], 2, "group"),
     ];
+    let folder = tempfile::tempdir().expect("a folder");
+    let report = format!("json={}", folder.path().join("check.json").display());
+    let picture = format!("svg={}", folder.path().join("check.svg").display());
     for (arguments, status, message) in cases {
-        let of = check_run(arguments);
+        let of = check_run(&[arguments, &["--report", &report, "--report", &picture]].concat());
         assert_eq!(of.status, Some(status), "{arguments:?}: {}{}", of.out, of.err);
         assert!(of.err.contains(message), "{arguments:?}: {}", of.err);
+        let left: Vec<_> = std::fs::read_dir(folder.path()).expect("readable").flatten().collect();
+        assert!(left.is_empty(), "{arguments:?}: {left:?}");
+    }
+}
+
+#[test]
+fn places_that_cannot_be_written_are_told_before_anything_runs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let command = format!("touch {}", at("ran"));
+    std::fs::create_dir_all(at("kept/again/new")).expect("made");
+    std::fs::write(at("kept/again/new/run-01.pb.gz"), "of last week").expect("written");
+    std::fs::write(at("file"), "").expect("written");
+    let (no_such, same) = (format!("svg={}", at("no/such/x.svg")), format!("json={}", at("check.md")));
+    let markdown = format!("markdown={}", at("check.md"));
+    let cases: [(&[&str], &str); 5] = [
+        (&["--report", &no_such], "in a folder that can be written"),
+        (&["--report", &markdown, "--report", &same], "a file of its own"),
+        (&["--keep", &at("kept")], "give --keep another folder"),
+        (&["--keep", &at("file")], "give --keep a folder that can be written"),
+        (&["--keep", "/proc/kept"], "give --keep a folder that can be written"),
+    ];
+    for (arguments, hint) in cases {
+        let of = check_run(&[&["--base", &command, "--new", &command][..], arguments].concat());
+        assert_eq!(of.status, Some(2), "{arguments:?}: {}{}", of.out, of.err);
+        assert!(of.err.contains(hint), "{arguments:?}: {}", of.err);
+        assert!(!Path::new(&at("ran")).exists(), "{arguments:?}");
     }
 }
 
@@ -179,8 +209,11 @@ fn a_command_that_never_ends_is_ended_with_all_that_it_has_started() {
         pids.display()
     );
     let begun = Instant::now();
-    let of = check_run(&["--base", &command, "--new", "true", "--timeout", "2s"]);
+    let report = folder.path().join("check.json");
+    let to_report = format!("json={}", report.display());
+    let of = check_run(&["--base", &command, "--new", "true", "--timeout", "2s", "--report", &to_report]);
     assert_eq!(of.status, Some(3), "{}{}", of.out, of.err);
+    assert!(!report.exists());
     assert!(of.err.contains("--timeout"), "{}", of.err);
     assert!(begun.elapsed() < Duration::from_secs(60), "it waits for nobody");
     let child = std::fs::read_to_string(&pids).expect("it ran");

@@ -12,6 +12,7 @@
 
 mod agent_cost;
 mod bpf_cost;
+mod comparison;
 mod ebpf_peer;
 mod machine;
 mod measured_process;
@@ -98,7 +99,7 @@ impl Context {
 /// A section: its name on the command line and what runs it.
 type NamedSection = (&'static str, fn(&mut Context) -> Section);
 
-const SECTIONS: [NamedSection; 12] = [
+const SECTIONS: [NamedSection; 13] = [
     ("tables", unwind_tables::section),
     ("symbols", symbolization::section),
     ("bpf", bpf_cost::section),
@@ -111,6 +112,7 @@ const SECTIONS: [NamedSection; 12] = [
     ("store", window_store::section),
     ("server", server::section),
     ("verdicts", verdicts::section),
+    ("compare", comparison::section),
 ];
 
 struct Options {
@@ -166,10 +168,9 @@ fn run() -> Result<()> {
     let _run_time_counted = RunTimeCounted::turn_on()?;
     let mut context = Context::prepare(&options)?;
     let wanted = |name: &str| options.chosen.is_empty() || options.chosen.iter().any(|chosen| chosen == name);
-    if SECTIONS
-        .iter()
-        .any(|(name, _)| !matches!(*name, "tables" | "symbols" | "store" | "verdicts") && wanted(name))
-    {
+    if SECTIONS.iter().any(|(name, _)| {
+        !matches!(*name, "tables" | "symbols" | "store" | "verdicts" | "compare") && wanted(name)
+    }) {
         context.fill_cache().context("the first recording, which fills the cache, failed")?;
     }
 

@@ -43,6 +43,8 @@ pub struct Ended {
     pub status: ExitStatus,
     /// User and system time, milliseconds.
     pub cpu_ms: f64,
+    /// Peak resident memory, bytes.
+    pub peak_memory_bytes: u64,
 }
 
 /// Waits for a child and takes its resource usage.
@@ -62,6 +64,8 @@ pub fn wait_with_usage(child: Child) -> Result<Ended> {
     Ok(Ended {
         status: ExitStatus::from_raw(raw_status),
         cpu_ms: milliseconds(usage.ru_utime) + milliseconds(usage.ru_stime),
+        // The kernel counts it in KiB.
+        peak_memory_bytes: u64::try_from(usage.ru_maxrss)? * 1024,
     })
 }
 

@@ -26,13 +26,24 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
+    /// A whole number below `end`, which is above 0.
+    pub fn below(&mut self, end: usize) -> usize {
+        ((self.uniform() * end as f64) as usize).min(end - 1)
+    }
+
+    /// The same, small numbers much more often than great ones.
+    pub fn skewed(&mut self, end: usize) -> usize {
+        let even = self.uniform();
+        ((even * even * even * end as f64) as usize).min(end - 1)
+    }
+
     /// From 0 to 1, without either.
-    fn uniform(&mut self) -> f64 {
+    pub fn uniform(&mut self) -> f64 {
         ((self.next() >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
     }
 
-    /// Box and Muller.
-    fn normal(&mut self) -> f64 {
+    /// Of mean 0 and variance 1 (Box and Muller).
+    pub fn normal(&mut self) -> f64 {
         (-2.0 * self.uniform().ln()).sqrt() * (std::f64::consts::TAU * self.uniform()).cos()
     }
 
@@ -161,6 +172,7 @@ fn as_run(number: usize, counts: &[u64], work: bool) -> Run {
         },
         functions,
         calls,
+        stacks: Vec::new(),
     }
 }
 

@@ -4,10 +4,10 @@
 //! later step need know of it: `renaming.rs` finds modules and functions that are called something else on the
 //! new side, `inlining.rs` those that have vanished into their callers.
 
-use std::collections::HashMap;
-
 use super::comparison::{Origin, Subject};
-use super::{FunctionKey, Run, Side, inlining, renaming};
+use super::side::Runs;
+use super::{FunctionCost, FunctionKey, Run, inlining, renaming};
+use crate::model::IndexMap;
 
 /// A function's costs, in the unit of the value type.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,44 +60,52 @@ impl Which {
 impl Alignment {
     /// Puts the sides beside each other. Names are only looked for among functions of at least the share
     /// `floor` of a side's total.
-    pub fn new(base: &Side, new: &Side, floor: f64) -> Self {
-        let runs: Vec<&Run> = base.runs.iter().chain(&new.runs).collect();
+    pub fn new(base: &Runs<'_>, new: &Runs<'_>, floor: f64) -> Self {
+        let runs: Vec<&Run> = base.runs.iter().chain(&new.runs).copied().collect();
         let mut alignment = Self {
             base_runs: base.runs.len(),
             totals: runs.iter().map(|run| run.total as f64).collect(),
             rows: Vec::new(),
             notes: Vec::new(),
         };
-        let mut by_key: HashMap<&FunctionKey, usize> = HashMap::new();
+        let mut by_key: foldhash::HashMap<&FunctionKey, usize> = foldhash::HashMap::default();
         // The new side's names and lines are those that a reader has before him: it is read last.
-        let mut calls: [HashMap<(usize, usize), f64>; 2] = [HashMap::new(), HashMap::new()];
+        let mut last_known: Vec<&FunctionCost> = Vec::new();
+        let mut calls: [IndexMap<(u32, u32), f64>; 2] = [IndexMap::default(), IndexMap::default()];
         for (column, run) in runs.iter().enumerate() {
             let side = usize::from(column >= base.runs.len());
-            let mut row_of = Vec::with_capacity(run.functions.len());
+            let mut row_of: Vec<u32> = Vec::with_capacity(run.functions.len());
             for function in &run.functions {
                 let row = *by_key.entry(&function.key).or_insert_with(|| {
                     alignment.rows.push(Row::new(&function.key, runs.len()));
+                    last_known.push(function);
                     alignment.rows.len() - 1
                 });
-                row_of.push(row);
-                if let Some(row) = alignment.rows.get_mut(row) {
-                    row.add(function, column);
+                // There are no more functions than a run can number.
+                row_of.push(u32::try_from(row).unwrap_or(u32::MAX));
+                if let (Some(known), Some(last)) = (alignment.rows.get_mut(row), last_known.get_mut(row)) {
+                    known.add(function, column);
+                    *last = function;
                 }
             }
+            let Some(calls) = calls.get_mut(side) else { continue };
             for call in &run.calls {
-                let (Some(&caller), Some(&callee)) =
+                if let (Some(&caller), Some(&callee)) =
                     (row_of.get(call.caller as usize), row_of.get(call.callee as usize))
-                else {
-                    continue;
-                };
-                if let Some(calls) = calls.get_mut(side) {
+                {
                     *calls.entry((caller, callee)).or_default() += call.value as f64;
                 }
             }
         }
+        for (row, function) in alignment.rows.iter_mut().zip(last_known) {
+            row.subject = Subject::of(function);
+        }
         for (side, calls) in calls.into_iter().enumerate() {
+            // In one order each time, so that sums are the same each time.
+            let mut calls: Vec<((u32, u32), f64)> = calls.into_iter().collect();
+            calls.sort_unstable_by_key(|(call, _)| *call);
             for ((caller, callee), value) in calls {
-                alignment.add_call(side, caller, callee, value);
+                alignment.add_call(side, caller as usize, callee as usize, value);
             }
         }
         renaming::put_together(&mut alignment, floor);
@@ -130,6 +138,18 @@ impl Alignment {
     }
 }
 
+impl Subject {
+    fn of(function: &FunctionCost) -> Self {
+        Self {
+            name: function.name.clone(),
+            module: function.module_path.clone(),
+            file: function.file.clone(),
+            line: function.line,
+            key: Some(function.key.clone()),
+        }
+    }
+}
+
 impl Row {
     fn new(key: &FunctionKey, columns: usize) -> Self {
         Self {
@@ -143,18 +163,11 @@ impl Row {
         }
     }
 
-    fn add(&mut self, function: &super::FunctionCost, column: usize) {
+    fn add(&mut self, function: &FunctionCost, column: usize) {
         if let (Some(own), Some(inclusive)) = (self.own.get_mut(column), self.inclusive.get_mut(column)) {
             *own += function.self_value as f64;
             *inclusive += function.inclusive_value as f64;
         }
-        self.subject = Subject {
-            name: function.name.clone(),
-            module: function.module_path.clone(),
-            file: function.file.clone(),
-            line: function.line,
-            key: Some(self.key.clone()),
-        };
     }
 
     /// Takes what another row has. Its name stays where `other` is the base's.

@@ -5,7 +5,7 @@ use super::comparison::{
     Basis, Comparison, Estimate, Interval, Level, Line, Origin, Refusal, SelfTest, SideSummary,
 };
 use super::levels::{Candidate, candidates, part_of_level};
-use super::side::SideError;
+use super::side::{Runs, SideError};
 use super::statistics::common_shift::{Change, common_shift};
 use super::statistics::false_discovery;
 use super::statistics::moderation::Prior;
@@ -27,7 +27,7 @@ const NEARLY_NOTHING: f64 = 0.05;
 /// [`SideError`]: too few runs, or runs that count different things.
 pub fn compare(base: &Side, new: &Side, policy: &Policy) -> Result<Comparison, SideError> {
     side::check_comparable(base, new, policy)?;
-    let mut comparison = compare_figures(base, new, policy);
+    let mut comparison = compare_figures(&base.all(), &new.all(), policy);
     comparison.self_test = self_test::of_base(base, policy);
     if let SelfTest::Alarmed { lines } = &comparison.self_test {
         comparison.refusals.push(Refusal::BaseDiffersFromItself { lines: lines.clone() });
@@ -41,7 +41,7 @@ pub fn compare(base: &Side, new: &Side, policy: &Policy) -> Result<Comparison, S
 }
 
 /// The figures alone: no self-test, no look at the machines, and nothing said of the whole.
-pub(super) fn compare_figures(base: &Side, new: &Side, policy: &Policy) -> Comparison {
+pub(super) fn compare_figures(base: &Runs<'_>, new: &Runs<'_>, policy: &Policy) -> Comparison {
     let mut alignment = Alignment::new(base, new, policy.min_share / 2.0);
     let (basis, work) = basis(base, new);
     let candidates = candidates(&alignment, &basis, &work, policy);
@@ -70,10 +70,10 @@ pub(super) fn compare_figures(base: &Side, new: &Side, policy: &Policy) -> Compa
     }
 }
 
-fn summary(side: &Side) -> SideSummary {
+fn summary(side: &Runs<'_>) -> SideSummary {
     let runs = side.runs.len();
     SideSummary {
-        label: side.label.clone(),
+        label: side.label.to_owned(),
         runs,
         samples: side.runs.iter().map(|run| run.sample_count).sum(),
         mean_total: side.runs.iter().map(|run| run.total as f64).sum::<f64>() / runs.max(1) as f64,
@@ -81,7 +81,7 @@ fn summary(side: &Side) -> SideSummary {
 }
 
 /// What can be compared, and the work of each run.
-fn basis(base: &Side, new: &Side) -> (Basis, Vec<f64>) {
+fn basis(base: &Runs<'_>, new: &Runs<'_>) -> (Basis, Vec<f64>) {
     let runs = || base.runs.iter().chain(&new.runs);
     let work: Option<Vec<f64>> = runs()
         .map(|run| {

@@ -58,7 +58,7 @@ pub(super) fn candidates(
 ) -> Vec<Candidate> {
     let making = Making { alignment, basis, work, policy };
     let mut candidates = Vec::new();
-    let total = making.candidate(Level::Total, Subject::default(), &alignment.totals, None);
+    let total = making.candidate(Level::Total, &Subject::default(), &alignment.totals, None);
     let whole = total.iter().next().cloned();
     // Of shares the total is always one.
     if *basis != Basis::Share {
@@ -68,9 +68,7 @@ pub(super) fn candidates(
     let own: Vec<Candidate> = alignment
         .rows
         .iter()
-        .filter_map(|row| {
-            making.candidate(Level::FunctionSelf, row.subject.clone(), &row.own, row.origin.clone())
-        })
+        .filter_map(|row| making.candidate(Level::FunctionSelf, &row.subject, &row.own, row.origin.as_ref()))
         .collect();
     candidates.extend(making.inclusive(whole.as_ref(), &own));
     candidates.extend(own);
@@ -89,9 +87,9 @@ impl Making<'_> {
     fn candidate(
         &self,
         level: Level,
-        subject: Subject,
+        subject: &Subject,
         values: &[f64],
-        origin: Option<Origin>,
+        origin: Option<&Origin>,
     ) -> Option<Candidate> {
         let shares = [Which::Base, Which::New].map(|side| self.alignment.share(values, side));
         let share = shares[0].max(shares[1]);
@@ -108,8 +106,8 @@ impl Making<'_> {
         };
         Some(Candidate {
             level,
-            subject,
-            origin,
+            subject: subject.clone(),
+            origin: origin.cloned(),
             base: self.alignment.columns(Which::Base).map(cost).collect(),
             new: self.alignment.columns(Which::New).map(cost).collect(),
             shares,
@@ -140,7 +138,7 @@ impl Making<'_> {
         }
         let mut modules: Vec<Candidate> = sums
             .into_values()
-            .filter_map(|(subject, values)| self.candidate(Level::Module, subject, &values, None))
+            .filter_map(|(subject, values)| self.candidate(Level::Module, &subject, &values, None))
             .filter(|module| !whole.is_some_and(|whole| Self::is_same(whole, module)))
             .collect();
         modules.sort_by(|one, other| one.subject.name.cmp(&other.subject.name));
@@ -161,9 +159,9 @@ impl Making<'_> {
             .filter_map(|row| {
                 let line = self.candidate(
                     Level::FunctionInclusive,
-                    row.subject.clone(),
+                    &row.subject,
                     &row.inclusive,
-                    row.origin.clone(),
+                    row.origin.as_ref(),
                 )?;
                 let is_its_own = own_of.get(&row.subject.key).is_some_and(|own| Self::is_same(own, &line));
                 let is_all = whole.is_some_and(|whole| Self::is_same(whole, &line));

@@ -26,6 +26,7 @@ pub mod run;
 pub mod run_facts;
 mod self_test;
 pub mod side;
+pub mod stacks;
 mod statistics;
 pub mod verdict;
 
@@ -38,7 +39,7 @@ pub use decide::compare;
 pub use function_key::FunctionKey;
 pub use machine_facts::{FactDifference, MachineFacts};
 pub use policy::Policy;
-pub use run::{Call, FunctionCost, Run, RunError};
+pub use run::{Call, FunctionCost, Run, RunError, Wanted};
 pub use run_facts::{RunFacts, Work};
 pub use side::{Side, SideError};
 pub use verdict::{Overall, Sensitivity, Verdict};

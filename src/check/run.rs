@@ -4,8 +4,10 @@ use std::collections::HashMap;
 
 use super::FunctionKey;
 use super::run_facts::RunFacts;
+use super::stacks::{GrowingStacks, StackNode};
+use crate::export::flame_tree::MAX_DEPTH;
 use crate::export::frame_text::module_name;
-use crate::model::{IndexMap, Location, Profile, ValueType};
+use crate::model::{Frame, IndexMap, Location, Profile, ValueType};
 
 /// One run of a program, or one window of a server's time: the unit that is counted with.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +28,8 @@ pub struct Run {
     pub functions: Vec<FunctionCost>,
     /// Who called whom; no pair twice.
     pub calls: Vec<Call>,
+    /// The stacks as a tree, each node followed by all that is below it; empty if they were not to be kept.
+    pub stacks: Vec<StackNode>,
 }
 
 /// What a function cost in one run.
@@ -85,11 +89,29 @@ pub enum RunError {
         /// The run.
         run: String,
     },
+    /// A stack is too deep to be drawn.
+    #[error(
+        "{run}: has a stack of more than {limit} functions, which cannot be drawn: leave `--report svg=` away"
+    )]
+    TooDeep {
+        /// The run.
+        run: String,
+        /// The most functions that a stack may have.
+        limit: usize,
+    },
+}
+
+/// What of a profile is wanted in its run.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted<'a> {
+    /// Name of the value to compare, by default the one that the profile itself shows.
+    pub value: Option<&'a str>,
+    /// Whether to keep stacks: only a picture needs them.
+    pub stacks: bool,
 }
 
 impl Run {
-    /// What each function cost in a profile whose indices hold. `value` is the name of the value to compare,
-    /// by default the one that the profile itself shows. Takes time proportional to the frames of all different
+    /// What each function cost in a profile whose indices hold. Takes time proportional to the frames of all different
     /// stacks.
     ///
     /// # Errors
@@ -97,11 +119,11 @@ impl Run {
     pub fn from_profile(
         profile: &Profile,
         name: &str,
-        value: Option<&str>,
+        wanted: Wanted<'_>,
         facts: RunFacts,
     ) -> Result<Self, RunError> {
         let known = || profile.value_types.iter().map(type_text).collect::<Vec<_>>().join(", ");
-        let index = match value {
+        let index = match wanted.value {
             None => profile.default_value,
             Some(wanted) => profile.value_index(wanted).ok_or_else(|| RunError::NoSuchValue {
                 run: name.to_owned(),
@@ -116,15 +138,26 @@ impl Run {
             return Err(RunError::Empty { run: name.to_owned() });
         };
         let mut functions = Functions::default();
-        let frames_by_location: Vec<Vec<u32>> =
-            profile.locations.iter().map(|location| functions.of_location(profile, location)).collect();
-        let mut costs = Costs::new(functions.rows);
+        let mut by_location = FunctionsByLocation::default();
+        for location in &profile.locations {
+            by_location.add(functions.of_location(profile, location));
+        }
+        let mut costs = Costs::new(functions.rows.len());
+        let mut growing = wanted.stacks.then(GrowingStacks::default);
         for (stack, &value) in profile.stacks.iter().zip(&by_stack) {
-            if value > 0 {
-                costs.add(stack, &frames_by_location, value);
+            if value == 0 {
+                continue;
+            }
+            costs.add(stack, &by_location, value);
+            if let Some(growing) = &mut growing {
+                let root_first =
+                    stack.iter().rev().flat_map(|&location| by_location.get(location).iter().rev().copied());
+                growing
+                    .add(root_first, value)
+                    .map_err(|_| RunError::TooDeep { run: name.to_owned(), limit: MAX_DEPTH })?;
             }
         }
-        let (functions, calls) = costs.finish();
+        let (functions, calls) = costs.finish(functions.rows);
         Ok(Self {
             name: name.to_owned(),
             value_type: value_type.clone(),
@@ -134,6 +167,7 @@ impl Run {
             facts,
             functions,
             calls,
+            stacks: growing.map_or_else(Vec::new, GrowingStacks::into_nodes),
         })
     }
 }
@@ -178,13 +212,12 @@ const NONE: u32 = u32::MAX;
 
 impl Functions {
     /// The functions of a location, the innermost first.
-    fn of_location(&mut self, profile: &Profile, location: &Location) -> Vec<u32> {
+    fn of_location(&mut self, profile: &Profile, location: &Location) -> impl Iterator<Item = u32> {
         let mapping = location.mapping.unwrap_or(NONE);
-        if location.frames.is_empty() {
-            return vec![self.row(profile, location, NONE, mapping, 0)];
-        }
-        let frames = location.frames.iter();
-        frames.map(|frame| self.row(profile, location, frame.function, mapping, frame.line)).collect()
+        let nameless = Frame { function: NONE, line: 0 };
+        let nameless = location.frames.is_empty().then_some(nameless);
+        let frames = location.frames.iter().copied().chain(nameless);
+        frames.map(move |frame| self.row(profile, location, frame.function, mapping, frame.line))
     }
 
     fn row(&mut self, profile: &Profile, location: &Location, function: u32, mapping: u32, line: u32) -> u32 {
@@ -233,60 +266,95 @@ impl Functions {
     }
 }
 
-/// Sums while stacks are walked.
+/// The functions of each location, the innermost first, end to end.
+#[derive(Default)]
+struct FunctionsByLocation {
+    functions: Vec<u32>,
+    /// Where those of each location end; they begin where the ones before them end.
+    ends: Vec<usize>,
+}
+
+impl FunctionsByLocation {
+    fn add(&mut self, functions: impl Iterator<Item = u32>) {
+        self.functions.extend(functions);
+        self.ends.push(self.functions.len());
+    }
+
+    #[inline]
+    fn get(&self, location: u32) -> &[u32] {
+        let location = location as usize;
+        let begin = location.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
+        let end = self.ends.get(location).copied().unwrap_or(begin);
+        self.functions.get(begin..end).unwrap_or_default()
+    }
+}
+
+/// Sums while stacks are walked. They are by function, and apart from the functions' names: what is looked at for each
+/// frame of each stack should lie close together.
 struct Costs {
-    functions: Vec<FunctionCost>,
-    /// The number of the last stack in which a function was met, so that recursion counts once.
-    last_met: Vec<u64>,
-    calls: IndexMap<(u32, u32), CallSum>,
+    own: Vec<u64>,
+    inclusive: Vec<Sum>,
+    calls: IndexMap<(u32, u32), Sum>,
     stack_number: u64,
 }
 
-/// The value of a call, and the number of the last stack in which it was met.
-#[derive(Default)]
-struct CallSum {
+/// A sum over stacks, and the number of the last stack that is in it, so that recursion counts once.
+#[derive(Clone, Copy, Default)]
+struct Sum {
     value: u64,
     last_met: u64,
 }
 
+impl Sum {
+    #[inline]
+    fn add_once(&mut self, value: u64, stack_number: u64) {
+        if self.last_met != stack_number {
+            self.last_met = stack_number;
+            self.value = self.value.saturating_add(value);
+        }
+    }
+}
+
 impl Costs {
-    fn new(functions: Vec<FunctionCost>) -> Self {
-        let last_met = vec![0; functions.len()];
-        Self { functions, last_met, calls: IndexMap::default(), stack_number: 0 }
+    fn new(functions: usize) -> Self {
+        Self {
+            own: vec![0; functions],
+            inclusive: vec![Sum::default(); functions],
+            calls: IndexMap::default(),
+            stack_number: 0,
+        }
     }
 
-    fn add(&mut self, stack: &[u32], frames_by_location: &[Vec<u32>], value: u64) {
+    fn add(&mut self, stack: &[u32], by_location: &FunctionsByLocation, value: u64) {
         self.stack_number += 1;
+        let number = self.stack_number;
         let mut callee = None;
-        let frames = stack
-            .iter()
-            .flat_map(|&location| frames_by_location.get(location as usize).map_or(&[][..], Vec::as_slice));
-        for &function in frames {
-            let Some(cost) = self.functions.get_mut(function as usize) else { continue };
-            if callee.is_none() {
-                cost.self_value = cost.self_value.saturating_add(value);
-            }
-            if let Some(met) = self.last_met.get_mut(function as usize)
-                && *met != self.stack_number
-            {
-                *met = self.stack_number;
-                cost.inclusive_value = cost.inclusive_value.saturating_add(value);
-            }
-            if let Some(callee) = callee.filter(|&callee| callee != function) {
-                let sum = self.calls.entry((function, callee)).or_default();
-                if sum.last_met != self.stack_number {
-                    sum.last_met = self.stack_number;
-                    sum.value = sum.value.saturating_add(value);
+        for &function in stack.iter().flat_map(|&location| by_location.get(location)) {
+            let Some(inclusive) = self.inclusive.get_mut(function as usize) else { continue };
+            inclusive.add_once(value, number);
+            match callee {
+                None => {
+                    if let Some(own) = self.own.get_mut(function as usize) {
+                        *own = own.saturating_add(value);
+                    }
                 }
+                Some(callee) if callee != function => {
+                    self.calls.entry((function, callee)).or_default().add_once(value, number);
+                }
+                Some(_) => {}
             }
             callee = Some(function);
         }
     }
 
-    fn finish(self) -> (Vec<FunctionCost>, Vec<Call>) {
-        let call = |((caller, callee), sum): ((u32, u32), CallSum)| Call { caller, callee, value: sum.value };
+    fn finish(self, mut functions: Vec<FunctionCost>) -> (Vec<FunctionCost>, Vec<Call>) {
+        for (function, (own, inclusive)) in functions.iter_mut().zip(self.own.iter().zip(&self.inclusive)) {
+            function.self_value = *own;
+            function.inclusive_value = inclusive.value;
+        }
+        let call = |((caller, callee), sum): ((u32, u32), Sum)| Call { caller, callee, value: sum.value };
         let mut calls: Vec<Call> = self.calls.into_iter().map(call).collect();
         calls.sort_unstable_by_key(|call| (call.caller, call.callee));
-        (self.functions, calls)
+        (functions, calls)
     }
 }

@@ -6,6 +6,7 @@
 
 use super::comparison::SelfTest;
 use super::decide::compare_figures;
+use super::side::Runs;
 use super::{Policy, Run, Side, Verdict};
 
 /// Runs that each half needs.
@@ -28,20 +29,20 @@ pub(super) fn of_base(base: &Side, policy: &Policy) -> SelfTest {
     if lines.is_empty() { SelfTest::Passed { runs } } else { SelfTest::Alarmed { lines } }
 }
 
-fn halves(base: &Side) -> (Side, Side) {
+fn halves(base: &Side) -> (Runs<'_>, Runs<'_>) {
     let took_turns = base.runs.iter().all(|run| run.facts.position.is_some());
     let mut runs: Vec<&Run> = base.runs.iter().collect();
     if took_turns {
         runs.sort_by_key(|run| run.facts.position);
     }
     let half = runs.len() / 2;
-    let of = |wanted: bool| Side {
-        label: base.label.clone(),
+    let of = |wanted: bool| Runs {
+        label: &base.label,
         runs: runs
             .iter()
             .enumerate()
             .filter(|(at, _)| wanted == if took_turns { matches!(at % 4, 0 | 3) } else { *at < half })
-            .map(|(_, run)| (*run).clone())
+            .map(|(_, run)| *run)
             .collect(),
     };
     (of(true), of(false))

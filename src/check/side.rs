@@ -12,6 +12,20 @@ pub struct Side {
     pub runs: Vec<Run>,
 }
 
+/// Some of a side's runs.
+#[derive(Debug, Clone)]
+pub(super) struct Runs<'a> {
+    pub label: &'a str,
+    pub runs: Vec<&'a Run>,
+}
+
+impl Side {
+    /// All runs.
+    pub(super) fn all(&self) -> Runs<'_> {
+        Runs { label: &self.label, runs: self.runs.iter().collect() }
+    }
+}
+
 /// Why sides cannot be compared.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SideError {

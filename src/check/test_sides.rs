@@ -60,6 +60,7 @@ fn run(number: u64, seed: u64, stacks: &[Stack<'_>]) -> Run {
         facts: RunFacts { whole_execution: true, ..RunFacts::default() },
         functions,
         calls,
+        stacks: Vec::new(),
     }
 }
 

@@ -139,10 +139,10 @@ fn write(
         Format::Svg => {
             let (base, new) = (name_of(&arguments.base), name_of(&arguments.new));
             let title = arguments.title.clone().unwrap_or_else(|| format!("{base} → {new}"));
-            let captions =
-                Captions { title: &title, base: &base, new: &new, normalized: arguments.normalize };
+            let basis = if arguments.normalize { "shares of each side's own total" } else { "" };
+            let captions = Captions { title: &title, base: &base, new: &new, basis, verdict: "" };
             export::write_with(output, |writer| {
-                differential::write_svg(united, value_type, &captions, writer)
+                differential::write_svg(united, value_type, &captions, &[], writer)
             })
         }
         Format::Folded => export::write_with(output, |writer| differential::write_folded(united, writer)),

@@ -3,6 +3,9 @@
 //! The bytes go to a file aside, in the same directory, which takes the place of the target when
 //! everything is written. Targets that are no regular files (`/dev/stdout`, a pipe, `/dev/null`) are
 //! written as they are: a rename would replace the device.
+//!
+//! Several outputs that belong together ([`write_together`]) are all written aside first, and then take their places; if one
+//! cannot, those before it give theirs back.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -52,10 +55,24 @@ fn destination(path: &Path) -> Result<Destination, io::Error> {
 }
 
 /// A file beside its target, removed unless it is put in place.
+#[derive(Debug)]
 struct AsideFile {
     path: PathBuf,
     target: PathBuf,
-    in_place: bool,
+    place: Place,
+}
+
+/// Where the new contents are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Aside.
+    Aside,
+    /// At the target, where there was nothing before.
+    New,
+    /// At the target; what was there is aside.
+    Exchanged,
+    /// At the target; what was there is gone.
+    Replaced,
 }
 
 impl AsideFile {
@@ -71,7 +88,7 @@ impl AsideFile {
             let path = directory.join(format!(".spanflame-{}-{serial}.partial", std::process::id()));
             match OpenOptions::new().write(true).create_new(true).open(&path) {
                 Ok(file) => {
-                    return Ok((Self { path, target: target.to_owned(), in_place: false }, file));
+                    return Ok((Self { path, target: target.to_owned(), place: Place::Aside }, file));
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
@@ -81,18 +98,65 @@ impl AsideFile {
     }
 
     fn put_in_place(mut self) -> Result<(), io::Error> {
-        if let Ok(previous) = fs::metadata(&self.target) {
-            fs::set_permissions(&self.path, previous.permissions())?;
-        }
+        self.take_mode_of_target()?;
         fs::rename(&self.path, &self.target)?;
-        self.in_place = true;
+        self.place = Place::Replaced;
         Ok(())
+    }
+
+    fn take_mode_of_target(&self) -> Result<(), io::Error> {
+        match fs::metadata(&self.target) {
+            Ok(previous) => fs::set_permissions(&self.path, previous.permissions()),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Puts it in place so that [`Self::give_back`] can undo it, where the file system can exchange two files.
+    fn exchange(&mut self) -> Result<(), io::Error> {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        use rustix::io::Errno;
+
+        self.take_mode_of_target()?;
+        if fs::symlink_metadata(&self.target).is_err() {
+            fs::rename(&self.path, &self.target)?;
+            self.place = Place::New;
+            return Ok(());
+        }
+        // An exchange would also take a folder's place, and give it ours.
+        if self.target.is_dir() {
+            return Err(io::Error::from(io::ErrorKind::IsADirectory));
+        }
+        match renameat_with(CWD, &self.path, CWD, &self.target, RenameFlags::EXCHANGE) {
+            Ok(()) => self.place = Place::Exchanged,
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                fs::rename(&self.path, &self.target)?;
+                self.place = Place::Replaced;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// Undoes [`Self::exchange`], as far as it can be.
+    fn give_back(&mut self) {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+        let undone = match self.place {
+            Place::New => fs::rename(&self.target, &self.path).is_ok(),
+            Place::Exchanged => {
+                renameat_with(CWD, &self.path, CWD, &self.target, RenameFlags::EXCHANGE).is_ok()
+            }
+            Place::Aside | Place::Replaced => false,
+        };
+        if undone {
+            self.place = Place::Aside;
+        }
     }
 }
 
 impl Drop for AsideFile {
     fn drop(&mut self) {
-        if !self.in_place {
+        if matches!(self.place, Place::Aside | Place::Exchanged) {
             // Nothing better can be done with a failure: the error that led here is reported.
             let _ = fs::remove_file(&self.path);
         }
@@ -114,6 +178,80 @@ pub fn check_writable(path: &Path) -> Result<(), ExportError> {
         Destination::Aside(target) => AsideFile::create(&target).map(drop),
     });
     tried.map_err(|source| ExportError::NotWritable { path: path.to_owned(), source })
+}
+
+/// As [`check_writable`] for outputs of [`write_together`], no two of which may be one file.
+///
+/// # Errors
+/// [`ExportError::NotWritable`], [`ExportError::SameFile`].
+pub fn check_writable_together(paths: &[&Path]) -> Result<(), ExportError> {
+    let mut known: Vec<PathBuf> = Vec::new();
+    for path in paths {
+        check_writable(path)?;
+        let place = match destination(path) {
+            Ok(Destination::StandardOutput) => PathBuf::from("-"),
+            Ok(Destination::Aside(target)) => absolute(&target),
+            // A device takes what several write; what fails is told when it is written.
+            Ok(Destination::InPlace(_)) | Err(_) => continue,
+        };
+        if known.contains(&place) {
+            return Err(ExportError::SameFile { path: path.to_path_buf() });
+        }
+        known.push(place);
+    }
+    Ok(())
+}
+
+/// The one path of a file that need not be there yet, in a folder that is.
+fn absolute(target: &Path) -> PathBuf {
+    let folder = match target.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    match (fs::canonicalize(folder), target.file_name()) {
+        (Ok(folder), Some(name)) => folder.join(name),
+        _ => target.to_owned(),
+    }
+}
+
+/// Writes several outputs, all of them whole or none: each is written aside, and none takes its place before all are.
+/// Standard output and devices, which cannot give back what they were given, are written just before that.
+///
+/// # Errors
+/// [`ExportError`]; files that were there before are then as they were. One exception: on a file system that cannot
+/// exchange two files, what has taken its place before another one failed to stays.
+pub fn write_together(outputs: &[(&Path, Vec<u8>)]) -> Result<(), ExportError> {
+    let mut aside: Vec<(&Path, AsideFile)> = Vec::new();
+    let mut in_place: Vec<(&Path, &[u8])> = Vec::new();
+    for (path, bytes) in outputs {
+        let not_writable = |source| ExportError::NotWritable { path: path.to_path_buf(), source };
+        let failed = |source| ExportError::Write { path: path.to_path_buf(), source };
+        let Destination::Aside(target) = destination(path).map_err(not_writable)? else {
+            in_place.push((path, bytes));
+            continue;
+        };
+        let (file_aside, mut file) = AsideFile::create(&target).map_err(not_writable)?;
+        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)?;
+        aside.push((path, file_aside));
+    }
+    for (path, bytes) in in_place {
+        write_with(path, |writer| Ok(writer.write_all(bytes)?))?;
+    }
+    put_in_place_together(&mut aside)
+}
+
+fn put_in_place_together(aside: &mut [(&Path, AsideFile)]) -> Result<(), ExportError> {
+    for index in 0..aside.len() {
+        let Some((path, file)) = aside.get_mut(index) else { break };
+        if let Err(source) = file.exchange() {
+            let path = path.to_path_buf();
+            for (_, earlier) in aside.iter_mut().take(index).rev() {
+                earlier.give_back();
+            }
+            return Err(ExportError::Write { path, source });
+        }
+    }
+    Ok(())
 }
 
 /// Writes `profile` to `path` in the format of its ending (see [`Format::from_path`]). The file
@@ -238,6 +376,64 @@ mod tests {
         assert!(fs::symlink_metadata(&link).expect("link").file_type().is_symlink());
         assert_eq!(fs::read_to_string(&file).expect("readable"), "[unknown] 7\n");
         assert_eq!(fs::metadata(&file).expect("file").permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn outputs_that_belong_together_are_all_written_or_none() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let at = |name: &str| directory.path().join(name);
+        let (old, new, last) = (at("old.json"), at("new.xml"), at("last.md"));
+        fs::write(&old, "before").expect("written");
+        fs::set_permissions(&old, fs::Permissions::from_mode(0o640)).expect("mode set");
+        let outputs = [
+            (old.as_path(), b"one".to_vec()),
+            (new.as_path(), b"two".to_vec()),
+            (last.as_path(), b"three".to_vec()),
+        ];
+
+        // The last one's place is taken between writing and putting in place.
+        let mut aside: Vec<(&Path, AsideFile)> = outputs
+            .iter()
+            .map(|(path, bytes)| {
+                let (aside, mut file) = AsideFile::create(path).expect("a file aside");
+                file.write_all(bytes).expect("written");
+                (*path, aside)
+            })
+            .collect();
+        fs::create_dir(&last).expect("made");
+        let error = put_in_place_together(&mut aside).expect_err("a folder is there");
+        assert!(error.to_string().contains("last.md"), "{error}");
+        drop(aside);
+        assert_eq!(names_in(directory.path()), ["last.md", "old.json"]);
+        assert_eq!(fs::read_to_string(&old).expect("readable"), "before");
+
+        assert!(matches!(write_together(&outputs), Err(ExportError::NotWritable { .. })));
+        assert_eq!(names_in(directory.path()), ["last.md", "old.json"]);
+        assert_eq!(fs::read_to_string(&old).expect("readable"), "before");
+
+        fs::remove_dir(&last).expect("removed");
+        write_together(&outputs).expect("written");
+        assert_eq!(names_in(directory.path()), ["last.md", "new.xml", "old.json"]);
+        for (path, bytes) in &outputs {
+            assert_eq!(&fs::read(path).expect("readable"), bytes, "{path:?}");
+        }
+        assert_eq!(fs::metadata(&old).expect("file").permissions().mode() & 0o777, 0o640);
+    }
+
+    #[test]
+    fn two_names_of_one_file_are_told_before_anything_is_written() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        fs::create_dir(directory.path().join("sub")).expect("made");
+        let (one, other) = (directory.path().join("a.json"), directory.path().join("sub/../a.json"));
+        assert!(matches!(check_writable_together(&[&one, &other]), Err(ExportError::SameFile { .. })));
+        let standard_output = Path::new("/dev/stdout");
+        assert!(matches!(
+            check_writable_together(&[Path::new("-"), standard_output]),
+            Err(ExportError::SameFile { .. })
+        ));
+        let nowhere = Path::new("/dev/null");
+        assert!(check_writable_together(&[&one, nowhere, nowhere]).is_ok());
+        assert_eq!(names_in(directory.path()), ["sub"]);
     }
 
     #[test]

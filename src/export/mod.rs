@@ -50,7 +50,9 @@ use std::path::{Path, PathBuf};
 
 use crate::model::{InvalidProfile, Profile};
 
-pub use file::{check_writable, write_file, write_file_as, write_with};
+pub use file::{
+    check_writable, check_writable_together, write_file, write_file_as, write_together, write_with,
+};
 
 /// A file format that profiles are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
@@ -140,6 +142,12 @@ pub enum ExportError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// Two outputs are one file.
+    #[error("{}: two outputs would be written there: give each a file of its own", path.display())]
+    SameFile {
+        /// The second of them.
+        path: PathBuf,
     },
     /// Writing began and failed; the file that was there before, if any, is untouched.
     #[error("{}: writing failed: {source}", path.display())]

@@ -10,17 +10,20 @@ use std::collections::HashMap;
 use prost::Message;
 
 use super::budget::TextBudget;
+use super::pprof_samples::{self, Labels, Parts, RawSample};
 use super::{IngestError, Limits, frame_kind, wire};
 use crate::export::pprof_proto as proto;
 use crate::model::{
-    Frame, Function, Interner, Label, LabelValue, Location, Mapping, Profile, Sample, ValueType,
+    Frame, Function, Interner, Label, LabelValue, Location, Mapping, Profile, Sample, SliceInterner,
+    ValueType,
 };
 
 pub(super) fn read(bytes: &[u8], limits: &Limits) -> Result<Profile, IngestError> {
-    wire::check_fields(bytes, limits.fields)?;
-    let message =
-        proto::Profile::decode(bytes).map_err(|source| IngestError::Message { format: "pprof", source })?;
-    Reader::new(&message, limits).profile()
+    let Parts { samples, rest } = pprof_samples::parts(bytes, limits.fields)?;
+    wire::check_fields(&rest, limits.fields - samples.len())?;
+    let message = proto::Profile::decode(rest.as_slice())
+        .map_err(|source| IngestError::Message { format: "pprof", source })?;
+    Reader::new(&message, limits).profile(&samples)
 }
 
 fn malformed(place: String, what: String) -> IngestError {
@@ -64,7 +67,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn profile(mut self) -> Result<Profile, IngestError> {
+    fn profile(mut self, samples: &[&[u8]]) -> Result<Profile, IngestError> {
         let message = self.message;
         if message.sample_type.is_empty() {
             return Err(malformed("profile".to_owned(), "no sample types".to_owned()));
@@ -96,7 +99,7 @@ impl<'a> Reader<'a> {
         let (mappings, mapping_ids) = self.mappings()?;
         let (functions, function_ids) = self.functions()?;
         let (locations, location_ids) = self.locations(&mappings, &mapping_ids, &function_ids)?;
-        let (stacks, label_sets, samples) = self.samples(&location_ids)?;
+        let (stacks, label_sets, samples) = self.samples(samples, &location_ids)?;
         Ok(Profile {
             value_types,
             default_value,
@@ -171,7 +174,7 @@ impl<'a> Reader<'a> {
         mappings: &[Mapping],
         mapping_ids: &HashMap<u64, Option<u32>>,
         function_ids: &HashMap<u64, u32>,
-    ) -> Result<(Vec<Location>, HashMap<u64, u32>), IngestError> {
+    ) -> Result<(Vec<Location>, LocationRows), IngestError> {
         let mut rows = Vec::with_capacity(self.message.location.len());
         let mut ids = HashMap::new();
         for location in &self.message.location {
@@ -195,51 +198,55 @@ impl<'a> Reader<'a> {
             let kind = frame_kind::of_address(path, location.address);
             rows.push(Location { mapping, address: location.address, kind, frames });
         }
-        Ok((rows, ids))
+        Ok((rows, LocationRows::new(ids)))
     }
 
     #[allow(clippy::type_complexity)]
     fn samples(
         &mut self,
-        location_ids: &HashMap<u64, u32>,
+        samples: &[&[u8]],
+        location_rows: &LocationRows,
     ) -> Result<(Vec<Vec<u32>>, Vec<Vec<Label>>, Vec<Sample>), IngestError> {
-        let mut stacks: Interner<Vec<u32>> = Interner::new();
+        let mut stacks: SliceInterner<u32> = SliceInterner::default();
         let mut label_sets: Interner<Vec<Label>> = Interner::new();
-        // Equal labels are equal numbers: only sets that differ are turned into text.
-        let mut known_labels: HashMap<&[proto::Label], u32> = HashMap::new();
-        let mut samples = Vec::with_capacity(self.message.sample.len());
-        for (index, sample) in self.message.sample.iter().enumerate() {
+        // Equal labels are equal bytes: only sets that differ are turned into text.
+        let mut known_labels: foldhash::HashMap<Labels<'_>, u32> = foldhash::HashMap::default();
+        let mut rows = Vec::with_capacity(samples.len());
+        let mut raw = RawSample::default();
+        let mut stack: Vec<u32> = Vec::new();
+        for (index, bytes) in samples.iter().enumerate() {
             let place = || format!("sample {}", index + 1);
-            if sample.value.len() != self.message.sample_type.len() {
+            raw.read(bytes)?;
+            if raw.values.len() != self.message.sample_type.len() {
                 let what = format!(
                     "{} values for {} sample types",
-                    sample.value.len(),
+                    raw.values.len(),
                     self.message.sample_type.len()
                 );
                 return Err(malformed(place(), what));
             }
-            let mut stack = Vec::with_capacity(sample.location_id.len());
-            for id in &sample.location_id {
-                let location = location_ids.get(id);
-                stack
-                    .push(*location.ok_or_else(|| malformed(place(), format!("there is no location {id}")))?);
+            stack.clear();
+            for &id in &raw.locations {
+                let location = location_rows.row(id);
+                stack.push(location.ok_or_else(|| malformed(place(), format!("there is no location {id}")))?);
             }
-            let labels = match known_labels.get(sample.label.as_slice()) {
+            let labels = match known_labels.get(&raw.labels) {
                 Some(&known) => known,
                 None => {
-                    let mut labels = Vec::with_capacity(sample.label.len());
-                    for label in &sample.label {
-                        labels.push(self.label(*label, index)?);
+                    let mut labels = Vec::new();
+                    for label in raw.labels.decoded()? {
+                        labels.push(self.label(label, index)?);
                     }
                     labels.sort();
                     let new = label_sets.intern(labels);
-                    known_labels.insert(&sample.label, new);
+                    known_labels.insert(raw.labels.clone(), new);
                     new
                 }
             };
-            samples.push(Sample { stack: stacks.intern(stack), labels, values: sample.value.clone() });
+            rows.push(Sample { stack: stacks.intern(&stack), labels, values: raw.values.clone() });
         }
-        Ok((stacks.into_values(), label_sets.into_values(), samples))
+        let stacks = stacks.iter().map(<[u32]>::to_vec).collect();
+        Ok((stacks, label_sets.into_values(), rows))
     }
 
     fn label(&mut self, label: proto::Label, sample: usize) -> Result<Label, IngestError> {
@@ -252,6 +259,38 @@ impl<'a> Reader<'a> {
             LabelValue::Text(self.text(label.str, place)?)
         };
         Ok(Label { key, value })
+    }
+}
+
+/// The row of each location's id. Producers count them from 1, so that nearly always a table will do.
+enum LocationRows {
+    /// By id; [`NO_ROW`] where there is none.
+    Counted(Vec<u32>),
+    Any(HashMap<u64, u32>),
+}
+
+const NO_ROW: u32 = u32::MAX;
+
+impl LocationRows {
+    fn new(ids: HashMap<u64, u32>) -> Self {
+        let length = ids.keys().max().and_then(|&greatest| usize::try_from(greatest).ok()?.checked_add(1));
+        // A table takes no more memory than what it is made from.
+        let Some(length) = length.filter(|&length| length <= 4 * ids.len()) else { return Self::Any(ids) };
+        let mut rows = vec![NO_ROW; length];
+        for (id, row) in ids {
+            if let Some(place) = usize::try_from(id).ok().and_then(|id| rows.get_mut(id)) {
+                *place = row;
+            }
+        }
+        Self::Counted(rows)
+    }
+
+    #[inline]
+    fn row(&self, id: u64) -> Option<u32> {
+        match self {
+            Self::Counted(rows) => rows.get(usize::try_from(id).ok()?).copied().filter(|&row| row != NO_ROW),
+            Self::Any(ids) => ids.get(&id).copied(),
+        }
     }
 }
 

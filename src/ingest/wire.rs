@@ -48,60 +48,88 @@ fn count(bytes: &[u8], levels: u32, limit: usize, below_too: bool) -> Walk {
     let mut at = 0_usize;
     while at < bytes.len() {
         let start = at;
-        let Some(tag) = varint(bytes, &mut at) else { return Walk::Broken(start) };
-        if tag >> 3 == 0 || tag > u64::from(u32::MAX) {
-            return Walk::Broken(start);
-        }
+        let Some(field) = field(bytes, &mut at) else { return Walk::Broken(start) };
         fields += 1;
         if fields > limit {
             return Walk::TooMany;
         }
-        let length = match tag & 7 {
-            0 => {
-                if varint(bytes, &mut at).is_none() {
-                    return Walk::Broken(start);
-                }
-                0
+        let Value::Bytes(inner) = field.value else { continue };
+        if levels > 0 {
+            match count(inner, levels - 1, limit - fields, below_too) {
+                Walk::Fields(inner_fields) => fields += inner_fields,
+                Walk::TooMany => return Walk::TooMany,
+                Walk::Broken(_) => {}
             }
-            1 => 8,
-            2 => {
-                let Some(length) = varint(bytes, &mut at) else { return Walk::Broken(start) };
-                let Ok(length) = usize::try_from(length) else { return Walk::Broken(start) };
-                let Some(inner) = at.checked_add(length).and_then(|end| bytes.get(at..end)) else {
-                    return Walk::Broken(start);
-                };
-                if levels > 0 {
-                    match count(inner, levels - 1, limit - fields, below_too) {
-                        Walk::Fields(inner_fields) => fields += inner_fields,
-                        Walk::TooMany => return Walk::TooMany,
-                        Walk::Broken(_) => {}
-                    }
-                } else if below_too {
-                    fields = fields.saturating_add(length / 2);
-                    if fields > limit {
-                        return Walk::TooMany;
-                    }
-                }
-                length
+        } else if below_too {
+            fields = fields.saturating_add(inner.len() / 2);
+            if fields > limit {
+                return Walk::TooMany;
             }
-            5 => 4,
-            // Groups are of proto2, and no profile has them.
-            _ => return Walk::Broken(start),
-        };
-        at = match at.checked_add(length) {
-            Some(end) if end <= bytes.len() => end,
-            _ => return Walk::Broken(start),
-        };
+        }
     }
     Walk::Fields(fields)
 }
 
-fn varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
+/// One field of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Field<'a> {
+    /// Its number.
+    pub number: u32,
+    /// What it holds.
+    pub value: Value<'a>,
+}
+
+/// What a field holds, as far as its bytes say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Value<'a> {
+    /// A number.
+    Varint(u64),
+    /// A number of four or eight bytes.
+    Fixed,
+    /// A message, a text, or packed numbers.
+    Bytes(&'a [u8]),
+}
+
+/// The field that begins at `at`, which is then the place after it. None where there is no field: groups are of proto2,
+/// and no profile has them.
+#[inline]
+pub(super) fn field<'a>(bytes: &'a [u8], at: &mut usize) -> Option<Field<'a>> {
+    let tag = varint(bytes, at)?;
+    let number = u32::try_from(tag).ok()? >> 3;
+    if number == 0 {
+        return None;
+    }
+    let mut fixed = |length: usize| {
+        *at = at.checked_add(length).filter(|&end| end <= bytes.len())?;
+        Some(Value::Fixed)
+    };
+    let value = match tag & 7 {
+        0 => Value::Varint(varint(bytes, at)?),
+        1 => fixed(8)?,
+        2 => {
+            let length = usize::try_from(varint(bytes, at)?).ok()?;
+            let end = at.checked_add(length)?;
+            let inner = bytes.get(*at..end)?;
+            *at = end;
+            Value::Bytes(inner)
+        }
+        5 => fixed(4)?,
+        _ => return None,
+    };
+    Some(Field { number, value })
+}
+
+/// The number that begins at `at`, which is then the place after it. None if it does not end, or has more than 64 bits.
+#[inline]
+pub(super) fn varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
     let mut value = 0_u64;
     for shift in (0..70).step_by(7) {
         let byte = *bytes.get(*at)?;
         *at += 1;
-        value |= u64::from(byte & 0x7f).checked_shl(shift).unwrap_or(0);
+        if shift == 63 && byte > 1 {
+            return None;
+        }
+        value |= u64::from(byte & 0x7f) << shift;
         if byte & 0x80 == 0 {
             return Some(value);
         }

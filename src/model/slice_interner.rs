@@ -2,10 +2,12 @@
 //!
 //! Slices lie end to end in one vector, and the hash table holds their indices only: a stack of 45
 //! frames takes its 45 numbers and about 16 bytes more. A set of vectors would add a pointer, a length, a
-//! capacity, the allocator's own and a stored hash to each.
+//! capacity, the allocator's own and a stored hash to each. The hash is seeded anew in each process, since stacks come from
+//! programs and files that may mean ill.
 
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, Hash};
 
+use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 
 /// See the module.
@@ -20,7 +22,12 @@ pub struct SliceInterner<T> {
 
 impl<T> Default for SliceInterner<T> {
     fn default() -> Self {
-        Self { values: Vec::new(), ends: Vec::new(), indices: HashTable::new(), hasher: RandomState::new() }
+        Self {
+            values: Vec::new(),
+            ends: Vec::new(),
+            indices: HashTable::new(),
+            hasher: RandomState::default(),
+        }
     }
 }
 
@@ -45,6 +52,14 @@ impl<T: Copy + Eq + Hash> SliceInterner<T> {
     #[must_use]
     pub fn get(&self, index: u32) -> Option<&[T]> {
         slice_at(&self.values, &self.ends, index)
+    }
+
+    /// The slices, in order of index.
+    pub fn iter(&self) -> impl Iterator<Item = &[T]> {
+        let mut begin = 0;
+        self.ends
+            .iter()
+            .map(move |&end| self.values.get(std::mem::replace(&mut begin, end)..end).unwrap_or_default())
     }
 
     /// How many slices there are.
@@ -85,6 +100,7 @@ mod tests {
             assert_eq!(interner.get(index as u32), Some(*slice));
         }
         assert_eq!(interner.len(), 5);
+        assert!(interner.iter().eq(slices));
         assert_eq!(interner.get(5), None);
         assert_eq!(interner.get(u32::MAX), None);
     }

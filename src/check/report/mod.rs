@@ -1,6 +1,7 @@
 //! What a comparison says, for people and for other programs: a file a format.
 //!
-//! Comes in: a [`Comparison`]. Goes out: bytes. Never: a verdict of its own, or a clock.
+//! Comes in: [`Findings`]: a [`Comparison`], and its sides for the picture. Goes out: bytes. Never: a verdict of its own, or
+//! a clock.
 
 mod github;
 mod json;
@@ -9,11 +10,13 @@ mod markdown;
 mod phrases;
 mod sarif;
 mod source;
+mod svg;
 mod text;
 
-use std::io::{self, Write};
+use std::io::Write;
 
-use super::Comparison;
+use super::{Comparison, Side};
+use crate::export::ExportError;
 
 pub use source::SourcePaths;
 pub use text::Table;
@@ -31,6 +34,19 @@ pub enum ReportFormat {
     Sarif,
     /// Annotation lines of GitHub's log.
     Github,
+    /// A flame graph of both sides, in which what changed is marked.
+    Svg,
+}
+
+/// What a report is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Findings<'a> {
+    /// What was found.
+    pub comparison: &'a Comparison,
+    /// The base that was compared; [`ReportFormat::Svg`] needs its runs' stacks.
+    pub base: &'a Side,
+    /// What was compared with it.
+    pub new: &'a Side,
 }
 
 /// Writes a report.
@@ -38,16 +54,19 @@ pub enum ReportFormat {
 /// # Errors
 /// The writer's.
 pub fn write(
-    comparison: &Comparison,
+    findings: &Findings<'_>,
     format: ReportFormat,
     paths: &SourcePaths,
     writer: &mut dyn Write,
-) -> io::Result<()> {
+) -> Result<(), ExportError> {
+    let comparison = findings.comparison;
     match format {
-        ReportFormat::Json => json::write(comparison, writer),
-        ReportFormat::Markdown => markdown::write(comparison, paths, writer),
-        ReportFormat::Junit => junit::write(comparison, paths, writer),
-        ReportFormat::Sarif => sarif::write(comparison, paths, writer),
-        ReportFormat::Github => github::write(comparison, paths, writer),
+        ReportFormat::Json => json::write(comparison, writer)?,
+        ReportFormat::Markdown => markdown::write(comparison, paths, writer)?,
+        ReportFormat::Junit => junit::write(comparison, paths, writer)?,
+        ReportFormat::Sarif => sarif::write(comparison, paths, writer)?,
+        ReportFormat::Github => github::write(comparison, paths, writer)?,
+        ReportFormat::Svg => svg::write(findings, writer)?,
     }
+    Ok(())
 }

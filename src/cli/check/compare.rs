@@ -36,7 +36,6 @@ pub struct Args {
 /// [`CommandError`], by INTERFACE.md's exit codes.
 pub(super) fn run(args: &Args) -> Result<(), CommandError> {
     args.judging.check_usage()?;
-    let side = |label, sources| read(label, sources, args.judging.value.as_deref()).map_err(undecided);
-    let (base, new) = (side("base", &args.base)?, side("new", &args.new)?);
+    let (base, new) = read(&args.base, &args.new, args.judging.wanted()).map_err(undecided)?;
     args.judging.judge_and_report(&base, &new).map_err(undecided)
 }

@@ -5,19 +5,19 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use clap::ValueEnum;
 
-use crate::check::report::{self, ReportFormat, SourcePaths, Table};
-use crate::check::{AllowList, Comparison, Overall, Policy, Side, compare};
+use crate::check::report::{self, Findings, ReportFormat, SourcePaths, Table};
+use crate::check::{AllowList, Comparison, Overall, Policy, Side, Wanted, compare};
 use crate::cli::CommandError;
-use crate::export::{self, ExportError};
+use crate::export;
 
 /// See the module.
 #[derive(Debug, clap::Args)]
 pub struct Judging {
-    /// Write a report: json, markdown, junit, sarif or github to FILE (`-` is standard output); may be given several
-    /// times
+    /// Write a report: json, markdown, junit, sarif, github or svg to FILE (`-` is standard output); may be given several
+    /// times. All are written, or none
     #[arg(long, value_name = "FORMAT=FILE", value_parser = parse_report)]
     report: Vec<(ReportFormat, PathBuf)>,
 
@@ -43,7 +43,7 @@ pub struct Judging {
 
     /// The value that is compared, such as `samples` or `cpu`
     #[arg(long, value_name = "NAME")]
-    pub(super) value: Option<String>,
+    value: Option<String>,
 
     /// Regressions that are allowed: lines of `2026-12-31 function -- reason`, the first being the last day
     #[arg(long, value_name = "FILE")]
@@ -81,20 +81,21 @@ impl Judging {
         }
     }
 
+    /// What is needed of each profile.
+    pub(super) fn wanted(&self) -> Wanted<'_> {
+        let stacks = self.report.iter().any(|(format, _)| *format == ReportFormat::Svg);
+        Wanted { value: self.value.as_deref(), stacks }
+    }
+
     /// Whether all can be read and written that will have to be, before any long work is begun.
     ///
     /// # Errors
     /// [`CommandError::Usage`].
     pub(super) fn check_usage(&self) -> Result<(), CommandError> {
-        for (index, (_, path)) in self.report.iter().enumerate() {
-            export::check_writable(path).map_err(|error| CommandError::Usage(error.into()))?;
-            if self.report.iter().skip(index + 1).any(|(_, other)| other == path) {
-                return Err(CommandError::Usage(anyhow!(
-                    "{}: two reports would be written there; give each a file",
-                    path.display()
-                )));
-            }
-        }
+        let paths: Vec<&Path> = self.report.iter().map(|(_, path)| path.as_path()).collect();
+        export::check_writable_together(&paths)
+            .context("--report: give each a file of its own, in a folder that can be written")
+            .map_err(CommandError::Usage)?;
         self.allow_list().map(drop)
     }
 
@@ -105,7 +106,7 @@ impl Judging {
     pub(super) fn judge_and_report(&self, base: &Side, new: &Side) -> Result<(), CommandError> {
         let comparison =
             compare(base, new, &self.policy()).map_err(|error| CommandError::Undecided(error.into()))?;
-        self.report(comparison)
+        self.report(comparison, base, new)
     }
 
     /// Tells what was found: reports first, then a table, which makes way for a report on standard output.
@@ -113,17 +114,28 @@ impl Judging {
     /// # Errors
     /// [`CommandError::CommandStatus`] by the verdict and `--fail-on`; [`CommandError::ExportFailed`] for a report that
     /// could not be written.
-    pub(super) fn report(&self, mut comparison: Comparison) -> Result<(), CommandError> {
+    pub(super) fn report(
+        &self,
+        mut comparison: Comparison,
+        base: &Side,
+        new: &Side,
+    ) -> Result<(), CommandError> {
         if let Some(list) = self.allow_list()? {
             list.apply(&mut comparison, time::OffsetDateTime::from(SystemTime::now()).date());
         }
         let paths = SourcePaths { maps: self.source_map.clone(), work_tree: work_tree() };
+        let findings = Findings { comparison: &comparison, base, new };
+        // A pipeline that looks at one report believes that the others are of the same comparison.
+        let mut rendered: Vec<(&Path, Vec<u8>)> = Vec::new();
         for (format, path) in &self.report {
-            export::write_with(path, |writer| {
-                report::write(&comparison, *format, &paths, writer).map_err(ExportError::Stream)
-            })
-            .map_err(|error| CommandError::ExportFailed(error.into()))?;
-            if std::io::stderr().is_terminal() {
+            let mut bytes = Vec::new();
+            report::write(&findings, *format, &paths, &mut bytes)
+                .with_context(|| format!("cannot make the report for {}", path.display()))?;
+            rendered.push((path, bytes));
+        }
+        export::write_together(&rendered).map_err(|error| CommandError::ExportFailed(error.into()))?;
+        if std::io::stderr().is_terminal() {
+            for (_, path) in &self.report {
                 eprintln!("wrote {}", path.display());
             }
         }

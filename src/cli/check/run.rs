@@ -7,7 +7,7 @@ use anyhow::{Context, anyhow};
 use regex::Regex;
 
 use super::judging::Judging;
-use super::measuring::{Plan, WorkSource, measure, parse_pattern};
+use super::measuring::{AGAIN, Plan, WorkSource, check_keep, measure, parse_pattern};
 use super::undecided;
 use crate::check::{Overall, compare, confirm};
 use crate::cli::CommandError;
@@ -83,6 +83,9 @@ fn words(option: &str, command: &str) -> Result<Vec<String>, CommandError> {
 /// [`CommandError`], by INTERFACE.md's exit codes.
 pub fn run(args: &Args) -> Result<(), CommandError> {
     args.judging.check_usage()?;
+    if let Some(folder) = &args.keep {
+        check_keep(folder)?;
+    }
     let plan = Plan {
         base: words("--base", &args.base)?,
         new: words("--new", &args.new)?,
@@ -92,20 +95,24 @@ pub fn run(args: &Args) -> Result<(), CommandError> {
         timeout: args.timeout,
         work: args.work.map(WorkSource::Fixed).or_else(|| args.work_from.clone().map(WorkSource::Output)),
         work_unit: args.work_unit.clone(),
-        value: args.judging.value.clone(),
+        value: args.judging.wanted().value.map(str::to_owned),
+        stacks: args.judging.wanted().stacks,
         keep: args.keep.clone(),
     };
     let descriptor_limit = raise_descriptor_limit();
     let signals = Signals::register().context("cannot handle signals")?;
     let policy = args.judging.policy();
-    let compare = |part| {
+    let measured = |part| {
         let (base, new) = measure(&plan, part, &signals, descriptor_limit).map_err(undecided)?;
-        compare(&base, &new, &policy).map_err(|error| CommandError::Undecided(error.into()))
+        let comparison =
+            compare(&base, &new, &policy).map_err(|error| CommandError::Undecided(error.into()))?;
+        Ok::<_, CommandError>((comparison, base, new))
     };
-    let mut comparison = compare(None)?;
+    let (mut comparison, base, new) = measured(None)?;
     if comparison.overall == Overall::Regressed {
         tracing::info!("something seems slower: measuring once more");
-        comparison = confirm(comparison, compare(Some("again"))?);
+        let (again, ..) = measured(Some(AGAIN))?;
+        comparison = confirm(comparison, again);
     }
-    args.judging.report(comparison).map_err(undecided)
+    args.judging.report(comparison, &base, &new).map_err(undecided)
 }

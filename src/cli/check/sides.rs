@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow};
 
 use crate::check::run_facts::SCHEMA_VERSION;
-use crate::check::{Run, RunFacts, Side};
+use crate::check::{Run, RunFacts, Side, Wanted};
 use crate::cli::CommandError;
 use crate::export::Format;
 use crate::ingest;
@@ -18,12 +18,32 @@ pub(super) type SideSource = PathBuf;
 /// A greater file is not one of facts.
 const MAX_FACTS_BYTES: u64 = 1 << 20;
 
-/// Reads a side: of a folder all profiles in the order of their names, of a file itself. `value` is the name of the
-/// value that is compared.
+/// Reads both sides: of a folder all profiles in the order of their names, of a file itself.
 ///
 /// # Errors
 /// [`CommandError::Usage`] for what is not there or holds no profile, [`CommandError::Failed`] for what cannot be read.
-pub(super) fn read(label: &str, sources: &[SideSource], value: Option<&str>) -> Result<Side, CommandError> {
+pub(super) fn read(
+    base: &[SideSource],
+    new: &[SideSource],
+    wanted: Wanted<'_>,
+) -> Result<(Side, Side), CommandError> {
+    let of_base = profiles("base", base)?;
+    let of_new = profiles("new", new)?;
+    // Both at once, so that no CPU waits for the last profile of the first one.
+    let mut of_both = read_all(&[&of_base[..], &of_new[..]].concat(), wanted)?;
+    let new_runs = of_both.split_off(of_base.len().min(of_both.len()));
+    let side = |label: &str, sources: &[SideSource], runs| {
+        let label = match sources {
+            [one] => one.display().to_string(),
+            _ => label.to_owned(),
+        };
+        Side { label, runs }
+    };
+    Ok((side("base", base, of_both), side("new", new, new_runs)))
+}
+
+/// The profiles of a side.
+fn profiles(label: &str, sources: &[SideSource]) -> Result<Vec<PathBuf>, CommandError> {
     let mut profiles = Vec::new();
     for source in sources {
         let metadata = fs::metadata(source)
@@ -47,12 +67,7 @@ pub(super) fn read(label: &str, sources: &[SideSource], value: Option<&str>) -> 
         }
         profiles.extend(found);
     }
-    let runs = read_all(&profiles, value)?;
-    let name = match sources {
-        [one] => one.display().to_string(),
-        _ => label.to_owned(),
-    };
-    Ok(Side { label: name, runs })
+    Ok(profiles)
 }
 
 /// The profiles of a folder by their endings, in the order of their names. JSON is a run's facts if a profile of
@@ -89,7 +104,7 @@ fn facts_path(profile: &Path) -> Option<PathBuf> {
 }
 
 /// Reads profiles on all CPUs: reading takes longer than everything that comes after it.
-fn read_all(paths: &[PathBuf], value: Option<&str>) -> Result<Vec<Run>, CommandError> {
+fn read_all(paths: &[PathBuf], wanted: Wanted<'_>) -> Result<Vec<Run>, CommandError> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(paths.len()).max(1);
     let next = std::sync::atomic::AtomicUsize::new(0);
     let mut read: Vec<(usize, anyhow::Result<Run>)> = std::thread::scope(|scope| {
@@ -98,7 +113,7 @@ fn read_all(paths: &[PathBuf], value: Option<&str>) -> Result<Vec<Run>, CommandE
             loop {
                 let index = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 let Some(path) = paths.get(index) else { return read };
-                read.push((index, read_run(path, value)));
+                read.push((index, read_run(path, wanted)));
             }
         };
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
@@ -114,7 +129,7 @@ fn read_all(paths: &[PathBuf], value: Option<&str>) -> Result<Vec<Run>, CommandE
     runs.map_err(CommandError::Failed)
 }
 
-fn read_run(path: &Path, value: Option<&str>) -> anyhow::Result<Run> {
+fn read_run(path: &Path, wanted: Wanted<'_>) -> anyhow::Result<Run> {
     let profile = ingest::read_file(path, None, &ingest::Options::default())?;
     let facts = match facts_path(path).filter(|facts| facts != path && facts.is_file()) {
         Some(facts) => read_facts(&facts).with_context(|| {
@@ -122,7 +137,7 @@ fn read_run(path: &Path, value: Option<&str>) -> anyhow::Result<Run> {
         })?,
         None => RunFacts::default(),
     };
-    Ok(Run::from_profile(&profile, &path.display().to_string(), value, facts)?)
+    Ok(Run::from_profile(&profile, &path.display().to_string(), wanted, facts)?)
 }
 
 fn read_facts(path: &Path) -> anyhow::Result<RunFacts> {

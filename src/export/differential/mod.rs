@@ -18,7 +18,7 @@ use hashbrown::{HashMap, HashSet};
 
 pub use self::functions::{DiffFunction, functions, write_json};
 pub use self::pprof::negate_base;
-pub use self::svg::{Captions, write as write_svg};
+pub use self::svg::{Captions, Mark, write as write_svg};
 use super::ExportError;
 use super::flame_tree::{FlameTree, NodeClass, TreeFrame};
 use super::frame_text::{FrameClass, module_name};
@@ -65,8 +65,22 @@ pub fn unite<'a>(base: &[FlameTree<'a>], new: &[FlameTree<'a>], normalize: bool)
     };
     let totals = (mean(base), mean(new));
     let base_scale = if normalize && totals.0 > 0.0 && totals.1 > 0.0 { totals.1 / totals.0 } else { 1.0 };
+    let part = |trees: &[FlameTree<'_>]| 1.0 / trees.len().max(1) as f64;
+    let base: Vec<_> = base.iter().map(|tree| (tree, base_scale * part(base))).collect();
+    let new: Vec<_> = new.iter().map(|tree| (tree, part(new))).collect();
+    unite_weighted(&base, &new, base_scale)
+}
+
+/// The same of trees that each count as much as is said with them: a side's values are the sum of its trees' values, each
+/// multiplied by its weight. `base_scale` is handed on: by what the base was multiplied to be comparable.
+#[must_use]
+pub fn unite_weighted<'a>(
+    base: &[(&FlameTree<'a>, f64)],
+    new: &[(&FlameTree<'a>, f64)],
+    base_scale: f64,
+) -> DiffTree<'a> {
     let modules = [base, new].map(|trees| {
-        let frames = trees.iter().flat_map(|tree| &tree.frames);
+        let frames = trees.iter().flat_map(|(tree, _)| &tree.frames);
         frames.map(|frame| module_name(frame.module)).collect::<HashSet<_>>()
     });
     let key_of = |frame: &TreeFrame<'_>| -> Key {
@@ -84,26 +98,24 @@ pub fn unite<'a>(base: &[FlameTree<'a>], new: &[FlameTree<'a>], normalize: bool)
     let mut keys: Interner<Key> = Interner::new();
     let mut frames: Vec<TreeFrame<'a>> = Vec::new();
     let mut growing = Growing::default();
-    let part = |trees: &[FlameTree<'_>]| 1.0 / trees.len().max(1) as f64;
-    let sides = [(base, base_scale * part(base), false), (new, part(new), true)];
-    for (tree, scale, is_new) in
-        sides.iter().flat_map(|(trees, scale, is_new)| trees.iter().map(move |tree| (tree, *scale, *is_new)))
-    {
-        let numbers: Vec<u32> = tree
-            .frames
-            .iter()
-            .map(|frame| {
-                let number = keys.intern(key_of(frame));
-                if number as usize == frames.len() {
-                    frames.push(frame.clone());
-                } else if is_new && let Some(known) = frames.get_mut(number as usize) {
-                    // What a reader wants to look up is the source as it is now.
-                    *known = frame.clone();
-                }
-                number
-            })
-            .collect();
-        growing.add(tree, &numbers, scale, is_new);
+    for (trees, is_new) in [(base, false), (new, true)] {
+        for &(tree, weight) in trees {
+            let numbers: Vec<u32> = tree
+                .frames
+                .iter()
+                .map(|frame| {
+                    let number = keys.intern(key_of(frame));
+                    if number as usize == frames.len() {
+                        frames.push(frame.clone());
+                    } else if is_new && let Some(known) = frames.get_mut(number as usize) {
+                        // What a reader wants to look up is the source as it is now.
+                        *known = frame.clone();
+                    }
+                    number
+                })
+                .collect();
+            growing.add(tree, &numbers, weight, is_new);
+        }
     }
     let nodes = growing.into_nodes(&frames);
     DiffTree { frames, nodes, base_scale }
@@ -262,6 +274,17 @@ mod tests {
         let united = unite(&[tree(&one), tree(&two)], &[tree(&new)], false);
         let expected =
             [("", 21.0, 21.0), (";main", 21.0, 21.0), (";main;a", 20.0, 21.0), (";main;b", 1.0, 0.0)];
+        assert_eq!(by_path(&united), expected.map(|(path, base, new)| (path.to_owned(), base, new)));
+    }
+
+    #[test]
+    fn trees_count_as_much_as_their_weights_say() {
+        let (one, two, new) = (profile("main;a 30\n"), profile("main;a 10\n"), profile("main;b 21\n"));
+        let tree = |profile| merge(profile, &TreeOptions::default()).expect("a tree");
+        let (one, two, new) = (tree(&one), tree(&two), tree(&new));
+        let united = unite_weighted(&[(&one, 0.5), (&two, 2.0)], &[(&new, 1.0)], 1.0);
+        let expected =
+            [("", 35.0, 21.0), (";main", 35.0, 21.0), (";main;a", 35.0, 0.0), (";main;b", 0.0, 21.0)];
         assert_eq!(by_path(&united), expected.map(|(path, base, new)| (path.to_owned(), base, new)));
     }
 

@@ -12,6 +12,49 @@ use crate::cli::CommandError;
 use crate::export;
 use crate::model::Profile;
 
+/// The folder below `--keep`'s for what is measured once more.
+pub(in crate::cli::check) const AGAIN: &str = "again";
+
+/// Checks, before anything runs, that all runs could be kept in `folder`, also those that are measured once more. Makes
+/// the folder.
+///
+/// # Errors
+/// [`CommandError::Usage`] if it cannot be written, or has runs in it.
+pub(in crate::cli::check) fn check_keep(folder: &Path) -> Result<(), CommandError> {
+    fs::create_dir_all(folder)
+        .map_err(anyhow::Error::from)
+        .and_then(|()| Ok(export::check_writable(&folder.join("run"))?))
+        .with_context(|| {
+            format!("cannot write in {}: give --keep a folder that can be written", folder.display())
+        })
+        .map_err(CommandError::Usage)?;
+    for part in [folder.to_owned(), folder.join(AGAIN)] {
+        for which in [Which::Base, Which::New] {
+            check_has_no_runs(&part.join(which.name()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Two measurements do not mix.
+fn check_has_no_runs(side: &Path) -> Result<(), CommandError> {
+    let entries = match fs::read_dir(side) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => {
+            let message = format!("cannot read {}: give --keep another folder", side.display());
+            return Err(CommandError::Usage(anyhow::Error::from(error).context(message)));
+        }
+    };
+    if entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("run-")) {
+        return Err(CommandError::Usage(anyhow!(
+            "{} has runs in it already: give --keep another folder, or remove it",
+            side.display()
+        )));
+    }
+    Ok(())
+}
+
 /// See the module. What is temporary goes with it.
 pub(super) struct Kept {
     folder: PathBuf,
@@ -35,13 +78,7 @@ impl Kept {
                     format!("cannot make {}: give --keep a folder that can be written", side.display())
                 })
                 .map_err(CommandError::Usage)?;
-            let entries = fs::read_dir(&side).with_context(|| format!("cannot read {}", side.display()))?;
-            if entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("run-")) {
-                return Err(CommandError::Usage(anyhow!(
-                    "{} has runs in it already: give --keep another folder, or remove it",
-                    side.display()
-                )));
-            }
+            check_has_no_runs(&side)?;
         }
         Ok(Self { folder, is_temporary: keep.is_none() })
     }
@@ -69,12 +106,14 @@ impl Kept {
         let side = self.folder.join(which.name());
         let profile_path = side.join(format!("run-{number:02}.pb.gz"));
         let facts_path = side.join(format!("run-{number:02}.json"));
-        let kept = export::write_file(profile, &profile_path).map_err(anyhow::Error::from).and_then(|()| {
-            let json = serde_json::to_string_pretty(facts)?;
-            fs::write(&facts_path, json + "\n")
-                .with_context(|| format!("cannot write {}", facts_path.display()))
+        let json = serde_json::to_string_pretty(facts).map_err(anyhow::Error::from)?;
+        let kept = export::write_file(profile, &profile_path).and_then(|()| {
+            export::write_with(&facts_path, |writer| Ok(writeln!(writer, "{json}")?)).inspect_err(|_| {
+                // Without its facts it would be taken for a run of which nothing is known.
+                let _ = fs::remove_file(&profile_path);
+            })
         });
-        kept.map_err(CommandError::ExportFailed)
+        kept.map_err(|error| CommandError::ExportFailed(error.into()))
     }
 }
 

@@ -17,10 +17,11 @@ use anyhow::Context;
 use rustix::process::Rlimit;
 
 use self::kept::Kept;
+pub(super) use self::kept::{AGAIN, check_keep};
 use self::one_run::Conditions;
 use self::order::{Turn, Which, turns};
 pub(super) use self::work::{WorkSource, parse_pattern};
-use crate::check::{Run, Side};
+use crate::check::{Run, Side, Wanted};
 use crate::cli::CommandError;
 use crate::cli::record::signals::Signals;
 use crate::process::machine::Machine;
@@ -43,6 +44,8 @@ pub(super) struct Plan {
     pub(super) work_unit: String,
     /// The value that is compared, if not the profile's own choice.
     pub(super) value: Option<String>,
+    /// Whether to keep what a picture needs.
+    pub(super) stacks: bool,
     /// Where runs are kept.
     pub(super) keep: Option<PathBuf>,
 }
@@ -86,7 +89,8 @@ pub(super) fn measure(
         let Some(number) = number else { continue };
         measured.facts.position = Some(position);
         kept.keep(which, number, &measured.profile, &measured.facts)?;
-        let run = Run::from_profile(&measured.profile, &name, plan.value.as_deref(), measured.facts);
+        let wanted = Wanted { value: plan.value.as_deref(), stacks: plan.stacks };
+        let run = Run::from_profile(&measured.profile, &name, wanted, measured.facts);
         side.runs.push(run.context("cannot be compared")?);
     }
     Ok((base, new))

@@ -1,0 +1,56 @@
+// Reads the reports of `spanflame check` as those do for whom they are written: `node tests/check-reports.js FOLDER…`, each with
+// check.json, check.sarif and check.xml of one comparison. The first is valid by docs/check.schema.json, the second by the
+// schema of OASIS, which Microsoft's package brings along; the third is read by a parser of JUnit files, has as many
+// failures and errors as it says, and each is of a line that the first has. A schema that takes everything would show
+// nothing, so each must refuse a report with a wrong key.
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import Ajv2020 from 'ajv/dist/2020.js';
+import addFormats from 'ajv-formats';
+import { parse } from 'junit2json';
+
+const json = (path) => JSON.parse(readFileSync(path, 'utf8'));
+const ajv = addFormats(new Ajv2020({ strict: false, allErrors: true }));
+const schema = (path) => ajv.compile(json(new URL(path, import.meta.url)));
+const validReport = schema('../../docs/check.schema.json');
+const validSarif = schema('../node_modules/@microsoft/sarif-multitool-ts/assets/sarif-2.1.0.schema.json');
+
+const failures = [];
+const expect = (holds, what) => {
+  if (!holds) failures.push(what);
+};
+
+for (const folder of process.argv.slice(2)) {
+  const at = (name) => join(folder, name);
+  const said = (validate) => `${folder}: ${JSON.stringify(validate.errors?.slice(0, 5), null, 2)}`;
+
+  const report = json(at('check.json'));
+  expect(validReport(report), said(validReport));
+  expect(!validReport({ ...report, verdict: 'slower' }), 'the schema of reports takes any verdict');
+
+  const sarif = json(at('check.sarif'));
+  expect(validSarif(sarif), said(validSarif));
+  expect(!validSarif({ ...sarif, verdict: 'slower' }), 'the schema of SARIF takes any key');
+  const regressed = report.lines.filter((line) => line.verdict === 'regressed');
+  expect(sarif.runs[0].results.length === regressed.length, `${folder}: a result for each line that regressed`);
+
+  const junit = await parse(readFileSync(at('check.xml'), 'utf8'));
+  const suites = junit.testsuite;
+  const cases = suites.flatMap((suite) => suite.testcase ?? []);
+  const count = (kind) => cases.filter((one) => one[kind] !== undefined).length;
+  expect(cases.length === report.lines.length + 1, `${folder}: a case for each line, and one for the whole`);
+  expect(junit.tests === cases.length, `${folder}: ${junit.tests} tests are ${cases.length}`);
+  expect(junit.failures === count('failure'), `${folder}: ${junit.failures} failures are ${count('failure')}`);
+  expect(junit.errors === count('error'), `${folder}: ${junit.errors} errors are ${count('error')}`);
+  expect(suites[0].skipped === count('skipped'), `${folder}: ${suites[0].skipped} skipped are ${count('skipped')}`);
+  const failing = regressed.filter((line) => line.allowed === null).length;
+  const whole = report.verdict === 'regressed' ? 1 : 0;
+  expect(count('failure') === failing + whole, `${folder}: ${failing} lines fail, but ${count('failure')} cases`);
+  expect(count('error') === (report.verdict === 'inconclusive' ? 1 : 0), `${folder}: undecided is an error`);
+}
+expect(process.argv.length > 2, 'no folder was given');
+
+if (failures.length > 0) {
+  console.error(failures.join('\n'));
+  process.exitCode = 1;
+}
