@@ -5,6 +5,7 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use support::server::{Server, WITHOUT_EBPF};
 use support::{is_installed, quiet_cores, skip};
 
 fn docs() -> PathBuf {
@@ -70,6 +71,41 @@ fn make_fails_when_a_commit_is_slower_than_its_base_and_not_when_it_is_the_same(
     let json = std::fs::read_to_string(project.path().join("check.json")).expect("the report is written");
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     assert_ne!(json["verdict"], "regressed", "{said}");
+}
+
+#[test]
+fn a_baseline_is_kept_by_a_server_under_its_revision_and_a_later_commit_is_compared_with_it() {
+    needs!("cc", "make", "git", "curl");
+    let _quiet = quiet_cores();
+    let project = project();
+    let server = Server::start_with(WITHOUT_EBPF, &[]);
+    let baseline = |arguments: &[&str]| {
+        let output = run(Command::new(docs().join("baseline.sh"))
+            .args(arguments)
+            .env("SERVER", &server.url)
+            .env("SPANFLAME", support::binary())
+            .env("RUNS", "5")
+            .env_remove("SPANFLAME_CHECK_TOKEN")
+            .current_dir(project.path()));
+        let said =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.code(), said)
+    };
+    git(project.path(), &["checkout", "--quiet", "HEAD~1"]);
+    let revision = run(Command::new("git").args(["rev-parse", "HEAD"]).current_dir(project.path()));
+    let revision = String::from_utf8_lossy(&revision.stdout).trim().to_owned();
+    assert!(run(Command::new("make").arg("bench").current_dir(project.path())).status.success());
+    let (status, said) = baseline(&["keep", "build/bench 20000 0"]);
+    assert_eq!((status, said.matches("\"samples\"").count()), (Some(0), 5), "{said}");
+
+    git(project.path(), &["checkout", "--quiet", "-"]);
+    assert!(run(Command::new("make").args(["-B", "bench"]).current_dir(project.path())).status.success());
+    let (status, said) = baseline(&["compare", &revision[..10], "build/bench 20000 0"]);
+    assert_eq!(status, Some(1), "{said}");
+    let comment = std::fs::read_to_string(project.path().join("check.md")).expect("the comment is written");
+    assert!(comment.contains("`price_items`") && comment.contains("`bench.c:"), "{comment}\n{said}");
+    let (status, said) = baseline(&["compare", "0123456789", "build/bench 20000 0"]);
+    assert_eq!(status, Some(3), "{said}");
 }
 
 #[test]

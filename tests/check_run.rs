@@ -237,3 +237,50 @@ fn runs_that_are_there_are_not_mixed_with_others() {
     assert!(of.err.contains("--keep"), "{}", of.err);
     assert_eq!(std::fs::read(side.join("run-01.pb.gz")).expect("still there"), b"of last week");
 }
+
+#[test]
+fn three_times_the_same_program_passes_and_three_times_half_as_much_again_of_one_function_fails() {
+    needs!("cc");
+    if !support::long_tests() {
+        return skip("ten runs a side, six times over: SPANFLAME_LONG_TESTS=1");
+    }
+    let _quiet = quiet_cores();
+    let folder = tempfile::tempdir().expect("a folder");
+    // About five seconds a run, as the pool of `make bench` has them.
+    let long_knob = |percent: u32| format!("{} 300000 {percent}", fixture("knob"));
+    let source = include_str!("../fixtures/c/knob.c");
+    let place =
+        source.lines().position(|line| line.starts_with("FUNCTION(price_items")).expect("it is there");
+    for (attempt, percent) in [0, 50, 0, 50, 0, 50].into_iter().enumerate() {
+        let report = folder.path().join(format!("{attempt}.json")).to_string_lossy().into_owned();
+        let of = check_run(&[
+            "--base",
+            &long_knob(0),
+            "--new",
+            &long_knob(percent),
+            "--work-from",
+            "([0-9]+) requests",
+            "--report",
+            &format!("json={report}"),
+        ]);
+        let what = format!("attempt {attempt}, +{percent} %: {:?} {}", of.status, of.err);
+        let report = json(Path::new(&report));
+        eprintln!("attempt {attempt}, +{percent} %: {}", report["verdict"]);
+        let lines = report["lines"].as_array().expect("lines").iter();
+        let regressed: Vec<_> = lines.filter(|line| line["verdict"] == "regressed").collect();
+        if percent == 0 {
+            assert_ne!(report["verdict"], "regressed", "{what}: {regressed:#?}");
+            assert!(matches!(of.status, Some(0 | 3)), "{what}");
+            continue;
+        }
+        assert_eq!((of.status, &report["verdict"]), (Some(1), &"regressed".into()), "{what}: {report:#}");
+        let own: Vec<_> = regressed.iter().filter(|line| line["level"] == "function_self").collect();
+        let [line] = own[..] else { panic!("{what}: one function regressed: {own:#?}") };
+        assert_eq!(line["name"], "price_items", "{what}");
+        assert!(
+            line["file"].as_str().is_some_and(|file| file.ends_with("fixtures/c/knob.c")),
+            "{what}: {line}"
+        );
+        assert_eq!(line["line"].as_u64(), Some(place as u64 + 1), "{what}: {line}");
+    }
+}

@@ -183,6 +183,11 @@ pub enum Refusal {
         /// In what.
         lines: Vec<String>,
     },
+    /// The runs are stretches of what went on, and each is much as the one before: they are no independent measurements.
+    RunsResembleNeighbours {
+        /// Label of the side.
+        side: String,
+    },
     /// Neither a change nor its absence could be shown.
     TooNoisy {
         /// The lines that may have made the whole dearer by more than the margin.

@@ -12,7 +12,7 @@ use super::statistics::moderation::Prior;
 use super::statistics::scale::Scale;
 use super::statistics::student::{upper_quantile, upper_tail};
 use super::statistics::two_sample::{Direction, Scaled, TwoSample};
-use super::{Overall, Policy, Sensitivity, Side, Verdict, machine_facts, overall, self_test, side};
+use super::{Overall, Policy, Sensitivity, Side, Verdict, batches, machine_facts, overall, self_test, side};
 use crate::model::ValueType;
 
 /// Of confidence intervals.
@@ -27,7 +27,10 @@ const NEARLY_NOTHING: f64 = 0.05;
 /// [`SideError`]: too few runs, or runs that count different things.
 pub fn compare(base: &Side, new: &Side, policy: &Policy) -> Result<Comparison, SideError> {
     side::check_comparable(base, new, policy)?;
+    let ((base, of_base), (new, of_new)) = (batches::apart(base, policy), batches::apart(new, policy));
+    let (base, new) = (base.as_ref(), new.as_ref());
     let mut comparison = compare_figures(&base.all(), &new.all(), policy);
+    comparison.refusals.extend(of_base.into_iter().chain(of_new));
     comparison.self_test = self_test::of_base(base, policy);
     if let SelfTest::Alarmed { lines } = &comparison.self_test {
         comparison.refusals.push(Refusal::BaseDiffersFromItself { lines: lines.clone() });
@@ -50,6 +53,13 @@ pub(super) fn compare_figures(base: &Runs<'_>, new: &Runs<'_>, policy: &Policy) 
     if basis == Basis::Share {
         notes.push(
             "shares are compared, since the work that was done is not known: what became slower as a whole is not seen"
+                .to_owned(),
+        );
+    }
+    if base.runs.iter().chain(&new.runs).any(|run| run.facts.windows.is_some()) {
+        notes.push(
+            "a server's runs are stretches of what went on: what differs from one start of the program to the next is \
+             not in their noise"
                 .to_owned(),
         );
     }

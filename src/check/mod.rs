@@ -11,6 +11,7 @@
 
 mod alignment;
 pub mod allow_list;
+mod batches;
 pub mod comparison;
 mod confirm;
 mod decide;

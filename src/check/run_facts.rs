@@ -38,6 +38,10 @@ pub struct RunFacts {
     /// The profile covers one whole execution of the command, so that costs of runs may be compared as they
     /// are. A window of something that goes on does not.
     pub whole_execution: bool,
+    /// It is a stretch of so many windows of what a server has recorded. The runs of such a side may all be of one
+    /// execution.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub windows: Option<u64>,
     /// Work that was done, if it was counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub work: Option<Work>,

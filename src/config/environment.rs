@@ -8,7 +8,8 @@ use super::suggest;
 const PREFIX: &str = "SPANFLAME_";
 
 /// Variables of the process and of its tests that are no keys.
-const OF_THE_PROCESS: [&str; 3] = ["SPANFLAME_CACHE_DIR", "SPANFLAME_RING_BYTES", "SPANFLAME_LONG_TESTS"];
+const OF_THE_PROCESS: [&str; 4] =
+    ["SPANFLAME_CACHE_DIR", "SPANFLAME_CHECK_TOKEN", "SPANFLAME_RING_BYTES", "SPANFLAME_LONG_TESTS"];
 
 /// Beginnings of names that others set: our tests and benches; and Kubernetes, in every pod beside a service
 /// called `spanflame`.

@@ -4,12 +4,15 @@
 //! `container.id`, `profile.frame.type`, `pprof.*`); a label without one keeps its own name. `comm`
 //! is `process.title`: what `ps` shows for a process.
 
+use crate::model::{GIT_SHA, GIT_SHA_ATTRIBUTE};
+
 /// Labels that say whose sample it is, with the resource attribute that carries them.
 pub const RESOURCE_LABELS: &[(&str, &str)] = &[
     ("service", "service.name"),
     ("pid", "process.pid"),
     ("comm", "process.title"),
     ("container_id", "container.id"),
+    (GIT_SHA, GIT_SHA_ATTRIBUTE),
 ];
 
 /// Labels of a single sample, with the attribute that carries them.

@@ -18,8 +18,8 @@ mod unsampled;
 pub use index_hash::IndexMap;
 pub use outcome::{Outcome, ScriptEnd, ScriptOutcome};
 pub use profile::{
-    Frame, FrameKind, Function, Interner, InvalidProfile, Label, LabelValue, Location, Mapping, Profile,
-    Sample, StackId, ValueType,
+    Frame, FrameKind, Function, GIT_SHA, GIT_SHA_ATTRIBUTE, Interner, InvalidProfile, Label, LabelValue,
+    Location, Mapping, Profile, Sample, StackId, ValueType,
 };
 pub use raw::{ImageId, ObjectId, RawFrame, RawSample};
 pub use slice_interner::SliceInterner;

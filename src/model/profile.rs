@@ -157,10 +157,15 @@ pub enum LabelValue {
     Number(i64),
 }
 
+/// Label of the revision that a program was built of.
+pub const GIT_SHA: &str = "git_sha";
+/// What OpenTelemetry calls it (semantic conventions 1.38, resource/vcs).
+pub const GIT_SHA_ATTRIBUTE: &str = "vcs.ref.head.revision";
+
 /// A key and a value on a sample.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Label {
-    /// `pid`, `tid`, `comm`, `thread_name`, `service`, `container_id`, `unwind`, `trace_id`, `span_id`.
+    /// `pid`, `tid`, `comm`, `thread_name`, `service`, `container_id`, `git_sha`, `unwind`, `trace_id`, `span_id`.
     pub key: String,
     /// Its value.
     pub value: LabelValue,

@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// 9999-12-31T23:59:59.999Z in nanoseconds since the Unix epoch.
 const LAST_NS: i128 = 253_402_300_799_999 * 1_000_000;
@@ -19,6 +20,13 @@ pub fn to_second(moment: SystemTime) -> String {
 pub fn to_millisecond(moment: SystemTime) -> String {
     let moment = of(moment);
     format!("{}.{:03}Z", date_and_time(moment), moment.millisecond())
+}
+
+/// With as many digits of a second as it takes: `2024-01-15T10:30:00.5Z`. `unix_ns` is nanoseconds since the Unix epoch.
+#[must_use]
+pub fn exact(unix_ns: u64) -> String {
+    let moment = OffsetDateTime::from_unix_timestamp_nanos(i128::from(unix_ns)).ok();
+    moment.and_then(|moment| moment.format(&Rfc3339).ok()).unwrap_or_default()
 }
 
 fn of(moment: SystemTime) -> OffsetDateTime {

@@ -10,11 +10,15 @@ use std::io::Read;
 
 use super::{process_context, service_name};
 use crate::kernel::monotonic_ns;
+use crate::model::GIT_SHA_ATTRIBUTE;
 
 /// Environments and cgroup files beyond this are cut: nothing that we look for stands that far back.
 const MAX_PROC_FILE_BYTES: u64 = 1 << 20;
 /// As many as an SDK takes (OpenTelemetry specification, attribute limits).
 const MAX_RESOURCE_ATTRIBUTES: usize = 128;
+
+/// SHA-256 has 64 digits; other systems have names for revisions.
+const MAX_GIT_SHA_BYTES: usize = 128;
 
 /// What is known of a process beyond its number.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -24,6 +28,9 @@ pub struct Identity {
     pub service: String,
     /// Container id, 64 hex digits, or empty.
     pub container_id: String,
+    /// The revision that it was built of, `vcs.ref.head.revision` of the context that its SDK publishes or of
+    /// `OTEL_RESOURCE_ATTRIBUTES`, or empty.
+    pub git_sha: String,
     /// It was read while `execve` was still loading the program, whose arguments and environment are not there
     /// before the end of that: it is to be read again.
     pub is_early: bool,
@@ -46,15 +53,18 @@ impl Identity {
         };
         let cgroup = read_bounded(pid, "cgroup");
         let context = process_context::attributes(pid);
+        let environment = read_bounded(pid, "environ");
         let service = process_context::service(&context)
-            .or_else(|| service_of_environment(&read_bounded(pid, "environ")))
+            .or_else(|| service_of_environment(&environment))
             .or_else(|| service_name::unit_of_cgroup(&cgroup))
             .or_else(program);
         let container_id = container_of_cgroup(&cgroup).unwrap_or_default();
+        let git_sha = git_sha_of(process_context::text(&context, GIT_SHA_ATTRIBUTE), &environment);
         let is_early = command_line.as_ref().is_some_and(Vec::is_empty);
         Self {
             service: service.unwrap_or_default(),
             container_id,
+            git_sha: git_sha.unwrap_or_default(),
             is_early,
             has_context: !context.is_empty(),
             read_ns: monotonic_ns(),
@@ -74,7 +84,10 @@ fn read_bounded(pid: u32, file: &str) -> Vec<u8> {
 /// What a process says of itself in `OTEL_RESOURCE_ATTRIBUTES`, percent-decoded; pairs that are none are left
 /// out.
 pub(super) fn resource_attributes(pid: u32) -> Vec<(String, String)> {
-    let environment = read_bounded(pid, "environ");
+    attributes_of_environment(&read_bounded(pid, "environ"))
+}
+
+fn attributes_of_environment(environment: &[u8]) -> Vec<(String, String)> {
     let said = environment
         .split(|&byte| byte == 0)
         .find_map(|entry| entry.strip_prefix(b"OTEL_RESOURCE_ATTRIBUTES="))
@@ -123,6 +136,19 @@ fn service_of_environment(environment: &[u8]) -> Option<String> {
     })
 }
 
+/// The revision that a process names: in its context, or else in its environment.
+fn git_sha_of(of_context: Option<&str>, environment: &[u8]) -> Option<String> {
+    let of_environment = || {
+        let mut attributes = attributes_of_environment(environment).into_iter();
+        attributes.find_map(|(name, value)| (name == GIT_SHA_ATTRIBUTE).then_some(value))
+    };
+    let said = of_context.map(ToOwned::to_owned).or_else(of_environment)?;
+    let said = said.trim();
+    // What is longer is none, and would be stored with each of its threads.
+    let is_one = !said.is_empty() && said.len() <= MAX_GIT_SHA_BYTES && !said.chars().any(char::is_control);
+    is_one.then(|| said.to_owned())
+}
+
 /// The container id in the text of `/proc/PID/cgroup`.
 fn container_of_cgroup(cgroup: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(cgroup).ok()?;
@@ -164,6 +190,17 @@ mod tests {
         assert_eq!(container_of_cgroup(b"0::/system.slice/nginx.service"), None);
         assert_eq!(container_of_cgroup(b""), None);
         assert_eq!(container_of_cgroup(b"\xff\xfe"), None);
+    }
+
+    #[test]
+    fn the_context_or_the_environment_names_the_revision() {
+        let environment = b"A=1\0OTEL_RESOURCE_ATTRIBUTES=x=y, vcs.ref.head.revision = 0123%20abc ,z=1\0";
+        assert_eq!(git_sha_of(None, environment).as_deref(), Some("0123 abc"));
+        assert_eq!(git_sha_of(Some("fedcba9"), environment).as_deref(), Some("fedcba9"));
+        assert_eq!(git_sha_of(None, b"OTEL_RESOURCE_ATTRIBUTES=vcs.ref.head.revision=\0"), None);
+        assert_eq!(git_sha_of(None, b"vcs.ref.head.revision=0123abc\0"), None);
+        assert_eq!(git_sha_of(Some(&"a".repeat(MAX_GIT_SHA_BYTES + 1)), b""), None);
+        assert_eq!(git_sha_of(Some("two\nlines"), b""), None);
     }
 
     #[test]

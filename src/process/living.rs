@@ -20,6 +20,8 @@ pub struct LivingProcess {
     pub service: String,
     /// Container id, 64 hex digits, or empty.
     pub container_id: String,
+    /// The revision that it says it was built of, or empty.
+    pub git_sha: String,
     /// The executable as the process sees it; empty for a kernel thread.
     pub executable: PathBuf,
     /// When it was started, nanoseconds since the Unix epoch, exact to a clock tick (10 ms).
@@ -49,12 +51,12 @@ impl LivingProcess {
             return None;
         }
         let identity = Identity::read(pid);
-        let container_id = identity.container_id.clone();
+        let (container_id, git_sha) = (identity.container_id.clone(), identity.git_sha.clone());
         let executable = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
         let image = Image { pid, executable, identity: Some(identity), ..Image::default() };
         let service = image.service().into_owned();
         let started_unix_ns = unix_ns_of_ticks(start_ticks);
-        Some(Self { pid, service, container_id, executable: image.executable, started_unix_ns })
+        Some(Self { pid, service, container_id, git_sha, executable: image.executable, started_unix_ns })
     }
 
     /// Its threads.

@@ -145,11 +145,14 @@ fn decoded(payload: &[u8]) -> Vec<(String, AttributeValue)> {
 
 /// The service's name among them. One that an SDK has made up says nothing.
 pub(super) fn service(attributes: &[(String, AttributeValue)]) -> Option<String> {
+    let text = text(attributes, "service.name")?;
+    (!text.starts_with("unknown_service")).then(|| text.to_owned())
+}
+
+/// The text of this name among them, if it says anything.
+pub(super) fn text<'a>(attributes: &'a [(String, AttributeValue)], wanted: &str) -> Option<&'a str> {
     attributes.iter().find_map(|(name, value)| match value {
-        AttributeValue::Text(text) if name == "service.name" => {
-            let text = text.trim();
-            (!text.is_empty() && !text.starts_with("unknown_service")).then(|| text.to_owned())
-        }
+        AttributeValue::Text(text) if name == wanted => Some(text.trim()).filter(|text| !text.is_empty()),
         _ => None,
     })
 }

@@ -13,8 +13,8 @@ use spanflame_symbols::symbolize::{Symbol, SymbolFrame, Symbolizer};
 use super::aggregate::{Aggregate, Key, Place};
 use super::raw_window::{RawWindow, Taken};
 use crate::model::{
-    Frame, FrameKind, Function, ImageId, Interner, Label, Location, Mapping, ObjectId, Outcome, Profile,
-    Sample, Stamp, ValueType,
+    Frame, FrameKind, Function, GIT_SHA, ImageId, Interner, Label, Location, Mapping, ObjectId, Outcome,
+    Profile, Sample, Stamp, ValueType,
 };
 
 /// Gives names to everything in a window.
@@ -72,9 +72,9 @@ fn labels_of(key: &Key, window: &RawWindow) -> Vec<Label> {
         if !service.is_empty() {
             labels.push(Label::text("service", &service));
         }
-        if let Some(identity) = image.identity.as_ref().filter(|known| !known.container_id.is_empty()) {
-            labels.push(Label::text("container_id", &identity.container_id));
-        }
+        let said = image.identity.iter();
+        let said = said.flat_map(|known| [("container_id", &known.container_id), (GIT_SHA, &known.git_sha)]);
+        labels.extend(said.filter(|(_, text)| !text.is_empty()).map(|(key, text)| Label::text(key, text)));
     }
     if !matches!(key.outcome, Outcome::Complete | Outcome::NoUser) {
         labels.push(Label::text("unwind", key.outcome.name()));
@@ -96,8 +96,18 @@ fn labels_of(key: &Key, window: &RawWindow) -> Vec<Label> {
 }
 
 /// The labels that we give.
-const OWN_LABELS: &[&str] =
-    &["comm", "pid", "thread_name", "tid", "service", "container_id", "unwind", "trace_id", "span_id"];
+const OWN_LABELS: &[&str] = &[
+    "comm",
+    "pid",
+    "thread_name",
+    "tid",
+    "service",
+    "container_id",
+    GIT_SHA,
+    "unwind",
+    "trace_id",
+    "span_id",
+];
 
 /// The stacks of the aggregate, numbered anew in the order in which samples name them, so that equal
 /// samples give equal profiles.

@@ -92,6 +92,7 @@ mod tests {
             pid,
             service: service.to_owned(),
             container_id: String::new(),
+            git_sha: String::new(),
             executable: std::path::PathBuf::new(),
             started_unix_ns: 0,
         };

@@ -21,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::SpanKeeper;
 use crate::export::{Format, otlp_schema};
 use crate::ingest::{self, IngestError, Limits, ReceivedSpans, Rejected};
-use crate::model::{Label, LabelValue, Profile};
+use crate::model::{GIT_SHA, Label, Profile};
 use crate::store::WindowStore;
 
 /// What a body may come to, before and after decompression (specification of OTLP).
@@ -208,6 +208,8 @@ impl HeldBody {
 pub struct UploadFacts {
     /// Becomes the label `service` of all samples.
     pub service: Option<String>,
+    /// Becomes their label `git_sha`.
+    pub git_sha: Option<String>,
     /// When it begins and ends, nanoseconds since the Unix epoch.
     pub range: Option<(u64, u64)>,
 }
@@ -494,10 +496,11 @@ fn apply_facts(profile: &mut Profile, facts: &UploadFacts) -> Result<(), Refused
                        `from` and `to` say when it was";
         return Err(Refused::new(RefusedKind::Malformed, message));
     }
-    if let Some(service) = &facts.service {
+    for (key, text) in [("service", &facts.service), (GIT_SHA, &facts.git_sha)] {
+        let Some(text) = text else { continue };
         for labels in &mut profile.label_sets {
-            labels.retain(|label| label.key != "service");
-            labels.push(Label { key: "service".to_owned(), value: LabelValue::Text(service.clone()) });
+            labels.retain(|label| label.key != key);
+            labels.push(Label::text(key, text));
             labels.sort();
         }
     }

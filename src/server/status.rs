@@ -16,6 +16,7 @@ use super::exports::{ExportHealth, SignalStatus};
 use super::{ApiError, App, MODE, Way, off_the_executor};
 use crate::kernel::EbpfState;
 use crate::model::rfc3339;
+use crate::process::machine::Machine;
 use crate::profile::{ProfilerState, ProfilerStatus};
 
 /// The routes of this module.
@@ -57,6 +58,10 @@ struct Host {
     arch: &'static str,
     /// The kernel's release.
     kernel: String,
+    /// Model of the CPU; null if the machine does not tell.
+    cpu_model: Option<String>,
+    /// CPUs that this process may use.
+    cpus: Option<u32>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -175,7 +180,7 @@ async fn status(State(app): State<Arc<App>>) -> Result<Json<Status>, ApiError> {
         let (exports, health) = (app.export_status(), app.export_health());
         let ways = app.tracer.as_ref().map(|tracer| tracer.context_ways().clone()).unwrap_or_default();
         let system = rustix::system::uname();
-        let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
+        let machine = Machine::this();
         Json(Status {
             version: env!("CARGO_PKG_VERSION"),
             commit: commit(),
@@ -183,10 +188,12 @@ async fn status(State(app): State<Arc<App>>) -> Result<Json<Status>, ApiError> {
             uptime: shown(app.started.elapsed()),
             mode: MODE,
             host: Host {
-                name: text(system.nodename()),
+                name: system.nodename().to_string_lossy().into_owned(),
                 os: std::env::consts::OS,
                 arch: architecture(),
-                kernel: text(system.release()),
+                kernel: machine.kernel,
+                cpu_model: machine.cpu_model,
+                cpus: machine.cpus,
             },
             ebpf: EbpfSummary {
                 enabled: is_sampling(&app, &profiler),

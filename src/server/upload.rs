@@ -17,6 +17,8 @@ use super::{ApiError, App};
 
 /// A name of a service may be so long.
 const MAX_SERVICE_BYTES: usize = 255;
+/// A revision may be so long: SHA-256 has 64 digits, and other systems have names.
+const MAX_GIT_SHA_BYTES: usize = 128;
 
 /// The routes of this module.
 pub fn routes() -> OpenApiRouter<Arc<App>> {
@@ -40,6 +42,8 @@ struct Uploaded {
 #[utoipa::path(post, path = "/api/v1/profiles", tag = "profiles",
     params(
         ("service" = Option<String>, Query, description = "Becomes the service of all samples."),
+        ("git_sha" = Option<String>, Query,
+            description = "Becomes the revision of all samples, by which they are found again."),
         ("from" = Option<String>, Query,
             description = "When it begins: RFC 3339, Unix seconds, or such as `-15m`. With `to`, and instead \
                            of what the profile says."),
@@ -70,14 +74,15 @@ async fn upload(State(app): State<Arc<App>>, request: Request) -> Result<Json<Up
 }
 
 fn facts_of(query: Option<&str>) -> Result<UploadFacts, ApiError> {
-    let parameters = Parameters::parse(query, &[&["service", "from", "to"]])?;
-    let service = parameters.get("service").map(ToOwned::to_owned);
-    if let Some(service) = &service
-        && (service.is_empty() || service.len() > MAX_SERVICE_BYTES || service.chars().any(char::is_control))
-    {
-        let message = format!("a service has a name of at most {MAX_SERVICE_BYTES} bytes");
-        return Err(ApiError::invalid("service", message));
-    }
+    let parameters = Parameters::parse(query, &[&["service", "git_sha", "from", "to"]])?;
+    let text = |name: &str, what: &str, most: usize| match parameters.get(name) {
+        Some(text) if text.is_empty() || text.len() > most || text.chars().any(char::is_control) => {
+            Err(ApiError::invalid(name, format!("{what} of at most {most} bytes")))
+        }
+        text => Ok(text.map(ToOwned::to_owned)),
+    };
+    let service = text("service", "a service has a name", MAX_SERVICE_BYTES)?;
+    let git_sha = text("git_sha", "a revision has a name", MAX_GIT_SHA_BYTES)?;
     let now = moment::now_unix_ns();
     let time = |name: &str| {
         let text = parameters.get(name);
@@ -91,7 +96,7 @@ fn facts_of(query: Option<&str>) -> Result<UploadFacts, ApiError> {
         (Some(_), None) => return Err(ApiError::invalid("to", "`from` needs a `to`")),
         (None, Some(_)) => return Err(ApiError::invalid("from", "`to` needs a `from`")),
     };
-    Ok(UploadFacts { service, range })
+    Ok(UploadFacts { service, git_sha, range })
 }
 
 /// Anything that says that it is something else is refused. The bytes themselves tell whether they are

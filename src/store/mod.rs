@@ -23,6 +23,7 @@ mod selection;
 pub mod spans;
 mod sqlite;
 mod sums;
+mod timeline;
 mod varint;
 mod window_row;
 
@@ -70,6 +71,12 @@ pub trait WindowStore: Send + Sync {
     /// # Errors
     /// [`StoreError`]; [`StoreError::BadQuery`] for a step of zero or more than [`MAX_POINTS`] steps.
     fn timeline(&self, selector: &Selector, range: TimeRange, step_ns: u64) -> Result<Timeline, StoreError>;
+
+    /// The windows that have something of what is selected, by time, each with how much.
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`StoreError::TooMuch`] beyond [`MAX_POINTS`] windows.
+    fn windows(&self, selector: &Selector, range: TimeRange) -> Result<WindowValues, StoreError>;
 
     /// All that is selected in the windows that overlap the range, as one profile.
     ///
@@ -146,7 +153,7 @@ pub trait WindowStore: Send + Sync {
     fn set_retention(&self, retention: Retention) -> Result<(), StoreError>;
 }
 
-/// The most points that a time line may have.
+/// The most points that a time line may have, and the most windows that are listed.
 pub const MAX_POINTS: u64 = 100_000;
 
 /// A stretch of time, nanoseconds since the Unix epoch, its end exclusive.
@@ -190,6 +197,8 @@ pub struct Selector {
     pub trace_id: Option<String>,
     /// Label `span_id`, 16 lower-case hexadecimal digits.
     pub span_id: Option<String>,
+    /// Label `git_sha`: the revision that the program was built of, or its first [`SHORT_GIT_SHA`] digits or more.
+    pub git_sha: Option<String>,
     /// Label `trace_id`, any of these.
     pub traces: Option<Vec<TraceId>>,
     /// Label `span_id`, any of these.
@@ -202,7 +211,18 @@ impl Selector {
     pub fn of_type(profile_type: &str) -> Self {
         Self { profile_type: profile_type.to_owned(), ..Self::default() }
     }
+
+    /// Whether something of this revision (empty: of none that is known) is selected, as far as revisions go.
+    #[must_use]
+    pub fn selects_git_sha(&self, git_sha: &str) -> bool {
+        self.git_sha.as_deref().is_none_or(|wanted| {
+            git_sha == wanted || wanted.len() >= SHORT_GIT_SHA && git_sha.starts_with(wanted)
+        })
+    }
 }
+
+/// Least length at which the beginning of a revision stands for it, as git prints them.
+pub const SHORT_GIT_SHA: usize = 7;
 
 /// How far the samples of an answer are told apart by their labels.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -288,6 +308,30 @@ pub struct Timeline {
     pub coverage: Coverage,
     /// See [`Answer::matched`].
     pub matched: bool,
+}
+
+/// How much windows have of what is selected.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct WindowValues {
+    /// What is counted; nothing if no window of this type was found.
+    pub value_type: Option<ValueType>,
+    /// The windows, each by itself though they may overlap.
+    pub windows: Vec<WindowValue>,
+    /// What was looked at.
+    pub coverage: Coverage,
+    /// See [`Answer::matched`].
+    pub matched: bool,
+}
+
+/// How much a window has of what is selected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WindowValue {
+    /// Its first nanosecond, since the Unix epoch.
+    pub start_unix_ns: u64,
+    /// How long it is, nanoseconds.
+    pub duration_ns: u64,
+    /// The sum.
+    pub value: i64,
 }
 
 /// What a store holds and what has happened to it since it was opened.

@@ -1,4 +1,4 @@
-//! Answers to questions: selected windows of all segments → [`Answer`], [`Timeline`] and lists.
+//! Answers to questions: selected windows of all segments → [`Answer`] and lists; `timeline.rs` has those by time.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,10 +13,7 @@ use super::selection::Selection;
 use super::sums::Sums;
 use super::varint::Malformed;
 use super::window_row::{read_comments, read_mappings, read_totals};
-use super::{
-    Answer, Coverage, Detail, MAX_POINTS, ProfileQuery, ProfileType, Selector, ServiceSummary, TimeRange,
-    Timeline,
-};
+use super::{Answer, Coverage, Detail, ProfileQuery, ProfileType, Selector, ServiceSummary, TimeRange};
 use crate::model::{Interner, Label, Profile, ValueType};
 
 /// The segments that a question goes to, and what to do about one that cannot be read.
@@ -27,7 +24,7 @@ pub(super) struct Source<'a> {
 
 impl Source<'_> {
     /// Calls `each` with every segment that may have windows in the range.
-    fn visit(
+    pub(super) fn visit(
         &self,
         range: TimeRange,
         mut each: impl FnMut(&SegmentReader, Arc<Tables>) -> Result<(), StoreError>,
@@ -53,8 +50,8 @@ impl Source<'_> {
 }
 
 /// What there is in a segment, in terms of a selector.
-struct Selected {
-    tables: Arc<Tables>,
+pub(super) struct Selected {
+    pub(super) tables: Arc<Tables>,
     /// The selected value of each format that has it.
     values: Vec<Option<usize>>,
     /// How many values each format has.
@@ -63,7 +60,7 @@ struct Selected {
 }
 
 impl Selected {
-    fn new(
+    pub(super) fn new(
         reader: &SegmentReader,
         tables: Arc<Tables>,
         selection: &Selection<'_>,
@@ -73,9 +70,11 @@ impl Selected {
         for format in &tables.formats {
             values.push(selection.value(format, &tables).map_err(failed)?);
         }
+        // Labels that no row has are of no sample: its blocks need not be read.
+        let has_labels = selection.has_labels(&tables).map_err(failed)?;
         let mut series = Vec::with_capacity(tables.series.len());
         for row in &tables.series {
-            let has_value = values.get(row.format as usize).is_some_and(Option::is_some);
+            let has_value = has_labels && values.get(row.format as usize).is_some_and(Option::is_some);
             series.push(has_value && selection.has_series(row, &tables).map_err(failed)?);
         }
         let value_counts = tables.formats.iter().map(|format| format.value_types.len()).collect();
@@ -83,26 +82,26 @@ impl Selected {
     }
 
     /// The selected value of a format, and how many it has.
-    fn value(&self, format: u32) -> Option<(usize, usize)> {
+    pub(super) fn value(&self, format: u32) -> Option<(usize, usize)> {
         let value = (*self.values.get(format as usize)?)?;
         Some((value, *self.value_counts.get(format as usize)?))
     }
 
-    fn has_series(&self, series: u32) -> bool {
+    pub(super) fn has_series(&self, series: u32) -> bool {
         self.series.get(series as usize).copied().unwrap_or(false)
     }
 }
 
 /// Times of windows.
 #[derive(Default)]
-struct Times(Vec<(u64, u64)>);
+pub(super) struct Times(Vec<(u64, u64)>);
 
 impl Times {
-    fn add(&mut self, start_ns: u64, duration_ns: u64) {
+    pub(super) fn add(&mut self, start_ns: u64, duration_ns: u64) {
         self.0.push((start_ns, start_ns.saturating_add(duration_ns)));
     }
 
-    fn coverage(mut self) -> Coverage {
+    pub(super) fn coverage(mut self) -> Coverage {
         self.0.sort_unstable();
         let (mut covered_ns, mut covered_to) = (0, 0);
         for &(start, end) in &self.0 {
@@ -157,12 +156,12 @@ pub(super) fn profile(source: &Source<'_>, query: &ProfileQuery) -> Result<Answe
 }
 
 /// What an empty profile is of: a profile without any value type cannot be written.
-fn asked_for(selector: &Selector) -> ValueType {
+pub(super) fn asked_for(selector: &Selector) -> ValueType {
     let (kind, unit) = selector.profile_type.split_once('/').unwrap_or((&selector.profile_type, "count"));
     ValueType::new(kind, unit)
 }
 
-fn value_type(selected: &Selected, format: u32) -> Option<ValueType> {
+pub(super) fn value_type(selected: &Selected, format: u32) -> Option<ValueType> {
     let (value, _) = selected.value(format)?;
     let &(kind, unit) = selected.tables.formats.get(format as usize)?.value_types.get(value)?;
     Some(ValueType::new(selected.tables.text(kind).ok()?, selected.tables.text(unit).ok()?))
@@ -295,7 +294,7 @@ impl<'a> KeptLabels<'a> {
 
 /// The windows of a segment that are to be read, and which of their blocks.
 #[derive(Default)]
-struct Windows {
+pub(super) struct Windows {
     ids: Vec<i64>,
     wanted: Vec<(i64, u32)>,
     /// How many blocks they have in all.
@@ -303,7 +302,13 @@ struct Windows {
 }
 
 impl Windows {
-    fn add(&mut self, id: i64, totals: &[u8], values: usize, selected: &Selected) -> Result<(), Malformed> {
+    pub(super) fn add(
+        &mut self,
+        id: i64,
+        totals: &[u8],
+        values: usize,
+        selected: &Selected,
+    ) -> Result<(), Malformed> {
         self.ids.push(id);
         read_totals(totals, values, |series, _| {
             self.blocks += 1;
@@ -315,7 +320,7 @@ impl Windows {
 
     /// Reads the wanted blocks: one by one if they are few, else all in one go, which takes a tenth of
     /// the time for each.
-    fn read(
+    pub(super) fn read(
         &self,
         reader: &SegmentReader,
         mut each: impl FnMut(i64, u32, &[u8]) -> Result<(), StoreError>,
@@ -338,124 +343,6 @@ impl Windows {
             return Err(StoreError::corrupt(reader.path(), "a window lacks a block"));
         }
         Ok(())
-    }
-}
-
-/// See [`WindowStore::timeline`](super::WindowStore::timeline).
-pub(super) fn timeline(
-    source: &Source<'_>,
-    selector: &Selector,
-    range: TimeRange,
-    step_ns: u64,
-) -> Result<Timeline, StoreError> {
-    let bad = |what: String| Err(StoreError::BadQuery { what });
-    if step_ns == 0 {
-        return bad("a step of nothing".to_owned());
-    }
-    let steps = range.to_unix_ns.saturating_sub(range.from_unix_ns).div_ceil(step_ns);
-    if steps > MAX_POINTS {
-        return bad(format!("{steps} steps; ask for at most {MAX_POINTS}"));
-    }
-    let selection = Selection::new(selector)?;
-    let mut steps = Steps { range, step_ns, values: vec![0; usize::try_from(steps).unwrap_or_default()] };
-    let mut times = Times::default();
-    let mut matched = false;
-    let mut shown: Option<ValueType> = None;
-    source.visit(range, |reader, tables| {
-        let selected = Selected::new(reader, tables, &selection)?;
-        let mut windows = Windows::default();
-        let mut window_times = Vec::new();
-        reader.windows(range, |window| {
-            let failed = |what| broken(reader.path(), "window", what);
-            let Some((value, values)) = selected.value(window.format) else { return Ok(()) };
-            let of = value_type(&selected, window.format);
-            // Nanoseconds and bytes of the same name do not add up.
-            if *shown.get_or_insert_with(|| of.clone().unwrap_or_else(|| asked_for(selector)))
-                != of.unwrap_or_else(|| asked_for(selector))
-            {
-                return Ok(());
-            }
-            times.add(window.start_ns, window.duration_ns);
-            if selection.is_by_thread() {
-                window_times.push((window.id, window.start_ns, window.duration_ns));
-                return windows.add(window.id, window.totals, values, &selected).map_err(failed);
-            }
-            let mut sum = 0_i64;
-            read_totals(window.totals, values, |series, totals| {
-                if selected.has_series(series) {
-                    matched = true;
-                    sum = sum.saturating_add(totals.get(value).copied().unwrap_or(0));
-                }
-            })
-            .map_err(failed)?;
-            steps.add(window.start_ns, window.duration_ns, sum);
-            Ok(())
-        })?;
-        let mut sums = vec![0_i64; window_times.len()];
-        windows.read(reader, |window, series, block| {
-            let failed = |what| broken(reader.path(), "block", what);
-            let row = selected.tables.series(series).map_err(failed)?;
-            let Some((value, _)) = selected.value(row.format) else { return Ok(()) };
-            let factors = selected.tables.format(row.format).map_err(failed)?.expected_factors();
-            let Ok(index) = window_times.binary_search_by_key(&window, |&(id, _, _)| id) else {
-                return Ok(());
-            };
-            for group in Groups::new(block) {
-                let group = group.map_err(failed)?;
-                if selection.has_thread(&group.thread, &selected.tables).map_err(failed)? {
-                    matched = true;
-                    let Some(sum) = sums.get_mut(index) else { continue };
-                    let add = |_, values: &[i64]| {
-                        *sum = sum.saturating_add(values.get(value).copied().unwrap_or(0));
-                    };
-                    group.samples(&factors, add).map_err(failed)?;
-                }
-            }
-            Ok(())
-        })?;
-        for (&(_, start_ns, duration_ns), sum) in window_times.iter().zip(sums) {
-            steps.add(start_ns, duration_ns, sum);
-        }
-        Ok(())
-    })?;
-    Ok(Timeline {
-        value_type: shown,
-        from_unix_ns: range.from_unix_ns,
-        step_ns,
-        values: steps.values,
-        coverage: times.coverage(),
-        matched,
-    })
-}
-
-/// The steps of a time line.
-struct Steps {
-    range: TimeRange,
-    step_ns: u64,
-    values: Vec<i64>,
-}
-
-impl Steps {
-    /// Divides the value of a window among the steps it spans, so that the parts add up to it exactly.
-    fn add(&mut self, start_ns: u64, duration_ns: u64, value: i64) {
-        let duration_ns = duration_ns.max(1);
-        let end_ns = start_ns.saturating_add(duration_ns);
-        // What of the value lies before a moment.
-        let before = |moment_ns: u64| {
-            let passed_ns = moment_ns.clamp(start_ns, end_ns) - start_ns;
-            i128::from(value) * i128::from(passed_ns) / i128::from(duration_ns)
-        };
-        let step_of = |moment_ns: u64| moment_ns.saturating_sub(self.range.from_unix_ns) / self.step_ns;
-        let last_ns = (end_ns - 1).min(self.range.to_unix_ns.saturating_sub(1));
-        for step in step_of(start_ns)..=step_of(last_ns) {
-            let from_ns = self.range.from_unix_ns.saturating_add(step.saturating_mul(self.step_ns));
-            let to_ns = from_ns.saturating_add(self.step_ns).min(self.range.to_unix_ns);
-            let Some(sum) = usize::try_from(step).ok().and_then(|step| self.values.get_mut(step)) else {
-                return;
-            };
-            let part = before(to_ns) - before(from_ns);
-            *sum = sum.saturating_add(i64::try_from(part).unwrap_or(0));
-        }
     }
 }
 

@@ -9,6 +9,7 @@ use super::encode::from_hex;
 use super::error::StoreError;
 use super::rows::{FormatRow, LabelValueRow, LabelsRow, SeriesRow};
 use super::varint::Malformed;
+use crate::model::GIT_SHA;
 
 /// Least length at which the beginning of a container's id stands for it, as Docker prints them.
 const SHORT_CONTAINER_ID: usize = 12;
@@ -94,9 +95,26 @@ impl<'a> Selection<'a> {
 
     /// Whether threads have to be looked at.
     pub(super) fn is_by_thread(&self) -> bool {
-        let Selector { pid, thread, trace_id, span_id, traces, spans, .. } = self.selector;
+        let Selector { pid, thread, trace_id, span_id, git_sha, traces, spans, .. } = self.selector;
         let is_by_id = trace_id.is_some() || span_id.is_some() || traces.is_some() || spans.is_some();
-        pid.is_some() || thread.is_some() || is_by_id
+        pid.is_some() || thread.is_some() || git_sha.is_some() || is_by_id
+    }
+
+    /// Whether any sample of a segment with these tables may have the labels that are selected.
+    pub(super) fn has_labels(&self, tables: &Tables) -> Result<bool, Malformed> {
+        if self.selector.git_sha.is_none() {
+            return Ok(true);
+        }
+        for LabelsRow(labels) in &tables.labels {
+            if self.has_git_sha(labels, tables)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn has_git_sha(&self, labels: &[(u32, LabelValueRow)], tables: &Tables) -> Result<bool, Malformed> {
+        Ok(self.selector.selects_git_sha(text_of(labels, GIT_SHA, tables)?.unwrap_or_default()))
     }
 
     /// Whether samples of this thread are selected, their series being so.
@@ -121,20 +139,33 @@ impl<'a> Selection<'a> {
         {
             return Ok(false);
         }
+        let labels = || match tables.labels.get(thread.labels as usize) {
+            Some(LabelsRow(labels)) => Ok(labels.as_slice()),
+            None => Err(Malformed("labels that do not exist")),
+        };
+        if self.selector.git_sha.is_some() && !self.has_git_sha(labels()?, tables)? {
+            return Ok(false);
+        }
         let Some(name) = &self.selector.thread else { return Ok(true) };
         if self.tid.is_some() && thread.tid == self.tid {
             return Ok(true);
         }
-        let LabelsRow(labels) =
-            tables.labels.get(thread.labels as usize).ok_or(Malformed("labels that do not exist"))?;
-        for &(key, value) in labels {
-            if let LabelValueRow::Text(text) = value
-                && tables.text(key)? == "thread_name"
-                && tables.text(text)? == name
-            {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        Ok(text_of(labels()?, "thread_name", tables)? == Some(name.as_str()))
     }
+}
+
+/// The text of a label.
+fn text_of<'a>(
+    labels: &[(u32, LabelValueRow)],
+    wanted: &str,
+    tables: &'a Tables,
+) -> Result<Option<&'a str>, Malformed> {
+    for &(key, value) in labels {
+        if let LabelValueRow::Text(text) = value
+            && tables.text(key)? == wanted
+        {
+            return tables.text(text).map(Some);
+        }
+    }
+    Ok(None)
 }

@@ -18,9 +18,10 @@ use super::retention::{KeptFile, Retention, Why};
 use super::segment::{self, SegmentReader, SegmentWriter};
 use super::spans::find::SpanSource;
 use super::spans::{joined, traces};
+use super::timeline;
 use super::{
     Answer, ProfileQuery, ProfileType, Selector, ServiceSummary, SetAside, SpanCuts, SpanList, SpanQuery,
-    SpanSummary, Statistics, TimeRange, Timeline, TracePage, TraceQuery, WindowStore,
+    SpanSummary, Statistics, TimeRange, Timeline, TracePage, TraceQuery, WindowStore, WindowValues,
 };
 use crate::model::{Profile, Span, SpanId, TraceId};
 
@@ -408,7 +409,11 @@ impl WindowStore for SqliteStore {
     }
 
     fn timeline(&self, selector: &Selector, range: TimeRange, step_ns: u64) -> Result<Timeline, StoreError> {
-        self.ask(|source| query::timeline(source, selector, range, step_ns))
+        self.ask(|source| timeline::timeline(source, selector, range, step_ns))
+    }
+
+    fn windows(&self, selector: &Selector, range: TimeRange) -> Result<WindowValues, StoreError> {
+        self.ask(|source| timeline::windows(source, selector, range))
     }
 
     fn profile(&self, query: &ProfileQuery) -> Result<Answer, StoreError> {

@@ -53,6 +53,9 @@ fn refusal(refusal: &Refusal) -> Value {
         Refusal::BaseDiffersFromItself { lines } => {
             json!({"reason": "base_differs_from_itself", "lines": lines})
         }
+        Refusal::RunsResembleNeighbours { side } => {
+            json!({"reason": "runs_resemble_neighbours", "side": side})
+        }
         Refusal::TooNoisy { lines, runs_needed } => {
             json!({"reason": "too_noisy", "lines": lines, "runs_needed": runs_needed})
         }

@@ -144,6 +144,10 @@ pub(super) fn refusal(refusal: &Refusal) -> String {
             "the base differs from itself ({}): something else disturbs the runs; use a quieter machine or longer runs",
             lines.join(", ")
         ),
+        Refusal::RunsResembleNeighbours { side } => format!(
+            "what {side} did in a stretch of time is much as in the one before, so that its runs are no independent \
+             measurements: give a longer range"
+        ),
         Refusal::TooNoisy { lines, runs_needed } => {
             let needed = match runs_needed {
                 Some(runs) => format!("{runs} runs a side would do"),

@@ -1,13 +1,15 @@
 //! `spanflame check`: is the program slower than it was, and where? Ends with 0 if not, 1 if it is and nothing else was
 //! wrong, 2 for wrong usage, 3 if it could not be decided.
 //!
-//! Comes in: recordings of both sides, however they are had (`run.rs` and `measuring/`: here and now; `compare.rs` and `sides.rs`: earlier). Goes out: a table, reports
-//! (`judging.rs`). Never: a verdict of its own, which is [`crate::check`]'s.
+//! Comes in: recordings of both sides, however they are had (`run.rs` and `measuring/`: here and now; `compare.rs`: earlier,
+//! of files in `sides.rs`, of a server in `server/`). Goes out: a table, reports (`judging.rs`). Never: a verdict of its
+//! own, which is [`crate::check`]'s.
 
 mod compare;
 mod judging;
 mod measuring;
 mod run;
+mod server;
 mod sides;
 
 use super::CommandError;

@@ -1,4 +1,4 @@
-//! Sides that were recorded earlier: folders and files.
+//! Sides that were recorded earlier: folders and files, or what a server keeps.
 
 use std::fs;
 use std::io::Read;
@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 
+use super::server::KeptSide;
 use crate::check::run_facts::SCHEMA_VERSION;
 use crate::check::{Run, RunFacts, Side, Wanted};
 use crate::cli::CommandError;
@@ -18,38 +19,85 @@ pub(super) type SideSource = PathBuf;
 /// A greater file is not one of facts.
 const MAX_FACTS_BYTES: u64 = 1 << 20;
 
-/// Reads both sides: of a folder all profiles in the order of their names, of a file itself.
+/// A part of a side.
+enum Part {
+    Files(Vec<PathBuf>),
+    Kept(KeptSide),
+}
+
+impl Part {
+    fn files(&self) -> &[PathBuf] {
+        match self {
+            Self::Files(paths) => paths,
+            Self::Kept(_) => &[],
+        }
+    }
+}
+
+/// Reads both sides: of a folder all profiles in the order of their names, of a file itself, of a URL what a server
+/// keeps.
 ///
 /// # Errors
-/// [`CommandError::Usage`] for what is not there or holds no profile, [`CommandError::Failed`] for what cannot be read.
+/// [`CommandError::Usage`] for what is not there or holds no profile, before anything is read; [`CommandError::Failed`]
+/// for what cannot be read.
 pub(super) fn read(
     base: &[SideSource],
     new: &[SideSource],
     wanted: Wanted<'_>,
 ) -> Result<(Side, Side), CommandError> {
-    let of_base = profiles("base", base)?;
-    let of_new = profiles("new", new)?;
-    // Both at once, so that no CPU waits for the last profile of the first one.
-    let mut of_both = read_all(&[&of_base[..], &of_new[..]].concat(), wanted)?;
-    let new_runs = of_both.split_off(of_base.len().min(of_both.len()));
-    let side = |label: &str, sources: &[SideSource], runs| {
-        let label = match sources {
-            [one] => one.display().to_string(),
+    let (base_parts, new_parts) = (parts("base", base)?, parts("new", new)?);
+    let with_machines = are_of_several_hosts(&base_parts, &new_parts);
+    // Of both sides at once, so that no CPU waits for the last profile of the first one.
+    let files = base_parts.iter().chain(&new_parts).flat_map(Part::files).cloned().collect::<Vec<_>>();
+    let mut of_files = read_all(&files, wanted)?.into_iter();
+    let mut side = |label: &str, sources: &[SideSource], parts: Vec<Part>| {
+        let name = match (sources, parts.as_slice()) {
+            ([_], [Part::Kept(side)]) => side.name().to_owned(),
+            ([one], _) => one.display().to_string(),
             _ => label.to_owned(),
         };
-        Side { label, runs }
+        let mut runs = Vec::new();
+        for part in parts {
+            match part {
+                Part::Files(paths) => runs.extend(of_files.by_ref().take(paths.len())),
+                Part::Kept(side) => runs.extend(side.runs(wanted, with_machines)?),
+            }
+        }
+        Ok::<Side, CommandError>(Side { label: name, runs })
     };
-    Ok((side("base", base, of_both), side("new", new, new_runs)))
+    Ok((side("base", base, base_parts)?, side("new", new, new_parts)?))
 }
 
-/// The profiles of a side.
-fn profiles(label: &str, sources: &[SideSource]) -> Result<Vec<PathBuf>, CommandError> {
+/// Whether servers are to be asked for what they run on: where all was recorded by servers, and not by the same one. A
+/// server that keeps what others sent to it does not know where that was recorded.
+fn are_of_several_hosts(base: &[Part], new: &[Part]) -> bool {
+    let mut first = None;
+    let mut are_several = false;
+    for part in base.iter().chain(new) {
+        let Part::Kept(side) = part else { return false };
+        if !side.is_of_its_host() {
+            return false;
+        }
+        are_several |= first.get_or_insert(side).base() != side.base();
+    }
+    are_several
+}
+
+/// What is to be read.
+fn parts(label: &str, sources: &[SideSource]) -> Result<Vec<Part>, CommandError> {
+    let mut parts = Vec::new();
     let mut profiles = Vec::new();
     for source in sources {
+        if let Some(side) = KeptSide::of(label, source)? {
+            // Runs are in the order in which they are given.
+            parts.push(Part::Files(std::mem::take(&mut profiles)));
+            parts.push(Part::Kept(side));
+            continue;
+        }
         let metadata = fs::metadata(source)
             .with_context(|| {
                 format!(
-                    "--{label} {}: cannot be read; give a folder of profiles, or profiles",
+                    "--{label} {}: cannot be read; give a folder of profiles, profiles, or http://SERVER/?service=…",
                     source.display()
                 )
             })
@@ -67,7 +115,9 @@ fn profiles(label: &str, sources: &[SideSource]) -> Result<Vec<PathBuf>, Command
         }
         profiles.extend(found);
     }
-    Ok(profiles)
+    parts.push(Part::Files(profiles));
+    parts.retain(|part| !matches!(part, Part::Files(paths) if paths.is_empty()));
+    Ok(parts)
 }
 
 /// The profiles of a folder by their endings, in the order of their names. JSON is a run's facts if a profile of

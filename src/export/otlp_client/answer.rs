@@ -5,6 +5,8 @@ use std::time::Duration;
 use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceResponse;
 use prost::Message;
 
+use crate::export::http_client::one_line;
+
 /// The receiver has taken the request, or most of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Answer {
@@ -64,44 +66,5 @@ impl Answer {
             .and_then(|count| count.as_u64().or_else(|| count.as_str().and_then(|text| text.parse().ok())));
         let message = partial.get("errorMessage").and_then(|message| message.as_str());
         Self { rejected: rejected.unwrap_or(0), message: one_line(message.unwrap_or("")) }
-    }
-}
-
-/// Text of the other side on one line, not too long: it goes into logs and answers of ours.
-pub(super) fn one_line(text: &str) -> String {
-    const LIMIT: usize = 300;
-    let clean = text.chars().map(|character| if character.is_control() { ' ' } else { character });
-    let mut line: String = clean.take(LIMIT + 1).collect();
-    if line.chars().count() > LIMIT {
-        line.pop();
-        line.push('…');
-    }
-    line.trim().to_owned()
-}
-
-/// The innermost reason of an error: "connection refused" rather than "transport error".
-pub(super) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut cause = error;
-    loop {
-        if let Some(error) = cause.downcast_ref::<std::io::Error>() {
-            if let Some(inner) = error.get_ref() {
-                cause = inner;
-                continue;
-            }
-            return io_reason(error);
-        }
-        match cause.source() {
-            Some(source) => cause = source,
-            None => return one_line(&cause.to_string()),
-        }
-    }
-}
-
-/// A system error in the words of INTERFACE.md.
-pub(super) fn io_reason(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-        std::io::ErrorKind::TimedOut => "timed out".to_owned(),
-        _ => one_line(&error.to_string()),
     }
 }

@@ -10,9 +10,10 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Status};
 
-use super::answer::{Answer, Failure, FailureKind, one_line, root_cause};
+use super::answer::{Answer, Failure, FailureKind};
 use super::signal::Signal;
 use super::target::{Manner, TargetError};
+use crate::export::http_client::{USER_AGENT, one_line, root_cause};
 
 /// Answers beyond this are refused (specification of OTLP: 4 MiB).
 const ANSWER_LIMIT_BYTES: usize = 4 << 20;
@@ -34,7 +35,7 @@ impl Client {
         let mut endpoint = Endpoint::from_shared(manner.url.clone())
             .map_err(refused)?
             .connect_timeout(manner.timeout)
-            .user_agent(super::http::USER_AGENT)
+            .user_agent(USER_AGENT)
             .map_err(refused)?
             .http2_keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(10));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::net::TcpStream;
 
-use super::answer::io_reason;
+use crate::export::http_client::io_reason;
 
 /// How long an answer of [`HealthRecord::check`] is good for.
 const CHECK_INTERVAL: Duration = Duration::from_secs(3);

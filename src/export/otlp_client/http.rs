@@ -4,22 +4,21 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use flate2::write::GzEncoder;
-use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, USER_AGENT as USER_AGENT_HEADER};
+use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT as USER_AGENT_HEADER};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Collected, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use prost::Message;
 
-use super::answer::{Answer, Failure, FailureKind, one_line, root_cause};
+use super::answer::{Answer, Failure, FailureKind};
 use super::signal::Signal;
 use super::target::{Manner, TargetError};
+use crate::export::http_client::{self, USER_AGENT, one_line, retry_after, root_cause};
 use crate::export::otlp_json;
 
-/// Who we are.
-pub(super) const USER_AGENT: &str = concat!("spanflame/", env!("CARGO_PKG_VERSION"));
 /// Answers beyond this are not read (specification of OTLP: 4 MiB).
 const ANSWER_LIMIT_BYTES: usize = 4 << 20;
 
@@ -50,20 +49,8 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(manner: Manner, encoding: Encoding) -> Result<Self, TargetError> {
-        let mut connector = HttpConnector::new();
-        connector.enforce_http(false);
-        connector.set_connect_timeout(Some(manner.timeout));
-        connector.set_nodelay(true);
-        let builder = HttpsConnectorBuilder::new();
-        let builder = match manner.tls {
-            true => builder
-                .with_provider_and_native_roots(rustls::crypto::ring::default_provider())
-                .map_err(|error| TargetError::Tls { reason: error.to_string() })?
-                .https_only(),
-            // No certificate is looked at: none need be there.
-            false => builder.with_tls_config(without_roots()?).https_or_http(),
-        };
-        let connector = builder.enable_http1().wrap_connector(connector);
+        let connector = http_client::connector(manner.tls, manner.timeout)
+            .map_err(|http_client::NoTls(reason)| TargetError::Tls { reason })?;
         let client = HyperClient::builder(TokioExecutor::new())
             .pool_idle_timeout(Duration::from_secs(60))
             .build(connector);
@@ -123,15 +110,6 @@ impl Client {
         let body = body.map(Collected::to_bytes).unwrap_or_default();
         Err(failure(head.status, &head.headers, &body))
     }
-}
-
-/// The configuration of a client that will not speak TLS.
-fn without_roots() -> Result<rustls::ClientConfig, TargetError> {
-    Ok(rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| TargetError::Tls { reason: error.to_string() })?
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth())
 }
 
 fn path(signal: Signal) -> &'static str {
@@ -203,18 +181,10 @@ fn said_in(headers: &HeaderMap, body: &[u8]) -> String {
     String::new()
 }
 
-/// Seconds, or a date (RFC 9110, 10.2.3).
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = value.parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let at = httpdate::parse_http_date(value).ok()?;
-    Some(at.duration_since(now).unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
+    use http::header::RETRY_AFTER;
+
     use super::*;
 
     #[test]

@@ -20,6 +20,7 @@ mod span_flamegraph;
 mod timeline;
 mod top;
 pub mod traces;
+mod windows;
 
 use std::sync::Arc;
 
@@ -37,6 +38,7 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(lists::types))
         .routes(routes!(top::top))
         .routes(routes!(timeline::timeline))
+        .routes(routes!(windows::windows))
         .routes(routes!(flamegraph::flamegraph))
         .routes(routes!(traces::traces))
         .routes(routes!(traces::trace))

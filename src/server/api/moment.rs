@@ -5,6 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+pub use crate::model::rfc3339::exact as rfc3339;
+
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// Units of a stretch of time, longest text first where one begins with another.
@@ -82,13 +84,6 @@ pub fn parse_duration(text: &str) -> Option<u64> {
         sum_ns = sum_ns.saturating_add(number.saturating_mul(*unit_ns));
     }
     (!text.is_empty()).then_some(sum_ns)
-}
-
-/// A moment as RFC 3339 in UTC, with as many digits of a second as it takes.
-#[must_use]
-pub fn rfc3339(unix_ns: u64) -> String {
-    let moment = OffsetDateTime::from_unix_timestamp_nanos(i128::from(unix_ns)).ok();
-    moment.and_then(|moment| moment.format(&Rfc3339).ok()).unwrap_or_default()
 }
 
 #[cfg(test)]

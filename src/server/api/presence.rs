@@ -86,6 +86,7 @@ pub fn is_alive(selector: &Selector, before_unix_ns: u64) -> bool {
     let is_it = |process: &LivingProcess| {
         process.started_unix_ns < before_unix_ns
             && selector.service.as_ref().is_none_or(|service| *service == process.service)
+            && selector.selects_git_sha(&process.git_sha)
             && selector.container.as_ref().is_none_or(|container| is_container(container, process))
             && selector.thread.as_ref().is_none_or(|thread| has_thread(thread, process))
     };
@@ -115,6 +116,7 @@ pub fn described(selector: &Selector) -> String {
         ("service", &selector.service),
         ("container", &selector.container),
         ("thread", &selector.thread),
+        ("git_sha", &selector.git_sha),
         ("trace", &selector.trace_id),
         ("span", &selector.span_id),
     ];
@@ -150,6 +152,7 @@ mod tests {
             Selector { pid, service: some("nobody has this name"), ..cpu() },
             Selector { pid, thread: some("nobody has this name"), ..cpu() },
             Selector { container: some("0123456789ab"), ..cpu() },
+            Selector { pid, git_sha: some("0123456789ab"), ..cpu() },
             Selector { pid, trace_id: some("0123456789abcdef0123456789abcdef"), ..cpu() },
         ] {
             assert!(!is_alive(&selector, now), "{selector:?}");

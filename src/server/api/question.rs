@@ -55,7 +55,10 @@ impl Question {
 
 /// Samples of a request that an SDK tells of carry the ids that our span had before that was known: whoever asks
 /// for the trace or the span by either name gets all of them.
-fn with_aliases(app: &App, selector: Selector) -> Result<Selector, ApiError> {
+///
+/// # Errors
+/// What the store says.
+pub fn with_aliases(app: &App, selector: Selector) -> Result<Selector, ApiError> {
     if selector.trace_id.is_none() && selector.span_id.is_none() {
         return Ok(selector);
     }
@@ -97,7 +100,8 @@ pub fn catch_up_with_spans(app: &App) {
 }
 
 /// What is too much is told with what would be less.
-fn narrower(error: crate::store::StoreError) -> ApiError {
+#[must_use]
+pub fn narrower(error: crate::store::StoreError) -> ApiError {
     let error = ApiError::from(error);
     if error.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE {
         let message = format!("{}: ask for a shorter range, one service, or one process", error.message());

@@ -9,7 +9,7 @@ use crate::store::{Selector, TimeRange};
 
 /// The parameters that say of what.
 pub const SELECTORS: &[&str] =
-    &["pid", "service", "container", "thread", "trace_id", "span_id", "type", "kind"];
+    &["pid", "service", "container", "thread", "trace_id", "span_id", "git_sha", "type", "kind"];
 /// The parameters that say when.
 pub const RANGE: &[&str] = &["from", "to"];
 
@@ -60,6 +60,10 @@ pub struct SelectorParameters {
     /// Span id, 16 hexadecimal digits.
     #[param(pattern = "^[0-9a-fA-F]{16}$")]
     span_id: Option<String>,
+    /// Revision that the program was built of (`vcs.ref.head.revision` of its resource, or what an upload says), or its
+    /// first seven digits or more.
+    #[param(min_length = 1)]
+    git_sha: Option<String>,
     /// `cpu`, `offcpu`, `wall`, `lock`, `memory`, `gpu`, or a name of `/api/v1/profiles/types`, with its
     /// unit (`cpu/nanoseconds`) where that is wanted. By default `cpu`.
     #[param(pattern = "^[A-Za-z0-9_.:-]{1,64}(/[A-Za-z0-9_.:-]{1,63})?$")]
@@ -103,6 +107,7 @@ pub fn selector(parameters: &Parameters) -> Result<Selector, ApiError> {
         thread: nonempty("thread")?,
         trace_id: hexadecimal(parameters, "trace_id", 32)?,
         span_id: hexadecimal(parameters, "span_id", 16)?,
+        git_sha: nonempty("git_sha")?,
         traces: None,
         spans: None,
     })
@@ -191,7 +196,8 @@ mod tests {
     #[test]
     fn every_selector_is_read() {
         let query = "pid=42&service=shop&container=0123456789ab&thread=worker+1&type=off_cpu\
-                     &trace_id=0123456789ABCDEF0123456789abcdef&span_id=0123456789ABCDEF&from=-1h&to=-30m";
+                     &trace_id=0123456789ABCDEF0123456789abcdef&span_id=0123456789ABCDEF&git_sha=v1.2+rc\
+                     &from=-1h&to=-30m";
         let (selector, range) = selected(query).unwrap();
         let some = |text: &str| Some(text.to_owned());
         let expected = Selector {
@@ -202,6 +208,7 @@ mod tests {
             thread: some("worker 1"),
             trace_id: some("0123456789abcdef0123456789abcdef"),
             span_id: some("0123456789abcdef"),
+            git_sha: some("v1.2 rc"),
             traces: None,
             spans: None,
         };
@@ -238,6 +245,7 @@ mod tests {
             ("pid=1&pid=1", "pid"),
             ("thread=", "thread"),
             ("container=", "container"),
+            ("git_sha=", "git_sha"),
             ("type=", "type"),
             ("type=c+p+u", "type"),
             ("type=/x", "type"),

@@ -10,7 +10,7 @@ use utoipa::IntoParams;
 
 use super::{DebugIsOn, GoError, capture, legacy_text};
 use crate::export::{self, Format};
-use crate::model::{Label, LabelValue, Profile};
+use crate::model::{GIT_SHA, Label, LabelValue, Profile};
 use crate::process::LivingProcess;
 use crate::profile::live::CaptureOptions;
 use crate::server::api::flamegraph::{export_error, file_name, main_first};
@@ -175,7 +175,8 @@ async fn live(app: Arc<App>, parameters: &Parameters, sending: Sending) -> Resul
     let frequency_hz = u32::try_from(frequency_hz).unwrap_or(u32::MAX);
     let name = file_name(&selector, &Coverage::default(), "pb.gz");
     let write = move |mut profile: Profile| {
-        if selector.service.is_some() || selector.container.is_some() || selector.thread.is_some() {
+        let Selector { service, container, thread, git_sha, .. } = &selector;
+        if [service, container, thread, git_sha].into_iter().any(Option::is_some) {
             profile.keep_samples(|labels| is_selected(labels, &selector));
         }
         let written = sending.write(&profile);
@@ -226,6 +227,7 @@ fn is_selected(labels: &[Label], selector: &Selector) -> bool {
     };
     selector.pid.is_none_or(|pid| number("pid") == Some(pid))
         && selector.service.as_ref().is_none_or(|service| text("service") == service)
+        && selector.selects_git_sha(text(GIT_SHA))
         && selector.container.as_ref().is_none_or(|container| {
             let id = text("container_id");
             id == container || container.len() >= 12 && id.starts_with(container.as_str())
@@ -268,6 +270,7 @@ mod tests {
         let id = "0123456789abcdef".repeat(4);
         let labels = [
             Label::text("container_id", &id),
+            Label::text(GIT_SHA, "0123456789abcdef"),
             Label::number("pid", 7),
             Label::text("service", "shop"),
             Label::text("thread_name", "worker"),
@@ -282,6 +285,7 @@ mod tests {
             Selector { container: Some(id), ..cpu() },
             Selector { thread: some("worker"), ..cpu() },
             Selector { thread: some("9"), ..cpu() },
+            Selector { git_sha: some("0123456"), ..cpu() },
         ] {
             assert!(is_selected(&labels, &selector), "{selector:?}");
         }
@@ -290,6 +294,7 @@ mod tests {
             Selector { service: some(""), ..cpu() },
             Selector { container: some("0123456789a"), ..cpu() },
             Selector { thread: some("7"), ..cpu() },
+            Selector { git_sha: some("1234567"), ..cpu() },
             Selector { thread: some("worker"), service: some("cart"), ..cpu() },
         ] {
             assert!(!is_selected(&labels, &selector), "{selector:?}");

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::synthetic::{SMALL, window};
 use super::{MIDNIGHT_NS, SECOND_NS, WINDOW_NS, open};
-use crate::model::{Label, LabelValue, Profile, Sample};
+use crate::model::{GIT_SHA, Label, LabelValue, Profile, Sample};
 use crate::store::{Detail, ProfileQuery, Selector, SqliteStore, StoreError, TimeRange, WindowStore};
 
 const WINDOWS: u64 = 12;
@@ -273,4 +273,74 @@ fn readers_and_the_writer_do_not_wait_for_each_other_and_readers_see_whole_windo
         done.store(true, Ordering::Relaxed);
         assert!(readers.into_iter().any(|reader| reader.join().unwrap() > 0));
     });
+}
+
+#[test]
+fn a_revision_selects_its_windows_by_its_first_digits_and_each_window_tells_how_much_it_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let revisions = ["0123456789abcdef", "0123456fffffffff"];
+    let windows: Vec<Profile> = (0..WINDOWS)
+        .map(|number| {
+            let mut window = window(SMALL, number);
+            for labels in &mut window.label_sets {
+                let is_of_shop = labels.contains(&Label::text("service", "shop-1"));
+                // The first windows are of a program that does not tell.
+                if let Some(revision) = (number >= 2 && is_of_shop).then(|| revisions[number as usize % 2]) {
+                    labels.push(Label::text(GIT_SHA, revision));
+                    labels.sort();
+                }
+            }
+            window
+        })
+        .collect();
+    for window in windows.iter().rev() {
+        store.write_window(window).unwrap();
+    }
+    let of = |git_sha: &str| Selector { git_sha: Some(git_sha.to_owned()), ..Selector::of_type("cpu") };
+    for (asked, found) in [
+        ("0123456789abcdef", &revisions[..1]),
+        ("01234567", &revisions[..1]),
+        ("0123456", &revisions[..]),
+        // Too short to stand for more than itself.
+        ("012345", &[]),
+        ("123456789abcdef", &[]),
+    ] {
+        let wanted = |profile: &Profile, sample: &Sample| {
+            profile.label_text(sample, GIT_SHA).is_some_and(|revision| found.contains(&revision))
+        };
+        let expected: Vec<(u64, u64, i64)> = windows
+            .iter()
+            .map(|window| {
+                (window.start_unix_ns, window.duration_ns, sum(std::slice::from_ref(window), wanted))
+            })
+            .filter(|(_, _, value)| *value > 0)
+            .collect();
+        assert_eq!(expected.is_empty(), found.is_empty(), "{asked}");
+        let told = store.windows(&of(asked), TimeRange::ALL).unwrap();
+        let listed: Vec<_> = told
+            .windows
+            .iter()
+            .map(|window| (window.start_unix_ns, window.duration_ns, window.value))
+            .collect();
+        assert_eq!(listed, expected, "{asked}");
+        assert_eq!((told.matched, told.coverage.windows), (!found.is_empty(), WINDOWS), "{asked}");
+        let query = ProfileQuery { selector: of(asked), range: TimeRange::ALL, detail: Detail::Stacks };
+        let answer = store.profile(&query).unwrap();
+        assert_eq!(answer.matched, !found.is_empty());
+        assert_eq!(
+            answer.profile.total(1),
+            expected.iter().map(|(_, _, value)| value).sum::<i64>(),
+            "{asked}"
+        );
+    }
+    // Whatever selects, the windows add up to the profile, and only those in the range are told of.
+    let shop = Selector { service: Some("shop-2".to_owned()), ..Selector::of_type("cpu") };
+    let range = TimeRange { from_unix_ns: MIDNIGHT_NS + WINDOW_NS, to_unix_ns: MIDNIGHT_NS + 4 * WINDOW_NS };
+    let told = store.windows(&shop, range).unwrap();
+    let starts: Vec<u64> = told.windows.iter().map(|window| window.start_unix_ns).collect();
+    assert_eq!(starts, (1..4).map(|number| MIDNIGHT_NS + number * WINDOW_NS).collect::<Vec<_>>());
+    let expected = sum(&windows[1..4], |profile, sample| has(profile, sample, "service", "shop-2"));
+    assert_eq!(told.windows.iter().map(|window| window.value).sum::<i64>(), expected);
+    assert_eq!(told.value_type.unwrap().unit, "nanoseconds");
 }

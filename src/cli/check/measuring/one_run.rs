@@ -109,6 +109,7 @@ impl Conditions<'_> {
                 position: None,
                 started: Some(rfc3339::to_millisecond(started)),
                 wall_ns: u64::try_from(wall.as_nanos()).ok(),
+                windows: None,
                 whole_execution: true,
                 work: None,
                 machine: MachineFacts {
