@@ -12,8 +12,8 @@ use crate::cli::CommandError;
 /// 10 are advised.
 ///
 /// Or it is what a server has kept: http(s)://HOST:PORT/? and any selector of the server's, such as
-/// service=NAME&from=-2h&to=-1h, or git_sha=REVISION, which is looked for in all that is kept. Its windows make up to 20
-/// runs, 5 at least. A server that wants a token gets the one of SPANFLAME_CHECK_TOKEN, or of http://x:TOKEN@HOST.
+/// service=NAME&from=-2h&to=-1h, or `git_sha=REVISION`, which is looked for in all that is kept. Its windows make up to 20
+/// runs, 5 at least. A server that wants a token gets the one of `SPANFLAME_CHECK_TOKEN`, or of `http://x:TOKEN@HOST`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   spanflame check compare --base runs/base --new runs/new
