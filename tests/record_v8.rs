@@ -47,6 +47,8 @@ fn record(version: &str, options: &[&str], arguments: &[&str]) -> Option<Folded>
     };
     let mut command = Command::new(node);
     command.args(options).arg(script("shares.js")).arg("120").args(arguments);
+    // With `--perf-basic-prof` it also writes a log to where it was started.
+    command.current_dir(std::env::temp_dir());
     let program = Program::start_ready(&mut command);
     // The first recording lets its tables be built and kept, so that the one that counts begins with them.
     drop(recording::record_pid(program.pid, 2));
