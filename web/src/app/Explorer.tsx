@@ -86,7 +86,7 @@ export function Explorer(props: ExplorerProps): JSX.Element {
   );
   const jumpToHit = (step: 1 | -1): void => {
     if (result === undefined) return;
-    const node = nextHit(result, selected, step);
+    const node = nextHit(graph, result, selected, step);
     if (node < 0) return;
     const width = document.querySelector('.flamegraph-scroller')?.clientWidth ?? 1000;
     const wanted = zoomToReveal(graph, node, zoom, width, HIT_WIDTH_CSS_PX);

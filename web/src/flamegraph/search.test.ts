@@ -56,10 +56,17 @@ describe('hits', () => {
     expect(search(graph, () => true).value).toBe(100);
   });
 
-  test('follow each other around the ends, from wherever one is', () => {
-    expect([0, 1, 2, 3, 5, 7].map((node) => nextHit(result, node, 1))).toEqual([1, 3, 3, 5, 1, 1]);
-    expect([0, 1, 2, 3, 5, 7].map((node) => nextHit(result, node, -1))).toEqual([5, 5, 1, 1, 3, 5]);
-    expect(nextHit(search(graph, () => false), 0, 1)).toBe(-1);
+  test('follow each other around the ends', () => {
+    expect([1, 3, 5].map((node) => nextHit(graph, result, node, 1))).toEqual([3, 5, 1]);
+    expect([1, 3, 5].map((node) => nextHit(graph, result, node, -1))).toEqual([5, 1, 3]);
+  });
+
+  test('begin with the widest, from wherever else one is', () => {
+    expect([0, 2, 7].map((node) => nextHit(graph, result, node, 1))).toEqual([1, 1, 1]);
+    const narrowFirst = graphOf('a;f 1', 'b;f 7', 'c;f 2');
+    const found = search(narrowFirst, (frame) => frame.name === 'f');
+    expect(narrowFirst.total[nextHit(narrowFirst, found, 0, 1)]).toBe(7);
+    expect(nextHit(graph, search(graph, () => false), 0, 1)).toBe(-1);
   });
 });
 

@@ -86,10 +86,21 @@ export function placeOfHit(result: SearchResult, node: number): number {
   return low;
 }
 
-/** The hit after `node` (`step` 1) or before it (-1), around the ends; -1 if there is none. */
-export function nextHit(result: SearchResult, node: number, step: 1 | -1): number {
+/** The hit with the greatest value; -1 if there is none. */
+function widestHit(graph: FlameGraph, result: SearchResult): number {
+  let widest = -1;
+  for (const hit of result.hits) if (widest < 0 || graph.total[hit]! > graph.total[widest]!) widest = hit;
+  return widest;
+}
+
+/**
+ * The hit after `node` (`step` 1) or before it (-1), around the ends; from what is none the widest, which is what is
+ * looked for mostly; -1 if there is none.
+ */
+export function nextHit(graph: FlameGraph, result: SearchResult, node: number, step: 1 | -1): number {
   const count = result.hits.length;
   if (count === 0) return -1;
+  if (result.isHit[node] !== 1) return widestHit(graph, result);
   const place = step === 1 ? placeOfHit(result, node + 1) : placeOfHit(result, node) - 1;
   return result.hits[(place + count) % count]!;
 }
