@@ -200,14 +200,14 @@ mod tests {
         assert_eq!(memory.only_what_is_there().u64_at(address), Ok(value));
     }
 
-    /// A file of pages, mapped and not touched; where, and its contents.
+    /// A file of pages, mapped with one page more than it has, and not touched; and its contents.
     fn mapped_file() -> (memmap2::Mmap, Vec<u8>) {
         let page = usize::try_from(page_bytes()).expect("small");
         let contents: Vec<u8> = (0..4 * page).map(|index| (index / 7) as u8).collect();
         let mut file = tempfile::tempfile().expect("a file");
         file.write_all(&contents).expect("it is written");
         // SAFETY: nobody else has the file, and it is not shortened while it is mapped.
-        let mapping = unsafe { memmap2::Mmap::map(&file) }.expect("it is mapped");
+        let mapping = unsafe { memmap2::MmapOptions::new().len(5 * page).map(&file) }.expect("it is mapped");
         (mapping, contents)
     }
 
