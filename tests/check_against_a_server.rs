@@ -87,8 +87,10 @@ fn now_s() -> u64 {
 fn send(server: &Server, token: Option<&str>, git_sha: &str, runs: u64, parse: u64, ago_s: u64) {
     let folder = tempfile::tempdir().expect("a folder");
     let seed = git_sha.bytes().map(u64::from).sum::<u64>() * 1_000;
+    // Asked once: else a second that passes while they are sent is a gap between them.
+    let first_s = now_s() - ago_s;
     for run in 0..runs {
-        let from = now_s() - ago_s + run * 5;
+        let from = first_s + run * 5;
         let path = format!("/api/v1/profiles?service=bench&git_sha={git_sha}&from={from}&to={}", from + 5);
         let request = Request::post(&path, profile(&folder, parse, seed + run));
         let request = match token {

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 /// How much more memory the profiler may take than for the same program in its right mind.
 const MORE_BYTES: u64 = 64 << 20;
+const TRIES: u32 = 6;
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/hostile").join(name)
@@ -51,18 +52,20 @@ fn check(mut command: Command, own: &[&str], marker: &str) {
     let (sane, sane_bytes) = record(&mut command, "0");
     assert!(has_all(&sane) * 10 >= sane.total() * 9, "{} of {} are whole", has_all(&sane), sane.total());
 
-    let (hostile, bytes) = record(&mut command, "1");
-    assert!(bytes <= sane_bytes + MORE_BYTES, "{bytes} bytes instead of {sane_bytes}");
-    for name in names(&hostile) {
-        let is_text = !name.contains(|character: char| character.is_control() || character == '\u{fffd}');
-        assert!(is_text, "{name:?} is no name");
+    // A runtime whose description of itself was read while it was wrong is not looked for again: all frames are native,
+    // and another process of it is tried.
+    for _ in 0..TRIES {
+        let (hostile, bytes) = record(&mut command, "1");
+        assert!(bytes <= sane_bytes + MORE_BYTES, "{bytes} bytes instead of {sane_bytes}");
+        for name in names(&hostile) {
+            let is_text = !name.contains(|character: char| character.is_control() || character == '\u{fffd}');
+            assert!(is_text, "{name:?} is no name");
+        }
+        if hostile.count(|stack| stack.frames.iter().any(|frame| frame.name.starts_with(marker))) > 0 {
+            return;
+        }
     }
-    // A runtime whose description of itself was read while it was wrong is not looked for again: all frames are native.
-    if marker == "[jvm: " && names(&hostile).iter().all(|name| !name.starts_with(marker)) {
-        return support::skip("the virtual machine was rewritten before it was known to be one");
-    }
-    let refused = hostile.count(|stack| stack.frames.iter().any(|frame| frame.name.starts_with(marker)));
-    assert!(refused > 0, "nothing was rewritten while it was read");
+    panic!("nothing was rewritten while it was read");
 }
 
 #[test]
