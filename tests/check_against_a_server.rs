@@ -119,7 +119,9 @@ fn a_build_is_compared_with_the_revision_that_it_comes_from() {
     assert_eq!(status(&output), 1, "{output:?}");
     let found = report(&output);
     assert_eq!(names(&blamed(&found)), ["parse"], "{found:#}");
-    assert_eq!((&found["base"]["runs"], &found["basis"]["kind"]), (&10.into(), &"share".into()), "{found:#}");
+    // Pairs of them become one where chance has made the ones that follow each other alike.
+    assert!([5, 10].map(Value::from).contains(&found["base"]["runs"]), "{found:#}");
+    assert_eq!((&found["new"]["runs"], &found["basis"]["kind"]), (&found["base"]["runs"], &"share".into()));
     let notes = found["notes"].to_string();
     assert!(notes.contains("stretches") && notes.contains("shares are compared"), "{notes}");
 

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use support::http_threads::{Service, ask};
 use support::program::{Program, fixture};
 use support::server::{Request, Server, WITHOUT_EBPF};
-use support::{await_event, copy_program, is_installed, quiet_cores, skip, spanflame, target_directory};
+use support::{
+    await_event, copy_program, is_installed, quiet_cores, skip, spanflame, target_directory, two_times,
+};
 
 fn web() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("web")
@@ -167,6 +169,32 @@ fn a_visitor_picks_zooms_searches_compares_and_downloads() {
     let stacks = std::fs::read_to_string(&folded).expect("it was written");
     assert!(stacks.contains("burn_sixty"), "{stacks}");
     assert!(!stacks.contains("payments"), "only the service that was picked:\n{stacks}");
+}
+
+/// A function costs more than yesterday, and five others only seem to.
+#[test]
+fn a_visitor_sees_which_differences_are_certain() {
+    if let Some(reason) = no_browser() {
+        return skip(&reason);
+    }
+    let server = Server::start_with(WITHOUT_EBPF, &[]);
+    if assets_of(&server.get("/").text()).is_empty() {
+        return skip("the binary was compiled before the page was built");
+    }
+    let times = two_times::write(&server, 18, 18, 0.5);
+    let range = |(from, to): (u64, u64)| format!("{from}-{to}");
+    let output = Command::new("node")
+        .args(["tests/verdicts.js", server.url.as_str(), two_times::SERVICE])
+        .args([range(times.base), range(times.new)])
+        .arg(two_times::CHANGED)
+        .arg(target_directory().join("screenshots"))
+        .current_dir(web())
+        .output()
+        .expect("node is installed");
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!("{said}");
+    assert!(output.status.success(), "{said}");
 }
 
 /// What the whole program is for: one slow request of a service that nobody has instrumented, and what it ran.

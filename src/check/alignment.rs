@@ -37,6 +37,8 @@ pub(super) struct Alignment {
     pub totals: Vec<f64>,
     /// The functions.
     pub rows: Vec<Row>,
+    /// Modules that are called something else on the new side: the base's name, and the new one.
+    pub renamed_modules: Vec<(String, String)>,
     /// What was put together, in words.
     pub notes: Vec<String>,
 }
@@ -66,6 +68,7 @@ impl Alignment {
             base_runs: base.runs.len(),
             totals: runs.iter().map(|run| run.total as f64).collect(),
             rows: Vec::new(),
+            renamed_modules: Vec::new(),
             notes: Vec::new(),
         };
         let mut by_key: foldhash::HashMap<&FunctionKey, usize> = foldhash::HashMap::default();

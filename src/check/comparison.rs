@@ -27,6 +27,8 @@ pub struct Comparison {
     /// The total first, then modules, functions by themselves and functions with all that they call; in each
     /// level the greatest change of the whole first.
     pub lines: Vec<Line>,
+    /// Modules of the base that were compared with one of another name: the name there, and the new one.
+    pub renamed_modules: Vec<(String, String)>,
     /// What a reader should know: facts that are missing, functions that were put together.
     pub notes: Vec<String>,
 }
@@ -115,8 +117,8 @@ pub struct Line {
     pub origin: Option<Origin>,
     /// It regressed, and an allow-list says that it may: the reason given there.
     pub allowed: Option<String>,
-    /// Names of callers that have the very same inclusive cost, and therefore no line of their own.
-    pub same_as: Vec<String>,
+    /// Callers that have the very same inclusive cost, and therefore no line of their own.
+    pub same_as: Vec<Subject>,
 }
 
 /// A cost on one side, over its runs.
@@ -187,6 +189,22 @@ pub enum Refusal {
     RunsResembleNeighbours {
         /// Label of the side.
         side: String,
+    },
+    /// The runs are stretches of what went on, and the later ones differ from the earlier ones.
+    ChangedMidway {
+        /// Label of the side.
+        side: String,
+        /// In what.
+        lines: Vec<String>,
+    },
+    /// The runs are stretches of what went on, of too few samples however many are put together.
+    TooFewSamples {
+        /// Label of the side.
+        side: String,
+        /// How many it has.
+        samples: u64,
+        /// How many it takes.
+        least: u64,
     },
     /// Neither a change nor its absence could be shown.
     TooNoisy {

@@ -1,6 +1,7 @@
 //! From two sides to a verdict.
 
 use super::alignment::Alignment;
+use super::batches::Apart;
 use super::comparison::{
     Basis, Comparison, Estimate, Interval, Level, Line, Origin, Refusal, SelfTest, SideSummary,
 };
@@ -9,6 +10,7 @@ use super::side::{Runs, SideError};
 use super::statistics::common_shift::{Change, common_shift};
 use super::statistics::false_discovery;
 use super::statistics::moderation::Prior;
+use super::statistics::neighbours::{correlation, unbiased, variance_inflation};
 use super::statistics::scale::Scale;
 use super::statistics::student::{upper_quantile, upper_tail};
 use super::statistics::two_sample::{Direction, Scaled, TwoSample};
@@ -27,13 +29,23 @@ const NEARLY_NOTHING: f64 = 0.05;
 /// [`SideError`]: too few runs, or runs that count different things.
 pub fn compare(base: &Side, new: &Side, policy: &Policy) -> Result<Comparison, SideError> {
     side::check_comparable(base, new, policy)?;
-    let ((base, of_base), (new, of_new)) = (batches::apart(base, policy), batches::apart(new, policy));
+    let Apart { base, new, refusals } = batches::apart(base, new, policy);
     let (base, new) = (base.as_ref(), new.as_ref());
     let mut comparison = compare_figures(&base.all(), &new.all(), policy);
-    comparison.refusals.extend(of_base.into_iter().chain(of_new));
-    comparison.self_test = self_test::of_base(base, policy);
+    comparison.refusals = refusals;
+    comparison.self_test = self_test::of_side(base, policy);
     if let SelfTest::Alarmed { lines } = &comparison.self_test {
-        comparison.refusals.push(Refusal::BaseDiffersFromItself { lines: lines.clone() });
+        let lines = lines.clone();
+        comparison.refusals.push(match base.all().are_stretches() {
+            true => Refusal::ChangedMidway { side: base.label.clone(), lines },
+            false => Refusal::BaseDiffersFromItself { lines },
+        });
+    }
+    // The mean of a time that a deployment has torn, say, is that of no time at all.
+    if new.all().are_stretches()
+        && let SelfTest::Alarmed { lines } = self_test::of_side(new, policy)
+    {
+        comparison.refusals.push(Refusal::ChangedMidway { side: new.label.clone(), lines });
     }
     let machines = machine_facts::differences(base, new);
     if !machines.is_empty() {
@@ -48,8 +60,10 @@ pub(super) fn compare_figures(base: &Runs<'_>, new: &Runs<'_>, policy: &Policy) 
     let mut alignment = Alignment::new(base, new, policy.min_share / 2.0);
     let (basis, work) = basis(base, new);
     let candidates = candidates(&alignment, &basis, &work, policy);
-    let judged = judge(&candidates, &basis, policy);
+    let are_stretches = [base.are_stretches(), new.are_stretches()];
+    let judged = judge(&candidates, &basis, policy, are_stretches);
     let mut notes = std::mem::take(&mut alignment.notes);
+    let renamed_modules = std::mem::take(&mut alignment.renamed_modules);
     if basis == Basis::Share {
         notes.push(
             "shares are compared, since the work that was done is not known: what became slower as a whole is not seen"
@@ -76,6 +90,7 @@ pub(super) fn compare_figures(base: &Runs<'_>, new: &Runs<'_>, policy: &Policy) 
         policy: *policy,
         self_test: SelfTest::NotMade,
         lines: judged,
+        renamed_modules,
         notes,
     }
 }
@@ -114,8 +129,9 @@ struct Tested {
     change: Option<Change>,
 }
 
-fn judge(candidates: &[Candidate], basis: &Basis, policy: &Policy) -> Vec<Line> {
+fn judge(candidates: &[Candidate], basis: &Basis, policy: &Policy, are_stretches: [bool; 2]) -> Vec<Line> {
     let scale = if *basis == Basis::Share { Scale::ArcSine } else { Scale::Root };
+    let likeness = Likeness::new(candidates, scale, are_stretches);
     let mut levels: Vec<(Level, Vec<Tested>)> = Vec::new();
     for level in [Level::Total, Level::Module, Level::FunctionSelf, Level::FunctionInclusive] {
         let of_level = candidates.iter().filter(|candidate| candidate.level == level);
@@ -125,7 +141,7 @@ fn judge(candidates: &[Candidate], basis: &Basis, policy: &Policy) -> Vec<Line> 
         let spreads: Vec<_> = scaled.iter().map(|(_, scaled)| scaled.spread()).collect();
         let prior = Prior::fit(&spreads);
         let tested = scaled.into_iter().map(|(candidate, scaled)| {
-            let test = scaled.test(prior.as_ref());
+            let test = scaled.test(prior.as_ref()).inflated(likeness.inflation(&candidate));
             let change = test.log_ratio().map(|(log_ratio, error)| Change { log_ratio, error });
             Tested { candidate, test, change }
         });
@@ -135,7 +151,9 @@ fn judge(candidates: &[Candidate], basis: &Basis, policy: &Policy) -> Vec<Line> 
         .iter()
         .find(|(level, _)| *level == Level::FunctionSelf)
         .map_or(&[], |(_, tested)| tested.as_slice());
-    let common = Common { changes: own.iter().map(|tested| tested.change).collect(), basis };
+    let changes: Vec<Option<Change>> = own.iter().map(|tested| tested.change).collect();
+    let of_all = common_shift(&changes, None);
+    let common = Common { changes, of_all, basis };
     let present: Vec<Level> = levels
         .iter()
         .filter(|(_, tested)| tested.iter().any(|tested| tested.candidate.judged))
@@ -185,13 +203,63 @@ fn judge(candidates: &[Candidate], basis: &Basis, policy: &Policy) -> Vec<Line> 
     lines
 }
 
+/// How alike runs are that follow each other.
+struct Likeness {
+    scale: Scale,
+    /// Which sides' runs follow each other; those of the others are independent.
+    are_stretches: [bool; 2],
+    /// The mean correlation of all functions.
+    common: f64,
+}
+
+impl Likeness {
+    fn new(candidates: &[Candidate], scale: Scale, are_stretches: [bool; 2]) -> Self {
+        let mut likeness = Self { scale, are_stretches, common: 0.0 };
+        let own = candidates.iter().filter(|candidate| candidate.level == Level::FunctionSelf);
+        let known: Vec<f64> = own.filter_map(|candidate| likeness.of(candidate)).collect();
+        let mean = known.iter().sum::<f64>() / known.len().max(1) as f64;
+        let moments =
+            candidates.first().and_then(|one| likeness.stretches(one).map(<[f64]>::len).min()).unwrap_or(0);
+        likeness.common = unbiased(mean, moments);
+        likeness
+    }
+
+    fn stretches<'a>(&self, candidate: &'a Candidate) -> impl Iterator<Item = &'a [f64]> + use<'a> {
+        let sides = [candidate.base.as_slice(), candidate.new.as_slice()].into_iter().zip(self.are_stretches);
+        sides.filter_map(|(values, are_stretches)| are_stretches.then_some(values))
+    }
+
+    fn of(&self, candidate: &Candidate) -> Option<f64> {
+        let scaled = |values: &[f64]| values.iter().map(|&value| self.scale.to(value)).collect::<Vec<f64>>();
+        let sides: Vec<Vec<f64>> = self.stretches(candidate).map(scaled).collect();
+        correlation(&sides)
+    }
+
+    /// How many times the variance is to be taken. One line's own correlation is known badly, so it counts only as
+    /// far as it is clearly above that of all.
+    fn inflation(&self, candidate: &Candidate) -> f64 {
+        let moments: usize = self.stretches(candidate).map(<[f64]>::len).sum();
+        if moments == 0 {
+            return 1.0;
+        }
+        let own = self.of(candidate).map_or(0.0, |own| own - 1.0 / (moments as f64).sqrt());
+        variance_inflation(self.common.max(own))
+    }
+}
+
 /// What all functions have in common.
 struct Common<'a> {
     changes: Vec<Option<Change>>,
+    /// The shift of all of them, which every line but those of functions by themselves is held against.
+    of_all: Option<Change>,
     basis: &'a Basis,
 }
 
 impl Common<'_> {
+    fn shift(&self, left_out: Option<usize>) -> Option<Change> {
+        if left_out.is_some() { common_shift(&self.changes, left_out) } else { self.of_all }
+    }
+
     /// The chance of such a change of the line's own if there is none. Where work was counted a change is what it
     /// is. Else a function must have changed against the others: of shares, since one's gain is all others' loss;
     /// of runs also against itself, since these may have been of a fixed length, or not.
@@ -200,7 +268,7 @@ impl Common<'_> {
         if matches!(self.basis, Basis::PerWork { .. }) || tested.candidate.level == Level::Total {
             return plain;
         }
-        let Some(shift) = common_shift(&self.changes, left_out) else {
+        let Some(shift) = self.shift(left_out) else {
             // With nothing to compare it with, a share is as likely the others' doing.
             return if *self.basis == Basis::Share { 1.0 } else { plain };
         };
@@ -225,7 +293,7 @@ impl Common<'_> {
         let least = least_log_ratio(direction, policy.min_effect);
         let sign = if direction == Direction::Increase { 1.0 } else { -1.0 };
         let own = matches!(self.basis, Basis::PerWork { .. }) || tested.candidate.level == Level::Total;
-        let shift = if own { None } else { common_shift(&self.changes, left_out) };
+        let shift = if own { None } else { self.shift(left_out) };
         let shift = shift.map_or(0.0, |shift| shift.log_ratio);
         sign * change.log_ratio >= least && sign * (change.log_ratio - shift) >= least
     }

@@ -8,7 +8,7 @@ use super::comparison::{Basis, Level, Origin, Subject};
 use super::statistics::two_sample::Direction;
 
 /// What is smaller than what is judged by no more than this still tells what variance is to be expected.
-const UNJUDGED: f64 = 0.25;
+pub(super) const UNJUDGED: f64 = 0.25;
 /// Two lines whose costs differ by less than this part in every run are one.
 const SAME: f64 = 0.005;
 
@@ -24,7 +24,7 @@ pub(super) struct Candidate {
     pub new: Vec<f64>,
     /// Shares of both sides' totals.
     pub shares: [f64; 2],
-    pub same_as: Vec<String>,
+    pub same_as: Vec<Subject>,
     /// It is large enough to be judged; else it only tells what is expected of others.
     pub judged: bool,
 }
@@ -176,7 +176,7 @@ impl Making<'_> {
         let mut kept: Vec<Candidate> = Vec::new();
         for (_, line) in lines {
             match kept.iter_mut().find(|known| Self::is_same(known, &line)) {
-                Some(known) => known.same_as.push(line.subject.name),
+                Some(known) => known.same_as.push(line.subject),
                 None => kept.push(line),
             }
         }

@@ -1,8 +1,9 @@
 //! Is the program slower than it was, and where?
 //!
 //! Comes in: profiles, one a run, of a base and of something new, with what is known of the machine and of the
-//! work that was done ([`Run`], two [`Side`]s). Goes out: a [`Comparison`]: a verdict for the whole, for each
-//! module and for each function, with estimate, confidence interval and place in the source; and reports of it.
+//! work that was done ([`Run`], two [`Side`]s); or windows of two times of a server, of which [`stretches`] makes
+//! runs. Goes out: a [`Comparison`]: a verdict for the whole, for each module and for each function, with estimate,
+//! confidence interval and place in the source; and reports of it.
 //! Never: a process that is started, a clock, a network, or a verdict that rests on counting samples as if they
 //! were independent: the run is the unit.
 //!
@@ -12,14 +13,17 @@
 mod alignment;
 pub mod allow_list;
 mod batches;
+pub mod by_function;
 pub mod comparison;
 mod confirm;
+mod costs;
 mod decide;
 pub mod function_key;
 mod inlining;
 mod levels;
 pub mod machine_facts;
 mod overall;
+pub mod parts;
 pub mod policy;
 mod renaming;
 pub mod report;
@@ -29,6 +33,7 @@ mod self_test;
 pub mod side;
 pub mod stacks;
 mod statistics;
+pub mod stretches;
 pub mod verdict;
 
 pub use allow_list::{AllowList, AllowListError};

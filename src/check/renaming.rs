@@ -90,6 +90,7 @@ fn rename_modules(alignment: &mut Alignment) {
             continue;
         }
         alignment.notes.push(format!("{new} is compared with {gone}: their functions have the same names"));
+        alignment.renamed_modules.push((gone.clone(), new.clone()));
         taken.insert(new.clone());
         new_names.insert(gone, new);
     }

@@ -1,13 +1,11 @@
 //! One run: what each function cost in it.
 
-use std::collections::HashMap;
-
 use super::FunctionKey;
+use super::costs::{Costs, Functions};
 use super::run_facts::RunFacts;
 use super::stacks::{GrowingStacks, StackNode};
 use crate::export::flame_tree::MAX_DEPTH;
-use crate::export::frame_text::module_name;
-use crate::model::{Frame, IndexMap, Location, Profile, ValueType};
+use crate::model::{IndexMap, Profile, ValueType};
 
 /// One run of a program, or one window of a server's time: the unit that is counted with.
 #[derive(Debug, Clone, PartialEq)]
@@ -137,18 +135,14 @@ impl Run {
         let (Some(value_type), true) = (profile.value_types.get(index), total > 0) else {
             return Err(RunError::Empty { run: name.to_owned() });
         };
-        let mut functions = Functions::default();
-        let mut by_location = FunctionsByLocation::default();
-        for location in &profile.locations {
-            by_location.add(functions.of_location(profile, location));
-        }
-        let mut costs = Costs::new(functions.rows.len());
+        let (functions, by_location) = Functions::of_profile(profile);
+        let mut costs = Costs::<1>::new(functions.len());
         let mut growing = wanted.stacks.then(GrowingStacks::default);
         for (stack, &value) in profile.stacks.iter().zip(&by_stack) {
             if value == 0 {
                 continue;
             }
-            costs.add(stack, &by_location, value);
+            costs.add(stack, &by_location, &[value]);
             if let Some(growing) = &mut growing {
                 let root_first =
                     stack.iter().rev().flat_map(|&location| by_location.get(location).iter().rev().copied());
@@ -157,7 +151,7 @@ impl Run {
                     .map_err(|_| RunError::TooDeep { run: name.to_owned(), limit: MAX_DEPTH })?;
             }
         }
-        let (functions, calls) = costs.finish(functions.rows);
+        let (functions, calls) = costs.finish(functions);
         Ok(Self {
             name: name.to_owned(),
             value_type: value_type.clone(),
@@ -170,6 +164,52 @@ impl Run {
             stacks: growing.map_or_else(Vec::new, GrowingStacks::into_nodes),
         })
     }
+    /// Adds what a later run cost, as if both had been one. Stacks are not kept.
+    pub(super) fn absorb(&mut self, later: &Self) {
+        self.total = self.total.saturating_add(later.total);
+        self.sample_count =
+            self.sample_count.zip(later.sample_count).map(|(one, other)| one.saturating_add(other));
+        self.duration_ns = self.duration_ns.saturating_add(later.duration_ns);
+        self.facts.windows =
+            self.facts.windows.zip(later.facts.windows).map(|(one, other)| one.saturating_add(other));
+        self.stacks = Vec::new();
+        let mut places: foldhash::HashMap<FunctionKey, usize> =
+            self.functions.iter().enumerate().map(|(at, function)| (function.key.clone(), at)).collect();
+        let mut moved = Vec::with_capacity(later.functions.len());
+        for function in &later.functions {
+            let at = *places.entry(function.key.clone()).or_insert(self.functions.len());
+            moved.push(u32::try_from(at).unwrap_or(u32::MAX));
+            match self.functions.get_mut(at) {
+                Some(known) => {
+                    known.self_value = known.self_value.saturating_add(function.self_value);
+                    known.inclusive_value = known.inclusive_value.saturating_add(function.inclusive_value);
+                    // The first line that was seen of it.
+                    if known.line == 0 || function.line > 0 && function.line < known.line {
+                        known.line = function.line;
+                    }
+                }
+                None => self.functions.push(function.clone()),
+            }
+        }
+        let mut calls: IndexMap<(u32, u32), u64> =
+            self.calls.iter().map(|call| ((call.caller, call.callee), call.value)).collect();
+        for call in &later.calls {
+            let place = |function: u32| moved.get(function as usize).copied();
+            if let (Some(caller), Some(callee)) = (place(call.caller), place(call.callee)) {
+                let sum = calls.entry((caller, callee)).or_default();
+                *sum = sum.saturating_add(call.value);
+            }
+        }
+        self.calls = in_order(calls.into_iter());
+    }
+}
+
+/// Calls in the order of the functions, the same each time.
+pub(super) fn in_order(calls: impl Iterator<Item = ((u32, u32), u64)>) -> Vec<Call> {
+    let mut calls: Vec<Call> =
+        calls.map(|((caller, callee), value)| Call { caller, callee, value }).collect();
+    calls.sort_unstable_by_key(|call| (call.caller, call.callee));
+    calls
 }
 
 /// `kind/unit`.
@@ -196,165 +236,4 @@ fn sample_count(profile: &Profile, shown: &ValueType, total: u64) -> Option<u64>
     }
     let counted = profile.value_types.iter().position(|value_type| value_type.unit == "count");
     counted.and_then(|index| u64::try_from(profile.total(index)).ok())
-}
-
-/// Functions as they are met.
-#[derive(Default)]
-struct Functions {
-    rows: Vec<FunctionCost>,
-    by_key: HashMap<FunctionKey, u32>,
-    /// By function and mapping of the profile, so that a name is looked at once.
-    by_origin: IndexMap<(u32, u32), u32>,
-}
-
-/// Stands for a function or mapping that there is none of.
-const NONE: u32 = u32::MAX;
-
-impl Functions {
-    /// The functions of a location, the innermost first.
-    fn of_location(&mut self, profile: &Profile, location: &Location) -> impl Iterator<Item = u32> {
-        let mapping = location.mapping.unwrap_or(NONE);
-        let nameless = Frame { function: NONE, line: 0 };
-        let nameless = location.frames.is_empty().then_some(nameless);
-        let frames = location.frames.iter().copied().chain(nameless);
-        frames.map(move |frame| self.row(profile, location, frame.function, mapping, frame.line))
-    }
-
-    fn row(&mut self, profile: &Profile, location: &Location, function: u32, mapping: u32, line: u32) -> u32 {
-        // Code of no mapping is told apart by its sort.
-        let mapping_or_kind = if mapping == NONE { NONE - 1 - location.kind as u32 } else { mapping };
-        let known = self.by_origin.get(&(function, mapping_or_kind)).copied();
-        let row = known.unwrap_or_else(|| {
-            let path = match profile.mappings.get(mapping as usize) {
-                Some(mapping) if !mapping.path.is_empty() => mapping.path.as_str(),
-                _ => location.kind.mapping_path().unwrap_or("unknown"),
-            };
-            let row = self.add(profile, function, path);
-            self.by_origin.insert((function, mapping_or_kind), row);
-            row
-        });
-        // The first line of a function is often not told; the first one seen in it is near.
-        let has_start = profile.functions.get(function as usize).is_some_and(|known| known.start_line > 0);
-        if !has_start
-            && line > 0
-            && let Some(known) = self.rows.get_mut(row as usize)
-            && (known.line == 0 || line < known.line)
-        {
-            known.line = line;
-        }
-        row
-    }
-
-    fn add(&mut self, profile: &Profile, function: u32, path: &str) -> u32 {
-        let function = profile.functions.get(function as usize);
-        let key = FunctionKey::new(function.map_or("", |function| function.name.as_str()), path);
-        let next = u32::try_from(self.rows.len()).unwrap_or(NONE);
-        let row = *self.by_key.entry(key.clone()).or_insert(next);
-        if row == next {
-            let name = function.map_or("", |function| function.name.as_str());
-            self.rows.push(FunctionCost {
-                name: if name.is_empty() { format!("[{}]", module_name(path)) } else { name.to_owned() },
-                module_path: path.to_owned(),
-                file: function.map_or_else(String::new, |function| function.file.clone()),
-                line: function.map_or(0, |function| function.start_line),
-                key,
-                self_value: 0,
-                inclusive_value: 0,
-            });
-        }
-        row
-    }
-}
-
-/// The functions of each location, the innermost first, end to end.
-#[derive(Default)]
-struct FunctionsByLocation {
-    functions: Vec<u32>,
-    /// Where those of each location end; they begin where the ones before them end.
-    ends: Vec<usize>,
-}
-
-impl FunctionsByLocation {
-    fn add(&mut self, functions: impl Iterator<Item = u32>) {
-        self.functions.extend(functions);
-        self.ends.push(self.functions.len());
-    }
-
-    #[inline]
-    fn get(&self, location: u32) -> &[u32] {
-        let location = location as usize;
-        let begin = location.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
-        let end = self.ends.get(location).copied().unwrap_or(begin);
-        self.functions.get(begin..end).unwrap_or_default()
-    }
-}
-
-/// Sums while stacks are walked. They are by function, and apart from the functions' names: what is looked at for each
-/// frame of each stack should lie close together.
-struct Costs {
-    own: Vec<u64>,
-    inclusive: Vec<Sum>,
-    calls: IndexMap<(u32, u32), Sum>,
-    stack_number: u64,
-}
-
-/// A sum over stacks, and the number of the last stack that is in it, so that recursion counts once.
-#[derive(Clone, Copy, Default)]
-struct Sum {
-    value: u64,
-    last_met: u64,
-}
-
-impl Sum {
-    #[inline]
-    fn add_once(&mut self, value: u64, stack_number: u64) {
-        if self.last_met != stack_number {
-            self.last_met = stack_number;
-            self.value = self.value.saturating_add(value);
-        }
-    }
-}
-
-impl Costs {
-    fn new(functions: usize) -> Self {
-        Self {
-            own: vec![0; functions],
-            inclusive: vec![Sum::default(); functions],
-            calls: IndexMap::default(),
-            stack_number: 0,
-        }
-    }
-
-    fn add(&mut self, stack: &[u32], by_location: &FunctionsByLocation, value: u64) {
-        self.stack_number += 1;
-        let number = self.stack_number;
-        let mut callee = None;
-        for &function in stack.iter().flat_map(|&location| by_location.get(location)) {
-            let Some(inclusive) = self.inclusive.get_mut(function as usize) else { continue };
-            inclusive.add_once(value, number);
-            match callee {
-                None => {
-                    if let Some(own) = self.own.get_mut(function as usize) {
-                        *own = own.saturating_add(value);
-                    }
-                }
-                Some(callee) if callee != function => {
-                    self.calls.entry((function, callee)).or_default().add_once(value, number);
-                }
-                Some(_) => {}
-            }
-            callee = Some(function);
-        }
-    }
-
-    fn finish(self, mut functions: Vec<FunctionCost>) -> (Vec<FunctionCost>, Vec<Call>) {
-        for (function, (own, inclusive)) in functions.iter_mut().zip(self.own.iter().zip(&self.inclusive)) {
-            function.self_value = *own;
-            function.inclusive_value = inclusive.value;
-        }
-        let call = |((caller, callee), sum): ((u32, u32), Sum)| Call { caller, callee, value: sum.value };
-        let mut calls: Vec<Call> = self.calls.into_iter().map(call).collect();
-        calls.sort_unstable_by_key(|call| (call.caller, call.callee));
-        (functions, calls)
-    }
 }

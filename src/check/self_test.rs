@@ -1,4 +1,4 @@
-//! The base compared with itself: is the noise of a kind that the tests take for change?
+//! A side compared with itself: is the noise of a kind that the tests take for change?
 //!
 //! Where the sides took turns, what drifts with time is in both alike, and the base is split as the sides were:
 //! A B B A. Else drift would be taken for change, so it must be found here: the earlier half against the later.
@@ -10,10 +10,10 @@ use super::side::Runs;
 use super::{Policy, Run, Side, Verdict};
 
 /// Runs that each half needs.
-const LEAST_RUNS: usize = 3;
+pub(super) const LEAST_RUNS: usize = 3;
 
-pub(super) fn of_base(base: &Side, policy: &Policy) -> SelfTest {
-    let (one, other) = halves(base);
+pub(super) fn of_side(side: &Side, policy: &Policy) -> SelfTest {
+    let (one, other) = halves(side);
     let runs = one.runs.len().min(other.runs.len());
     if runs < LEAST_RUNS {
         return SelfTest::NotMade;
@@ -29,15 +29,15 @@ pub(super) fn of_base(base: &Side, policy: &Policy) -> SelfTest {
     if lines.is_empty() { SelfTest::Passed { runs } } else { SelfTest::Alarmed { lines } }
 }
 
-fn halves(base: &Side) -> (Runs<'_>, Runs<'_>) {
-    let took_turns = base.runs.iter().all(|run| run.facts.position.is_some());
-    let mut runs: Vec<&Run> = base.runs.iter().collect();
+fn halves(side: &Side) -> (Runs<'_>, Runs<'_>) {
+    let took_turns = side.runs.iter().all(|run| run.facts.position.is_some());
+    let mut runs: Vec<&Run> = side.runs.iter().collect();
     if took_turns {
         runs.sort_by_key(|run| run.facts.position);
     }
     let half = runs.len() / 2;
     let of = |wanted: bool| Runs {
-        label: &base.label,
+        label: &side.label,
         runs: runs
             .iter()
             .enumerate()

@@ -26,6 +26,13 @@ impl Side {
     }
 }
 
+impl Runs<'_> {
+    /// Whether they are stretches of time, one after the other, so that what is near may be alike.
+    pub(super) fn are_stretches(&self) -> bool {
+        self.runs.iter().all(|run| run.facts.windows.is_some())
+    }
+}
+
 /// Why sides cannot be compared.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SideError {

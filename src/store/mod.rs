@@ -233,10 +233,16 @@ pub enum Detail {
     Series,
     /// By the labels of these keys, whichever of them there are: what a flame graph shows.
     Keys(Vec<String>),
+    /// By the stretch of time in which their window begins: the last of these starts (Unix time, nanoseconds,
+    /// rising) that is not after it. The label [`STRETCH`] has its index.
+    Stretches(Vec<u64>),
     /// By all labels they were written with.
     #[default]
     Labels,
 }
+
+/// The label of [`Detail::Stretches`].
+pub const STRETCH: &str = "stretch";
 
 /// A question for a profile.
 #[derive(Debug, Clone, PartialEq, Eq)]

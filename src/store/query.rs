@@ -13,7 +13,9 @@ use super::selection::Selection;
 use super::sums::Sums;
 use super::varint::Malformed;
 use super::window_row::{read_comments, read_mappings, read_totals};
-use super::{Answer, Coverage, Detail, ProfileQuery, ProfileType, Selector, ServiceSummary, TimeRange};
+use super::{
+    Answer, Coverage, Detail, ProfileQuery, ProfileType, STRETCH, Selector, ServiceSummary, TimeRange,
+};
 use crate::model::{Interner, Label, Profile, ValueType};
 
 /// The segments that a question goes to, and what to do about one that cannot be read.
@@ -197,10 +199,15 @@ impl SelectedSums {
         let mut formats: BTreeMap<u32, FormatSums> = BTreeMap::new();
         let mut comments = Vec::new();
         let mut windows = Windows::default();
+        let mut kept_labels = KeptLabels::new(&query.detail);
+        let mut stretches: HashMap<i64, GroupKey> = HashMap::new();
         reader.windows(query.range, |window| {
             let failed = |what| broken(reader.path(), "window", what);
             let Some((_, values)) = selected.value(window.format) else { return Ok(()) };
             times.add(window.start_ns, window.duration_ns);
+            if let Detail::Stretches(starts_ns) = &query.detail {
+                stretches.insert(window.id, kept_labels.stretch(starts_ns, window.start_ns));
+            }
             let format = formats.entry(window.format).or_insert_with(|| {
                 let row = selected.tables.formats.get(window.format as usize);
                 let factors = row.map(super::rows::FormatRow::expected_factors).unwrap_or_default();
@@ -212,9 +219,8 @@ impl SelectedSums {
             windows.add(window.id, window.totals, values, &selected).map_err(failed)
         })?;
         let mut groups = Interner::new();
-        let mut kept_labels = KeptLabels::new(&query.detail);
         let mut matched = !windows.wanted.is_empty() && !selection.is_by_thread();
-        windows.read(reader, |_, series, block| {
+        windows.read(reader, |window, series, block| {
             let Some(row) = selected.tables.series.get(series as usize) else { return Ok(()) };
             let Some(format) = formats.get_mut(&row.format) else { return Ok(()) };
             let failed = |what| broken(reader.path(), "block", what);
@@ -231,6 +237,7 @@ impl SelectedSums {
                     Detail::Stacks => GroupKey::default(),
                     Detail::Series => GroupKey { thread: None, ..all },
                     Detail::Keys(_) => kept_labels.group(all, &selected.tables).map_err(failed)?,
+                    Detail::Stretches(_) => stretches.get(&window).copied().unwrap_or_default(),
                     Detail::Labels => all,
                 });
                 let FormatSums { sums, factors, .. } = format;
@@ -262,6 +269,13 @@ impl<'a> KeptLabels<'a> {
         let mut sets = Interner::new();
         sets.intern(Vec::new());
         Self { keys, sets, known: HashMap::new() }
+    }
+
+    /// The group of a window that begins at this time. What begins before the first stretch is of it.
+    fn stretch(&mut self, starts_ns: &[u64], start_ns: u64) -> GroupKey {
+        let number = starts_ns.partition_point(|&start| start <= start_ns).saturating_sub(1);
+        let label = Label::number(STRETCH, i64::try_from(number).unwrap_or(i64::MAX));
+        GroupKey { series: None, thread: None, kept: Some(self.sets.intern(vec![label])) }
     }
 
     fn wants(&self, key: &str) -> bool {

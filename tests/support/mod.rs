@@ -1,7 +1,7 @@
 //! What the black-box tests share: the binary, the fixtures, a recording as its files tell it, real
 //! servers on loopback ports, and an honest way to skip.
 //!
-//! Nothing here knows the library: everything goes through the `spanflame` binary, /proc and tools
+//! Nothing here knows the library, but `two_times`, which has it write files: everything else goes through the `spanflame` binary, /proc and tools
 //! that others wrote.
 #![allow(dead_code, reason = "every test binary uses another part of this module")]
 
@@ -23,6 +23,7 @@ pub mod shops;
 pub mod spans;
 pub mod streams;
 pub mod talk;
+pub mod two_times;
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;

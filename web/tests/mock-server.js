@@ -100,6 +100,8 @@ export function startMock(files = {}) {
         return send(200, { types: mode === 'empty' ? [] : [{ name: 'cpu', unit: 'nanoseconds' }] });
       case '/api/v1/profiles/timeline':
         return send(200, mode === 'empty' ? { step_s: 10, points: [] } : timeline(url.searchParams));
+      case '/api/v1/profiles/verdicts':
+        return send(200, { decided: false, reason: 'B: there are 3 windows of it', min_share: 0.01, functions: [] });
       case '/api/v1/profiles/flamegraph': {
         if (mode === 'missing') return fail(404, 'not_found', `no service ${url.searchParams.get('service')} in this range`);
         if (url.searchParams.get('format') !== 'columnar') {

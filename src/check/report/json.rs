@@ -56,6 +56,12 @@ fn refusal(refusal: &Refusal) -> Value {
         Refusal::RunsResembleNeighbours { side } => {
             json!({"reason": "runs_resemble_neighbours", "side": side})
         }
+        Refusal::ChangedMidway { side, lines } => {
+            json!({"reason": "changed_midway", "side": side, "lines": lines})
+        }
+        Refusal::TooFewSamples { side, samples, least } => {
+            json!({"reason": "too_few_samples", "side": side, "samples": samples, "samples_needed": least})
+        }
         Refusal::TooNoisy { lines, runs_needed } => {
             json!({"reason": "too_noisy", "lines": lines, "runs_needed": runs_needed})
         }
@@ -100,6 +106,6 @@ fn line(line: &Line) -> Value {
         "renamed_from": renamed_from,
         "inlined": inlined,
         "allowed": line.allowed,
-        "same_as": line.same_as,
+        "same_as": line.same_as.iter().map(|caller| caller.name.as_str()).collect::<Vec<_>>(),
     })
 }

@@ -18,6 +18,7 @@ use std::io::Write;
 use super::{Comparison, Side};
 use crate::export::ExportError;
 
+pub use phrases::refusal;
 pub use source::SourcePaths;
 pub use text::Table;
 

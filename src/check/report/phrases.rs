@@ -129,7 +129,8 @@ fn lines(count: usize) -> String {
 }
 
 /// Why it could not be decided, and what to do.
-pub(super) fn refusal(refusal: &Refusal) -> String {
+#[must_use]
+pub fn refusal(refusal: &Refusal) -> String {
     match refusal {
         Refusal::MachinesDiffer(differences) => {
             let facts: Vec<String> = differences
@@ -148,6 +149,14 @@ pub(super) fn refusal(refusal: &Refusal) -> String {
             "what {side} did in a stretch of time is much as in the one before, so that its runs are no independent \
              measurements: give a longer range"
         ),
+        Refusal::ChangedMidway { side, lines } => format!(
+            "{side} differs from itself: its later half had another share of {} than its earlier one; give a range in which \
+             nothing changed",
+            in_short(lines)
+        ),
+        Refusal::TooFewSamples { side, samples, least } => format!(
+            "{side} has {samples} samples, and to tell a change from noise takes at least {least}: give a longer range"
+        ),
         Refusal::TooNoisy { lines, runs_needed } => {
             let needed = match runs_needed {
                 Some(runs) => format!("{runs} runs a side would do"),
@@ -155,5 +164,15 @@ pub(super) fn refusal(refusal: &Refusal) -> String {
             };
             format!("too noisy to tell of {}: {needed}", lines.join(", "))
         }
+    }
+}
+
+/// The first few of them.
+fn in_short(lines: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let shown = lines.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match lines.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
 }

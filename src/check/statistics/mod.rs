@@ -6,11 +6,13 @@
 //! [`moderation`] fits the two to all functions and lets each function's own variance, which few runs tell badly,
 //! borrow from them (Smyth, "Linear models and empirical Bayes methods", 2004, with the trend of limma's `voom`
 //! in closed form). [`scale`] has the transformation, [`two_sample`] the test, [`false_discovery`] Benjamini and
-//! Hochberg's adjustment, [`common_shift`] what all functions have in common.
+//! Hochberg's adjustment, [`common_shift`] what all functions have in common, [`neighbours`] whether what follows each
+//! other is alike.
 
 pub mod common_shift;
 pub mod false_discovery;
 pub mod moderation;
+pub mod neighbours;
 pub mod scale;
 pub mod student;
 pub mod two_sample;

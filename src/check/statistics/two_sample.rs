@@ -66,6 +66,12 @@ pub struct TwoSample {
 }
 
 impl TwoSample {
+    /// The same with a variance that is so many times as large.
+    #[must_use]
+    pub fn inflated(self, factor: f64) -> Self {
+        Self { variance: self.variance * factor, ..self }
+    }
+
     fn difference(&self) -> f64 {
         self.values.new_mean - self.values.base_mean
     }

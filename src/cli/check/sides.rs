@@ -8,6 +8,7 @@ use anyhow::{Context, anyhow};
 
 use super::server::KeptSide;
 use crate::check::run_facts::SCHEMA_VERSION;
+use crate::check::stretches::{Windows, stretch_count};
 use crate::check::{Run, RunFacts, Side, Wanted};
 use crate::cli::CommandError;
 use crate::export::Format;
@@ -32,6 +33,13 @@ impl Part {
             Self::Kept(_) => &[],
         }
     }
+
+    fn kept(&self) -> Option<&KeptSide> {
+        match self {
+            Self::Files(_) => None,
+            Self::Kept(side) => Some(side),
+        }
+    }
 }
 
 /// Reads both sides: of a folder all profiles in the order of their names, of a file itself, of a URL what a server
@@ -47,6 +55,14 @@ pub(super) fn read(
 ) -> Result<(Side, Side), CommandError> {
     let (base_parts, new_parts) = (parts("base", base)?, parts("new", new)?);
     let with_machines = are_of_several_hosts(&base_parts, &new_parts);
+    let windows: Vec<Windows> = base_parts
+        .iter()
+        .chain(&new_parts)
+        .filter_map(Part::kept)
+        .map(KeptSide::windows)
+        .collect::<Result<_, _>>()?;
+    let runs_each = stretch_count(&windows);
+    let mut windows = windows.iter();
     // Of both sides at once, so that no CPU waits for the last profile of the first one.
     let files = base_parts.iter().chain(&new_parts).flat_map(Part::files).cloned().collect::<Vec<_>>();
     let mut of_files = read_all(&files, wanted)?.into_iter();
@@ -60,7 +76,11 @@ pub(super) fn read(
         for part in parts {
             match part {
                 Part::Files(paths) => runs.extend(of_files.by_ref().take(paths.len())),
-                Part::Kept(side) => runs.extend(side.runs(wanted, with_machines)?),
+                Part::Kept(side) => {
+                    // There is one for each.
+                    let Some(windows) = windows.next() else { continue };
+                    runs.extend(side.runs(windows, runs_each, wanted, with_machines)?);
+                }
             }
         }
         Ok::<Side, CommandError>(Side { label: name, runs })
@@ -117,6 +137,13 @@ fn parts(label: &str, sources: &[SideSource]) -> Result<Vec<Part>, CommandError>
     }
     parts.push(Part::Files(profiles));
     parts.retain(|part| !matches!(part, Part::Files(paths) if paths.is_empty()));
+    let kept = parts.iter().filter(|part| part.kept().is_some()).count();
+    if kept > 0 && kept < parts.len() {
+        return Err(CommandError::Usage(anyhow!(
+            "--{label}: profiles and what a server has kept are not runs of one kind, and vary differently: give one or \
+             the other"
+        )));
+    }
     Ok(parts)
 }
 

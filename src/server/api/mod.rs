@@ -20,6 +20,7 @@ mod span_flamegraph;
 mod timeline;
 mod top;
 pub mod traces;
+mod verdicts;
 mod windows;
 
 use std::sync::Arc;
@@ -40,6 +41,7 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(timeline::timeline))
         .routes(routes!(windows::windows))
         .routes(routes!(flamegraph::flamegraph))
+        .routes(routes!(verdicts::verdicts))
         .routes(routes!(traces::traces))
         .routes(routes!(traces::trace))
         .routes(routes!(traces::spans))

@@ -37,6 +37,23 @@ impl Parameters {
         self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 
+    /// Those whose names begin so, without that beginning: the same parameters of something else.
+    #[must_use]
+    pub fn below(&self, prefix: &str) -> Self {
+        let stripped = self.0.iter().filter_map(|(name, value)| {
+            name.strip_prefix(prefix).map(|name| (name.to_owned(), value.clone()))
+        });
+        Self(stripped.collect())
+    }
+
+    /// The same with this one as well, instead of what there was of it.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.0.retain(|(other, _)| other != name);
+        self.0.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// A whole number within bounds.
     ///
     /// # Errors
@@ -133,6 +150,18 @@ mod tests {
             let error = parameters.number("pid", 1, 10).unwrap_err();
             assert!(error.message().contains("from 1 to 10"), "{text}: {}", error.message());
         }
+    }
+
+    #[test]
+    fn parameters_of_something_else_have_a_beginning_of_their_own() {
+        let known: &[&[&str]] = &[&["from", "base_from", "base_service"]];
+        let parameters = Parameters::parse(Some("from=1&base_from=2&base_service="), known).unwrap();
+        let base = parameters.below("base_").with("type", "cpu").with("from", "3");
+        assert_eq!(
+            (base.get("from"), base.get("service"), base.get("type")),
+            (Some("3"), Some(""), Some("cpu"))
+        );
+        assert!(base.get("base_from").is_none());
     }
 
     proptest! {

@@ -2,7 +2,7 @@
 
 use crate::model::{Profile, SpanId, TraceId, ValueType};
 use crate::server::{ApiError, App};
-use crate::store::{Answer, Detail, ProfileQuery, Selector, TimeRange};
+use crate::store::{Answer, Detail, ProfileQuery, Selector, TimeRange, WindowValues};
 
 use super::gate::Cancelled;
 use super::moment::now_unix_ns;
@@ -30,6 +30,22 @@ impl Question {
         let selector = selector::selector(parameters)?;
         let range = selector::range(parameters, now_unix_ns())?;
         Ok(Self { selector, range })
+    }
+
+    /// The windows that have something of it, by their start. Blocks.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub fn windows(&self, app: &App, cancelled: &Cancelled) -> Result<WindowValues, ApiError> {
+        catch_up(app, self.range);
+        cancelled.check()?;
+        let selector = with_aliases(app, self.selector.clone())?;
+        let found = app.store.windows(&selector, self.range).map_err(narrower)?;
+        cancelled.check()?;
+        if !found.matched {
+            presence::check(app, &self.selector, self.range, found.coverage.windows)?;
+        }
+        Ok(found)
     }
 
     /// Asks for the profile. Blocks.

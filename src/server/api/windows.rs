@@ -10,8 +10,7 @@ use utoipa::ToSchema;
 use super::body::{Download, accepts_gzip};
 use super::moment::rfc3339;
 use super::parameters::Parameters;
-use super::presence;
-use super::question::{Question, catch_up, narrower, nothing, with_aliases};
+use super::question::{Question, nothing};
 use super::selector::{RANGE, RangeParameters, SELECTORS, SelectorParameters};
 use crate::server::error::ErrorBody;
 use crate::server::{ApiError, App};
@@ -68,15 +67,8 @@ pub async fn windows(
     let asked = Arc::clone(&app);
     app.queries
         .run(move |cancelled| {
+            let found = question.windows(&asked, cancelled)?;
             let Question { selector, range } = question;
-            catch_up(&asked, range);
-            cancelled.check()?;
-            let found =
-                asked.store.windows(&with_aliases(&asked, selector.clone())?, range).map_err(narrower)?;
-            cancelled.check()?;
-            if !found.matched {
-                presence::check(&asked, &selector, range, found.coverage.windows)?;
-            }
             let value_type = found.value_type.or_else(|| {
                 let empty = nothing(&selector, range);
                 empty.value_types.get(empty.default_value).cloned()

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::synthetic::{SMALL, window};
 use super::{MIDNIGHT_NS, SECOND_NS, WINDOW_NS, open};
 use crate::model::{GIT_SHA, Label, LabelValue, Profile, Sample};
-use crate::store::{Detail, ProfileQuery, Selector, SqliteStore, StoreError, TimeRange, WindowStore};
+use crate::store::{
+    Detail, ProfileQuery, STRETCH, Selector, SqliteStore, StoreError, TimeRange, WindowStore, WindowValue,
+};
 
 const WINDOWS: u64 = 12;
 
@@ -102,6 +104,45 @@ fn every_selector_selects_what_its_label_says_at_every_detail() {
         let answer = store.profile(&query).unwrap();
         answer.profile.validate().unwrap();
         assert!(!answer.matched && answer.profile.samples.is_empty(), "{query:?}");
+    }
+}
+
+#[test]
+fn windows_are_listed_with_what_they_have_and_a_profile_is_told_apart_by_stretches_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, windows) = filled(folder.path());
+    for selector in [
+        Selector { service: Some("shop-1".to_owned()), ..Selector::of_type("cpu") },
+        Selector { pid: Some(1001), ..Selector::of_type("cpu") },
+    ] {
+        let wanted = |profile: &Profile, sample: &Sample| match selector.pid {
+            Some(_) => has(profile, sample, "pid", "1001"),
+            None => has(profile, sample, "service", "shop-1"),
+        };
+        let listed = store.windows(&selector, TimeRange::ALL).unwrap().windows;
+        let expected: Vec<WindowValue> = windows
+            .iter()
+            .map(|window| WindowValue {
+                start_unix_ns: window.start_unix_ns,
+                duration_ns: window.duration_ns,
+                value: sum(std::slice::from_ref(window), wanted),
+            })
+            .filter(|window| window.value > 0)
+            .collect();
+        assert!(listed.len() > 5 && listed == expected, "{listed:?}");
+
+        // Four windows, three, and the rest; what begins before the first start is of the first stretch.
+        let starts: Vec<u64> = [2, 4, 7].map(|number| windows[number].start_unix_ns).to_vec();
+        let detail = Detail::Stretches(starts);
+        let query = ProfileQuery { selector: selector.clone(), range: TimeRange::ALL, detail };
+        let profile = store.profile(&query).unwrap().profile;
+        profile.validate().unwrap();
+        for (stretch, of) in [(0, 0..4), (1, 4..7), (2, 7..windows.len())] {
+            let number = Label::number(STRETCH, stretch);
+            let labelled = |sample: &&Sample| profile.label_sets[sample.labels as usize].contains(&number);
+            let told: i64 = profile.samples.iter().filter(labelled).map(|sample| sample.values[1]).sum();
+            assert_eq!(told, sum(&windows[of], wanted), "stretch {stretch} of {selector:?}");
+        }
     }
 }
 

@@ -114,6 +114,19 @@ export function DetailPanel(props: {
               <li>
                 <span class="swatch shrank" /> less in B
               </li>
+              {props.comparison.marks !== undefined && (
+                <>
+                  <li>
+                    <span class="swatch certain" /> ▲ ▼ certain
+                  </li>
+                  <li>
+                    <span class="swatch noise" /> within noise
+                  </li>
+                  <li>
+                    <span class="swatch unjudged" /> not judged
+                  </li>
+                </>
+              )}
             </>
           )}
         </ul>

@@ -14,6 +14,7 @@ import type { Command } from '../flamegraph/keyboard';
 import { nodeOfPath, nodePath } from '../flamegraph/nodepath';
 import { nextHit, parseQuery, search, zoomToReveal } from '../flamegraph/search';
 import { formatValue } from '../flamegraph/values';
+import { Marks, summaryOf, type Verdicts } from '../flamegraph/verdicts';
 import { neighbour } from '../flamegraph/view';
 import { DetailPanel } from './DetailPanel';
 import { SandwichView } from './SandwichView';
@@ -32,6 +33,8 @@ const HIT_WIDTH_CSS_PX = 60;
 export interface ExplorerProps {
   readonly file: ColumnarFile;
   readonly base: ColumnarFile | undefined;
+  /** What is certain of the comparison; a sentence while, or why, nothing is known of that. */
+  readonly verdicts?: Verdicts | string | undefined;
   readonly state: UrlState;
   readonly change: ChangeState;
   readonly theme: Theme;
@@ -50,10 +53,16 @@ export function Explorer(props: ExplorerProps): JSX.Element {
   const searchBox = useRef<HTMLInputElement>(null);
   const [qualityOpen, setQualityOpen] = useState(false);
 
-  const comparison = useMemo(
+  const compared = useMemo(
     () => (base === undefined ? undefined : diff(base.graph, file.graph, state.mode)),
     [base, file, state.mode],
   );
+  const { verdicts } = props;
+  const comparison = useMemo(() => {
+    // What is decided is decided of shares.
+    if (compared === undefined || typeof verdicts !== 'object' || !verdicts.decided || compared.mode !== 'share') return compared;
+    return { ...compared, marks: new Marks(compared.graph.frames, verdicts) };
+  }, [compared, verdicts]);
   const graph = comparison?.graph ?? file.graph;
   const measure = useMemo(() => ({ kind: file.kind, unit: file.unit }), [file]);
 
@@ -93,6 +102,14 @@ export function Explorer(props: ExplorerProps): JSX.Element {
     change({ view: 'graph', zoom: nodePath(graph, wanted), selected: nodePath(graph, node) }, 'replace');
   };
 
+  const jumpToCertain = (step: 1 | -1): void => {
+    const node = comparison?.marks?.nextCertain(comparison, selected, step) ?? -1;
+    if (node < 0) return;
+    const width = document.querySelector('.flamegraph-scroller')?.clientWidth ?? 1000;
+    const wanted = zoomToReveal(graph, node, zoom, width, HIT_WIDTH_CSS_PX);
+    change({ view: 'graph', zoom: nodePath(graph, wanted), selected: nodePath(graph, node) }, 'replace');
+  };
+
   const obey = (command: Command): void => {
     switch (command.do) {
       case 'move':
@@ -112,6 +129,8 @@ export function Explorer(props: ExplorerProps): JSX.Element {
         return;
       case 'hit':
         return jumpToHit(command.step);
+      case 'certain':
+        return jumpToCertain(command.step);
       case 'flip':
         return change({ direction: state.direction === 'icicle' ? 'flame' : 'icicle' }, 'push');
       case 'sandwich':
@@ -186,6 +205,9 @@ export function Explorer(props: ExplorerProps): JSX.Element {
             }}
           />
         )}
+        {base !== undefined && verdicts !== undefined && (
+          <Certainty verdicts={verdicts} byShare={state.mode === 'share'} onNext={comparison?.marks === undefined ? undefined : () => jumpToCertain(1)} />
+        )}
         {file.samples > 0 && file.samples < 30 && (
           <strong class="warning">only {file.samples} {file.samples === 1 ? 'sample' : 'samples'}: shares are rough</strong>
         )}
@@ -256,6 +278,33 @@ export function Explorer(props: ExplorerProps): JSX.Element {
 
 function frameKeyOf(graph: FlameGraph, node: number): string {
   return node === 0 ? '' : functionKey(graph.frames[graph.frame[node]!]!);
+}
+
+/** What is certain of a comparison, in a line. */
+function Certainty(props: {
+  readonly verdicts: Verdicts | string;
+  readonly byShare: boolean;
+  readonly onNext: (() => void) | undefined;
+}): JSX.Element {
+  const { verdicts } = props;
+  if (typeof verdicts === 'string') return <span class="certainty">{verdicts}</span>;
+  if (!props.byShare && verdicts.decided) {
+    return <span class="certainty">Marks are of shares: compare by share to see them</span>;
+  }
+  const text = summaryOf(verdicts);
+  const title = `Each side in ${verdicts.stretches} stretches of time of equal cost; the spread between these is the noise`;
+  if (props.onNext === undefined || text.startsWith('No ')) {
+    return (
+      <span class="certainty" title={verdicts.decided ? title : undefined}>
+        {text}
+      </span>
+    );
+  }
+  return (
+    <button type="button" class="link certainty" title={`${title}. Show the next one (m)`} onClick={props.onNext}>
+      {text}
+    </button>
+  );
 }
 
 /** What was measured, and when. */

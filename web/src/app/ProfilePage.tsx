@@ -5,13 +5,14 @@ import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
 
 import type { ColumnarFile } from '../flamegraph/columnar';
 import type { Command } from '../flamegraph/keyboard';
-import { fetchGraph, fetchServices, fetchTimeline, fetchTypes, serverNowMs, type Timeline } from './api';
+import type { Verdicts } from '../flamegraph/verdicts';
+import { fetchGraph, fetchServices, fetchTimeline, fetchTypes, fetchVerdicts, serverNowMs, type Timeline } from './api';
 import { Bar, type OpenPart, type PageProps } from './Bar';
 import { Downloads } from './Downloads';
 import { Filters } from './Filters';
 import { LiveButton } from './LiveButton';
 import { useLoaded, useTicks, type Loaded } from './loaded';
-import { brushOf, firstComparison, graphPath, isLive, rangeFields, refreshMs, selectors, serviceOf, shifted, type Side } from './selection';
+import { brushOf, firstComparison, graphPath, isLive, rangeFields, refreshMs, selectors, serviceOf, shifted, verdictsPath, type Side } from './selection';
 import { ServicePicker } from './ServicePicker';
 import { Stage } from './Stage';
 import { followsNow, formatBrush, parseBrush, rangeOf } from './time';
@@ -56,6 +57,11 @@ export function ProfilePage(page: PageProps): JSX.Element {
       state.baseBrush === '' ? tick : asked,
     ),
   };
+  // What is certain is asked for when both graphs are there, so that nobody waits longer for these.
+  const hasBoth = graphs.after.key === graphPath(state, 'after') && graphs.before.key === graphPath(state, 'before');
+  const ofVerdicts = compared && !isRaw ? verdictsPath(state) : undefined;
+  const moves = state.brush === '' || state.baseBrush === '';
+  const verdicts = useLoaded(hasBoth ? ofVerdicts : undefined, moves ? tick : asked, (signal) => fetchVerdicts(ofVerdicts!, signal));
   const timelines = {
     after: useTimeline(state, 'after', !isRaw, tick),
     before: useTimeline(state, 'before', !isRaw && compared, tick),
@@ -210,6 +216,7 @@ export function ProfilePage(page: PageProps): JSX.Element {
       <Stage
         graphs={graphs}
         compared={compared}
+        verdicts={verdictsToShow(verdicts, ofVerdicts)}
         keys={{
           after: isRaw ? state.source : graphPath(state, 'after'),
           before: isRaw ? state.base : graphPath(state, 'before'),
@@ -224,6 +231,13 @@ export function ProfilePage(page: PageProps): JSX.Element {
       />
     </>
   );
+}
+
+/** What is certain, or a sentence while that is not known; nothing where it is not asked. */
+function verdictsToShow(verdicts: Loaded<Verdicts>, path: string | undefined): Verdicts | string | undefined {
+  if (path === undefined) return undefined;
+  if (verdicts.value !== undefined && verdicts.key === path) return verdicts.value;
+  return verdicts.problem === undefined ? 'Telling changes from noise …' : `No marks: ${verdicts.problem.message}`;
 }
 
 function useTimeline(state: UrlState, side: Side, wanted: boolean, tick: number): Loaded<Timeline> {

@@ -5,6 +5,7 @@ import type { JSX } from 'preact';
 import type { ColumnarFile } from '../flamegraph/columnar';
 import type { Theme } from '../flamegraph/colours';
 import type { Command } from '../flamegraph/keyboard';
+import type { Verdicts } from '../flamegraph/verdicts';
 import { Explorer } from './Explorer';
 import { Failure } from './Failure';
 import type { Loaded } from './loaded';
@@ -19,6 +20,7 @@ export function Stage(props: {
   readonly graphs: Readonly<Record<Side, Loaded<ColumnarFile>>>;
   readonly keys: Readonly<Record<Side, string>>;
   readonly compared: boolean;
+  readonly verdicts?: Verdicts | string | undefined;
   readonly nothingYet: boolean;
   readonly state: UrlState;
   readonly change: ChangeState;
@@ -77,6 +79,7 @@ export function Stage(props: {
         <Explorer
           file={after}
           base={before}
+          verdicts={props.verdicts}
           state={state}
           change={change}
           theme={props.theme}

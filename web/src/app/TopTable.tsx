@@ -10,6 +10,7 @@ import { functionTotals, functionsOf } from '../flamegraph/functions';
 import { FrameClass, type FlameGraph, type Frame } from '../flamegraph/graph';
 import type { Query } from '../flamegraph/search';
 import { fileName, formatShare, formatValue } from '../flamegraph/values';
+import { certainty, lineText, type FunctionVerdict } from '../flamegraph/verdicts';
 import type { TableOrder } from './urlstate';
 
 /** Rows are added by so many; a browser lays a hundred thousand out for seconds. */
@@ -95,6 +96,7 @@ export function TopTable(props: {
         <thead>
           <tr>
             {header('self', comparison === undefined ? 'Self' : 'Change of share')}
+            {comparison?.marks !== undefined && <th class="verdict">Verdict</th>}
             {header('total', comparison === undefined ? 'Total' : 'Both sides')}
             {header('name', 'Function')}
             <th class="module">Module</th>
@@ -116,6 +118,7 @@ export function TopTable(props: {
                     </span>
                   </td>
                 )}
+                {comparison?.marks !== undefined && <VerdictCell verdict={comparison.marks.verdictOf(frameOf[row.id]!)} />}
                 {amount(row.total)}
                 <td class="function">
                   <button type="button" class="link" title={frame.name} onClick={() => props.onFunction(frame)}>
@@ -141,5 +144,18 @@ export function TopTable(props: {
         </p>
       )}
     </div>
+  );
+}
+
+/** Whether the change of a function is certain. */
+function VerdictCell({ verdict }: { readonly verdict: FunctionVerdict | undefined }): JSX.Element {
+  if (verdict === undefined) return <td class="verdict">not judged</td>;
+  const certain = certainty(verdict);
+  const lines = [verdict.total, verdict.self].filter((line) => line !== undefined);
+  const title = lines.map(lineText).join(' · ');
+  return (
+    <td class={`verdict${certain === 0 ? '' : ' certain'}`} title={title}>
+      {certain > 0 ? '▲ certain' : certain < 0 ? '▼ certain' : verdict.movedFrom !== '' ? 'moved' : 'within noise'}
+    </td>
   );
 }

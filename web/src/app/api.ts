@@ -1,6 +1,7 @@
 // Asks this server. What comes back is checked as far as the page relies on it.
 
 import { ColumnarError, decodeColumnar, type ColumnarFile } from '../flamegraph/columnar';
+import type { FunctionVerdict, LineVerdict, Verdict, Verdicts } from '../flamegraph/verdicts';
 
 /**
  * Why there is no answer: the server cannot be reached; it wants a token; refuses; has no such thing; does
@@ -159,6 +160,43 @@ export async function fetchTimeline(fields: URLSearchParams, signal: AbortSignal
   const body = await json(`api/v1/profiles/timeline?${fields.toString()}`, signal);
   const points = list(body, 'points').map((row) => ({ ms: timeOf(row.time), value: numberOf(row.value) }));
   return { stepMs: numberOf(body.step_s) * 1e3, points: points.filter((point) => point.ms > 0) };
+}
+
+const VERDICTS: readonly string[] = ['regressed', 'improved', 'unchanged', 'inconclusive', 'moved'];
+
+function lineVerdict(value: unknown): LineVerdict | undefined {
+  if (typeof value !== 'object' || value === null) return undefined;
+  const { verdict, effect, low, high, smallest_effect: smallest } = value as Record<string, unknown>;
+  // What this page does not know is no mark.
+  if (!VERDICTS.includes(textOf(verdict))) return undefined;
+  const known = (number: unknown): number | undefined =>
+    typeof number === 'number' && Number.isFinite(number) ? number : undefined;
+  return { verdict: verdict as Verdict, effect: known(effect), low: known(low), high: known(high), smallestEffect: known(smallest) };
+}
+
+export function parseVerdicts(body: Record<string, unknown>): Verdicts {
+  const ofFrame = new Map<string, FunctionVerdict>();
+  const functions: FunctionVerdict[] = [];
+  for (const row of list(body, 'functions')) {
+    const [self, total] = [lineVerdict(row.self), lineVerdict(row.total)];
+    if (self === undefined && total === undefined) continue;
+    const one = { name: textOf(row.name), movedFrom: textOf(row.moved_from), self, total };
+    functions.push(one);
+    for (const frame of list(row, 'frames')) ofFrame.set(`${textOf(frame.name)}\0${textOf(frame.module)}`, one);
+  }
+  const side = body.new;
+  return {
+    decided: body.decided === true,
+    reason: textOf(body.reason),
+    minShare: numberOf(body.min_share),
+    stretches: typeof side === 'object' && side !== null ? numberOf((side as Record<string, unknown>).stretches) : 0,
+    ofFrame,
+    functions,
+  };
+}
+
+export async function fetchVerdicts(path: string, signal: AbortSignal): Promise<Verdicts> {
+  return parseVerdicts(await json(path, signal));
 }
 
 /** A moment as Unix seconds or RFC 3339. */

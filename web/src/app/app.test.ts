@@ -6,7 +6,8 @@ import { FrameClass } from '../flamegraph/graph';
 import { TreeBuilder } from '../flamegraph/merge';
 import { stackQuality, unwindingOf } from '../flamegraph/quality';
 import { frameOf, nodeNamed } from '../flamegraph/testgraphs';
-import { firstComparison, flamegraphPath, isLive, pprofCommand, selectors, serviceOf, shifted } from './selection';
+import { parseVerdicts } from './api';
+import { firstComparison, flamegraphPath, isLive, pprofCommand, selectors, serviceOf, shifted, verdictsPath } from './selection';
 import {
   followsNow,
   formatBrush,
@@ -188,4 +189,31 @@ test('what hangs below a marker is incomplete, by reason and by process', () => 
   expect(unwindingOf(graph, nodeNamed(graph, 'db'))).toEqual({ state: 'complete' });
   const marker = nodeNamed(graph, '[incomplete: no_table]');
   expect(unwindingOf(graph, marker + 1).state).toBe('incomplete');
+});
+
+test('what is certain is asked of both sides, each with parameters of its own', () => {
+  const state = stateWith({ service: 'shop', type: 'cpu', pid: '7', from: '-1h', compare: 'on', baseService: '*', baseBrush: '100-200', brush: '200-300' });
+  const [path, query] = verdictsPath(state).split('?');
+  expect(path).toBe('api/v1/profiles/verdicts');
+  expect(Object.fromEntries(new URLSearchParams(query))).toEqual({
+    type: 'cpu', service: 'shop', pid: '7', from: '200', to: '300', base_pid: '7', base_from: '100', base_to: '200',
+  });
+});
+
+test('verdicts that make no sense are none', () => {
+  const verdicts = parseVerdicts({
+    decided: true,
+    min_share: 0.01,
+    new: { stretches: 10 },
+    functions: [
+      { name: 'f', frames: [{ name: 'f', module: '/x' }, { name: 'f.old', module: '/x' }, 7], self: { verdict: 'regressed', effect: 0.5, low: 0.4, high: null }, total: null },
+      { name: 'g', frames: [], self: { verdict: 'splendid' }, total: 3 },
+      'h',
+    ],
+  });
+  expect([verdicts.decided, verdicts.reason, verdicts.minShare, verdicts.stretches]).toEqual([true, '', 0.01, 10]);
+  expect(verdicts.functions.map(({ name }) => name)).toEqual(['f']);
+  expect([...verdicts.ofFrame.keys()]).toEqual(['f\0/x', 'f.old\0/x']);
+  expect(verdicts.functions[0]).toMatchObject({ self: { verdict: 'regressed', effect: 0.5, low: 0.4, high: undefined }, total: undefined });
+  expect(() => parseVerdicts({ decided: true })).toThrow('functions');
 });

@@ -53,6 +53,15 @@ export function graphPath(state: UrlState, side: Side): string {
   return differ ? `${path}&group_by=` : path;
 }
 
+/** What to ask for what is certain of a comparison. */
+export function verdictsPath(state: UrlState): string {
+  const fields = selectors(state, 'after', 'brushed');
+  selectors(state, 'before', 'brushed').forEach((value, name) => {
+    if (name !== 'type') fields.set(`base_${name}`, value);
+  });
+  return `api/v1/profiles/verdicts?${fields.toString()}`;
+}
+
 /** Whether the page asks again by itself. */
 export function isLive(state: UrlState): boolean {
   return state.live === 'on' && state.source === '' && followsNow(state.from, state.to);

@@ -11,8 +11,8 @@ export function FigureTable(props: { readonly details: Details }): JSX.Element {
     return (
       <table class="figures">
         <tbody>
-          {details.change.map(([label, figure]) => (
-            <tr key={label}>
+          {[...details.change, ...details.verdict].map(([label, figure]) => (
+            <tr key={label} class={label === 'verdict' ? 'verdict' : undefined}>
               <th>{label}</th>
               <td>{figure}</td>
             </tr>

@@ -102,6 +102,8 @@ export function FlameGraphView(props: FlameGraphViewProps): JSX.Element {
     });
     // Read by the browser test; costs nothing.
     element.dataset.boxes = String(boxes);
+    element.dataset.certain = String(painter.marked.certain);
+    element.dataset.noise = String(painter.marked.noise);
     element.dataset.paintMs = (performance.now() - begun).toFixed(2);
   }, [graph, comparison, layout, heightPx, scroll, density, theme, zoom, selected, hovered, hits]);
 

@@ -80,6 +80,11 @@ export function changeColour(change: number, theme: Theme): string {
   return `hsl(${hue} ${Math.round(30 + 55 * strength)}% ${Math.round(lightness)}%)`;
 }
 
+/** Whether light text is needed on the box of a change in the dark theme: its colour as {@link changeColour} has it. */
+export function isDarkChange(change: number): boolean {
+  return Math.abs(change) < 0.1;
+}
+
 /** Everything on the canvas that is no frame. */
 export interface CanvasColours {
   readonly background: string;
@@ -92,6 +97,8 @@ export interface CanvasColours {
   /** On boxes that are dark in the dark theme. */
   readonly textOnDark: string;
   readonly mergedHit: string;
+  /** The border of a box whose change is certain. */
+  readonly certain: string;
   readonly outline: string;
   readonly hoverOutline: string;
 }
@@ -106,6 +113,7 @@ export const CANVAS_COLOURS: Readonly<Record<Theme, CanvasColours>> = {
     hitText: '#ffffff',
     textOnDark: '#16181d',
     mergedHit: '#d016b6',
+    certain: '#16181d',
     outline: '#0b57d0',
     hoverOutline: '#16181d',
   },
@@ -118,6 +126,7 @@ export const CANVAS_COLOURS: Readonly<Record<Theme, CanvasColours>> = {
     hitText: '#0e0f12',
     textOnDark: '#d5d9e2',
     mergedHit: '#ee6fe2',
+    certain: '#ffffff',
     outline: '#8ab4f8',
     hoverOutline: '#ffffff',
   },

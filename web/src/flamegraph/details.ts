@@ -4,6 +4,7 @@
 import { changeOf, type DiffGraph } from './diff';
 import { FrameClass, childrenOf, isWithin, pathTo, type FlameGraph, type Frame } from './graph';
 import { formatChange, formatShare, formatValue } from './values';
+import { markText, verdictRows } from './verdicts';
 
 export interface Measure {
   /** What the values count (`cpu`), and their unit. */
@@ -30,6 +31,8 @@ export interface Details {
   readonly totalOfZoom: string;
   /** Rows of a comparison: name, figure. */
   readonly change: readonly (readonly [string, string])[];
+  /** Rows of what is certain of it; empty where nothing is known of that. */
+  readonly verdict: readonly (readonly [string, string])[];
 }
 
 const SORTS: Readonly<Record<number, string>> = {
@@ -92,6 +95,7 @@ export function detailsOf(
     selfOfAll: comparison === undefined ? formatShare(self, all) : '',
     totalOfZoom: zoom !== 0 && isWithin(graph, node, zoom) ? formatShare(total, values[zoom]!) : '',
     change,
+    verdict: comparison === undefined ? [] : verdictRows(comparison, node),
   };
 }
 
@@ -128,6 +132,8 @@ export function treeItems(
     if (details.sort !== 'native') words.push(details.sort);
     const change = details.change.at(-1);
     if (change !== undefined) words.push(`${change[1]} ${change[0]}`);
+    const mark = comparison === undefined ? '' : markText(comparison, node);
+    if (mark !== '') words.push(mark);
     return {
       node,
       label: words.join(', '),

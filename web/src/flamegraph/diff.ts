@@ -4,6 +4,7 @@
 import { FrameClass, type FlameGraph, type Frame } from './graph';
 import { TreeBuilder } from './merge';
 import { fileName } from './values';
+import type { Marks } from './verdicts';
 
 /**
  * What is compared: `share` compares each side's part of its own total, for ranges of different length or
@@ -18,6 +19,8 @@ export interface DiffGraph {
   /** By node, in units of the value. */
   readonly before: Float64Array;
   readonly after: Float64Array;
+  /** What is certain of it, where that is known. */
+  readonly marks?: Marks | undefined;
 }
 
 /**

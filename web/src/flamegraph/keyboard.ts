@@ -5,7 +5,7 @@ import type { Direction, Step } from './view';
 export type Command =
   | { readonly do: 'move'; readonly step: Step }
   | { readonly do: 'zoom' | 'out' | 'reset' | 'search' | 'flip' | 'help' | 'sandwich' | 'first' }
-  | { readonly do: 'hit' | 'shift'; readonly step: 1 | -1 }
+  | { readonly do: 'hit' | 'certain' | 'shift'; readonly step: 1 | -1 }
   | { readonly do: 'service' | 'time' | 'live' | 'refresh' | 'compare' | 'download' | 'page' }
   | { readonly do: 'view'; readonly index: number };
 
@@ -18,6 +18,7 @@ export const KEYS: readonly (readonly [string, string])[] = [
   ['Home', 'select the root'],
   ['/', 'search; /…/ is a regular expression'],
   ['n  p', 'next, previous hit, however small'],
+  ['m  M', 'of a comparison the next, previous frame that has certainly changed'],
   ['s', 'callers and callees of the frame'],
   ['f', 'flame or icicle'],
   ['1 2 3', 'graph, table, sandwich'],
@@ -69,6 +70,10 @@ export function commandOf(event: Key, direction: Direction): Command | undefined
     case 'p':
     case 'N':
       return { do: 'hit', step: -1 };
+    case 'm':
+      return { do: 'certain', step: 1 };
+    case 'M':
+      return { do: 'certain', step: -1 };
     case 's':
       return { do: 'sandwich' };
     case 'f':

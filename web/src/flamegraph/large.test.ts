@@ -33,6 +33,10 @@ function countingSurface(): Surface & { rectangles: number; texts: number } {
       surface.rectangles++;
     },
     strokeRect: (): void => undefined,
+    beginPath: (): void => undefined,
+    moveTo: (): void => undefined,
+    lineTo: (): void => undefined,
+    stroke: (): void => undefined,
     fillText: (): void => {
       surface.texts++;
     },

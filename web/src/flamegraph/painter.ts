@@ -3,10 +3,11 @@
 // has measured and computed of colours and labels.
 
 import { RowBoxes, boxesOfRow, type RowHits } from './boxes';
-import { CANVAS_COLOURS, changeColour, frameColour, isDarkBox, type Theme } from './colours';
+import { CANVAS_COLOURS, changeColour, frameColour, isDarkBox, isDarkChange, type Theme } from './colours';
 import { changeOf, type DiffGraph } from './diff';
 import { isWithin, leftOf, type FlameGraph, type Frame } from './graph';
 import { shortName } from './names';
+import { Mark } from './verdicts';
 import { depthAt, rowTop, type Layout } from './view';
 
 export interface Scene {
@@ -28,13 +29,19 @@ export interface Scene {
 /** The part of a 2D context that is used, so that a test can stand in for it. */
 export type Surface = Pick<
   CanvasRenderingContext2D,
-  'fillStyle' | 'strokeStyle' | 'lineWidth' | 'font' | 'textBaseline' | 'globalAlpha' | 'fillRect' | 'strokeRect' | 'fillText' | 'measureText'
+  | 'fillStyle' | 'strokeStyle' | 'lineWidth' | 'font' | 'textBaseline' | 'globalAlpha'
+  | 'fillRect' | 'strokeRect' | 'fillText' | 'measureText' | 'beginPath' | 'moveTo' | 'lineTo' | 'stroke'
 >;
 
 export const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif';
 const FONT_CSS_PX = 12;
 const NARROWEST_LABEL_CSS_PX = 22;
 const LONGEST_LABEL = 400;
+/** From one line of the hatching to the next. */
+const HATCH_CSS_PX = 7;
+/** Stand before the name of what has certainly a greater or a smaller share. */
+const MORE = '▲';
+const LESS = '▼';
 /** Ancestors of the zoomed frame, and what is no hit while there are hits. */
 const FADED = 0.42;
 
@@ -45,6 +52,8 @@ export class Painter {
   private frames: readonly Frame[] = [];
   private theme: Theme = 'light';
   private density = 0;
+  /** Boxes that were marked when it was painted last. */
+  readonly marked = { certain: 0, noise: 0 };
 
   /** Draws the scene and returns how many boxes that took. */
   paint(surface: Surface, scene: Scene): number {
@@ -60,6 +69,8 @@ export class Painter {
     const edges = [depthAt(layout, scrollPx), depthAt(layout, scrollPx + heightPx - 1)];
     const first = Math.max(0, Math.min(...edges));
     const last = Math.min(graph.maxDepth, Math.max(...edges));
+    this.marked.certain = 0;
+    this.marked.noise = 0;
     let drawn = 0;
     for (let depth = first; depth <= last; depth++) {
       boxesOfRow(graph, depth, layout.window, scene.hits, this.boxes);
@@ -101,21 +112,41 @@ export class Painter {
       }
       surface.fillStyle = isHit ? colours.hit : this.colourOf(scene, node);
       // The gap belongs to the box on its left; a box of two pixels keeps both.
-      surface.fillRect(left, top, width > 3 * gap ? width - gap : width, height);
+      const inner = width > 3 * gap ? width - gap : width;
+      surface.fillRect(left, top, inner, height);
+      const mark = scene.comparison?.marks?.markOf(scene.comparison, node) ?? Mark.None;
+      if (mark === Mark.Noise) {
+        this.marked.noise++;
+        if (!isHit) hatch(surface, left, top, inner, height, colours.background, density);
+      } else if (mark === Mark.Certain) {
+        this.marked.certain++;
+        edge(surface, left, top, inner, height, colours.certain, density);
+      }
       if (width < narrowestLabel) continue;
       const frame = graph.frames[graph.frame[node]!]!;
-      const text = this.labels.fit(surface, graph.frame[node]!, frame.name, width - gap - 2 * padding);
-      if (text === '') continue;
+      const sign = mark === Mark.Certain ? (changeOf(scene.comparison!, node).points > 0 ? MORE : LESS) : '';
+      const signPx = sign === '' ? 0 : this.labels.letter(surface, sign) + padding;
+      const text = this.labels.fit(surface, graph.frame[node]!, frame.name, width - gap - 2 * padding - signPx);
+      if (text === '' && sign === '') continue;
       surface.globalAlpha = 1;
       surface.fillStyle = isHit
         ? colours.hitText
         : outsideZoom || hits !== undefined
           ? colours.fadedText
-          : isDarkBox(frame) && scene.comparison === undefined
+          : this.needsLightText(scene, node, frame, mark)
             ? colours.textOnDark
             : colours.text;
-      surface.fillText(text, left + padding, top + Math.round(height / 2) + gap);
+      const middle = top + Math.round(height / 2) + gap;
+      if (sign !== '') surface.fillText(sign, left + padding, middle);
+      if (text !== '') surface.fillText(text, left + padding + signPx, middle);
     }
+  }
+
+  /** In the dark theme; in the light one both texts are the same. */
+  private needsLightText(scene: Scene, node: number, frame: Frame, mark: Mark): boolean {
+    if (scene.comparison === undefined) return isDarkBox(frame);
+    // Hatching is dark there.
+    return mark === Mark.Noise || isDarkChange(changeOf(scene.comparison, node).balance);
   }
 
   private colourOf(scene: Scene, node: number): string {
@@ -145,6 +176,42 @@ export class Painter {
     const inner = Math.max(width, right - left - width);
     surface.strokeRect(left + width / 2, top + width / 2, inner, layout.rowPx - width);
   }
+}
+
+/** What is within noise: lines in the colour of the background, from the lower left to the upper right. */
+function hatch(surface: Surface, left: number, top: number, width: number, height: number, colour: string, density: number): void {
+  const step = Math.round(HATCH_CSS_PX * density);
+  const { globalAlpha } = surface;
+  // The name on it must be read.
+  surface.globalAlpha = globalAlpha * 0.6;
+  surface.strokeStyle = colour;
+  surface.lineWidth = Math.max(1, Math.round(1.5 * density));
+  surface.beginPath();
+  // A line begins at the lower edge, or at the left one; the grid is that of the canvas, so that it does not jump
+  // from box to box.
+  const first = left - (left % step) - step * Math.ceil(height / step);
+  for (let x = first; x < left + width; x += step) {
+    const from = Math.max(x, left);
+    const to = Math.min(x + height, left + width);
+    if (to <= from) continue;
+    surface.moveTo(from, top + height - (from - x));
+    surface.lineTo(to, top + height - (to - x));
+  }
+  surface.stroke();
+  surface.globalAlpha = globalAlpha;
+}
+
+/** What is certain: a border; of a narrow box its lower edge alone, which leaves its colour to be seen. */
+function edge(surface: Surface, left: number, top: number, width: number, height: number, colour: string, density: number): void {
+  const line = Math.max(2, Math.round(2 * density));
+  if (width < 4 * line) {
+    surface.fillStyle = colour;
+    surface.fillRect(left, top + height - line, width, line);
+    return;
+  }
+  surface.strokeStyle = colour;
+  surface.lineWidth = line;
+  surface.strokeRect(left + line / 2, top + line / 2, width - line, height - line);
 }
 
 /**
@@ -177,7 +244,7 @@ class LabelFitter {
     return units;
   }
 
-  private letter(surface: Surface, letter: string): number {
+  letter(surface: Surface, letter: string): number {
     let width = this.letters.get(letter);
     if (width === undefined) {
       width = surface.measureText(letter).width;

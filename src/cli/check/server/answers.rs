@@ -5,8 +5,8 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::stretches::Window;
 use crate::check::MachineFacts;
+use crate::check::stretches::Stretch;
 use crate::export::http_client::one_line;
 
 /// `/api/v1/profiles/windows`.
@@ -27,12 +27,12 @@ impl Windows {
     ///
     /// # Errors
     /// A time that is none.
-    pub(super) fn read(self) -> anyhow::Result<Vec<Window>> {
+    pub(super) fn read(self) -> anyhow::Result<Vec<Stretch>> {
         let listed = self.windows.iter();
         let read = listed.filter_map(|window| {
             let value = u64::try_from(window.value).ok().filter(|value| *value > 0)?;
             let times = unix_ns(&window.from).and_then(|from| Ok((from, unix_ns(&window.to)?)));
-            Some(times.map(|(from_unix_ns, to_unix_ns)| Window { from_unix_ns, to_unix_ns, value }))
+            Some(times.map(|(from_unix_ns, to_unix_ns)| Stretch::of_window(from_unix_ns, to_unix_ns, value)))
         });
         read.collect()
     }
@@ -91,7 +91,7 @@ mod tests {
         let text = r#"{"type":"cpu","windows":[{"from":"1970-01-01T00:00:10Z","to":"1970-01-01T00:00:20.5Z","value":7,"x":1},
             {"from":"1970-01-01T00:00:10Z","to":"1970-01-01T00:00:20Z","value":-1}]}"#;
         let windows: Windows = serde_json::from_str(text).expect("it is one");
-        let expected = Window { from_unix_ns: 10_000_000_000, to_unix_ns: 20_500_000_000, value: 7 };
+        let expected = Stretch::of_window(10_000_000_000, 20_500_000_000, 7);
         assert_eq!(windows.read().expect("times"), [expected]);
         let status: Status =
             serde_json::from_str(r#"{"host":{"arch":"amd64","kernel":"6.1","cpus":null}}"#).expect("one");

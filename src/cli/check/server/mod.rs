@@ -6,21 +6,21 @@
 mod address;
 mod answers;
 mod client;
-mod stretches;
 
 use std::path::Path;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 
 use self::address::Address;
-use self::answers::{Status, Windows};
+use self::answers::Status;
 use self::client::{AskError, Client};
-use self::stretches::{LEAST_RUNS, Stretch, Window, stretches};
 use crate::check::run_facts::SCHEMA_VERSION;
+use crate::check::stretches::{Stretch, Windows};
 use crate::check::{MachineFacts, Run, RunFacts, Wanted};
 use crate::cli::CommandError;
 use crate::export::Format;
 use crate::ingest;
+use crate::model::rfc3339;
 
 /// Variable of the environment with the token that servers want, where the URL has none.
 pub(super) const TOKEN_VARIABLE: &str = "SPANFLAME_CHECK_TOKEN";
@@ -65,42 +65,41 @@ impl KeptSide {
         self.address.base()
     }
 
-    /// Reads its runs. `with_machine` asks the server for what it runs on.
+    /// Asks for its windows.
     ///
     /// # Errors
-    /// [`CommandError::Usage`] for a selector that the server does not understand; else [`CommandError::Failed`].
-    pub(super) fn runs(&self, wanted: Wanted<'_>, with_machine: bool) -> Result<Vec<Run>, CommandError> {
-        let client = Client::new(self.address.is_tls()).map_err(|error| self.failed(error))?;
+    /// [`CommandError::Usage`] for a selector that the server does not understand; else, and for too few windows,
+    /// [`CommandError::Failed`].
+    pub(super) fn windows(&self) -> Result<Windows, CommandError> {
+        let listed: answers::Windows = self.ask_json(&self.client()?, &self.address.windows())?;
+        let windows = Windows::asked_for_by_range(listed.read().map_err(|error| self.failed(error))?);
+        windows.check().map_err(|error| self.failed(error.into()))?;
+        Ok(windows)
+    }
+
+    /// Reads so many runs, of its windows. `with_machine` asks the server for what it runs on.
+    ///
+    /// # Errors
+    /// As [`Self::windows`].
+    pub(super) fn runs(
+        &self,
+        windows: &Windows,
+        count: usize,
+        wanted: Wanted<'_>,
+        with_machine: bool,
+    ) -> Result<Vec<Run>, CommandError> {
+        let client = self.client()?;
         let machine = match with_machine {
             true => self.machine(&client)?,
             false => MachineFacts::default(),
         };
-        let windows: Windows = self.ask_json(&client, &self.address.windows())?;
-        let windows = windows.read().map_err(|error| self.failed(error))?;
-        let stretches = self.stretches(&windows)?;
-        tracing::info!("{}: {} windows as {} runs", self.name(), windows.len(), stretches.len());
+        let stretches = windows.stretches(count);
+        tracing::info!("{}: {} windows as {} runs", self.name(), windows.found(), stretches.len());
         stretches.iter().map(|stretch| self.run(&client, stretch, wanted, &machine)).collect()
     }
 
-    fn stretches(&self, windows: &[Window]) -> Result<Vec<Stretch>, CommandError> {
-        let stretches = stretches(windows);
-        if stretches.len() >= LEAST_RUNS {
-            return Ok(stretches);
-        }
-        let (found, apart) = (windows.len(), stretches.len());
-        let what = match (found, apart) {
-            (0, _) => "there was nothing of it: it was idle, or did not run".to_owned(),
-            (found, apart) if found == apart => format!("there are {found} windows of it"),
-            (found, apart) => {
-                format!(
-                    "there are {found} windows of it, and {apart} that do not overlap and are of like size"
-                )
-            }
-        };
-        Err(self.failed(anyhow!(
-            "{what}; at least {LEAST_RUNS} are needed to tell a change from noise, and 10 are advised: give a longer \
-             range by from= and to=, or have the program at work in it"
-        )))
+    fn client(&self) -> Result<Client, CommandError> {
+        Client::new(self.address.is_tls()).map_err(|error| self.failed(error))
     }
 
     fn run(
@@ -110,8 +109,9 @@ impl KeptSide {
         wanted: Wanted<'_>,
         machine: &MachineFacts,
     ) -> Result<Run, CommandError> {
-        let name = format!("{} from {} to {}", self.name(), stretch.from, stretch.to);
-        let query = self.address.profile(&stretch.from, &stretch.to);
+        let (from, to) = (rfc3339::exact(stretch.from_unix_ns), rfc3339::exact(stretch.to_unix_ns));
+        let name = format!("{} from {from} to {to}", self.name());
+        let query = self.address.profile(&from, &to);
         let bytes =
             client.get(&self.address, &query, MAX_PROFILE_BYTES).map_err(|error| self.refused(error))?;
         let profile = ingest::read(&bytes, Format::Pprof, &ingest::Options::default())
@@ -119,7 +119,7 @@ impl KeptSide {
             .map_err(|error| self.failed(error))?;
         let facts = RunFacts {
             schema_version: SCHEMA_VERSION,
-            started: Some(stretch.from.clone()),
+            started: Some(from),
             windows: Some(stretch.windows),
             machine: machine.clone(),
             ..RunFacts::default()
