@@ -1,7 +1,5 @@
 //! What functions cost, while the stacks of a profile are walked.
 
-use std::collections::HashMap;
-
 use super::FunctionKey;
 use super::run::{Call, FunctionCost, in_order};
 use crate::export::frame_text::module_name;
@@ -20,7 +18,7 @@ pub(super) fn module_path<'a>(profile: &'a Profile, location: &Location) -> &'a 
 #[derive(Default)]
 pub(super) struct Functions {
     rows: Vec<FunctionCost>,
-    by_key: HashMap<FunctionKey, u32>,
+    by_key: foldhash::HashMap<FunctionKey, u32>,
     /// By function and mapping of the profile, so that a name is looked at once.
     by_origin: IndexMap<(u32, u32), u32>,
 }
@@ -90,26 +88,35 @@ impl Functions {
     }
 }
 
-/// The functions of each location, the innermost first, end to end.
-#[derive(Default)]
+/// The functions of each location, the innermost first. Nearly all have one, which then stands here itself.
+#[derive(Debug, Default)]
 pub(super) struct FunctionsByLocation {
+    /// By location: its only function, or [`SEVERAL`] and an index in `several`.
     functions: Vec<u32>,
-    /// Where those of each location end; they begin where the ones before them end.
-    ends: Vec<usize>,
+    several: Vec<Vec<u32>>,
 }
+
+const SEVERAL: u32 = 1 << 31;
 
 impl FunctionsByLocation {
     fn add(&mut self, functions: impl Iterator<Item = u32>) {
-        self.functions.extend(functions);
-        self.ends.push(self.functions.len());
+        let functions: Vec<u32> = functions.collect();
+        match functions.as_slice() {
+            [one] if one & SEVERAL == 0 => self.functions.push(*one),
+            _ => {
+                self.functions.push(SEVERAL | u32::try_from(self.several.len()).unwrap_or(NONE));
+                self.several.push(functions);
+            }
+        }
     }
 
     #[inline]
     pub(super) fn get(&self, location: u32) -> &[u32] {
-        let location = location as usize;
-        let begin = location.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
-        let end = self.ends.get(location).copied().unwrap_or(begin);
-        self.functions.get(begin..end).unwrap_or_default()
+        match self.functions.get(location as usize) {
+            Some(function) if function & SEVERAL == 0 => std::slice::from_ref(function),
+            Some(several) => self.several.get((several & !SEVERAL) as usize).map_or(&[], Vec::as_slice),
+            None => &[],
+        }
     }
 }
 
@@ -120,14 +127,15 @@ pub(super) struct Costs<const PARTS: usize> {
     own: Vec<[u64; PARTS]>,
     inclusive: Vec<Sum<PARTS>>,
     calls: IndexMap<(u32, u32), Sum<PARTS>>,
-    stack_number: u64,
+    chosen_for_calls: ChosenForCalls,
+    stack_number: u32,
 }
 
 /// Sums over stacks, and the number of the last stack that is in them, so that recursion counts once.
 #[derive(Debug, Clone, Copy)]
 struct Sum<const PARTS: usize> {
     values: [u64; PARTS],
-    last_met: u64,
+    last_met: u32,
 }
 
 impl<const PARTS: usize> Default for Sum<PARTS> {
@@ -138,11 +146,42 @@ impl<const PARTS: usize> Default for Sum<PARTS> {
 
 impl<const PARTS: usize> Sum<PARTS> {
     #[inline]
-    fn add_once(&mut self, values: &[u64; PARTS], stack_number: u64) {
+    fn add_once(&mut self, values: &[u64; PARTS], stack_number: u32) {
         if self.last_met != stack_number {
             self.last_met = stack_number;
             add(&mut self.values, values);
         }
+    }
+}
+
+/// Which stacks are looked at for who called whom. That is there to recognise what was renamed by its neighbours, for which
+/// some thousand stacks tell as much as all, and takes longer than all else that is done with a stack.
+///
+/// A stack is chosen with a chance in proportion to its value, and then stands for others (systematic sampling with
+/// probabilities proportional to size, Madow 1949); one that is great by itself always is, with its own value.
+/// What is great grows with the sum, so that the first few thousand stacks all are.
+#[derive(Debug, Default)]
+struct ChosenForCalls {
+    sum: u64,
+    /// Of small values, what no chosen stack stands for yet.
+    left: u64,
+}
+
+/// A value of this part of all that was met is great.
+const GREAT: u64 = 4_096;
+
+impl ChosenForCalls {
+    /// The value that a stack of this value stands for, if it is chosen.
+    #[inline]
+    fn weight(&mut self, value: u64) -> Option<u64> {
+        self.sum = self.sum.saturating_add(value);
+        let great = self.sum / GREAT;
+        if value >= great {
+            return Some(value);
+        }
+        self.left = self.left.saturating_add(value);
+        self.left = self.left.checked_sub(great)?;
+        Some(great)
     }
 }
 
@@ -153,34 +192,48 @@ fn add<const PARTS: usize>(sums: &mut [u64; PARTS], values: &[u64; PARTS]) {
     }
 }
 
+/// A part of a value, after the value has become another.
+fn scaled(part: u64, to: u64, from: u64) -> u64 {
+    let scaled = u128::from(part) * u128::from(to) / u128::from(from.max(1));
+    u64::try_from(scaled).unwrap_or(u64::MAX)
+}
+
 impl<const PARTS: usize> Costs<PARTS> {
     pub(super) fn new(functions: usize) -> Self {
         Self {
             own: vec![[0; PARTS]; functions],
             inclusive: vec![Sum::default(); functions],
             calls: IndexMap::default(),
+            chosen_for_calls: ChosenForCalls::default(),
             stack_number: 0,
         }
     }
 
     /// Adds what a stack, of locations, cost in each part.
     pub(super) fn add(&mut self, stack: &[u32], by_location: &FunctionsByLocation, values: &[u64; PARTS]) {
-        self.stack_number += 1;
+        // There are no 2^32 samples in what is read at once.
+        self.stack_number = self.stack_number.wrapping_add(1);
         let number = self.stack_number;
+        let functions = stack.iter().flat_map(|&location| by_location.get(location));
+        if let Some(own) = functions.clone().next().and_then(|&leaf| self.own.get_mut(leaf as usize)) {
+            add(own, values);
+        }
+        let value = values.iter().fold(0_u64, |sum, value| sum.saturating_add(*value));
+        if let Some(weight) = self.chosen_for_calls.weight(value) {
+            self.add_calls(functions.clone(), &values.map(|part| scaled(part, weight, value)));
+        }
+        functions.for_each(|&function| {
+            if let Some(inclusive) = self.inclusive.get_mut(function as usize) {
+                inclusive.add_once(values, number);
+            }
+        });
+    }
+
+    fn add_calls<'a>(&mut self, functions: impl Iterator<Item = &'a u32>, values: &[u64; PARTS]) {
         let mut callee = None;
-        for &function in stack.iter().flat_map(|&location| by_location.get(location)) {
-            let Some(inclusive) = self.inclusive.get_mut(function as usize) else { continue };
-            inclusive.add_once(values, number);
-            match callee {
-                None => {
-                    if let Some(own) = self.own.get_mut(function as usize) {
-                        add(own, values);
-                    }
-                }
-                Some(callee) if callee != function => {
-                    self.calls.entry((function, callee)).or_default().add_once(values, number);
-                }
-                Some(_) => {}
+        for &function in functions {
+            if let Some(callee) = callee.filter(|&callee| callee != function) {
+                self.calls.entry((function, callee)).or_default().add_once(values, self.stack_number);
             }
             callee = Some(function);
         }
@@ -233,5 +286,46 @@ impl Costs<1> {
         }
         let calls = self.calls.into_iter().map(|(call, Sum { values: [value], .. })| (call, value));
         (functions, in_order(calls))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What stands for the stacks of each kind, of which stacks come in turn, each with its value.
+    fn chosen(values: &[u64], stacks: usize) -> (usize, Vec<u64>) {
+        let mut chosen = ChosenForCalls::default();
+        let mut count = 0;
+        let mut sums = vec![0; values.len()];
+        // In no order, so that what comes in turn does not fall in step with what is chosen.
+        let mut state = 7_u64;
+        for _ in 0..stacks {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let kind = (state >> 33) as usize % values.len();
+            if let Some(weight) = chosen.weight(values[kind]) {
+                count += 1;
+                sums[kind] += weight;
+            }
+        }
+        (count, sums)
+    }
+
+    #[test]
+    fn a_few_thousand_stacks_stand_for_all_in_proportion_to_their_values() {
+        assert_eq!(chosen(&[7], 4_096), (4_096, vec![7 * 4_096]));
+        let (count, sums) = chosen(&[1, 3, 40], 1_000_000);
+        assert!(count < 40_000, "{count}");
+        let all: u64 = sums.iter().sum();
+        for (sum, share) in sums.iter().zip([1.0, 3.0, 40.0].map(|value| value / 44.0)) {
+            let found = *sum as f64 / all as f64;
+            // As of so many stacks that are chosen by chance: four standard errors.
+            let error = ((1.0 - share) / (share * GREAT as f64)).sqrt();
+            assert!((found / share - 1.0).abs() < 4.0 * error, "{found} instead of {share}");
+        }
+        assert!((all as f64 / (44e6 / 3.0) - 1.0).abs() < 0.01, "{all}");
+        // What is great is not left to chance.
+        let (_, sums) = chosen(&[1, 1, 1, 1, 1, 1, 1, 1_000_000], 8_000);
+        assert_eq!(sums[7] % 1_000_000, 0);
     }
 }

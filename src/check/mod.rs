@@ -45,7 +45,7 @@ pub use decide::compare;
 pub use function_key::FunctionKey;
 pub use machine_facts::{FactDifference, MachineFacts};
 pub use policy::Policy;
-pub use run::{Call, FunctionCost, Run, RunError, Wanted};
+pub use run::{Call, FunctionCost, GrowingRun, Run, RunError, Wanted};
 pub use run_facts::{RunFacts, Work};
 pub use side::{Side, SideError};
 pub use verdict::{Overall, Sensitivity, Verdict};

@@ -1,10 +1,11 @@
 //! One run: what each function cost in it.
 
 use super::FunctionKey;
-use super::costs::{Costs, Functions};
+use super::costs::{Costs, Functions, FunctionsByLocation};
 use super::run_facts::RunFacts;
 use super::stacks::{GrowingStacks, StackNode};
 use crate::export::flame_tree::MAX_DEPTH;
+use crate::ingest::{self, SampleVisitor};
 use crate::model::{IndexMap, Profile, ValueType};
 
 /// One run of a program, or one window of a server's time: the unit that is counted with.
@@ -109,8 +110,7 @@ pub struct Wanted<'a> {
 }
 
 impl Run {
-    /// What each function cost in a profile whose indices hold. Takes time proportional to the frames of all different
-    /// stacks.
+    /// What each function cost in a profile whose indices hold. Takes time proportional to the frames of all samples.
     ///
     /// # Errors
     /// [`RunError`].
@@ -120,50 +120,11 @@ impl Run {
         wanted: Wanted<'_>,
         facts: RunFacts,
     ) -> Result<Self, RunError> {
-        let known = || profile.value_types.iter().map(type_text).collect::<Vec<_>>().join(", ");
-        let index = match wanted.value {
-            None => profile.default_value,
-            Some(wanted) => profile.value_index(wanted).ok_or_else(|| RunError::NoSuchValue {
-                run: name.to_owned(),
-                wanted: wanted.to_owned(),
-                known: known(),
-            })?,
-        };
-        let by_stack =
-            values_by_stack(profile, index).ok_or_else(|| RunError::Negative { run: name.to_owned() })?;
-        let total = by_stack.iter().fold(0_u64, |sum, value| sum.saturating_add(*value));
-        let (Some(value_type), true) = (profile.value_types.get(index), total > 0) else {
-            return Err(RunError::Empty { run: name.to_owned() });
-        };
-        let (functions, by_location) = Functions::of_profile(profile);
-        let mut costs = Costs::<1>::new(functions.len());
-        let mut growing = wanted.stacks.then(GrowingStacks::default);
-        for (stack, &value) in profile.stacks.iter().zip(&by_stack) {
-            if value == 0 {
-                continue;
-            }
-            costs.add(stack, &by_location, &[value]);
-            if let Some(growing) = &mut growing {
-                let root_first =
-                    stack.iter().rev().flat_map(|&location| by_location.get(location).iter().rev().copied());
-                growing
-                    .add(root_first, value)
-                    .map_err(|_| RunError::TooDeep { run: name.to_owned(), limit: MAX_DEPTH })?;
-            }
-        }
-        let (functions, calls) = costs.finish(functions);
-        Ok(Self {
-            name: name.to_owned(),
-            value_type: value_type.clone(),
-            total,
-            sample_count: sample_count(profile, value_type, total),
-            duration_ns: profile.duration_ns,
-            facts,
-            functions,
-            calls,
-            stacks: growing.map_or_else(Vec::new, GrowingStacks::into_nodes),
-        })
+        let mut growing = GrowingRun::new(name, wanted);
+        ingest::visit(profile, &mut growing);
+        growing.finish(facts)
     }
+
     /// Adds what a later run cost, as if both had been one. Stacks are not kept.
     pub(super) fn absorb(&mut self, later: &Self) {
         self.total = self.total.saturating_add(later.total);
@@ -204,6 +165,132 @@ impl Run {
     }
 }
 
+/// A run that grows by samples.
+#[derive(Debug)]
+pub struct GrowingRun<'a> {
+    name: &'a str,
+    wanted: Wanted<'a>,
+    /// None before there was anything.
+    sums: Option<Result<Sums, RunError>>,
+}
+
+#[derive(Debug)]
+struct Sums {
+    value_type: ValueType,
+    /// Its index in a sample's values.
+    value: usize,
+    /// That of the value which counts samples.
+    counted: Option<usize>,
+    duration_ns: u64,
+    total: u64,
+    count: i64,
+    functions: Vec<FunctionCost>,
+    by_location: FunctionsByLocation,
+    costs: Costs<1>,
+    stacks: Option<GrowingStacks>,
+}
+
+impl SampleVisitor for GrowingRun<'_> {
+    fn begin(&mut self, tables: &Profile) {
+        self.sums = Some(self.no_samples(tables));
+    }
+
+    fn sample(&mut self, stack: &[u32], values: &[i64]) {
+        if let Some(Ok(sums)) = &mut self.sums
+            && let Err(why) = sums.add(self.name, stack, values)
+        {
+            self.sums = Some(Err(why));
+        }
+    }
+}
+
+impl<'a> GrowingRun<'a> {
+    /// One without samples, of this name in messages.
+    #[must_use]
+    pub fn new(name: &'a str, wanted: Wanted<'a>) -> Self {
+        Self { name, wanted, sums: None }
+    }
+
+    fn no_samples(&self, tables: &Profile) -> Result<Sums, RunError> {
+        let known = || tables.value_types.iter().map(type_text).collect::<Vec<_>>().join(", ");
+        let value = match self.wanted.value {
+            None => tables.default_value,
+            Some(wanted) => tables.value_index(wanted).ok_or_else(|| RunError::NoSuchValue {
+                run: self.name.to_owned(),
+                wanted: wanted.to_owned(),
+                known: known(),
+            })?,
+        };
+        let value_type = tables.value_types.get(value).ok_or_else(|| self.empty())?.clone();
+        let (functions, by_location) = Functions::of_profile(tables);
+        Ok(Sums {
+            value_type,
+            value,
+            counted: tables.value_types.iter().position(|value_type| value_type.unit == "count"),
+            duration_ns: tables.duration_ns,
+            total: 0,
+            count: 0,
+            costs: Costs::new(functions.len()),
+            functions,
+            by_location,
+            stacks: self.wanted.stacks.then(GrowingStacks::default),
+        })
+    }
+
+    fn empty(&self) -> RunError {
+        RunError::Empty { run: self.name.to_owned() }
+    }
+
+    /// The run.
+    ///
+    /// # Errors
+    /// [`RunError`].
+    pub fn finish(self, facts: RunFacts) -> Result<Run, RunError> {
+        let empty = self.empty();
+        let sums = self.sums.ok_or_else(|| empty.clone())??;
+        if sums.total == 0 {
+            return Err(empty);
+        }
+        let (functions, calls) = sums.costs.finish(sums.functions);
+        Ok(Run {
+            name: self.name.to_owned(),
+            sample_count: match (sums.value_type.unit.as_str(), sums.counted) {
+                ("count", _) => Some(sums.total),
+                (_, Some(_)) => u64::try_from(sums.count).ok(),
+                (_, None) => None,
+            },
+            value_type: sums.value_type,
+            total: sums.total,
+            duration_ns: sums.duration_ns,
+            facts,
+            functions,
+            calls,
+            stacks: sums.stacks.map_or_else(Vec::new, GrowingStacks::into_nodes),
+        })
+    }
+}
+
+impl Sums {
+    fn add(&mut self, name: &str, stack: &[u32], values: &[i64]) -> Result<(), RunError> {
+        let of = |index: usize| values.get(index).copied().unwrap_or(0);
+        self.count = self.count.saturating_add(self.counted.map_or(0, of));
+        let value = u64::try_from(of(self.value)).map_err(|_| RunError::Negative { run: name.to_owned() })?;
+        if value == 0 {
+            return Ok(());
+        }
+        self.total = self.total.saturating_add(value);
+        self.costs.add(stack, &self.by_location, &[value]);
+        if let Some(stacks) = &mut self.stacks {
+            let functions =
+                stack.iter().rev().flat_map(|&location| self.by_location.get(location).iter().rev());
+            stacks
+                .add(functions.copied(), value)
+                .map_err(|_| RunError::TooDeep { run: name.to_owned(), limit: MAX_DEPTH })?;
+        }
+        Ok(())
+    }
+}
+
 /// Calls in the order of the functions, the same each time.
 pub(super) fn in_order(calls: impl Iterator<Item = ((u32, u32), u64)>) -> Vec<Call> {
     let mut calls: Vec<Call> =
@@ -215,25 +302,4 @@ pub(super) fn in_order(calls: impl Iterator<Item = ((u32, u32), u64)>) -> Vec<Ca
 /// `kind/unit`.
 pub(super) fn type_text(value_type: &ValueType) -> String {
     format!("{}/{}", value_type.kind, value_type.unit)
-}
-
-/// The value of each stack over all its samples; none if one is negative.
-fn values_by_stack(profile: &Profile, index: usize) -> Option<Vec<u64>> {
-    let mut values = vec![0_u64; profile.stacks.len()];
-    for sample in &profile.samples {
-        let value = u64::try_from(sample.values.get(index).copied().unwrap_or(0)).ok()?;
-        if let Some(sum) = values.get_mut(sample.stack as usize) {
-            *sum = sum.saturating_add(value);
-        }
-    }
-    Some(values)
-}
-
-/// Samples that a profile was made of, if it says so.
-fn sample_count(profile: &Profile, shown: &ValueType, total: u64) -> Option<u64> {
-    if shown.unit == "count" {
-        return Some(total);
-    }
-    let counted = profile.value_types.iter().position(|value_type| value_type.unit == "count");
-    counted.and_then(|index| u64::try_from(profile.total(index)).ok())
 }

@@ -5,8 +5,6 @@
 //! table, and samples with another number of values than there are types. It is more forgiving where
 //! nothing depends on it: lines that do not fit become unknown, names that are no UTF-8 are repaired.
 
-use std::collections::HashMap;
-
 use prost::Message;
 
 use super::budget::TextBudget;
@@ -19,12 +17,41 @@ use crate::model::{
 };
 
 pub(super) fn read(bytes: &[u8], limits: &Limits) -> Result<Profile, IngestError> {
+    let mut stacks: SliceInterner<u32> = SliceInterner::default();
+    let mut rows = Vec::new();
+    let mut profile = visit(bytes, limits, |_| {
+        |stack: &[u32], labels: u32, values: &[i64]| {
+            rows.push(Sample { stack: stacks.intern(stack), labels, values: values.to_vec() });
+        }
+    })?;
+    profile.stacks = stacks.iter().map(<[u32]>::to_vec).collect();
+    profile.samples = rows;
+    Ok(profile)
+}
+
+/// Gives the samples one by one, as stack (rows of locations, leaf first), row of label sets and values, to what `begin`
+/// makes of the profile's tables. Returns the profile without stacks and samples.
+pub(super) fn visit<V>(
+    bytes: &[u8],
+    limits: &Limits,
+    begin: impl FnOnce(&Profile) -> V,
+) -> Result<Profile, IngestError>
+where
+    V: FnMut(&[u32], u32, &[i64]),
+{
     let Parts { samples, rest } = pprof_samples::parts(bytes, limits.fields)?;
     wire::check_fields(&rest, limits.fields - samples.len())?;
     let message = proto::Profile::decode(rest.as_slice())
         .map_err(|source| IngestError::Message { format: "pprof", source })?;
-    Reader::new(&message, limits).profile(&samples)
+    let mut reader = Reader::new(&message, limits);
+    let (mut profile, location_rows) = reader.tables()?;
+    let visitor = begin(&profile);
+    profile.label_sets = reader.samples(&samples, &location_rows, visitor)?;
+    Ok(profile)
 }
+
+/// By an id that the file gives.
+type IdMap<T> = foldhash::HashMap<u64, T>;
 
 fn malformed(place: String, what: String) -> IngestError {
     IngestError::Malformed { format: "pprof", place, what }
@@ -67,7 +94,8 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn profile(mut self, samples: &[&[u8]]) -> Result<Profile, IngestError> {
+    /// Everything but samples, their stacks and their labels.
+    fn tables(&mut self) -> Result<(Profile, LocationRows), IngestError> {
         let message = self.message;
         if message.sample_type.is_empty() {
             return Err(malformed("profile".to_owned(), "no sample types".to_owned()));
@@ -99,8 +127,7 @@ impl<'a> Reader<'a> {
         let (mappings, mapping_ids) = self.mappings()?;
         let (functions, function_ids) = self.functions()?;
         let (locations, location_ids) = self.locations(&mappings, &mapping_ids, &function_ids)?;
-        let (stacks, label_sets, samples) = self.samples(samples, &location_ids)?;
-        Ok(Profile {
+        let profile = Profile {
             value_types,
             default_value,
             period_type,
@@ -110,19 +137,20 @@ impl<'a> Reader<'a> {
             mappings,
             functions,
             locations,
-            stacks,
-            label_sets,
-            samples,
+            stacks: Vec::new(),
+            label_sets: Vec::new(),
+            samples: Vec::new(),
             comments,
-        })
+        };
+        Ok((profile, location_ids))
     }
 
     /// The mappings, and for each id the row, or none for one that says nothing: producers without
     /// mappings (Go before 1.9, our own writer) put an empty one in their place.
     #[allow(clippy::type_complexity)]
-    fn mappings(&mut self) -> Result<(Vec<Mapping>, HashMap<u64, Option<u32>>), IngestError> {
+    fn mappings(&mut self) -> Result<(Vec<Mapping>, IdMap<Option<u32>>), IngestError> {
         let mut rows = Vec::new();
-        let mut ids = HashMap::new();
+        let mut ids = IdMap::default();
         for mapping in &self.message.mapping {
             let place = || format!("mapping {}", mapping.id);
             let path = self.text(mapping.filename, place)?;
@@ -148,9 +176,9 @@ impl<'a> Reader<'a> {
         Ok((rows, ids))
     }
 
-    fn functions(&mut self) -> Result<(Vec<Function>, HashMap<u64, u32>), IngestError> {
+    fn functions(&mut self) -> Result<(Vec<Function>, IdMap<u32>), IngestError> {
         let mut rows = Vec::with_capacity(self.message.function.len());
-        let mut ids = HashMap::new();
+        let mut ids = IdMap::default();
         for function in &self.message.function {
             let place = || format!("function {}", function.id);
             insert_id(&mut ids, function.id, row(rows.len())?, "function")?;
@@ -172,11 +200,11 @@ impl<'a> Reader<'a> {
     fn locations(
         &self,
         mappings: &[Mapping],
-        mapping_ids: &HashMap<u64, Option<u32>>,
-        function_ids: &HashMap<u64, u32>,
+        mapping_ids: &IdMap<Option<u32>>,
+        function_ids: &IdMap<u32>,
     ) -> Result<(Vec<Location>, LocationRows), IngestError> {
         let mut rows = Vec::with_capacity(self.message.location.len());
-        let mut ids = HashMap::new();
+        let mut ids = IdMap::default();
         for location in &self.message.location {
             let place = || format!("location {}", location.id);
             insert_id(&mut ids, location.id, row(rows.len())?, "location")?;
@@ -201,17 +229,16 @@ impl<'a> Reader<'a> {
         Ok((rows, LocationRows::new(ids)))
     }
 
-    #[allow(clippy::type_complexity)]
+    /// Returns the sets of labels.
     fn samples(
         &mut self,
         samples: &[&[u8]],
         location_rows: &LocationRows,
-    ) -> Result<(Vec<Vec<u32>>, Vec<Vec<Label>>, Vec<Sample>), IngestError> {
-        let mut stacks: SliceInterner<u32> = SliceInterner::default();
+        mut visitor: impl FnMut(&[u32], u32, &[i64]),
+    ) -> Result<Vec<Vec<Label>>, IngestError> {
         let mut label_sets: Interner<Vec<Label>> = Interner::new();
         // Equal labels are equal bytes: only sets that differ are turned into text.
         let mut known_labels: foldhash::HashMap<Labels<'_>, u32> = foldhash::HashMap::default();
-        let mut rows = Vec::with_capacity(samples.len());
         let mut raw = RawSample::default();
         let mut stack: Vec<u32> = Vec::new();
         for (index, bytes) in samples.iter().enumerate() {
@@ -243,10 +270,9 @@ impl<'a> Reader<'a> {
                     new
                 }
             };
-            rows.push(Sample { stack: stacks.intern(&stack), labels, values: raw.values.clone() });
+            visitor(&stack, labels, &raw.values);
         }
-        let stacks = stacks.iter().map(<[u32]>::to_vec).collect();
-        Ok((stacks, label_sets.into_values(), rows))
+        Ok(label_sets.into_values())
     }
 
     fn label(&mut self, label: proto::Label, sample: usize) -> Result<Label, IngestError> {
@@ -266,13 +292,13 @@ impl<'a> Reader<'a> {
 enum LocationRows {
     /// By id; [`NO_ROW`] where there is none.
     Counted(Vec<u32>),
-    Any(HashMap<u64, u32>),
+    Any(IdMap<u32>),
 }
 
 const NO_ROW: u32 = u32::MAX;
 
 impl LocationRows {
-    fn new(ids: HashMap<u64, u32>) -> Self {
+    fn new(ids: IdMap<u32>) -> Self {
         let length = ids.keys().max().and_then(|&greatest| usize::try_from(greatest).ok()?.checked_add(1));
         // A table takes no more memory than what it is made from.
         let Some(length) = length.filter(|&length| length <= 4 * ids.len()) else { return Self::Any(ids) };
@@ -294,7 +320,7 @@ impl LocationRows {
     }
 }
 
-fn insert_id<T>(ids: &mut HashMap<u64, T>, id: u64, row: T, table: &str) -> Result<(), IngestError> {
+fn insert_id<T>(ids: &mut IdMap<T>, id: u64, row: T, table: &str) -> Result<(), IngestError> {
     if id == 0 {
         return Err(malformed(format!("a {table}"), "its id is 0, which is reserved".to_owned()));
     }

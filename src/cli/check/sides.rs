@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow};
 use super::server::KeptSide;
 use crate::check::run_facts::SCHEMA_VERSION;
 use crate::check::stretches::{Windows, stretch_count};
-use crate::check::{Run, RunFacts, Side, Wanted};
+use crate::check::{GrowingRun, Run, RunFacts, Side, Wanted};
 use crate::cli::CommandError;
 use crate::export::Format;
 use crate::ingest;
@@ -207,14 +207,16 @@ fn read_all(paths: &[PathBuf], wanted: Wanted<'_>) -> Result<Vec<Run>, CommandEr
 }
 
 fn read_run(path: &Path, wanted: Wanted<'_>) -> anyhow::Result<Run> {
-    let profile = ingest::read_file(path, None, &ingest::Options::default())?;
+    let name = path.display().to_string();
+    let mut growing = GrowingRun::new(&name, wanted);
+    ingest::visit_file(path, &ingest::Options::default(), &mut growing)?;
     let facts = match facts_path(path).filter(|facts| facts != path && facts.is_file()) {
         Some(facts) => read_facts(&facts).with_context(|| {
             format!("{}: is beside a profile, and not what `check run --keep` writes there", facts.display())
         })?,
         None => RunFacts::default(),
     };
-    Ok(Run::from_profile(&profile, &path.display().to_string(), wanted, facts)?)
+    Ok(growing.finish(facts)?)
 }
 
 fn read_facts(path: &Path) -> anyhow::Result<RunFacts> {
