@@ -14,6 +14,10 @@ use support::{is_installed, skip};
 /// A folder of ten folded profiles of a program whose `parse` costs `parse`, each as much as the others give or take a
 /// fiftieth.
 fn record(folder: &Path, parse: u64, seed: u64) {
+    record_with(folder, parse, 2_500, seed);
+}
+
+fn record_with(folder: &Path, parse: u64, hash: u64, seed: u64) {
     fs::create_dir_all(folder).expect("a folder");
     for run in 0..10_u64 {
         let mut text = String::new();
@@ -21,7 +25,7 @@ fn record(folder: &Path, parse: u64, seed: u64) {
             ("app;main", 900),
             ("app;main;read", 700),
             ("app;main;read;parse", parse),
-            ("app;main;work;hash", 2_500),
+            ("app;main;work;hash", hash),
             ("app;main;work;sort", 1_500),
             ("app;main;write;format", 1_900),
         ]
@@ -124,6 +128,35 @@ fn what_is_allowed_passes_until_its_last_day() {
         let output = compare(folder.path(), &sides);
         assert_eq!(status(&output), expected, "{day}: {output:?}");
     }
+    // What costs more only because of what is named need not be named.
+    let parse_may = "2999-12-31 parse -- checks lengths now\n";
+    fs::write(folder.path().join("allowed"), parse_may).expect("written");
+    let strictly =
+        ["--base", "base", "--new", "slower", "--allow", "allowed", "--report", "json=allowed.json"];
+    let output = compare(folder.path(), &strictly);
+    assert_eq!(status(&output), 0, "{output:?}");
+    let table = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(table.starts_with("No slower than is allowed: "), "{table}");
+    let row_of =
+        |name: &str| table.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
+    assert!(row_of("parse ").ends_with("regressed, allowed: checks lengths now"), "{table}");
+    assert!(row_of("read ").contains("regressed, allowed because of parse ("), "{table}");
+    let report = fs::read_to_string(folder.path().join("allowed.json")).expect("it is there");
+    let report: Value = serde_json::from_str(&report).expect("it is JSON");
+    let lines = report["lines"].as_array().expect("lines");
+    let because_of = |name: &str| {
+        let line = lines.iter().find(|line| line["name"] == name && line["level"] != "function_self");
+        line.unwrap_or_else(|| panic!("no {name}: {report:#}"))["allowed_because_of"].clone()
+    };
+    assert_eq!(because_of("read"), serde_json::json!(["parse"]));
+    assert_eq!(because_of(""), serde_json::json!(["parse"]), "the whole");
+    // And what became slower as well fails.
+    record_with(&folder.path().join("both"), 3_600, 3_000, 4);
+    let output = compare(folder.path(), &["--base", "base", "--new", "both", "--allow", "allowed"]);
+    assert_eq!(status(&output), 1, "{output:?}");
+    let table = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(table.lines().any(|line| line.starts_with("hash ") && line.ends_with("regressed")), "{table}");
+
     fs::write(folder.path().join("allowed"), "parse\n").expect("written");
     let output = compare(folder.path(), &sides);
     assert_eq!(status(&output), 2, "{output:?}");

@@ -7,13 +7,16 @@
 //! ```
 //!
 //! A name is that of a function, as reports show it or without what compilers count; of a module; or `[total]` for the
-//! whole. A `*` at its end stands for anything. A function's callers cost more too, with all that they call: list
-//! them as well if they are reported.
+//! whole. A `*` at its end stands for anything. What costs more only because a function does that is named, as its
+//! callers do, its module and the whole, need not be named too (`consequences.rs`).
+
+use std::collections::HashMap;
 
 use time::{Date, Month};
 
-use super::comparison::{Comparison, Level, Line, Refusal};
-use super::{Verdict, overall};
+use super::comparison::{Allowed, Comparison, Level, Line, Refusal};
+use super::consequences::{self, Permitted};
+use super::{Side, Verdict, overall};
 
 /// The name of the whole program.
 const TOTAL: &str = "[total]";
@@ -66,22 +69,65 @@ impl AllowList {
         Ok(Self { entries })
     }
 
-    /// Allows what the list allows `today`, and says anew what is to be said of the whole.
-    pub fn apply(&self, comparison: &mut Comparison, today: Date) {
-        let mut notes = Vec::new();
-        for line in comparison.lines.iter_mut().filter(|line| line.verdict == Verdict::Regressed) {
-            let mut fitting = self.entries.iter().filter(|entry| entry.names(line)).peekable();
-            let expired = fitting.peek().map(|entry| entry.last_day);
-            match fitting.find(|entry| today <= entry.last_day) {
-                Some(entry) => line.allowed = Some(entry.reason.clone()),
-                None => notes.extend(
-                    expired.map(|day| format!("{} was allowed to cost more until {day}", line.described())),
-                ),
-            }
+    /// Allows what the list allows `today`: the lines that it names, and those that cost more only because of functions that
+    /// it names. Says anew what is to be said of the whole. The sides are those that were compared; without their stacks
+    /// no caller is seen to cost more because of what it calls.
+    pub fn apply(&self, comparison: &mut Comparison, base: &Side, new: &Side, today: Date) {
+        let margin = comparison.policy.equivalence_margin;
+        // Whoever may cost more need not show that he does not.
+        let matters = |line: &Line| line.verdict == Verdict::Regressed || line.may_have_added() > margin;
+        for line in comparison.lines.iter_mut().filter(|line| matters(line)) {
+            line.allowed = self.in_force(line, today).map(|entry| Allowed {
+                reason: entry.reason.clone(),
+                because_of: Vec::new(),
+                rest: None,
+            });
         }
-        comparison.notes.extend(notes);
+        let permitted = self.permitted(comparison, today);
+        consequences::allow(comparison, base, new, &permitted);
+        let failing = comparison
+            .lines
+            .iter()
+            .filter(|line| line.verdict == Verdict::Regressed && line.allowed.is_none());
+        let expired = failing.filter_map(|line| {
+            let entry =
+                self.entries.iter().filter(|entry| entry.names(line)).max_by_key(|entry| entry.last_day)?;
+            Some(format!("{} was allowed to cost more until {}", line.described(), entry.last_day))
+        });
+        let expired: Vec<String> = expired.collect();
+        comparison.notes.extend(expired);
         comparison.refusals.retain(|refusal| !matches!(refusal, Refusal::TooNoisy { .. }));
         overall::decide(comparison);
+    }
+
+    /// The first entry that names the line and has not expired.
+    fn in_force(&self, line: &Line, today: Date) -> Option<&Entry> {
+        self.entries.iter().find(|entry| today <= entry.last_day && entry.names(line))
+    }
+
+    /// What each entry permits: the functions that it names and that cost more by themselves.
+    fn permitted(&self, comparison: &Comparison, today: Date) -> Vec<Permitted> {
+        let mut permitted: Vec<(&Entry, Permitted)> = Vec::new();
+        for line in comparison.lines.iter().filter(|line| line.level == Level::FunctionSelf) {
+            let (Some(key), Some(entry)) = (&line.subject.key, self.in_force(line, today)) else { continue };
+            // What it is to cost as much as it did, held against what all others did.
+            let kept = (line.base.mean * comparison.common_change / line.new.mean).max(0.0);
+            if kept.is_nan() || kept >= 1.0 {
+                continue;
+            }
+            match permitted.iter_mut().find(|(known, _)| std::ptr::eq(*known, entry)) {
+                Some((_, known)) => drop(known.kept_parts.insert(key.clone(), kept)),
+                None => permitted.push((
+                    entry,
+                    Permitted {
+                        name: entry.name.clone(),
+                        reason: entry.reason.clone(),
+                        kept_parts: HashMap::from([(key.clone(), kept)]),
+                    },
+                )),
+            }
+        }
+        permitted.into_iter().map(|(_, permitted)| permitted).collect()
     }
 }
 
@@ -105,3 +151,7 @@ fn date(text: &str) -> Option<Date> {
     let month = Month::try_from(month.parse::<u8>().ok()?).ok()?;
     Date::from_calendar_date(year.parse().ok()?, month, day.parse().ok()?).ok()
 }
+
+#[cfg(test)]
+#[path = "allow_list_tests.rs"]
+mod tests;

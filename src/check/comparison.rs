@@ -27,6 +27,8 @@ pub struct Comparison {
     /// The total first, then modules, functions by themselves and functions with all that they call; in each
     /// level the greatest change of the whole first.
     pub lines: Vec<Line>,
+    /// By what all functions' costs have changed in common, as a factor; 1 unless shares are compared.
+    pub common_change: f64,
     /// Modules of the base that were compared with one of another name: the name there, and the new one.
     pub renamed_modules: Vec<(String, String)>,
     /// What a reader should know: facts that are missing, functions that were put together.
@@ -115,10 +117,21 @@ pub struct Line {
     pub verdict: Verdict,
     /// How it came to be matched with another name on the base's side, if it was.
     pub origin: Option<Origin>,
-    /// It regressed, and an allow-list says that it may: the reason given there.
-    pub allowed: Option<String>,
+    /// It may cost more, by an allow-list.
+    pub allowed: Option<Allowed>,
     /// Callers that have the very same inclusive cost, and therefore no line of their own.
     pub same_as: Vec<Subject>,
+}
+
+/// Why a line may cost more than it did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Allowed {
+    /// The reason that the allow-list gives; several are joined.
+    pub reason: String,
+    /// It is not named there itself: it costs more because of what is, by these names. Else empty.
+    pub because_of: Vec<String>,
+    /// The same line without what these cost more. None if it is named itself, or nothing is left to be judged.
+    pub rest: Option<Box<Line>>,
 }
 
 /// A cost on one side, over its runs.

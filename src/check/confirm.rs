@@ -41,7 +41,7 @@ pub fn confirm(mut first: Comparison, second: Comparison) -> Comparison {
 }
 
 /// Whether the lines are about the same thing.
-fn is_same(one: &Line, other: &Line) -> bool {
+pub(super) fn is_same(one: &Line, other: &Line) -> bool {
     one.level == other.level
         && match (&one.subject.key, &other.subject.key) {
             (Some(one), Some(other)) => one == other,

@@ -31,7 +31,7 @@ pub fn compare(base: &Side, new: &Side, policy: &Policy) -> Result<Comparison, S
     side::check_comparable(base, new, policy)?;
     let Apart { base, new, refusals } = batches::apart(base, new, policy);
     let (base, new) = (base.as_ref(), new.as_ref());
-    let mut comparison = compare_figures(&base.all(), &new.all(), policy);
+    let mut comparison = compare_figures(&base.all(), &new.all(), policy, None);
     comparison.refusals = refusals;
     comparison.self_test = self_test::of_side(base, policy);
     if let SelfTest::Alarmed { lines } = &comparison.self_test {
@@ -55,13 +55,26 @@ pub fn compare(base: &Side, new: &Side, policy: &Policy) -> Result<Comparison, S
     Ok(comparison)
 }
 
-/// The figures alone: no self-test, no look at the machines, and nothing said of the whole.
-pub(super) fn compare_figures(base: &Runs<'_>, new: &Runs<'_>, policy: &Policy) -> Comparison {
+/// The figures of a second look at the same sides, of which something was taken out. Each line is tested as strictly as
+/// in the `first`: that others are no changes any more must not make it harder for a line to be one.
+pub(super) fn compare_again(base: &Side, new: &Side, first: &Comparison) -> Comparison {
+    let Apart { base, new, .. } = batches::apart(base, new, &first.policy);
+    compare_figures(&base.as_ref().all(), &new.as_ref().all(), &first.policy, Some(first))
+}
+
+/// The figures alone: no self-test, no look at the machines, and nothing said of the whole. `first`: as
+/// [`compare_again`] has it.
+pub(super) fn compare_figures(
+    base: &Runs<'_>,
+    new: &Runs<'_>,
+    policy: &Policy,
+    first: Option<&Comparison>,
+) -> Comparison {
     let mut alignment = Alignment::new(base, new, policy.min_share / 2.0);
     let (basis, work) = basis(base, new);
     let candidates = candidates(&alignment, &basis, &work, policy);
     let are_stretches = [base.are_stretches(), new.are_stretches()];
-    let judged = judge(&candidates, &basis, policy, are_stretches);
+    let (judged, common_change) = judge(&candidates, &basis, policy, are_stretches, first);
     let mut notes = std::mem::take(&mut alignment.notes);
     let renamed_modules = std::mem::take(&mut alignment.renamed_modules);
     if basis == Basis::Share {
@@ -90,6 +103,7 @@ pub(super) fn compare_figures(base: &Runs<'_>, new: &Runs<'_>, policy: &Policy) 
         policy: *policy,
         self_test: SelfTest::NotMade,
         lines: judged,
+        common_change,
         renamed_modules,
         notes,
     }
@@ -129,7 +143,14 @@ struct Tested {
     change: Option<Change>,
 }
 
-fn judge(candidates: &[Candidate], basis: &Basis, policy: &Policy, are_stretches: [bool; 2]) -> Vec<Line> {
+/// The lines, and by what all functions have changed in common, where that tells what one of them has changed itself.
+fn judge(
+    candidates: &[Candidate],
+    basis: &Basis,
+    policy: &Policy,
+    are_stretches: [bool; 2],
+    first: Option<&Comparison>,
+) -> (Vec<Line>, f64) {
     let scale = if *basis == Basis::Share { Scale::ArcSine } else { Scale::Root };
     let likeness = Likeness::new(candidates, scale, are_stretches);
     let mut levels: Vec<(Level, Vec<Tested>)> = Vec::new();
@@ -170,8 +191,11 @@ fn judge(candidates: &[Candidate], basis: &Basis, policy: &Policy, are_stretches
             judged.iter().map(|(index, tested)| common.p_value(tested, left_out(*index), direction)).collect()
         };
         let p_values = [Direction::Increase, Direction::Decrease].map(p_of);
-        let [increases, decreases] =
-            [&p_values[0], &p_values[1]].map(|values| false_discovery::adjusted(values));
+        let increases = match first {
+            None => false_discovery::adjusted(&p_values[0]),
+            Some(first) => as_strictly_as_in(first, *level, &p_values[0]),
+        };
+        let decreases = false_discovery::adjusted(&p_values[1]);
         let mut of_level: Vec<Line> = judged
             .iter()
             .zip(p_values[0].iter().zip(&p_values[1]))
@@ -200,7 +224,19 @@ fn judge(candidates: &[Candidate], basis: &Basis, policy: &Policy, are_stretches
         });
         lines.extend(of_level);
     }
-    lines
+    let is_relative = *basis == Basis::Share;
+    (lines, common.of_all.filter(|_| is_relative).map_or(1.0, |shift| shift.log_ratio.exp()))
+}
+
+/// Chances of increases, adjusted by what Benjamini and Hochberg came to in an earlier comparison: a line is one if it
+/// would have been among those that were.
+fn as_strictly_as_in(first: &Comparison, level: Level, p_values: &[f64]) -> Vec<f64> {
+    let of_level = || first.lines.iter().filter(|line| line.level == level);
+    let increased = of_level().filter(|line| {
+        line.q_value <= first.policy.false_alarm_level && line.effect.is_none_or(|effect| effect > 0.0)
+    });
+    let factor = of_level().count() as f64 / increased.count().max(1) as f64;
+    p_values.iter().map(|p_value| (p_value * factor).min(1.0)).collect()
 }
 
 /// How alike runs are that follow each other.

@@ -152,13 +152,19 @@ fn a_base_that_drifts_is_refused() {
     assert!(lines.iter().any(|line| line == "parse"), "{lines:?}");
 }
 
+/// Both sides, of which the new one's stacks cost so many times as much.
+fn sides_with(seed: u64, part: impl Fn(&str) -> f64) -> (Side, Side) {
+    let slower: Vec<Stack<'_>> = PROGRAM.iter().map(|(stack, cost)| (*stack, cost * part(stack))).collect();
+    (side("base", seed, PROGRAM), side("new", seed + 1, &slower))
+}
+
+fn parse_of(part: f64) -> impl Fn(&str) -> f64 {
+    move |stack| if stack.ends_with("parse") { part } else { 1.0 }
+}
+
 fn slower_parse(seed: u64) -> Comparison {
-    let slower: Vec<Stack<'_>> = PROGRAM
-        .iter()
-        .map(|(stack, cost)| (*stack, if stack.ends_with("parse") { cost * 1.2 } else { *cost }))
-        .collect();
-    compare(&side("base", seed, PROGRAM), &side("new", seed + 1, &slower), &Policy::default())
-        .expect("comparable")
+    let (base, new) = sides_with(seed, parse_of(1.2));
+    compare(&base, &new, &Policy::default()).expect("comparable")
 }
 
 #[test]
@@ -173,37 +179,4 @@ fn an_alarm_counts_if_it_is_raised_twice() {
     assert_eq!(once.overall, Overall::Unchanged, "{once:#?}");
     assert_eq!(line(&once, Level::FunctionSelf, "parse").verdict, Verdict::Inconclusive(sensitivity));
     assert!(sensitivity.smallest_effect.is_some_and(|effect| effect < 0.1), "{sensitivity:?}");
-}
-
-#[test]
-fn what_is_allowed_fails_nothing_until_its_last_day() {
-    let list =
-        AllowList::parse("# known\n2026-03-31 parse -- checks lengths\n\n2026-03-31 rea* -- calls it\n")
-            .expect("it is a list");
-    let list_of_whole =
-        AllowList::parse("2026-03-31 * -- all of it\n2026-03-31 [total] -- all of it").expect("a list");
-    let day = |day| time::Date::from_calendar_date(2026, time::Month::March, day).expect("a day");
-
-    let mut allowed = slower_parse(1);
-    list.apply(&mut allowed, day(31));
-    assert_eq!(line(&allowed, Level::FunctionSelf, "parse").allowed.as_deref(), Some("checks lengths"));
-    assert_eq!(line(&allowed, Level::FunctionInclusive, "read").allowed.as_deref(), Some("calls it"));
-    list_of_whole.apply(&mut allowed, day(31));
-    assert_ne!(allowed.overall, Overall::Regressed, "{allowed:#?}");
-
-    let mut expired = slower_parse(1);
-    let april = day(31).next_day().expect("there is one");
-    list.apply(&mut expired, april);
-    assert_eq!(expired.overall, Overall::Regressed);
-    assert!(expired.notes.iter().any(|note| note.contains("until 2026-03-31")), "{:?}", expired.notes);
-
-    for (text, what) in [
-        ("2026-13-01 a -- b", "line 1: does not begin with a day"),
-        ("\n2026-12-01 a", "line 2: has no ` -- `"),
-        ("2026-12-01", "line 1: has a day only"),
-        ("2026-12-01  -- b", "line 1: has no"),
-    ] {
-        let message = AllowList::parse(text).expect_err(text).to_string();
-        assert!(message.starts_with(what), "{message}");
-    }
 }

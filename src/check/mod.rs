@@ -16,6 +16,7 @@ mod batches;
 pub mod by_function;
 pub mod comparison;
 mod confirm;
+mod consequences;
 mod costs;
 mod decide;
 pub mod function_key;
@@ -38,7 +39,7 @@ pub mod verdict;
 
 pub use allow_list::{AllowList, AllowListError};
 pub use comparison::{
-    Basis, Comparison, Estimate, Interval, Level, Line, Origin, Refusal, SelfTest, Subject,
+    Allowed, Basis, Comparison, Estimate, Interval, Level, Line, Origin, Refusal, SelfTest, Subject,
 };
 pub use confirm::confirm;
 pub use decide::compare;

@@ -23,7 +23,8 @@ pub(super) fn decide(comparison: &mut Comparison) {
         let unclear: Vec<&Line> = comparison
             .lines
             .iter()
-            .filter(|line| line.allowed.is_none() && line.may_have_added() > margin)
+            .filter_map(to_be_known)
+            .filter(|line| line.may_have_added() > margin)
             .collect();
         if unclear.is_empty() {
             if improved { Overall::Improved } else { Overall::Unchanged }
@@ -34,4 +35,12 @@ pub(super) fn decide(comparison: &mut Comparison) {
             Overall::Inconclusive
         }
     };
+}
+
+/// What has to be known of a line: of one that is allowed because of others, what is left when these are taken out.
+fn to_be_known(line: &Line) -> Option<&Line> {
+    match &line.allowed {
+        None => Some(line),
+        Some(allowed) => allowed.rest.as_deref(),
+    }
 }

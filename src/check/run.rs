@@ -88,9 +88,10 @@ pub enum RunError {
         /// The run.
         run: String,
     },
-    /// A stack is too deep to be drawn.
+    /// A stack is too deep for a tree.
     #[error(
-        "{run}: has a stack of more than {limit} functions, which cannot be drawn: leave `--report svg=` away"
+        "{run}: has a stack of more than {limit} functions, too many for a picture and for an allow-list: leave \
+         `--report svg=` and `--allow` away"
     )]
     TooDeep {
         /// The run.
@@ -105,7 +106,7 @@ pub enum RunError {
 pub struct Wanted<'a> {
     /// Name of the value to compare, by default the one that the profile itself shows.
     pub value: Option<&'a str>,
-    /// Whether to keep stacks: only a picture needs them.
+    /// Whether to keep stacks: only a picture and an allow-list need them.
     pub stacks: bool,
 }
 

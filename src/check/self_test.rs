@@ -19,7 +19,7 @@ pub(super) fn of_side(side: &Side, policy: &Policy) -> SelfTest {
         return SelfTest::NotMade;
     }
     let policy = Policy { false_alarm_level: policy.self_test_level, ..*policy };
-    let comparison = compare_figures(&one, &other, &policy);
+    let comparison = compare_figures(&one, &other, &policy, None);
     let alarms = comparison
         .lines
         .iter()

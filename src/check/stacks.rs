@@ -1,4 +1,5 @@
-//! The stacks of one run as a tree of its functions: what the picture of a comparison is drawn of.
+//! The stacks of one run as a tree of its functions: what the picture of a comparison is drawn of, and what tells which
+//! part of its callers' costs a function is.
 //!
 //! Its functions are those of [`super::Run::functions`], so that the picture and the verdicts mean the same by a function.
 

@@ -1,5 +1,6 @@
 //! Sides for tests: a few functions whose costs are written down.
 
+use super::stacks::GrowingStacks;
 use super::{Call, FunctionCost, FunctionKey, MachineFacts, Run, RunFacts, Side};
 use crate::model::ValueType;
 
@@ -17,10 +18,12 @@ fn run(number: u64, seed: u64, stacks: &[Stack<'_>]) -> Run {
     let mut functions: Vec<FunctionCost> = Vec::new();
     let mut calls: Vec<Call> = Vec::new();
     let mut total = 0;
+    let mut growing = GrowingStacks::default();
     for (index, (stack, cost)) in stacks.iter().enumerate() {
         let value = (cost * (1.0 + 0.01 * noise(seed, number, index as u64))).round() as u64;
         total += value;
         let mut caller = None;
+        let mut path = Vec::new();
         let frames: Vec<&str> = stack.split(';').collect();
         for (depth, frame) in frames.iter().enumerate() {
             let (name, module) = frame.split_once('@').unwrap_or((frame, "app"));
@@ -37,7 +40,10 @@ fn run(number: u64, seed: u64, stacks: &[Stack<'_>]) -> Run {
                 });
                 functions.len() - 1
             });
-            functions[at].inclusive_value += value;
+            path.push(at as u32);
+            if !path[..depth].contains(&(at as u32)) {
+                functions[at].inclusive_value += value;
+            }
             if depth + 1 == frames.len() {
                 functions[at].self_value += value;
             }
@@ -50,6 +56,7 @@ fn run(number: u64, seed: u64, stacks: &[Stack<'_>]) -> Run {
             }
             caller = Some(callee);
         }
+        growing.add(path.into_iter(), value).expect("it is not deep");
     }
     Run {
         name: format!("run {number}"),
@@ -60,7 +67,7 @@ fn run(number: u64, seed: u64, stacks: &[Stack<'_>]) -> Run {
         facts: RunFacts { whole_execution: true, ..RunFacts::default() },
         functions,
         calls,
-        stacks: Vec::new(),
+        stacks: growing.into_nodes(),
     }
 }
 

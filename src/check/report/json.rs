@@ -105,7 +105,8 @@ fn line(line: &Line) -> Value {
         "runs_needed": line.sensitivity.runs_needed,
         "renamed_from": renamed_from,
         "inlined": inlined,
-        "allowed": line.allowed,
+        "allowed": line.allowed.as_ref().map(|allowed| &allowed.reason),
+        "allowed_because_of": line.allowed.as_ref().map_or(&[][..], |allowed| &allowed.because_of),
         "same_as": line.same_as.iter().map(|caller| caller.name.as_str()).collect::<Vec<_>>(),
     })
 }

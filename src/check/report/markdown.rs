@@ -5,7 +5,7 @@
 
 use std::io::{self, Write};
 
-use super::phrases::{change, cost, headline, interval, refusal, verdict};
+use super::phrases::{change, cost, headline, interval, refusal, verdict, why_allowed};
 use super::source::SourcePaths;
 use crate::check::comparison::{Comparison, Line};
 use crate::check::verdict::{Overall, Verdict};
@@ -60,13 +60,10 @@ pub fn write(comparison: &Comparison, paths: &SourcePaths, writer: &mut dyn Writ
             writeln!(writer, "\n… and {} more.", changed.len() - SHOWN_LINES)?;
         }
     }
-    for line in changed.iter().filter(|line| line.allowed.is_some()) {
-        writeln!(
-            writer,
-            "\n{} may be slower: {}",
-            code(&line.described()),
-            plain(line.allowed.as_deref().unwrap_or_default())
-        )?;
+    for line in changed.iter().take(SHOWN_LINES) {
+        if let Some(allowed) = &line.allowed {
+            writeln!(writer, "\n{} may be slower{}", code(&line.described()), plain(&why_allowed(allowed)))?;
+        }
     }
     let runs = format!("{} against {} runs", comparison.base.runs, comparison.new.runs);
     writeln!(writer, "\n<details><summary>{runs}</summary>\n")?;

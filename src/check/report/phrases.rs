@@ -1,6 +1,6 @@
 //! How figures are said, the same in every report for people.
 
-use crate::check::comparison::{Basis, Comparison, Estimate, Level, Line, Refusal};
+use crate::check::comparison::{Allowed, Basis, Comparison, Estimate, Level, Line, Refusal};
 use crate::check::verdict::{Overall, Verdict};
 
 /// A cost with its unit: `12.3 µs a request`, `1.20 s a run`, `10.3 %`.
@@ -67,10 +67,13 @@ pub(super) fn interval(line: &Line) -> String {
     }
 }
 
+/// The word for what regressed and may.
+const ALLOWED: &str = "regressed, allowed";
+
 /// One word.
 pub(super) fn verdict(line: &Line) -> &'static str {
     match line.verdict {
-        Verdict::Regressed if line.allowed.is_some() => "regressed, allowed",
+        Verdict::Regressed if line.allowed.is_some() => ALLOWED,
         Verdict::Regressed => "regressed",
         Verdict::Improved => "improved",
         Verdict::Unchanged => "unchanged",
@@ -97,10 +100,23 @@ pub(super) fn sentence(comparison: &Comparison, line: &Line) -> String {
     if let Verdict::Moved { from } = &line.verdict {
         text.push_str(&format!("; it was called {}", from.name));
     }
-    if let Some(reason) = &line.allowed {
-        text.push_str(&format!("; allowed: {reason}"));
+    if let Some(allowed) = &line.allowed {
+        text.push_str(&format!("; allowed{}", why_allowed(allowed)));
     }
     text
+}
+
+/// What follows on "allowed": `: REASON`, or ` because of NAME (…): REASON` if something else is what the list names.
+pub(super) fn why_allowed(allowed: &Allowed) -> String {
+    let reason = &allowed.reason;
+    if allowed.because_of.is_empty() {
+        return format!(": {reason}");
+    }
+    let names = allowed.because_of.join(", ");
+    match allowed.rest.as_deref().and_then(|rest| rest.effect) {
+        Some(effect) => format!(" because of {names} ({} without): {reason}", percent(effect)),
+        None => format!(" because of {names}: {reason}"),
+    }
 }
 
 /// What is said of the whole, as a headline.
@@ -119,6 +135,9 @@ pub(super) fn headline(comparison: &Comparison) -> String {
     match comparison.overall {
         Overall::Regressed => format!("Slower: {} regressed{whole}", lines(count("regressed"))),
         Overall::Improved => format!("Faster: {} improved{whole}", lines(count("improved"))),
+        Overall::Unchanged if count(ALLOWED) > 0 => {
+            format!("No slower than is allowed: {} regressed and may{whole}", lines(count(ALLOWED)))
+        }
         Overall::Unchanged => format!("As fast as before{whole}"),
         Overall::Inconclusive => format!("Not decided{whole}"),
     }

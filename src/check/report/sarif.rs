@@ -8,7 +8,7 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
-use super::phrases::{refusal, sentence};
+use super::phrases::{refusal, sentence, why_allowed};
 use super::source::SourcePaths;
 use crate::check::comparison::{Comparison, Level, Line};
 use crate::check::verdict::{Overall, Verdict};
@@ -80,8 +80,10 @@ fn result(comparison: &Comparison, line: &Line, paths: &SourcePaths) -> Value {
         // Neither line nor figures: the same finding stays the same after an edit above it.
         "partialFingerprints": {"spanflameSubject/v1": format!("{:?} {}", line.level, line.described())},
     });
-    if let Some(reason) = &line.allowed {
-        result["suppressions"] = json!([{"kind": "external", "status": "accepted", "justification": reason}]);
+    if let Some(allowed) = &line.allowed {
+        let justification = format!("allowed{}", why_allowed(allowed));
+        result["suppressions"] =
+            json!([{"kind": "external", "status": "accepted", "justification": justification}]);
     }
     result
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::phrases::{change, cost, headline, interval, percent, refusal, verdict};
+use super::phrases::{change, cost, headline, interval, percent, refusal, verdict, why_allowed};
 use crate::check::comparison::{Comparison, Level, Line};
 use crate::check::verdict::Verdict;
 
@@ -88,6 +88,10 @@ fn title(level: Level) -> &'static str {
 fn said(line: &Line) -> String {
     let word = verdict(line);
     match &line.verdict {
+        Verdict::Regressed => match &line.allowed {
+            Some(allowed) => format!("{word}{}", why_allowed(allowed)),
+            None => word.to_owned(),
+        },
         Verdict::Moved { from } => format!("{word} from {}", from.name),
         Verdict::Inconclusive(sensitivity) => match (sensitivity.smallest_effect, sensitivity.runs_needed) {
             (Some(effect), Some(runs)) => {

@@ -45,7 +45,8 @@ pub struct Judging {
     #[arg(long, value_name = "NAME")]
     value: Option<String>,
 
-    /// Regressions that are allowed: lines of `2026-12-31 function -- reason`, the first being the last day
+    /// Regressions that are allowed: lines of `2026-12-31 function -- reason`, the first being the last day. What costs
+    /// more only because of these, as their callers and the whole do, is allowed as well
     #[arg(long, value_name = "FILE")]
     allow: Option<PathBuf>,
 
@@ -83,7 +84,8 @@ impl Judging {
 
     /// What is needed of each profile.
     pub(super) fn wanted(&self) -> Wanted<'_> {
-        let stacks = self.report.iter().any(|(format, _)| *format == ReportFormat::Svg);
+        let is_drawn = self.report.iter().any(|(format, _)| *format == ReportFormat::Svg);
+        let stacks = is_drawn || self.allow.is_some();
         Wanted { value: self.value.as_deref(), stacks }
     }
 
@@ -121,7 +123,7 @@ impl Judging {
         new: &Side,
     ) -> Result<(), CommandError> {
         if let Some(list) = self.allow_list()? {
-            list.apply(&mut comparison, time::OffsetDateTime::from(SystemTime::now()).date());
+            list.apply(&mut comparison, base, new, time::OffsetDateTime::from(SystemTime::now()).date());
         }
         let paths = SourcePaths { maps: self.source_map.clone(), work_tree: work_tree() };
         let findings = Findings { comparison: &comparison, base, new };
