@@ -5,23 +5,23 @@
 //!
 //! - they have the same name in different modules (it was moved), or
 //! - at least half of their neighbours, by cost, are the same functions, and they cost nearly the same or differ
-//!   only in their parameters.
-//!
-//! Of several that fit, the one with the most likeness is taken. It is asked again after each find, since
-//! neighbours may have been renamed too.
+//!   only in their parameters (`renamed_functions.rs`).
 
 use std::collections::{HashMap, HashSet};
 
 use super::FunctionKey;
 use super::alignment::{Alignment, Row, Which};
 use super::comparison::Origin;
+use super::renamed_functions;
 
 /// A function is gone (or new) if the other side has less than this part of it.
 const REMNANT: f64 = 0.05;
-/// The part of cost or of neighbours that must be the same.
+/// The part of a module's cost that must be of functions of the same names.
 const ENOUGH: f64 = 0.5;
-/// Beyond this many on a side, names are not looked for: everything was renamed, or these are different programs.
-const MOST_CANDIDATES: usize = 300;
+/// No more modules of a side are looked at, the greatest first.
+const MOST_MODULES: usize = 1_000;
+/// No more of them are told.
+const TOLD_MODULES: usize = 10;
 
 pub(super) fn put_together(alignment: &mut Alignment, floor: f64) {
     rename_modules(alignment);
@@ -30,15 +30,7 @@ pub(super) fn put_together(alignment: &mut Alignment, floor: f64) {
     if gone.is_empty() || new.is_empty() {
         return;
     }
-    if gone.len() > MOST_CANDIDATES || new.len() > MOST_CANDIDATES {
-        alignment.notes.push(format!(
-            "{} functions are only in the base and {} only in what is new: too many to look for new names",
-            gone.len(),
-            new.len()
-        ));
-        return;
-    }
-    rename_functions(alignment, gone, new);
+    rename_functions(alignment, &gone, &new);
 }
 
 /// Rows of at least this share on one side, and nearly nothing on the other.
@@ -65,18 +57,38 @@ fn rename_modules(alignment: &mut Alignment) {
         module.shares = [module.shares[0] + shares[0], module.shares[1] + shares[1]];
     }
     let only = |side: usize| {
-        modules.iter().filter(move |(_, module)| module.shares[1 - side] == 0.0 && module.shares[side] > 0.0)
+        let mut only: Vec<(&String, &Module)> = modules
+            .iter()
+            .filter(|(_, module)| module.shares[1 - side] == 0.0 && module.shares[side] > 0.0)
+            .collect();
+        only.sort_by(|one, other| {
+            other.1.shares[side].total_cmp(&one.1.shares[side]).then_with(|| one.0.cmp(other.0))
+        });
+        only.truncate(MOST_MODULES);
+        only
     };
+    let (gone, new) = (only(0), only(1));
+    let mut by_name: HashMap<&str, Vec<(usize, f64)>> = HashMap::new();
+    for (at, (_, module)) in new.iter().enumerate() {
+        for (name, &share) in &module.by_name {
+            by_name.entry(name).or_default().push((at, share));
+        }
+    }
     let mut pairs: Vec<(f64, String, String)> = Vec::new();
-    for (gone, before) in only(0) {
-        for (new, after) in only(1) {
-            let common = before
-                .by_name
-                .iter()
-                .map(|(name, &share)| after.by_name.get(name).map_or(0.0, |&other| share.min(other)));
-            let likeness = common.sum::<f64>() / before.shares[0].max(after.shares[1]);
+    for (before, of_base) in &gone {
+        // What each new module has in common with this one.
+        let mut common = vec![0.0; new.len()];
+        for (name, &share) in &of_base.by_name {
+            for &(at, other) in by_name.get(name.as_str()).into_iter().flatten() {
+                if let Some(sum) = common.get_mut(at) {
+                    *sum += share.min(other);
+                }
+            }
+        }
+        for ((after, of_new), common) in new.iter().zip(common) {
+            let likeness = common / of_base.shares[0].max(of_new.shares[1]);
             if likeness >= ENOUGH {
-                pairs.push((likeness, gone.clone(), new.clone()));
+                pairs.push((likeness, (*before).clone(), (*after).clone()));
             }
         }
     }
@@ -89,13 +101,19 @@ fn rename_modules(alignment: &mut Alignment) {
         if taken.contains(&new) || new_names.contains_key(&gone) {
             continue;
         }
-        alignment.notes.push(format!("{new} is compared with {gone}: their functions have the same names"));
+        if taken.len() < TOLD_MODULES {
+            let note = format!("{new} is compared with {gone}: their functions have the same names");
+            alignment.notes.push(note);
+        }
         alignment.renamed_modules.push((gone.clone(), new.clone()));
         taken.insert(new.clone());
         new_names.insert(gone, new);
     }
     if new_names.is_empty() {
         return;
+    }
+    if let Some(more @ 1..) = taken.len().checked_sub(TOLD_MODULES) {
+        alignment.notes.push(format!("so are {more} other modules that have another name"));
     }
     let mut by_key: HashMap<FunctionKey, usize> = HashMap::new();
     for (index, row) in alignment.rows.iter().enumerate() {
@@ -114,25 +132,14 @@ fn rename_modules(alignment: &mut Alignment) {
     merge_rows(alignment, &merges);
 }
 
-fn rename_functions(alignment: &mut Alignment, mut gone: Vec<usize>, mut new: Vec<usize>) {
-    let mut merges: Vec<(usize, usize)> = Vec::new();
-    // What a row is called for the sake of comparing neighbours.
-    let mut as_one: HashMap<usize, usize> = HashMap::new();
-    loop {
-        let mut best: Option<(f64, usize, usize)> = None;
-        for &before in &gone {
-            for &after in &new {
-                let Some(likeness) = likeness(alignment, before, after, &as_one) else { continue };
-                if best.is_none_or(|(most, _, _)| likeness > most) {
-                    best = Some((likeness, before, after));
-                }
-            }
-        }
-        let Some((_, before, after)) = best else { break };
-        gone.retain(|&row| row != before);
-        new.retain(|&row| row != after);
-        as_one.insert(before, after);
-        merges.push((before, after));
+fn rename_functions(alignment: &mut Alignment, gone: &[usize], new: &[usize]) {
+    let (merges, gave_up) = renamed_functions::find(alignment, gone, new);
+    if gave_up {
+        alignment.notes.push(format!(
+            "{} functions are only in the base and {} only in what is new: too many to look for all new names",
+            gone.len(),
+            new.len()
+        ));
     }
     for &(before, after) in &merges {
         let from = alignment.rows.get(before).map(|row| row.key.clone());
@@ -141,63 +148,6 @@ fn rename_functions(alignment: &mut Alignment, mut gone: Vec<usize>, mut new: Ve
         }
     }
     merge_rows(alignment, &merges);
-}
-
-/// How alike they are, more being better; none if not enough to be one function.
-fn likeness(
-    alignment: &Alignment,
-    before: usize,
-    after: usize,
-    as_one: &HashMap<usize, usize>,
-) -> Option<f64> {
-    let (base, new) = (alignment.rows.get(before)?, alignment.rows.get(after)?);
-    if base.key.name == FunctionKey::UNNAMED || new.key.name == FunctionKey::UNNAMED {
-        return None;
-    }
-    let cost =
-        ratio(alignment.share(&base.inclusive, Which::Base), alignment.share(&new.inclusive, Which::New));
-    let neighbours = (alike(&base.callers[0], &new.callers[1], as_one)
-        + alike(&base.callees[0], &new.callees[1], as_one))
-        / 2.0;
-    let name = strsim::normalized_levenshtein(&base.key.name, &new.key.name);
-    let moved = base.key.name == new.key.name;
-    let other_parameters = without_parameters(&base.key.name) == without_parameters(&new.key.name);
-    // A renamed function's own cost is as it was too, if the whole cost is not just that of its callees.
-    let enough = moved || neighbours >= ENOUGH && (other_parameters || cost >= 0.7);
-    enough.then_some(f64::from(u8::from(moved)) + neighbours + cost + 0.5 * name)
-}
-
-/// The part of neighbours that are the same, by cost: from 0 to 1. Having none on both sides is being alike.
-fn alike(base: &[(usize, f64)], new: &[(usize, f64)], as_one: &HashMap<usize, usize>) -> f64 {
-    let sums = |calls: &[(usize, f64)]| {
-        let mut by_row: HashMap<usize, f64> = HashMap::new();
-        for &(row, value) in calls {
-            *by_row.entry(as_one.get(&row).copied().unwrap_or(row)).or_default() += value;
-        }
-        let whole: f64 = by_row.values().sum();
-        (by_row, whole)
-    };
-    let ((base, base_whole), (new, new_whole)) = (sums(base), sums(new));
-    match (base_whole > 0.0, new_whole > 0.0) {
-        (false, false) => return 1.0,
-        (true, true) => {}
-        _ => return 0.0,
-    }
-    let part = |row: &usize, value: &f64| {
-        new.get(row).map_or(0.0, |other| (value / base_whole).min(other / new_whole))
-    };
-    base.iter().map(|(row, value)| part(row, value)).sum()
-}
-
-/// The smaller divided by the greater.
-fn ratio(one: f64, other: f64) -> f64 {
-    if one.max(other) > 0.0 { one.min(other) / one.max(other) } else { 0.0 }
-}
-
-/// `parse` of `parse(int)` and of `parse<int>`.
-fn without_parameters(name: &str) -> &str {
-    let end = name.find(['(', '<']).filter(|&end| end > 0);
-    end.and_then(|end| name.get(..end)).unwrap_or(name)
 }
 
 /// Adds rows to others and takes them away.
