@@ -6,14 +6,21 @@
 //! What was decided of a function ([`Mark`]) is a strong outline on each of its boxes with a ▲ or ▼ before its name, and an
 //! entry in a line above the graph: a click there shows the widest of these boxes.
 //!
-//! Own code, since inferno draws the new side's widths only. Boxes below [`NARROWEST_PX`] are not drawn, and counted in
+//! Own code, since inferno draws the new side's widths only. Boxes below a tenth of a pixel are not drawn, and counted in
 //! the subtitle.
+
+mod boxes;
+mod head;
+mod text;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::Write;
 
-use super::{DiffNode, DiffTree};
+use self::boxes::{box_text, boxes, name_of};
+use self::head::head;
+use self::text::{LETTER_PX, Unit, cut, escape, relative};
+use super::DiffTree;
 use crate::export::ExportError;
 use crate::model::ValueType;
 
@@ -27,10 +34,6 @@ const MARKS_PX: u32 = 22;
 /// Letters of a name in the list of what is marked.
 const LISTED_LETTERS: usize = 40;
 const FOOT_PX: u32 = 12;
-/// A box that is narrower is not drawn.
-const NARROWEST_PX: f64 = 0.1;
-/// Width of a letter of the text in boxes.
-const LETTER_PX: f64 = 7.0;
 
 /// What is written beside the graph.
 #[derive(Debug, Clone, Copy)]
@@ -137,43 +140,6 @@ pub fn write(
     Ok(())
 }
 
-/// A box that is drawn. Position and width are parts of the whole width.
-struct Box<'a> {
-    node: &'a DiffNode,
-    depth: u32,
-    left: f64,
-    width: f64,
-}
-
-fn boxes<'a>(tree: &'a DiffTree<'_>, both: f64) -> Vec<Box<'a>> {
-    let mut boxes = Vec::new();
-    if both <= 0.0 {
-        return boxes;
-    }
-    // By depth, where the next box begins.
-    let mut next: Vec<f64> = Vec::new();
-    for node in &tree.nodes {
-        let depth = node.depth as usize;
-        if next.len() < depth + 2 {
-            next.resize(depth + 2, 0.0);
-        }
-        let (left, width) = (next[depth], (node.base + node.new) / both);
-        next[depth] = left + width;
-        next[depth + 1] = left;
-        if width * (WIDTH_PX - 2.0 * MARGIN_PX) >= NARROWEST_PX {
-            boxes.push(Box { node, depth: node.depth, left, width });
-        }
-    }
-    boxes
-}
-
-fn name_of<'a>(tree: &'a DiffTree<'_>, frame: u32) -> &'a str {
-    match tree.frames.get(frame as usize) {
-        Some(frame) if !frame.name.is_empty() => frame.name.as_ref(),
-        _ => "all",
-    }
-}
-
 /// One line with what is marked, as far as it has room, and how many more there are.
 fn list_of_marks(tree: &DiffTree<'_>, marks: &[Mark], y: u32) -> String {
     let mut list = String::new();
@@ -199,211 +165,6 @@ fn list_of_marks(tree: &DiffTree<'_>, marks: &[Mark], y: u32) -> String {
     }
     list
 }
-
-fn box_text(
-    tree: &DiffTree<'_>,
-    shown: &Box<'_>,
-    y: u32,
-    unit: &Unit,
-    totals: (f64, f64),
-    mark: Option<&Mark>,
-) -> String {
-    let Box { node, left, width, .. } = shown;
-    let name = name_of(tree, node.frame);
-    let whole = WIDTH_PX - 2.0 * MARGIN_PX;
-    let (x, width_px) = (MARGIN_PX + left * whole, width * whole);
-    let share = |value: f64, total: f64| if total > 0.0 { 100.0 * value / total } else { 0.0 };
-    let shares = (share(node.base, totals.0), share(node.new, totals.1));
-    let place = match tree.frames.get(node.frame as usize) {
-        Some(frame) if !frame.file.is_empty() && frame.line > 0 => format!("\n{}:{}", frame.file, frame.line),
-        Some(frame) if !frame.file.is_empty() => format!("\n{}", frame.file),
-        _ => String::new(),
-    };
-    let mut tip = format!(
-        "{name}{place}\nbase {} ({:.2} %)\nnew {} ({:.2} %)\n{}{} ({:+.2} points, {})",
-        unit.text(node.base),
-        shares.0,
-        unit.text(node.new),
-        shares.1,
-        if node.new >= node.base { "+" } else { "-" },
-        unit.text((node.new - node.base).abs()),
-        shares.1 - shares.0,
-        relative(node.base, node.new),
-    );
-    let dashes = if node.base > 0.0 && node.new <= 0.0 { r#" stroke-dasharray="3 2""# } else { "" };
-    let outline = match mark {
-        Some(mark) => {
-            let _ = write!(tip, "\n{}", mark.sentence);
-            let strength = if mark.is_own { 3 } else { 1 };
-            format!(r#" stroke="{}" stroke-width="{strength}"{dashes}"#, mark.colour())
-        }
-        None if node.base > 0.0 && node.new > 0.0 => String::new(),
-        None => format!(r##" stroke="#334"{dashes}"##),
-    };
-    // The script shows them again where a box becomes wider.
-    let (sign, marked) = match mark {
-        Some(mark) => {
-            let word = if mark.costs_more { "more" } else { "less" };
-            let sign = format!("{} ", mark.sign());
-            let marked = format!(r#" data-f="{}" data-m="{sign}" data-v="{word}""#, mark.frame);
-            (sign, marked)
-        }
-        None => (String::new(), String::new()),
-    };
-    let letters = ((width_px - 6.0) / LETTER_PX).max(0.0) as usize;
-    let text = cut(&format!("{sign}{name}"), letters);
-    format!(
-        concat!(
-            r#"<g class="b" data-l="{:.6}" data-w="{:.6}" data-n="{}"{}><title>{}</title>"#,
-            r#"<rect x="{:.2}" y="{}" width="{:.2}" height="{}" rx="1" fill="{}"{}/>"#,
-            r#"<text x="{:.2}" y="{}">{}</text></g>"#,
-            "\n"
-        ),
-        left,
-        width,
-        escape(name),
-        marked,
-        escape(&tip),
-        x,
-        y,
-        width_px,
-        ROW_PX - 1,
-        colour(node),
-        outline,
-        x + 3.0,
-        y + 12,
-        escape(&text),
-    )
-}
-
-/// White where nothing changed.
-fn colour(node: &DiffNode) -> String {
-    let both = node.base + node.new;
-    let change = if both > 0.0 { (node.new - node.base) / both } else { 0.0 };
-    // Half as much again is a fifth of both, and should be seen.
-    let strength = (change.abs() * 2.0).min(1.0);
-    let faded = (235.0 - 150.0 * strength).round();
-    if change >= 0.0 { format!("rgb(235,{faded},{faded})") } else { format!("rgb({faded},{faded},235)") }
-}
-
-/// `+12.3 %`, `new`, `gone`.
-fn relative(base: f64, new: f64) -> String {
-    match (base > 0.0, new > 0.0) {
-        (true, true) => format!("{:+.1} %", 100.0 * (new - base) / base),
-        (true, false) => "gone".to_owned(),
-        (false, true) => "new".to_owned(),
-        (false, false) => "nothing".to_owned(),
-    }
-}
-
-/// How values are shown.
-struct Unit {
-    name: String,
-    is_time: bool,
-}
-
-impl Unit {
-    fn of(value_type: &ValueType) -> Self {
-        match value_type.unit.as_str() {
-            "nanoseconds" => Self { name: String::new(), is_time: true },
-            "count" => Self { name: format!(" {}", value_type.kind), is_time: false },
-            unit => Self { name: format!(" {unit}"), is_time: false },
-        }
-    }
-
-    fn text(&self, value: f64) -> String {
-        if self.is_time {
-            return if value >= 1e9 {
-                format!("{:.2} s", value / 1e9)
-            } else {
-                format!("{:.1} ms", value / 1e6)
-            };
-        }
-        format!("{value:.0}{}", self.name)
-    }
-}
-
-/// The first letters; nothing where not even three have room.
-fn cut(name: &str, letters: usize) -> String {
-    if name.chars().count() <= letters {
-        return name.to_owned();
-    }
-    if letters < 3 {
-        return String::new();
-    }
-    name.chars().take(letters - 2).chain("..".chars()).collect()
-}
-
-/// Text as XML takes it: control characters are not in it at all.
-pub(super) fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\n' => escaped.push('\n'),
-            other if other.is_control() || matches!(other, '\u{fffe}' | '\u{ffff}') => escaped.push(' '),
-            other => escaped.push(other),
-        }
-    }
-    escaped
-}
-
-fn head(height: u32, captions: &Captions<'_>, verdict_px: u32, subtitle: &str) -> String {
-    let verdict = match captions.verdict {
-        "" => String::new(),
-        said => format!(
-            r#"<text x="600" y="46" text-anchor="middle" font-family="sans-serif" font-size="14">{}</text>{}"#,
-            escape(said),
-            "\n"
-        ),
-    };
-    format!(
-        r##"<?xml version="1.0" encoding="UTF-8" standalone="no"?>
-<svg version="1.1" width="{WIDTH_PX}" height="{height}" viewBox="0 0 {WIDTH_PX} {height}" xmlns="http://www.w3.org/2000/svg" onload="begin()">
-<style>.b{{cursor:pointer}}.b text{{font:12px monospace;pointer-events:none}}.b:hover rect{{stroke:#000}}.m,.o{{font:12px monospace}}.m{{cursor:pointer}}.m:hover{{text-decoration:underline}}</style>
-<script><![CDATA[
-{SCRIPT}]]></script>
-<rect width="100%" height="100%" fill="#f8f8f8"/>
-<text x="600" y="26" text-anchor="middle" font-family="sans-serif" font-size="17">{}</text>
-{verdict}<text x="600" y="{}" text-anchor="middle" font-family="sans-serif" font-size="11" fill="#555">{}</text>
-"##,
-        escape(captions.title),
-        46 + verdict_px,
-        escape(subtitle)
-    )
-}
-
-/// A click on a box shows it, and what is above and below it, over the whole width; one on what is marked the widest box of
-/// it.
-const SCRIPT: &str = "function begin() {
-  const boxes = [...document.querySelectorAll('.b')];
-  const show = (from, width) => {
-    for (const box of boxes) {
-      const left = Number(box.dataset.l), own = Number(box.dataset.w);
-      const begin = Math.max(0, (left - from) / width), end = Math.min(1, (left + own - from) / width);
-      const px = (end - begin) * 1180;
-      box.style.display = px < 0.1 ? 'none' : '';
-      const [, rect, text] = box.children;
-      rect.setAttribute('x', 10 + begin * 1180);
-      rect.setAttribute('width', Math.max(0, px));
-      text.setAttribute('x', 13 + begin * 1180);
-      const letters = Math.floor((px - 6) / 7), name = (box.dataset.m ?? '') + box.dataset.n;
-      text.textContent = name.length <= letters ? name : letters < 3 ? '' : name.slice(0, letters - 2) + '..';
-    }
-  };
-  for (const box of boxes)
-    box.addEventListener('click', () => show(Number(box.dataset.l), Number(box.dataset.w)));
-  for (const entry of document.querySelectorAll('.m'))
-    entry.addEventListener('click', () => {
-      const own = boxes.filter((box) => box.dataset.f === entry.dataset.f);
-      const widest = own.sort((one, other) => Number(other.dataset.w) - Number(one.dataset.w))[0];
-      if (widest !== undefined) show(Number(widest.dataset.l), Number(widest.dataset.w));
-    });
-}
-";
 
 #[cfg(test)]
 mod tests {
@@ -493,13 +254,5 @@ mod tests {
     #[test]
     fn two_empty_sides_are_a_picture_that_says_so() {
         assert!(picture("", "").contains("Neither side has a sample."));
-    }
-
-    #[test]
-    fn names_cannot_leave_their_place() {
-        assert_eq!(escape("a<b>&\"\u{1}c"), "a&lt;b&gt;&amp;&quot; c");
-        assert_eq!(cut("abcdef", 4), "ab..");
-        assert_eq!(cut("äöüß", 4), "äöüß");
-        assert_eq!(cut("abcdef", 2), "");
     }
 }
