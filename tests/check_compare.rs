@@ -251,6 +251,7 @@ fn bad_input_is_told_with_what_to_do_and_leaves_nothing_behind() {
         (vec!["--base", "base", "--new", "same", "--report", "png=x"], 2, "json"),
         (vec!["--base", "base", "--new", "same", "--report", "json=no/such/x"], 2, "no/such/x"),
         (vec!["--base", "base", "--new", "same", "--min-effect=0"], 2, "--min-effect"),
+        (vec!["--base", "base", "--new", "same", "./same/run-01.folded"], 2, "is given twice"),
     ] {
         let arguments =
             [&sides[..], &["--report", "json=report.json", "--report", "svg=report.svg"]].concat();
@@ -300,4 +301,78 @@ fn reports_are_written_all_of_them_or_none() {
     after.extend(["new.svg".to_owned(), "new.xml".to_owned()]);
     after.sort();
     assert_eq!(names_in(folder.path()), after);
+}
+
+#[test]
+fn amounts_that_are_none_decide_nothing_and_are_told() {
+    let folder = folder_with_three_sides();
+    let with_work = |side: &str, work: &str| {
+        for run in 0..10 {
+            let facts = format!(r#"{{"schema_version":1,"whole_execution":true,"work":{work}}}"#);
+            fs::write(folder.path().join(side).join(format!("run-{run:02}.json")), facts).expect("written");
+        }
+    };
+    with_work("base", r#"{"done":5,"unit":"request"}"#);
+    for (work, note) in [
+        (r#"{"done":0,"unit":"request"}"#, "no amount above zero"),
+        (r#"{"done":-3,"unit":"request"}"#, "no amount above zero"),
+        (r#"{"done":1e-308,"unit":"request"}"#, "no amount above zero"),
+        (r#"{"done":5,"unit":"page"}"#, r#"is of "request" in one run and of "page" in another"#),
+    ] {
+        with_work("same", work);
+        let output = compare(folder.path(), &["--base", "base", "--new", "same"]);
+        let table = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(table.contains(note) && table.contains(" a run "), "{work}: {table}");
+    }
+    with_work("same", r#"{"done":5,"unit":"request"}"#);
+    let output = compare(folder.path(), &["--base", "base", "--new", "same"]);
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("work that runs did"), "{output:?}");
+}
+
+#[test]
+fn limits_of_any_size_are_answered() {
+    let folder = folder_with_three_sides();
+    let sides = ["--base", "base", "--new", "slower", "--report", "json=limits.json"];
+    for option in ["--false-alarms", "--min-share", "--min-effect", "--margin"] {
+        for percent in ["1e-320%", "1e-300%", "1e-17%", "99.999999%"] {
+            let output = compare(folder.path(), &[&sides[..], &[option, percent]].concat());
+            assert!(matches!(status(&output), 0 | 1 | 3), "{option} {percent}: {output:?}");
+            let report = fs::read_to_string(folder.path().join("limits.json")).expect("it is there");
+            let report: Value = serde_json::from_str(&report).expect("it is JSON");
+            for line in report["lines"].as_array().expect("lines") {
+                assert!(line["base"]["deviation"].is_number() && line["p_value"].is_number(), "{line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_change_that_counts_as_none_passes() {
+    let folder = folder_with_three_sides();
+    // The whole costs 6 % more, parse 20 %: of that which is no change nobody need be in doubt.
+    let output = compare(folder.path(), &["--base", "base", "--new", "slower", "--min-effect", "30%"]);
+    assert_eq!(status(&output), 0, "{output:?}");
+    let output = compare(
+        folder.path(),
+        &["--base", "base", "--new", "slower", "--min-effect", "30%", "--margin", "5%"],
+    );
+    assert_eq!(status(&output), 3, "{output:?}");
+}
+
+#[test]
+fn speedscope_files_have_their_facts_beside_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (side, cost) in [("base", 1_000), ("new", 1_500)] {
+        fs::create_dir(folder.path().join(side)).expect("a folder");
+        for run in 0..4 {
+            let at = |name: String| folder.path().join(side).join(name);
+            let profile = speedscope("nanoseconds").replace("1000", &(cost + run * 7 % 5).to_string());
+            fs::write(at(format!("run-{run}.speedscope.json")), profile).expect("written");
+            fs::write(at(format!("run-{run}.json")), r#"{"schema_version":1,"whole_execution":true}"#)
+                .expect("written");
+        }
+    }
+    let output = compare(folder.path(), &["--base", "base", "--new", "new"]);
+    assert_eq!(status(&output), 1, "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains(" a run"), "{output:?}");
 }

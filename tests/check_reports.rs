@@ -19,7 +19,8 @@ use support::{is_installed, skip, spanflame};
 struct Cost(&'static str, u64, f64);
 
 /// Nothing in a name may leave its place in a report.
-const AWKWARD: &str = "std::map<int, x>::operator[](\"&'\u{1}\u{fffe}]]>\r\n-->{}%0A::error|`*_@)";
+const AWKWARD: &str =
+    "std::map<int, x>::operator[](\"&'\u{1}\u{fffe}]]>\r\n-->{}%0A::error|`*_@me #1 \u{1b}[31m\u{202e})";
 
 const PROGRAM: [Cost; 5] = [
     Cost("parse", 3_000, 0.01),
@@ -85,6 +86,7 @@ fn record(folder: &Path, seed: u64, facts: Facts, costs: impl Fn(u64) -> Vec<Cos
 struct Reported {
     folder: PathBuf,
     status: Option<i32>,
+    table: String,
     json: Value,
     sarif: Value,
 }
@@ -124,6 +126,7 @@ fn reported(
         ("junit", "check.xml"),
         ("markdown", "check.md"),
         ("svg", "check.svg"),
+        ("github", "check.log"),
     ] {
         command.arg("--report").arg(format!("{format}={}", folder.join(file).display()));
     }
@@ -133,7 +136,14 @@ fn reported(
             .unwrap_or_else(|error| panic!("{file}: {error}: {output:?}"));
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{file}: {error}"))
     };
-    Reported { status: output.status.code(), json: json("check.json"), sarif: json("check.sarif"), folder }
+    let table = String::from_utf8_lossy(&output.stdout).into_owned();
+    Reported {
+        status: output.status.code(),
+        table,
+        json: json("check.json"),
+        sarif: json("check.sarif"),
+        folder,
+    }
 }
 
 /// One comparison for each thing that can be said.
@@ -239,6 +249,31 @@ fn each_kind_of_verdict_is_in_every_report_as_its_readers_expect_it() {
     }
     let bases = ["same", "shares", "work"].map(|name| of(name).json["basis"]["kind"].clone());
     assert_eq!(bases, ["per_run", "share", "per_work"]);
+
+    // No name is obeyed, ends its cell or command, or calls somebody.
+    let text = |name: &str, file: &str| fs::read_to_string(of(name).folder.join(file)).expect("it is there");
+    for (name, report) in &all {
+        let is_obeyed = |character: char| {
+            character.is_control() && character != '\n' || matches!(character, '\u{202a}'..='\u{202e}')
+        };
+        let (comment, log) = (text(name, "check.md"), text(name, "check.log"));
+        for (what, text) in [("table", &report.table), ("comment", &comment), ("log", &log)] {
+            assert!(!text.contains(is_obeyed), "{name}: {what}: {text:?}");
+        }
+        assert!(!comment.contains("@me"), "{name}: {comment}");
+        for row in comment.lines().filter(|line| line.starts_with('|')) {
+            assert_eq!(row.matches('|').count(), 8, "{name}: {row}");
+        }
+        assert!(log.lines().all(|line| line.starts_with("::")), "{name}: {log}");
+        let of_whole = log.lines().next().unwrap_or_default();
+        assert!(of_whole.contains(" title=spanflame check::"), "{name}: {log}");
+        let has_error = log.lines().any(|line| line.starts_with("::error "));
+        assert_eq!(has_error, report.json["verdict"] == "regressed", "{name}: {log}");
+    }
+    assert!(text("regressed", "check.md").contains("<code>std&#58;&#58;map"), "its bar is no cell's end");
+    // What was not decided fails nobody.
+    let open = of("other-machine").sarif["runs"][0]["results"].as_array().expect("results").clone();
+    assert!(!open.is_empty() && open.iter().all(|result| result["level"] == "note"), "{open:#?}");
 
     // Findings stand at files of the project; what is allowed is suppressed; what was refused is a notification.
     let result = &of("regressed").sarif["runs"][0]["results"][0];

@@ -30,8 +30,8 @@ fn the_terminal_says_what_changed_most_and_the_file_has_both_values() {
     let folder = tempfile::tempdir().expect("a folder");
     let of = diff(folder.path(), &["before.folded", "after.folded", "--no-comm", "-o", "change.folded"]);
     assert_eq!(of.status, Some(0), "{}", of.said);
-    assert!(of.said.starts_with("All: 200.0 → 260.0 samples (+30.0 %)\n"), "{}", of.said);
-    assert!(of.said.contains("  read: 100.0 → 180.0 samples (+80.0 %)\n"), "{}", of.said);
+    assert!(of.said.starts_with("All: 200 → 260 samples (+30.0 %)\n"), "{}", of.said);
+    assert!(of.said.contains("  read: 100 → 180 samples (+80.0 %)\n"), "{}", of.said);
     let folded = std::fs::read_to_string(folder.path().join("change.folded")).expect("written");
     assert_eq!(folded, "main;added 0 20\nmain;parse;read 100 180\nmain;render 60 60\nmain;retired 40 0\n");
 }
@@ -112,9 +112,18 @@ fn what_cannot_be_compared_is_refused_and_nothing_is_written() {
     )
     .expect("written");
     std::fs::write(folder.path().join("garbage.pb.gz"), "not a profile").expect("written");
-    let cases: [(&[&str], i32, &str); 5] = [
+    // A difference is no side of another one.
+    let difference = diff(folder.path(), &["before.folded", "after.folded", "-o", "difference.pb.gz"]);
+    assert_eq!(difference.status, Some(0), "{}", difference.said);
+    let cases: [(&[&str], i32, &str); 7] = [
+        (&["difference.pb.gz", "after.folded", "-o", "x.svg"], 1, "difference.pb.gz: has negative values"),
+        (&["after.folded", "difference.pb.gz", "-o", "x.json"], 1, "difference.pb.gz: has negative values"),
         (&["before.folded", "bytes.json", "-o", "x.svg"], 2, "the two count different things"),
-        (&["before.folded", "after.folded", "-o", "x.svg", "--value", "allocations"], 2, "different things"),
+        (
+            &["before.folded", "after.folded", "-o", "x.svg", "--value", "allocations"],
+            2,
+            "has no value `allocations`; it has",
+        ),
         (&["before.folded", "after.folded", "-o", "x.otlp"], 2, "use .svg, .json, .folded or .pb.gz"),
         (&["before.folded", "missing.folded", "-o", "x.svg"], 1, "missing.folded"),
         (&["before.folded", "garbage.pb.gz", "-o", "x.svg"], 1, "garbage.pb.gz"),
@@ -131,4 +140,22 @@ fn what_cannot_be_compared_is_refused_and_nothing_is_written() {
         .filter(|name| name.starts_with('x') || name.contains("partial"))
         .collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn nothing_on_either_side_is_said_and_names_are_not_obeyed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("nothing.folded"), "").expect("written");
+    let of = diff(folder.path(), &["nothing.folded", "nothing.folded", "-o", "x.svg"]);
+    assert_eq!((of.status, of.said.as_str()), (Some(0), "All: 0 → 0 samples (nothing on either side)\n"));
+    let strange = "app;main;\u{1b}[31mred\u{7} 20\n";
+    std::fs::write(folder.path().join("strange.folded"), strange).expect("written");
+    let of = diff(folder.path(), &["before.folded", "strange.folded", "-o", "x.svg"]);
+    assert_eq!(of.status, Some(0), "{}", of.said);
+    assert!(of.said.contains("  ") && of.said.contains("[31mred"), "{}", of.said);
+    assert!(
+        !of.said.contains(|character: char| character.is_control() && character != '\n'),
+        "{:?}",
+        of.said
+    );
 }

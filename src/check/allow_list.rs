@@ -51,6 +51,7 @@ impl AllowList {
     /// [`AllowListError`].
     pub fn parse(text: &str) -> Result<Self, AllowListError> {
         let mut entries = Vec::new();
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         for (index, line) in text.lines().enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
@@ -75,7 +76,7 @@ impl AllowList {
     pub fn apply(&self, comparison: &mut Comparison, base: &Side, new: &Side, today: Date) {
         let margin = comparison.policy.equivalence_margin;
         // Whoever may cost more need not show that he does not.
-        let matters = |line: &Line| line.verdict == Verdict::Regressed || line.may_have_added() > margin;
+        let matters = |line: &Line| line.verdict == Verdict::Regressed || !line.adds_no_more_than(margin);
         for line in comparison.lines.iter_mut().filter(|line| matters(line)) {
             line.allowed = self.in_force(line, today).map(|entry| Allowed {
                 reason: entry.reason.clone(),

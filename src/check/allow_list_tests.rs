@@ -260,6 +260,14 @@ fn all_of_it_can_be_allowed() {
 }
 
 #[test]
+fn a_list_that_an_editor_of_windows_wrote_is_one() {
+    let list = AllowList::parse("\u{feff}# known\r\n2026-03-31  parse(int)  --  checks -- lengths\r\n")
+        .expect("a list");
+    let [entry] = &list.entries[..] else { panic!("{list:?}") };
+    assert_eq!((entry.name.as_str(), entry.reason.as_str()), ("parse(int)", "checks -- lengths"));
+}
+
+#[test]
 fn what_is_no_list_is_told_by_its_line() {
     for (text, what) in [
         ("2026-13-01 a -- b", "line 1: does not begin with a day"),

@@ -228,6 +228,14 @@ pub enum Refusal {
     },
 }
 
+impl Comparison {
+    /// Whether this line is a reason to fail: it regressed, it may not, and something was decided at all.
+    #[must_use]
+    pub fn fails(&self, line: &Line) -> bool {
+        self.overall == Overall::Regressed && line.verdict == Verdict::Regressed && line.allowed.is_none()
+    }
+}
+
 impl Line {
     /// The name, and what of it: `parse (self)`.
     #[must_use]
@@ -253,6 +261,12 @@ impl Line {
                 (self.new.share * part - self.base.share).max(0.0)
             }
         }
+    }
+
+    /// Whether it is known to have added no more than this part to the whole. Of what no figure can be told it is not.
+    #[must_use]
+    pub fn adds_no_more_than(&self, margin: f64) -> bool {
+        self.may_have_added() <= margin
     }
 
     /// Runs a side with which [`Self::may_have_added`] would not exceed `margin`. None if it cannot be said,

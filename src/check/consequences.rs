@@ -43,7 +43,7 @@ pub(super) fn allow(comparison: &mut Comparison, base: &Side, new: &Side, permit
         let rest = again.lines.iter().find(|other| is_about(other, line));
         let is_explained = match line.verdict {
             Verdict::Regressed => rest.is_none_or(|rest| rest.verdict != Verdict::Regressed),
-            _ => line.may_have_added() > margin && rest.is_none_or(|rest| rest.may_have_added() <= margin),
+            _ => !line.adds_no_more_than(margin) && rest.is_none_or(|rest| rest.adds_no_more_than(margin)),
         };
         if is_explained {
             let mut reasons: Vec<&str> =

@@ -77,6 +77,7 @@ pub(super) fn compare_figures(
     let (judged, common_change) = judge(&candidates, &basis, policy, are_stretches, first);
     let mut notes = std::mem::take(&mut alignment.notes);
     let renamed_modules = std::mem::take(&mut alignment.renamed_modules);
+    notes.extend(unused_work(base, new, &basis));
     if basis == Basis::Share {
         notes.push(
             "shares are compared, since the work that was done is not known: what became slower as a whole is not seen"
@@ -119,13 +120,14 @@ fn summary(side: &Runs<'_>) -> SideSummary {
     }
 }
 
+/// Amounts of work that costs can be divided by. Beyond, nothing can be computed with what comes of it.
+const WORK: std::ops::RangeInclusive<f64> = 1e-100..=1e100;
+
 /// What can be compared, and the work of each run.
 fn basis(base: &Runs<'_>, new: &Runs<'_>) -> (Basis, Vec<f64>) {
     let runs = || base.runs.iter().chain(&new.runs);
     let work: Option<Vec<f64>> = runs()
-        .map(|run| {
-            run.facts.work.as_ref().map(|work| work.done).filter(|done| *done > 0.0 && done.is_finite())
-        })
+        .map(|run| run.facts.work.as_ref().map(|work| work.done).filter(|done| WORK.contains(done)))
         .collect();
     let mut units = runs().filter_map(|run| run.facts.work.as_ref()).map(|work| work.unit.as_str());
     let unit = units.next().unwrap_or_default().to_owned();
@@ -134,6 +136,23 @@ fn basis(base: &Runs<'_>, new: &Runs<'_>) -> (Basis, Vec<f64>) {
         _ if runs().all(|run| run.facts.whole_execution) => (Basis::PerRun, Vec::new()),
         _ => (Basis::Share, Vec::new()),
     }
+}
+
+/// What a reader should know of work that was counted and not divided by: runs may have done different amounts of it.
+fn unused_work(base: &Runs<'_>, new: &Runs<'_>, basis: &Basis) -> Option<String> {
+    let runs = || base.runs.iter().chain(&new.runs);
+    let mut counted = runs().filter_map(|run| run.facts.work.as_ref());
+    let first = counted.next().filter(|_| !matches!(basis, Basis::PerWork { .. }))?;
+    let why = match counted.find(|other| other.unit != first.unit) {
+        Some(other) => format!("is of {:?} in one run and of {:?} in another", first.unit, other.unit),
+        None => {
+            match runs().find(|run| !run.facts.work.as_ref().is_some_and(|work| WORK.contains(&work.done))) {
+                Some(run) => format!("is not known of {}, or no amount above zero", run.name),
+                None => return None,
+            }
+        }
+    };
+    Some(format!("the work that runs did {why}: costs are not divided by it"))
 }
 
 /// A candidate with its test.

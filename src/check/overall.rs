@@ -24,7 +24,7 @@ pub(super) fn decide(comparison: &mut Comparison) {
             .lines
             .iter()
             .filter_map(to_be_known)
-            .filter(|line| line.may_have_added() > margin)
+            .filter(|line| !line.adds_no_more_than(margin))
             .collect();
         if unclear.is_empty() {
             if improved { Overall::Improved } else { Overall::Unchanged }

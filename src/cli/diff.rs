@@ -10,7 +10,7 @@ use crate::export::flame_tree::{TreeOptions, merge};
 use crate::export::folded::has_comm;
 use crate::export::{self, ExportError, Format, Options};
 use crate::ingest;
-use crate::model::{Profile, ValueType};
+use crate::model::{Profile, Sample, ValueType};
 
 /// Show what has changed between two profiles.
 ///
@@ -80,6 +80,15 @@ pub fn run(arguments: &Args) -> Result<(), CommandError> {
         |path: &Path| ingest::read_file(path, None, &reading).context("diff").map_err(CommandError::Failed);
     let (base, new) = (read(&arguments.base)?, read(&arguments.new)?);
     let (of_base, of_new) = shared_value(arguments, &base, &new)?;
+    for (path, profile, index) in [(&arguments.base, &base, of_base), (&arguments.new, &new, of_new)] {
+        let is_negative = |sample: &Sample| sample.values.get(index).is_some_and(|value| *value < 0);
+        if profile.samples.iter().any(is_negative) {
+            return Err(CommandError::Failed(anyhow!(
+                "{}: has negative values, as a difference of two profiles does: give the profiles themselves",
+                path.display()
+            )));
+        }
+    }
     // A process's name stands above the stacks only if both sides have it: else nothing would be the same.
     let group_by = if has_comm(&base) && has_comm(&new) { vec!["comm".to_owned()] } else { Vec::new() };
     let tree = |profile, value| {
@@ -118,8 +127,14 @@ fn shared_value(arguments: &Args, base: &Profile, new: &Profile) -> Result<(usiz
         ))
     };
     if let Some(name) = &arguments.value {
-        let found = new.value_index(name).and_then(|of_new| Some((index_in_base(of_new)?, of_new)));
-        return found.ok_or_else(in_common);
+        let of_new = new.value_index(name).ok_or_else(|| {
+            CommandError::Usage(anyhow!(
+                "{}: has no value `{name}`; it has {}: choose one by --value",
+                arguments.new.display(),
+                known(new)
+            ))
+        })?;
+        return index_in_base(of_new).map(|of_base| (of_base, of_new)).ok_or_else(in_common);
     }
     std::iter::once(new.default_value)
         .chain(0..new.value_types.len())
@@ -166,17 +181,29 @@ fn tell(united: &DiffTree<'_>, value_type: &ValueType) {
     let (scale, unit) =
         if value_type.unit == "nanoseconds" { (1e-6, "ms") } else { (1.0, value_type.kind.as_str()) };
     let total = united.nodes.first().map_or((0.0, 0.0), |root| (root.base / united.base_scale, root.new));
-    let relative = |base: f64, new: f64| match base > 0.0 {
-        true => format!("{:+.1} %", 100.0 * (new - base) / base),
-        false => "new".to_owned(),
+    let relative = |base: f64, new: f64| match (base > 0.0, new > 0.0) {
+        (true, _) => format!("{:+.1} %", 100.0 * (new - base) / base),
+        (false, true) => "new".to_owned(),
+        (false, false) => "nothing on either side".to_owned(),
     };
-    eprintln!("All: {:.1} → {:.1} {unit} ({})", total.0 * scale, total.1 * scale, relative(total.0, total.1));
+    // Samples are whole, unless they were scaled.
+    let is_whole = value_type.unit == "count" && (united.base_scale - 1.0).abs() <= f64::EPSILON;
+    let decimals = if is_whole { 0 } else { 1 };
+    // What a file says is not for the terminal to obey.
+    let printable = |text: &str| text.replace(char::is_control, " ");
+    let unit = printable(unit);
+    eprintln!(
+        "All: {:.decimals$} → {:.decimals$} {unit} ({})",
+        total.0 * scale,
+        total.1 * scale,
+        relative(total.0, total.1)
+    );
     for row in differential::functions(united).iter().take(TOLD) {
         let Some(frame) = united.frames.get(row.frame as usize) else { continue };
         if (row.new_self - row.base_self).abs() > 0.0 {
             eprintln!(
-                "  {}: {:.1} → {:.1} {unit} ({})",
-                frame.name,
+                "  {}: {:.decimals$} → {:.decimals$} {unit} ({})",
+                printable(&frame.name),
                 row.base_self * scale,
                 row.new_self * scale,
                 relative(row.base_self, row.new_self)

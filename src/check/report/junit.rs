@@ -1,11 +1,12 @@
 //! `JUnit`'s XML, as Jenkins, GitLab and others read it: a test case a line, and one for the comparison itself.
 //!
 //! There is no standard; these are the elements that the readers agree on (testmoapp/junitxml describes them): a line
-//! that regressed is a `failure`, one that could not be decided `skipped`; that nothing could be decided at all, an `error`.
+//! that regressed is a `failure`, one that could not be decided `skipped`; that nothing could be decided at all, an `error`,
+//! and no line is a failure then.
 
 use std::io::{self, Write};
 
-use super::phrases::{headline, refusal, sentence};
+use super::phrases::{described, headline, refusal, sentence};
 use super::source::SourcePaths;
 use crate::check::comparison::{Comparison, Level, Line};
 use crate::check::verdict::{Overall, Verdict};
@@ -15,8 +16,12 @@ use crate::check::verdict::{Overall, Verdict};
 /// # Errors
 /// The writer's.
 pub fn write(comparison: &Comparison, paths: &SourcePaths, writer: &mut dyn Write) -> io::Result<()> {
-    let is_failure = |line: &&Line| matches!(line.verdict, Verdict::Regressed) && line.allowed.is_none();
-    let is_skipped = |line: &&Line| matches!(line.verdict, Verdict::Inconclusive(_));
+    let is_failure = |line: &&Line| comparison.fails(line);
+    // What seems to have changed, but was not decided.
+    let is_open = |line: &Line| line.verdict == Verdict::Regressed && line.allowed.is_none();
+    let is_skipped = |line: &&Line| {
+        matches!(line.verdict, Verdict::Inconclusive(_)) || is_open(line) && !comparison.fails(line)
+    };
     let failures = comparison.lines.iter().filter(is_failure).count()
         + usize::from(comparison.overall == Overall::Regressed);
     let skipped = comparison.lines.iter().filter(is_skipped).count();
@@ -47,7 +52,7 @@ pub fn write(comparison: &Comparison, paths: &SourcePaths, writer: &mut dyn Writ
             Level::FunctionInclusive => "function with callees",
         };
         let name = match line.level {
-            Level::Total | Level::Module => line.described(),
+            Level::Total | Level::Module => described(line),
             _ => format!(
                 "{} ({})",
                 line.subject.name,

@@ -5,7 +5,9 @@
 
 use std::io::{self, Write};
 
-use super::phrases::{change, cost, headline, interval, refusal, verdict, why_allowed};
+use super::phrases::{
+    change, cost, described, headline, interval, printable, refusal, shown, verdict, why_allowed,
+};
 use super::source::SourcePaths;
 use crate::check::comparison::{Comparison, Line};
 use crate::check::verdict::{Overall, Verdict};
@@ -48,7 +50,7 @@ pub fn write(comparison: &Comparison, paths: &SourcePaths, writer: &mut dyn Writ
                 writer,
                 "| {} | {} | {} | {} | {} | {} | {} |",
                 verdict(line),
-                code(&line.described()),
+                code(&described(line)),
                 place(line, paths),
                 plain(&cost(comparison, &line.base)),
                 plain(&cost(comparison, &line.new)),
@@ -62,7 +64,7 @@ pub fn write(comparison: &Comparison, paths: &SourcePaths, writer: &mut dyn Writ
     }
     for line in changed.iter().take(SHOWN_LINES) {
         if let Some(allowed) = &line.allowed {
-            writeln!(writer, "\n{} may be slower{}", code(&line.described()), plain(&why_allowed(allowed)))?;
+            writeln!(writer, "\n{} may be slower{}", code(&described(line)), plain(&why_allowed(allowed)))?;
         }
     }
     let runs = format!("{} against {} runs", comparison.base.runs, comparison.new.runs);
@@ -83,22 +85,26 @@ pub fn write(comparison: &Comparison, paths: &SourcePaths, writer: &mut dyn Writ
 fn place(line: &Line, paths: &SourcePaths) -> String {
     let subject = &line.subject;
     if subject.file.is_empty() {
-        return plain(crate::export::frame_text::module_name(&subject.module));
+        return plain(&shown(crate::export::frame_text::module_name(&subject.module)));
     }
-    let file = paths.relative(&subject.file).unwrap_or_else(|| subject.file.clone());
+    let file = shown(&paths.relative(&subject.file).unwrap_or_else(|| subject.file.clone()));
     if subject.line > 0 { code(&format!("{file}:{}", subject.line)) } else { code(&file) }
 }
 
-/// Text in which nothing is taken for markup.
+/// Text in which nothing is taken for markup, and that calls nobody.
 fn plain(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
+    for character in printable(text).chars() {
         match character {
-            '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '|' | '#' | '~' | '@' => {
+            // Hosts look for these after the markup is gone: nothing visible stands between them and what follows.
+            '@' | '#' => {
+                escaped.push(character);
+                escaped.push_str("&#8203;");
+            }
+            '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '|' | '~' | '&' | '$' => {
                 escaped.push('\\');
                 escaped.push(character);
             }
-            '\n' | '\r' => escaped.push(' '),
             other => escaped.push(other),
         }
     }
@@ -107,7 +113,18 @@ fn plain(text: &str) -> String {
 
 /// A name in code's letters, also in a table's cell.
 fn code(text: &str) -> String {
-    let text = text.replace(['\n', '\r'], " ").replace('|', "\\|");
+    let text = printable(text);
+    // A cell ends at a bar, in code as well, and what a backslash before it means differs between hosts.
+    if text.contains('|') {
+        let escaped: String = text
+            .chars()
+            .map(|character| match character {
+                plain if plain.is_alphanumeric() || plain == ' ' || !plain.is_ascii() => plain.to_string(),
+                other => format!("&#{};", u32::from(other)),
+            })
+            .collect();
+        return format!("<code>{escaped}</code>");
+    }
     // A longer fence than any run of back-ticks within (CommonMark, "Code spans").
     let longest = text.split(|character| character != '`').map(str::len).max().unwrap_or(0);
     let fence = "`".repeat(longest + 1);
@@ -121,9 +138,10 @@ mod tests {
 
     #[test]
     fn names_are_not_taken_for_markup() {
-        assert_eq!(plain("a<b>|*c*_@d"), r"a\<b\>\|\*c\*\_\@d");
-        assert_eq!(code("operator|"), r"`operator\|`");
-        assert_eq!(code("a`b"), "``a`b``");
+        assert_eq!(plain("a<b>|*c*_$d$&lt;\u{1b}"), r"a\<b\>\|\*c\*\_\$d\$\&lt; ");
+        assert_eq!(plain("@octocat #1"), "@&#8203;octocat #&#8203;1");
+        assert_eq!(code("a\nb`c"), "``a b`c``");
         assert_eq!(code("`a"), "`` `a ``");
+        assert_eq!(code(r"a::operator\|<é>"), "<code>a&#58;&#58;operator&#92;&#124;&#60;é&#62;</code>");
     }
 }

@@ -3,6 +3,42 @@
 use crate::check::comparison::{Allowed, Basis, Comparison, Estimate, Level, Line, Refusal};
 use crate::check::verdict::{Overall, Verdict};
 
+/// Letters of a name that are shown: beginning and end say most. Templates have names of thousands.
+const SHOWN_LETTERS: usize = 120;
+
+/// Text of a profile, of a server or of a file as one line that neither a terminal nor a log obeys.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().map(|character| if is_obeyed(character) { ' ' } else { character }).collect()
+}
+
+/// Control characters, and those that turn round how what follows is read.
+fn is_obeyed(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A name as one line of no more than [`SHOWN_LETTERS`].
+pub(super) fn shown(name: &str) -> String {
+    let letters = name.chars().count();
+    if letters <= SHOWN_LETTERS {
+        return printable(name);
+    }
+    let half = SHOWN_LETTERS / 2;
+    let (begin, end) = (name.chars().take(half - 1), name.chars().skip(letters - half));
+    printable(&begin.chain(std::iter::once('…')).chain(end).collect::<String>())
+}
+
+/// [`Line::described`], with a name of bounded length.
+pub(super) fn described(line: &Line) -> String {
+    let name = shown(&line.subject.name);
+    match line.level {
+        Level::Total => line.described(),
+        Level::Module => format!("module {name}"),
+        Level::FunctionSelf => name,
+        Level::FunctionInclusive => format!("{name} with all that it calls"),
+    }
+}
+
 /// A cost with its unit: `12.3 µs a request`, `1.20 s a run`, `10.3 %`.
 pub(super) fn cost(comparison: &Comparison, estimate: &Estimate) -> String {
     match &comparison.basis {
@@ -11,7 +47,7 @@ pub(super) fn cost(comparison: &Comparison, estimate: &Estimate) -> String {
         Basis::PerWork { unit } if unit.is_empty() => {
             format!("{} a unit of work", value(comparison, estimate.mean))
         }
-        Basis::PerWork { unit } => format!("{} by {unit}", value(comparison, estimate.mean)),
+        Basis::PerWork { unit } => format!("{} by {}", value(comparison, estimate.mean), shown(unit)),
     }
 }
 
@@ -19,8 +55,21 @@ fn value(comparison: &Comparison, amount: f64) -> String {
     let value_type = &comparison.value_type;
     match value_type.unit.as_str() {
         "nanoseconds" => duration(amount),
-        "count" => format!("{amount:.4} {}", value_type.kind),
-        unit => format!("{amount:.4} {unit}"),
+        "count" => format!("{} {}", figures(amount), shown(&value_type.kind)),
+        unit => format!("{} {}", figures(amount), shown(unit)),
+    }
+}
+
+/// Four figures, or as many as a whole number has that can still be read.
+fn figures(amount: f64) -> String {
+    let size = amount.abs();
+    match size {
+        size if size >= 1e9 || size > 0.0 && size < 1e-4 => format!("{amount:.3e}"),
+        size if size >= 1e3 => format!("{amount:.0}"),
+        size if size >= 1e2 => format!("{amount:.1}"),
+        size if size >= 1e1 => format!("{amount:.2}"),
+        size if size >= 1.0 || size <= 0.0 => format!("{amount:.3}"),
+        _ => format!("{amount:.6}"),
     }
 }
 
@@ -86,7 +135,7 @@ pub(super) fn verdict(line: &Line) -> &'static str {
 pub(super) fn sentence(comparison: &Comparison, line: &Line) -> String {
     let mut text = format!(
         "{} {}: {} → {} ({}",
-        line.described(),
+        described(line),
         verdict(line),
         cost(comparison, &line.base),
         cost(comparison, &line.new),
@@ -98,7 +147,7 @@ pub(super) fn sentence(comparison: &Comparison, line: &Line) -> String {
     }
     text.push(')');
     if let Verdict::Moved { from } = &line.verdict {
-        text.push_str(&format!("; it was called {}", from.name));
+        text.push_str(&format!("; it was called {}", shown(&from.name)));
     }
     if let Some(allowed) = &line.allowed {
         text.push_str(&format!("; allowed{}", why_allowed(allowed)));
@@ -108,11 +157,11 @@ pub(super) fn sentence(comparison: &Comparison, line: &Line) -> String {
 
 /// What follows on "allowed": `: REASON`, or ` because of NAME (…): REASON` if something else is what the list names.
 pub(super) fn why_allowed(allowed: &Allowed) -> String {
-    let reason = &allowed.reason;
+    let reason = printable(&allowed.reason);
     if allowed.because_of.is_empty() {
         return format!(": {reason}");
     }
-    let names = allowed.because_of.join(", ");
+    let names = in_short(&allowed.because_of);
     match allowed.rest.as_deref().and_then(|rest| rest.effect) {
         Some(effect) => format!(" because of {names} ({} without): {reason}", percent(effect)),
         None => format!(" because of {names}: {reason}"),
@@ -152,46 +201,120 @@ fn lines(count: usize) -> String {
 pub fn refusal(refusal: &Refusal) -> String {
     match refusal {
         Refusal::MachinesDiffer(differences) => {
-            let facts: Vec<String> = differences
-                .iter()
-                .map(|difference| {
-                    format!("{}: {} against {}", difference.fact, difference.base, difference.new)
-                })
-                .collect();
-            format!("the sides were not made on equal machines ({}): run both on one", facts.join("; "))
+            let of = |is_load: bool| {
+                let facts = differences.iter().filter(|difference| is_load == is_of_load(difference.fact));
+                let told: Vec<String> = facts
+                    .map(|difference| {
+                        let fact = fact_in_words(difference.fact);
+                        format!("{fact}: {} against {}", difference.base, difference.new)
+                    })
+                    .collect();
+                printable(&told.join("; "))
+            };
+            let (machines, load) = (of(false), of(true));
+            let mut said = Vec::new();
+            if !machines.is_empty() {
+                said.push(format!("the sides were not made on equal machines ({machines}): run both on one"));
+            }
+            if !load.is_empty() {
+                said.push(format!(
+                    "the sides were not measured alike ({load}): run both in turn, when nothing else has to be done"
+                ));
+            }
+            said.join("; ")
         }
         Refusal::BaseDiffersFromItself { lines } => format!(
             "the base differs from itself ({}): something else disturbs the runs; use a quieter machine or longer runs",
-            lines.join(", ")
+            in_short(lines)
         ),
         Refusal::RunsResembleNeighbours { side } => format!(
-            "what {side} did in a stretch of time is much as in the one before, so that its runs are no independent \
-             measurements: give a longer range"
+            "what {} did in a stretch of time is much as in the one before, so that its runs are no independent \
+             measurements: give a longer range",
+            printable(side)
         ),
         Refusal::ChangedMidway { side, lines } => format!(
-            "{side} differs from itself: its later half had another share of {} than its earlier one; give a range in which \
+            "{} differs from itself: its later half had another share of {} than its earlier one; give a range in which \
              nothing changed",
+            printable(side),
             in_short(lines)
         ),
         Refusal::TooFewSamples { side, samples, least } => format!(
-            "{side} has {samples} samples, and to tell a change from noise takes at least {least}: give a longer range"
+            "{} has {samples} samples, and to tell a change from noise takes at least {least}: give a longer range",
+            printable(side)
         ),
         Refusal::TooNoisy { lines, runs_needed } => {
             let needed = match runs_needed {
                 Some(runs) => format!("{runs} runs a side would do"),
                 None => "use a quieter machine or longer runs".to_owned(),
             };
-            format!("too noisy to tell of {}: {needed}", lines.join(", "))
+            format!("too noisy to tell of {}: {needed}", in_short(lines))
         }
+    }
+}
+
+/// Whether it is about what else went on, and not about what the machine is.
+fn is_of_load(fact: &str) -> bool {
+    matches!(fact, "samples_lost" | "steal_share" | "others_share")
+}
+
+fn fact_in_words(fact: &str) -> &str {
+    match fact {
+        "samples_lost" => "samples that were lost",
+        "steal_share" => "CPU time that the hypervisor took",
+        "others_share" => "CPU time that other processes took",
+        other => other,
     }
 }
 
 /// The first few of them.
 fn in_short(lines: &[String]) -> String {
     const SHOWN: usize = 3;
-    let shown = lines.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let first = lines.iter().take(SHOWN).map(|line| shown(line)).collect::<Vec<_>>().join(", ");
     match lines.len().saturating_sub(SHOWN) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::FactDifference;
+
+    #[test]
+    fn figures_are_few() {
+        for (amount, text) in [
+            (0.0, "0.000"),
+            (10_493.2, "10493"),
+            (998.44, "998.4"),
+            (12.345_6, "12.35"),
+            (2.0, "2.000"),
+            (0.012_34, "0.012340"),
+            (1.05e18, "1.050e18"),
+            (2e-7, "2.000e-7"),
+        ] {
+            assert_eq!(figures(amount), text);
+        }
+    }
+
+    #[test]
+    fn no_name_is_obeyed_or_fills_the_page() {
+        assert_eq!(shown("a\u{1b}[31m\r\nb\u{202e}c\u{2028}d"), "a [31m  b c d");
+        let long = shown(&("b".repeat(3_000) + "end"));
+        assert_eq!(long.chars().count(), SHOWN_LETTERS);
+        assert!(long.starts_with("bbb") && long.contains('…') && long.ends_with("end"), "{long}");
+        assert_eq!(shown(&"ä".repeat(SHOWN_LETTERS)), "ä".repeat(SHOWN_LETTERS));
+    }
+
+    #[test]
+    fn what_else_went_on_is_no_other_machine() {
+        let of = |fact| FactDifference { fact, base: "70.2 %".to_owned(), new: "58.5 %".to_owned() };
+        let busy = refusal(&Refusal::MachinesDiffer(vec![of("others_share")]));
+        assert!(
+            busy.contains("other processes took: 70.2 % against 58.5 %") && !busy.contains("equal machines"),
+            "{busy}"
+        );
+        let both = refusal(&Refusal::MachinesDiffer(vec![of("kernel"), of("steal_share")]));
+        assert!(both.contains("equal machines (kernel: ") && both.contains("hypervisor took"), "{both}");
     }
 }

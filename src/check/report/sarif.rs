@@ -2,7 +2,8 @@
 //! first line, for hosts that show findings beside the code.
 //!
 //! Paths are relative to the project (`uriBaseId` `%SRCROOT%`); a function outside of it has its name only. What an
-//! allow-list permits is a result that is suppressed, with the reason. Why nothing was decided is a notification of the run.
+//! allow-list permits is a result that is suppressed, with the reason. If nothing was decided, why is a notification of the
+//! run, and what seems to have regressed is a note, which fails nothing.
 
 use std::io::{self, Write};
 
@@ -74,7 +75,7 @@ fn result(comparison: &Comparison, line: &Line, paths: &SourcePaths) -> Value {
     let mut result = json!({
         "ruleId": RULE,
         "ruleIndex": 0,
-        "level": "error",
+        "level": if comparison.overall == Overall::Inconclusive { "note" } else { "error" },
         "message": {"text": sentence(comparison, line)},
         "locations": [location],
         // Neither line nor figures: the same finding stays the same after an edit above it.

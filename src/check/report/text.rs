@@ -2,7 +2,9 @@
 
 use std::io::{self, Write};
 
-use super::phrases::{change, cost, headline, interval, percent, refusal, verdict, why_allowed};
+use super::phrases::{
+    change, cost, headline, interval, percent, printable, refusal, shown, verdict, why_allowed,
+};
 use crate::check::comparison::{Comparison, Level, Line};
 use crate::check::verdict::Verdict;
 
@@ -17,35 +19,40 @@ pub struct Table {
 const NAME_WIDTH: usize = 48;
 
 impl Table {
-    /// Writes what is to be said of the whole, the lines, and what a reader should know.
+    /// Writes what is to be said of the whole, the lines, and what a reader should know. Nothing in it is for the terminal
+    /// to obey, whatever names and paths a profile has.
     ///
     /// # Errors
     /// The writer's.
     pub fn write(&self, comparison: &Comparison, writer: &mut dyn Write) -> io::Result<()> {
-        writeln!(writer, "{}", headline(comparison))?;
-        for reason in &comparison.refusals {
-            writeln!(writer, "  {}", refusal(reason))?;
+        for line in self.lines(comparison) {
+            writeln!(writer, "{}", printable(&line))?;
         }
+        Ok(())
+    }
+
+    fn lines(&self, comparison: &Comparison) -> Vec<String> {
+        let mut text = Vec::new();
+        text.push(headline(comparison));
+        text.extend(comparison.refusals.iter().map(|reason| format!("  {}", refusal(reason))));
         let lines: Vec<&Line> = comparison.lines.iter().filter(|line| self.all || is_news(line)).collect();
         if !lines.is_empty() {
-            writeln!(writer)?;
+            text.push(String::new());
         }
         let mut level = None;
         for line in &lines {
             if level != Some(line.level) {
                 level = Some(line.level);
-                writeln!(
-                    writer,
+                text.push(format!(
                     "{:NAME_WIDTH$}  {:>20}  {:>20}  {:>9}  {:>20}  verdict",
                     title(line.level),
                     "base",
                     "new",
                     "change",
                     "95 % certain"
-                )?;
+                ));
             }
-            writeln!(
-                writer,
+            text.push(format!(
                 "{:NAME_WIDTH$}  {:>20}  {:>20}  {:>9}  {:>20}  {}",
                 shortened(&line.subject.name),
                 cost(comparison, &line.base),
@@ -53,21 +60,21 @@ impl Table {
                 change(line),
                 interval(line),
                 said(line)
-            )?;
+            ));
             if is_news(line) && !line.subject.file.is_empty() {
                 let place =
                     if line.subject.line > 0 { format!(":{}", line.subject.line) } else { String::new() };
-                writeln!(writer, "  at {}{place}", line.subject.file)?;
+                text.push(format!("  at {}{place}", line.subject.file));
             }
         }
         if !comparison.notes.is_empty() {
-            writeln!(writer)?;
+            text.push(String::new());
         }
-        for note in &comparison.notes {
-            writeln!(writer, "note: {note}")?;
-        }
+        text.extend(comparison.notes.iter().map(|note| format!("note: {note}")));
         let (base, new) = (&comparison.base, &comparison.new);
-        writeln!(writer, "\n{} runs of {} against {} runs of {}", new.runs, new.label, base.runs, base.label)
+        text.push(String::new());
+        text.push(format!("{} runs of {} against {} runs of {}", new.runs, new.label, base.runs, base.label));
+        text
     }
 }
 
@@ -92,7 +99,7 @@ fn said(line: &Line) -> String {
             Some(allowed) => format!("{word}{}", why_allowed(allowed)),
             None => word.to_owned(),
         },
-        Verdict::Moved { from } => format!("{word} from {}", from.name),
+        Verdict::Moved { from } => format!("{word} from {}", shown(&from.name)),
         Verdict::Inconclusive(sensitivity) => match (sensitivity.smallest_effect, sensitivity.runs_needed) {
             (Some(effect), Some(runs)) => {
                 format!("{word}: {} could have been seen; {runs} runs a side for less", percent(effect))
@@ -107,10 +114,8 @@ fn said(line: &Line) -> String {
 fn shortened(name: &str) -> String {
     let name = if name.is_empty() { "all" } else { name };
     let count = name.chars().count();
-    // What a file says is not for the terminal to obey.
-    let printable = |character: char| if character.is_control() { ' ' } else { character };
     if count <= NAME_WIDTH {
-        return name.chars().map(printable).collect();
+        return name.to_owned();
     }
-    std::iter::once('…').chain(name.chars().skip(count + 1 - NAME_WIDTH).map(printable)).collect()
+    std::iter::once('…').chain(name.chars().skip(count + 1 - NAME_WIDTH)).collect()
 }

@@ -5,6 +5,9 @@ use statrs::distribution::{ContinuousCDF, StudentsT};
 /// Degrees of freedom beyond which nothing changes that anybody could see.
 pub const MANY_DEGREES: f64 = 1e5;
 
+/// Chances below it are taken for it. For the smallest the library fails, or never ends; nobody could tell them apart.
+const LEAST_TAIL: f64 = 1e-15;
+
 /// The chance of a value above `t`. One half where there are no degrees of freedom to say more.
 #[must_use]
 pub fn upper_tail(t: f64, degrees: f64) -> f64 {
@@ -27,7 +30,7 @@ pub fn upper_quantile(tail: f64, degrees: f64) -> f64 {
     if tail >= 1.0 {
         return f64::NEG_INFINITY;
     }
-    distribution(degrees).map_or(f64::INFINITY, |student| -student.inverse_cdf(tail))
+    distribution(degrees).map_or(f64::INFINITY, |student| -student.inverse_cdf(tail.max(LEAST_TAIL)))
 }
 
 fn distribution(degrees: f64) -> Option<StudentsT> {
@@ -81,6 +84,21 @@ mod tests {
         assert_eq!(upper_tail(f64::NAN, 8.0), 0.5);
         assert_eq!(upper_tail(3.0, 0.0), 0.5);
         assert_eq!(upper_quantile(0.0, 8.0), f64::INFINITY);
+    }
+
+    #[test]
+    fn no_chance_is_too_small_for_a_quantile() {
+        for degrees in [0.5, 1.0, 4.0, 18.0, 1e3, 1e9] {
+            for tail in [5e-324, 1e-320, 1e-302, 1e-200, 1e-100, 1e-17, 0.5, 1.0 - 1e-16] {
+                let quantile = upper_quantile(tail, degrees);
+                assert!(!quantile.is_nan(), "{tail} {degrees}");
+            }
+            assert!(upper_quantile(1e-300, degrees) >= upper_quantile(1e-10, degrees));
+            for t in [0.0, 1e-300, 1e-9, 1.0, 40.0, 1e9, 1e150, f64::MAX] {
+                let tail = upper_tail(t, degrees);
+                assert!((0.0..=0.5).contains(&tail), "{t} {degrees}: {tail}");
+            }
+        }
     }
 
     #[test]

@@ -37,9 +37,9 @@ pub struct Judging {
     #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = parse_percent)]
     false_alarms: f64,
 
-    /// What is shown to have changed by less is unchanged
-    #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = parse_percent)]
-    margin: f64,
+    /// What is shown to have changed by less is unchanged [default: 5%, or --min-effect if that is more]
+    #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
+    margin: Option<f64>,
 
     /// The value that is compared, such as `samples` or `cpu`
     #[arg(long, value_name = "NAME")]
@@ -73,12 +73,14 @@ enum FailOn {
 impl Judging {
     /// What counts.
     pub(super) fn policy(&self) -> Policy {
+        let by_default = Policy::default();
         Policy {
             min_share: self.min_share,
             min_effect: self.min_effect,
             false_alarm_level: self.false_alarms,
-            equivalence_margin: self.margin,
-            ..Policy::default()
+            // What counts as no change must not be too much to be unchanged: nothing could be decided of it.
+            equivalence_margin: self.margin.unwrap_or(by_default.equivalence_margin.max(self.min_effect)),
+            ..by_default
         }
     }
 
@@ -141,7 +143,9 @@ impl Judging {
                 eprintln!("wrote {}", path.display());
             }
         }
-        let is_taken = |(_, path): &(ReportFormat, PathBuf)| path == Path::new("-");
+        let is_taken = |(_, path): &(ReportFormat, PathBuf)| {
+            ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"].iter().any(|name| path == Path::new(name))
+        };
         if !self.report.iter().any(is_taken) {
             let mut table = Vec::new();
             Table { all: self.all }.write(&comparison, &mut table).context("cannot make the table")?;

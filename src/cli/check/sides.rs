@@ -1,5 +1,6 @@
 //! Sides that were recorded earlier: folders and files, or what a server keeps.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -135,6 +136,16 @@ fn parts(label: &str, sources: &[SideSource]) -> Result<Vec<Part>, CommandError>
         }
         profiles.extend(found);
     }
+    let mut known = HashSet::new();
+    for profile in parts.iter().flat_map(Part::files).chain(&profiles) {
+        let place = fs::canonicalize(profile).unwrap_or_else(|_| profile.clone());
+        if !known.insert(place) {
+            return Err(CommandError::Usage(anyhow!(
+                "--{label} {}: is given twice; each profile is one run, and of one run nothing is known of noise",
+                profile.display()
+            )));
+        }
+    }
     parts.push(Part::Files(profiles));
     parts.retain(|part| !matches!(part, Part::Files(paths) if paths.is_empty()));
     let kept = parts.iter().filter(|part| part.kept().is_some()).count();
@@ -148,7 +159,7 @@ fn parts(label: &str, sources: &[SideSource]) -> Result<Vec<Part>, CommandError>
 }
 
 /// The profiles of a folder by their endings, in the order of their names. JSON is a run's facts if a profile of
-/// another format has its name.
+/// another ending has its name.
 fn profiles_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut paths: Vec<PathBuf> = fs::read_dir(folder)?
         .map(|entry| Ok(entry?.path()))
@@ -159,7 +170,7 @@ fn profiles_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
         .collect();
     paths.sort();
     let facts: Vec<PathBuf> =
-        paths.iter().filter(|path| !is_json(path)).filter_map(|path| facts_path(path)).collect();
+        paths.iter().filter_map(|path| facts_path(path).filter(|facts| facts != path)).collect();
     paths.retain(|path| !facts.contains(path));
     Ok(paths)
 }
@@ -168,15 +179,12 @@ fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
-fn is_json(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"))
-}
-
-/// Where the facts of a profile stand: `run-01.json` of `run-01.pb.gz`.
+/// Where the facts of a profile stand: `run-01.json` of `run-01.pb.gz` and of `run-01.speedscope.json`.
 fn facts_path(profile: &Path) -> Option<PathBuf> {
     let name = profile.file_name()?.to_str()?;
     let stem = name.strip_suffix(".gz").unwrap_or(name);
     let stem = stem.rsplit_once('.').map_or(stem, |(stem, _)| stem);
+    let stem = stem.strip_suffix(".speedscope").unwrap_or(stem);
     Some(profile.with_file_name(format!("{stem}.json")))
 }
 
