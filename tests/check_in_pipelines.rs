@@ -151,3 +151,50 @@ print('\\n'.join(scripts))
         }
     }
 }
+
+/// The blocks of this language in the page that tells of it all.
+fn blocks(language: &str) -> Vec<String> {
+    let page = std::fs::read_to_string(docs().join("README.md")).expect("the page");
+    let begin = format!("```{language}\n");
+    let blocks = page.split(begin.as_str()).skip(1);
+    blocks.filter_map(|rest| rest.split_once("```")).map(|(block, _)| block.to_owned()).collect()
+}
+
+#[test]
+fn what_the_page_says_is_so() {
+    let page = std::fs::read_to_string(docs().join("README.md")).expect("the page");
+    let help = |subcommand: &str| {
+        let help = run(support::spanflame().args(["check", subcommand, "--help"]));
+        String::from_utf8_lossy(&help.stdout).into_owned()
+    };
+    let (of_run, of_compare) = (help("run"), help("compare"));
+    let words = page.split(|character: char| !(character.is_ascii_lowercase() || character == '-'));
+    let options: Vec<&str> = words.filter(|word| word.starts_with("--") && !word.ends_with('-')).collect();
+    assert!(options.len() > 10, "{options:?}");
+    for option in options {
+        assert!(of_run.contains(option) || of_compare.contains(option), "there is no {option}");
+    }
+    for link in page.split("](").skip(1).filter_map(|rest| rest.split_once(')')) {
+        assert!(docs().join(link.0).exists(), "{}", link.0);
+    }
+    // The commands are such: each is understood, and stopped by what is not there.
+    let [commands] = &blocks("sh")[..] else { panic!("one block of commands") };
+    let folder = tempfile::tempdir().expect("a folder");
+    for command in commands.lines().filter(|line| line.contains("check compare --base runs")) {
+        let words = shlex::split(command).expect("a command");
+        let arguments = words.iter().skip(1).take_while(|word| !word.starts_with('#'));
+        let output = run(support::spanflame().args(arguments).current_dir(folder.path()));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && said.contains("runs/base: cannot be read"), "{said}");
+    }
+    // The list is one.
+    let [list] = &blocks("text")[..] else { panic!("one list") };
+    std::fs::write(folder.path().join("allowed"), list).expect("written");
+    let sides = ["check", "compare", "--base", "missing", "--new", "missing", "--allow", "allowed"];
+    let said = |output: Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    let understood = said(run(support::spanflame().args(sides).current_dir(folder.path())));
+    assert!(understood.contains("missing: cannot be read"), "{understood}");
+    std::fs::write(folder.path().join("allowed"), list.replace(" -- ", " ")).expect("written");
+    let refused = said(run(support::spanflame().args(sides).current_dir(folder.path())));
+    assert!(refused.contains("--allow allowed: line 2"), "{refused}");
+}
