@@ -94,10 +94,12 @@ fn a_slower_function_fails_the_command_and_is_named_in_table_and_json() {
 #[test]
 fn the_same_program_passes_and_a_report_on_standard_output_is_alone_there() {
     let folder = folder_with_three_sides();
-    let output = compare(folder.path(), &["--base", "base", "--new", "same", "--report", "json=-"]);
-    assert_eq!(status(&output), 0, "{output:?}");
-    let report: Value = serde_json::from_slice(&output.stdout).expect("nothing but JSON");
-    assert_eq!(report["verdict"], "unchanged");
+    for place in ["json=-", "json=/dev/stdout"] {
+        let output = compare(folder.path(), &["--base", "base", "--new", "same", "--report", place]);
+        assert_eq!(status(&output), 0, "{output:?}");
+        let report: Value = serde_json::from_slice(&output.stdout).expect("nothing but JSON");
+        assert_eq!(report["verdict"], "unchanged");
+    }
 }
 
 #[test]
@@ -284,11 +286,14 @@ fn reports_are_written_all_of_them_or_none() {
     }
     // What shows when it is written keeps the others from their places.
     let sides = ["--base", "base", "--new", "slower"];
-    let reports = ["--report", "json=old.json", "--report", "svg=new.svg", "--report", "markdown=/dev/full"];
-    let output = compare(folder.path(), &[&sides[..], &reports[..]].concat());
-    assert_eq!(status(&output), 5, "{output:?}");
-    assert!(said(&output).contains("/dev/full"), "{output:?}");
-    assert_eq!(names_in(folder.path()), before);
+    let reports = ["--report", "json=old.json", "--report", "svg=new.svg"];
+    // One that is noticed at its end, and one that is before.
+    for full in ["markdown=/dev/full", "sarif=/dev/full"] {
+        let output = compare(folder.path(), &[&sides[..], &reports[..], &["--report", full]].concat());
+        assert_eq!(status(&output), 5, "{output:?}");
+        assert!(said(&output).contains("/dev/full"), "{output:?}");
+        assert_eq!(names_in(folder.path()), before);
+    }
     assert_eq!(fs::read_to_string(folder.path().join("old.json")).expect("readable"), "of last week");
 
     let output =

@@ -16,7 +16,8 @@ use super::{ExportError, Format, Options, write};
 use crate::model::Profile;
 
 /// Whether the path names standard output.
-pub(super) fn is_standard_output(path: &Path) -> bool {
+#[must_use]
+pub fn is_standard_output(path: &Path) -> bool {
     path == Path::new("-") || path == Path::new("/dev/stdout")
 }
 
@@ -289,25 +290,26 @@ pub fn write_with(
 ) -> Result<(), ExportError> {
     let not_writable = |source| ExportError::NotWritable { path: path.to_owned(), source };
     let failed = |source| ExportError::Write { path: path.to_owned(), source };
+    let told = |error| match error {
+        ExportError::Stream(source) => failed(source),
+        other => other,
+    };
     match destination(path).map_err(not_writable)? {
         Destination::StandardOutput => {
             let mut writer = BufWriter::new(io::stdout().lock());
-            write(&mut writer)?;
+            write(&mut writer).map_err(told)?;
             writer.flush().map_err(failed)
         }
         Destination::InPlace(device) => {
             let file = OpenOptions::new().write(true).open(device).map_err(not_writable)?;
             let mut writer = BufWriter::new(file);
-            write(&mut writer)?;
+            write(&mut writer).map_err(told)?;
             writer.flush().map_err(failed)
         }
         Destination::Aside(target) => {
             let (aside, file) = AsideFile::create(&target).map_err(not_writable)?;
             let mut writer = BufWriter::new(file);
-            write(&mut writer).map_err(|error| match error {
-                ExportError::Stream(source) => failed(source),
-                other => other,
-            })?;
+            write(&mut writer).map_err(told)?;
             let file = writer.into_inner().map_err(|error| failed(error.into_error()))?;
             // Without this a power cut may leave the new name with the contents of neither file.
             file.sync_all().map_err(failed)?;

@@ -52,7 +52,8 @@ use std::path::{Path, PathBuf};
 use crate::model::{InvalidProfile, Profile};
 
 pub use file::{
-    check_writable, check_writable_together, write_file, write_file_as, write_together, write_with,
+    check_writable, check_writable_together, is_standard_output, write_file, write_file_as, write_together,
+    write_with,
 };
 
 /// A file format that profiles are written in.

@@ -143,9 +143,7 @@ impl Judging {
                 eprintln!("wrote {}", path.display());
             }
         }
-        let is_taken = |(_, path): &(ReportFormat, PathBuf)| {
-            ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"].iter().any(|name| path == Path::new(name))
-        };
+        let is_taken = |(_, path): &(ReportFormat, PathBuf)| export::is_standard_output(path);
         if !self.report.iter().any(is_taken) {
             let mut table = Vec::new();
             Table { all: self.all }.write(&comparison, &mut table).context("cannot make the table")?;
