@@ -54,7 +54,7 @@ pub(super) fn apart<'a>(base: &'a Side, new: &'a Side, policy: &Policy) -> Apart
         if !can_halve {
             refusals.extend(small.map(|side| Refusal::TooFewSamples {
                 side: side.label.clone(),
-                samples: side.runs.iter().filter_map(|run| run.sample_count).sum(),
+                samples: side.runs.iter().filter_map(|run| run.sample_count).fold(0, u64::saturating_add),
                 least: LEAST_SAMPLES * LEAST_STRETCHES as u64,
             }));
             if small.is_none() {

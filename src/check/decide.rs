@@ -115,7 +115,7 @@ fn summary(side: &Runs<'_>) -> SideSummary {
     SideSummary {
         label: side.label.to_owned(),
         runs,
-        samples: side.runs.iter().map(|run| run.sample_count).sum(),
+        samples: side.runs.iter().try_fold(0_u64, |sum, run| Some(sum.saturating_add(run.sample_count?))),
         mean_total: side.runs.iter().map(|run| run.total as f64).sum::<f64>() / runs.max(1) as f64,
     }
 }

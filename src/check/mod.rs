@@ -55,4 +55,6 @@ pub use verdict::{Overall, Sensitivity, Verdict};
 #[cfg(test)]
 mod decide_tests;
 #[cfg(test)]
+mod odd_runs_tests;
+#[cfg(test)]
 mod test_sides;

@@ -39,15 +39,15 @@ pub(super) fn described(line: &Line) -> String {
     }
 }
 
-/// A cost with its unit: `12.3 µs a request`, `1.20 s a run`, `10.3 %`.
+/// A cost with its unit: `12.3 µs per request`, `1.20 s a run`, `10.3 %`.
 pub(super) fn cost(comparison: &Comparison, estimate: &Estimate) -> String {
     match &comparison.basis {
         Basis::Share => format!("{:.2} %", 100.0 * estimate.mean),
         Basis::PerRun => format!("{} a run", value(comparison, estimate.mean)),
         Basis::PerWork { unit } if unit.is_empty() => {
-            format!("{} a unit of work", value(comparison, estimate.mean))
+            format!("{} per unit of work", value(comparison, estimate.mean))
         }
-        Basis::PerWork { unit } => format!("{} by {}", value(comparison, estimate.mean), shown(unit)),
+        Basis::PerWork { unit } => format!("{} per {}", value(comparison, estimate.mean), shown(unit)),
     }
 }
 
