@@ -50,7 +50,7 @@ pub struct Judging {
     #[arg(long, value_name = "FILE")]
     allow: Option<PathBuf>,
 
-    /// Paths of debug information that begin with FROM are TO in the git work tree; may be given several times
+    /// Paths of debug information that begin with the folder FROM are TO in the git work tree; may be given several times
     #[arg(long, value_name = "FROM=TO", value_parser = parse_source_map)]
     source_map: Vec<(String, String)>,
 
