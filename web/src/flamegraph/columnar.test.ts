@@ -2,8 +2,8 @@ import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 
 import { ColumnarError, decodeColumnar } from './columnar';
-import { FrameClass, childrenOf, type FlameGraph } from './graph';
-import { randomNumbers } from './testgraphs';
+import { FrameClass, buildGraph, childrenOf, type FlameGraph } from './graph';
+import { encodeForTest, frameOf, randomNumbers } from './testgraphs';
 
 interface JsonNode {
   readonly name: string;
@@ -70,6 +70,64 @@ describe('files that the server writes', () => {
     const node = graph.frame.findIndex((frame) => graph.frames[frame]!.name === 'a');
     expect(graph.self[node]).toBe(9_007_199_254_740_000);
   });
+});
+
+describe('numbers and texts of every length', () => {
+  /** Side by side below the root, a frame and a value each. */
+  function fileOf(frames: number[], values: number[]): Uint8Array {
+    const table = Array.from({ length: Math.max(...frames) + 1 }, (_, row) => frameOf(`f${row}`));
+    table[0] = { ...table[0]!, frameClass: FrameClass.Root };
+    const depth = Uint16Array.from([0, ...frames], (_, node) => Math.min(node, 1));
+    return encodeForTest(buildGraph(table, Uint32Array.from([0, ...frames]), depth, Float64Array.from([0, ...values])));
+  }
+  // 1 to 8 bytes, and what is just not longer.
+  const edges = Array.from({ length: 7 }, (_, bytes) => [2 ** (7 * bytes + 7) - 1, 2 ** (7 * bytes + 7)]).flat();
+
+  test.each([
+    ['long ones', 1],
+    ['long ones among short ones', 40],
+    ['a long one, and the end', 0],
+  ])('values: %s', (_, shortOnes) => {
+    const values = edges.flatMap((edge) => [edge, ...Array<number>(shortOnes).fill(3)]);
+    for (let length = 1; length <= values.length; length++) {
+      const expected = [0, ...values.slice(0, length)];
+      const { graph } = decodeColumnar(fileOf(Array<number>(length).fill(1), expected.slice(1)));
+      expect([...graph.self]).toEqual(expected);
+      expect(graph.total[0]).toBe(expected.reduce((sum, value) => sum + value));
+    }
+  });
+
+  test('frames', () => {
+    const frames = [1, 127, 128, 16_383, 16_384, 70_000, 1, 16_384, 5, 128];
+    const { graph } = decodeColumnar(fileOf(frames, frames));
+    expect([...graph.frame]).toEqual([0, ...frames]);
+    expect(graph.frames[70_000]!.name).toBe('f70000');
+  });
+
+  test('a number that does not end is refused in the midst of others, too', () => {
+    const sound = fileOf(Array<number>(40).fill(1), Array<number>(40).fill(2 ** 35));
+    const at = sound.length - 6 * 20;
+    sound.fill(0xff, at, at + 11);
+    expect(() => decodeColumnar(sound)).toThrow(/node values: a number does not end/);
+  });
+
+  test('names in any script, and bytes that are none, each by itself', () => {
+    const texts = ['main', 'größe', '最適化', 'x…', '𝒳', '\ufeffmark', 'plain again'];
+    const utf8 = texts.map((text) => [...new TextEncoder().encode(text)]);
+    expect(namesOf(utf8)).toEqual(texts);
+    // Two halves of a letter at the edge of two names are not a letter of either.
+    expect(namesOf([[0x61, 0xc3], [0xa9, 0x62]])).toEqual(['a\ufffd', '\ufffdb']);
+    expect(namesOf([[0x61, 0xff], [0x62], [0x80]])).toEqual(['a\ufffd', 'b', '\ufffd']);
+  });
+
+  function namesOf(texts: number[][]): string[] {
+    const rows = texts.map((_, row) => row + 1);
+    const nothing = rows.map(() => 0);
+    const strings = [[0, ...texts.map((text) => text.length)], texts.flat()];
+    const frames = [[0, ...rows.map(() => 1)], [0, ...rows], ...Array.from({ length: 4 }, () => [0, ...nothing])];
+    const bytes = fileOfColumns([...strings, ...frames, [0], [0], [0]], texts.length + 1, texts.length + 1, 0);
+    return decodeColumnar(bytes).graph.frames.slice(1).map((frame) => frame.name);
+  }
 });
 
 describe('bytes that nobody vouches for', () => {
@@ -156,13 +214,17 @@ function soundOrRefused(bytes: Uint8Array): void {
 /** A file with the frames `all` and `f`, and these node columns as they are. */
 function smallFile(steps: number[], frames: number[], values: number[], total: number): Uint8Array {
   const columns = [[0, 1], [0x66], [0, 1], [0, 1], [0, 0], [0, 0], [0, 0], [0, 0], steps, frames, values];
+  return fileOfColumns(columns, 2, 2, total);
+}
+
+function fileOfColumns(columns: number[][], strings: number, frames: number, total: number): Uint8Array {
   const header = new DataView(new ArrayBuffer(64));
   header.setUint32(0, 0x53464347);
   header.setUint16(4, 1, true);
   header.setBigUint64(8, BigInt(total), true);
-  header.setUint32(48, 2, true);
-  header.setUint32(52, 2, true);
-  header.setUint32(56, steps.length, true);
+  header.setUint32(48, strings, true);
+  header.setUint32(52, frames, true);
+  header.setUint32(56, columns[8]!.length, true);
   const bytes = [...new Uint8Array(header.buffer)];
   for (const column of columns) {
     const { length } = column;

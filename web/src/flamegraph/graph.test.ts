@@ -75,7 +75,7 @@ test('the first node that begins at a value is found, wherever the search begins
 
 test('columns that are made when they are asked for are what the file said', () => {
   const graph = randomGraph(20_000, 5);
-  const bare = new FlameGraph(graph.frames, graph.frame, graph.depth, graph.self.slice());
+  const bare = new FlameGraph(graph.frames, graph.frame, graph.depth, graph.self.slice(), graph.maxDepth);
   expect(bare.self).toEqual(graph.self);
   expect(bare.total).toEqual(graph.total);
   expect([...pathTo(bare, 19_999)]).toEqual(pathTo(graph, 19_999));

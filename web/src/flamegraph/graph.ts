@@ -37,7 +37,6 @@ export interface Frame {
  */
 export class FlameGraph {
   readonly nodeCount: number;
-  readonly maxDepth: number;
   /** First node after everything below, by node. */
   readonly end: Uint32Array;
   /** Self and everything below, by node. */
@@ -59,34 +58,31 @@ export class FlameGraph {
     /** Steps from the root, by node. */
     readonly depth: Uint16Array,
     values: Float64Array,
+    /** The greatest depth. */
+    readonly maxDepth: number,
   ) {
     const nodeCount = frame.length;
-    let maxDepth = 0;
-    for (let node = 0; node < nodeCount; node++) {
-      const d = depth[node]!;
-      if (d > maxDepth) maxDepth = d;
-    }
     const rowStart = new Uint32Array(maxDepth + 2);
     const end = new Uint32Array(nodeCount);
-    // Backwards, what is below a node has been met before it: `sum[d]` and `size[d]` gather the nodes of depth
-    // d until their caller comes. No loop inside, whose turns no processor could foresee.
-    const sum = new Float64Array(maxDepth + 2);
-    const size = new Uint32Array(maxDepth + 2);
+    // Backwards, what is below a node has been met before it: `below` gathers the values and the number of
+    // nodes of depth d at 2d and 2d + 1, until their caller comes. No loop inside, whose turns no processor
+    // could foresee.
+    const below = new Float64Array(2 * maxDepth + 4);
     for (let node = nodeCount - 1; node >= 0; node--) {
       const d = depth[node]!;
-      const whole = values[node]! + sum[d + 1]!;
-      const nodes = 1 + size[d + 1]!;
-      sum[d + 1] = 0;
-      size[d + 1] = 0;
-      sum[d]! += whole;
-      size[d]! += nodes;
+      const own = 2 * d;
+      const whole = values[node]! + below[own + 2]!;
+      const nodes = 1 + below[own + 3]!;
+      below[own + 2] = 0;
+      below[own + 3] = 0;
+      below[own]! += whole;
+      below[own + 1]! += nodes;
       rowStart[d + 1]!++;
       values[node] = whole;
       end[node] = node + nodes;
     }
     for (let d = 1; d < rowStart.length; d++) rowStart[d]! += rowStart[d - 1]!;
     this.nodeCount = nodeCount;
-    this.maxDepth = maxDepth;
     this.end = end;
     this.total = values;
     this.rowStart = rowStart;
@@ -174,7 +170,9 @@ export function buildGraph(
   depth: Uint16Array,
   self: Float64Array,
 ): FlameGraph {
-  return new FlameGraph(frames, frame, depth, self.slice()).rememberSelf(self);
+  let maxDepth = 0;
+  for (const d of depth) if (d > maxDepth) maxDepth = d;
+  return new FlameGraph(frames, frame, depth, self.slice(), maxDepth).rememberSelf(self);
 }
 
 /** Where `node` stands in `rows`. */

@@ -63,8 +63,8 @@ export function nameOf(graph: FlameGraph, node: number): string {
   return graph.frames[graph.frame[node]!]!.name;
 }
 
-/** A random tree of so many nodes, the same for the same seed. */
-export function randomGraph(nodeCount: number, seed: number): FlameGraph {
+/** A random tree of so many nodes, the same for the same seed; values are multiples of `unit`. */
+export function randomGraph(nodeCount: number, seed: number, unit = 1): FlameGraph {
   const random = randomNumbers(seed);
   const frames: Frame[] = [{ ...frameOf('all'), frameClass: FrameClass.Root }];
   for (let frame = 1; frame < 20_000; frame++) frames.push(frameOf(`module::Type::function_${frame}`));
@@ -78,7 +78,7 @@ export function randomGraph(nodeCount: number, seed: number): FlameGraph {
     before = Math.max(1, Math.min(60, before + 1 - up));
     depth[node] = before;
     frame[node] = 1 + Math.floor(random() * random() * (frames.length - 1));
-    self[node] = random() < 0.4 ? Math.ceil(1 / (random() + 1e-4)) : 0;
+    self[node] = random() < 0.4 ? unit * Math.ceil(1 / (random() + 1e-4)) : 0;
   }
   return buildGraph(frames, frame, depth, self);
 }
