@@ -2,13 +2,17 @@
 //!
 //! 60 services of four threads each, 20,000 stacks a service by Zipf's law with exponent 1.1, 30 frames
 //! deep, in a tree: callers are shared, leaves are not; 24,000 functions in all. All names, locations and
-//! threads are stored, and bytes are those of all files.
+//! threads are stored, and bytes are those of all files. Only the clock is quicker than a day: every window
+//! is written as the server does, and nothing is removed.
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use foldhash::fast::FixedState;
 use spanflame::model::{Frame, FrameKind, Function, Label, Location, Mapping, Profile, Sample, ValueType};
 use spanflame::store::{
     Detail, Options, ProfileQuery, Retention, Selector, SqliteStore, TimeRange, WindowStore,
@@ -46,9 +50,13 @@ pub fn section(context: &mut Context) -> Section {
 }
 
 fn day(context: &Context, folder: &Path, hz: u64, bytes_bound: f64, section: &mut Section) -> Result<()> {
+    let now_ns = Arc::new(AtomicU64::new(MIDNIGHT_NS));
     let store = SqliteStore::open(Options {
         retention: Retention { max_age: Duration::from_secs(14 * 86_400), max_bytes: 8 << 30 },
-        clock: std::sync::Arc::new(|| MIDNIGHT_NS),
+        clock: Arc::new({
+            let now_ns = Arc::clone(&now_ns);
+            move || now_ns.load(Ordering::Relaxed)
+        }),
         ..Options::new(folder)
     })?;
     let windows = if context.quick { WINDOWS_OF_DAY / 96 } else { WINDOWS_OF_DAY };
@@ -57,10 +65,14 @@ fn day(context: &Context, folder: &Path, hz: u64, bytes_bound: f64, section: &mu
     for number in 0..windows {
         let window = host.window(number);
         rows += window.samples.len();
+        // The last window of the day ends a moment before midnight, which would begin a segment.
+        let end_ns = window.start_unix_ns + window.duration_ns;
+        now_ns.store(end_ns.min(MIDNIGHT_NS + 24 * 3600 * SECOND_NS - 1), Ordering::Relaxed);
         let begin = Instant::now();
-        store.write_window(&window)?;
-        writing += begin.elapsed();
-        slowest = slowest.max(begin.elapsed());
+        store.write_window(window)?;
+        let took = begin.elapsed();
+        writing += took;
+        slowest = slowest.max(took);
     }
     let statistics = store.statistics();
     let mebibytes = statistics.bytes as f64 / f64::from(1 << 20);
@@ -126,6 +138,7 @@ struct Host {
     /// Probabilities of the stacks, added up.
     cumulative: Vec<f64>,
     state: u64,
+    tables: Tables,
 }
 
 impl Host {
@@ -140,7 +153,7 @@ impl Host {
             .collect();
         cumulative.iter_mut().for_each(|value| *value /= sum);
         let period_ns = i64::try_from(SECOND_NS / hz).unwrap_or(i64::MAX);
-        Self { hz, period_ns, cumulative, state: 1 }
+        Self { hz, period_ns, cumulative, state: 1, tables: Tables::new(period_ns) }
     }
 
     /// A number without pattern (`SplitMix64`).
@@ -156,43 +169,25 @@ impl Host {
         self.cumulative.partition_point(|&sum| sum < point)
     }
 
-    fn window(&mut self, number: u64) -> Profile {
-        let mut counts: HashMap<(u64, u64, usize), i64> = HashMap::new();
+    /// The window of this number. Names stay from window to window; stacks and samples are its own.
+    fn window(&mut self, number: u64) -> &Profile {
+        // A fixed hash: the same windows in the same order in each run.
+        let mut counts: HashMap<(u64, u64, usize), i64, FixedState> = HashMap::default();
         for _ in 0..self.hz * BUSY_CORES * WINDOW_SECONDS {
             let service = self.random() % SERVICES;
             let thread = self.random() % THREADS_EACH;
             *counts.entry((service, thread, self.stack_rank())).or_default() += 1;
         }
-        let mut tables = Tables::new();
-        for service in 0..SERVICES {
-            tables.profile.mappings.push(Mapping {
-                start: 0x1000,
-                limit: 0x100_0000,
-                path: format!("/usr/bin/service-{service}"),
-                build_id: format!("{service:040x}"),
-                has_functions: true,
-                ..Mapping::default()
-            });
-            tables.profile.label_sets.extend((0..THREADS_EACH).map(|thread| labels(service, thread)));
-        }
+        let Self { tables, period_ns, .. } = self;
+        tables.begin_window();
         for ((service, thread, rank), count) in counts {
             let stack = tables.stack(service, rank as u64);
             let labels = (service * THREADS_EACH + thread) as u32;
-            tables.profile.samples.push(Sample {
-                stack,
-                labels,
-                values: vec![count, count * self.period_ns],
-            });
+            let values = vec![count, count * *period_ns];
+            tables.profile.samples.push(Sample { stack, labels, values });
         }
-        Profile {
-            value_types: vec![ValueType::new("samples", "count"), ValueType::new("cpu", "nanoseconds")],
-            default_value: 1,
-            period_type: Some(ValueType::new("cpu", "nanoseconds")),
-            period: self.period_ns,
-            start_unix_ns: MIDNIGHT_NS + number * WINDOW_SECONDS * SECOND_NS,
-            duration_ns: WINDOW_SECONDS * SECOND_NS,
-            ..tables.profile
-        }
+        tables.profile.start_unix_ns = MIDNIGHT_NS + number * WINDOW_SECONDS * SECOND_NS;
+        &tables.profile
     }
 }
 
@@ -214,6 +209,7 @@ const SITES_EACH: u64 = 3;
 /// The tables of a window while they are filled.
 struct Tables {
     profile: Profile,
+    /// Index in the window, by service and rank.
     stacks: HashMap<(u64, u64), u32>,
     /// Row of each site and function of each service, if there is one already.
     locations: Vec<Option<u32>>,
@@ -221,23 +217,48 @@ struct Tables {
 }
 
 impl Tables {
-    fn new() -> Self {
+    fn new(period_ns: i64) -> Self {
+        let mapping = |service| Mapping {
+            start: 0x1000,
+            limit: 0x100_0000,
+            path: format!("/usr/bin/service-{service}"),
+            build_id: format!("{service:040x}"),
+            has_functions: true,
+            ..Mapping::default()
+        };
+        let label_sets =
+            |service| (0..THREADS_EACH).map(move |thread| labels(service, thread)).collect::<Vec<_>>();
         let functions = (SERVICES * FUNCTIONS_EACH) as usize;
         Self {
-            profile: Profile::default(),
-            stacks: HashMap::new(),
+            profile: Profile {
+                value_types: vec![ValueType::new("samples", "count"), ValueType::new("cpu", "nanoseconds")],
+                default_value: 1,
+                period_type: Some(ValueType::new("cpu", "nanoseconds")),
+                period: period_ns,
+                duration_ns: WINDOW_SECONDS * SECOND_NS,
+                mappings: (0..SERVICES).map(mapping).collect(),
+                label_sets: (0..SERVICES).flat_map(label_sets).collect(),
+                ..Profile::default()
+            },
+            stacks: HashMap::default(),
             locations: vec![None; functions * SITES_EACH as usize],
             functions: vec![None; functions],
         }
+    }
+
+    fn begin_window(&mut self) {
+        self.profile.samples.clear();
+        self.profile.stacks.clear();
+        self.stacks.clear();
     }
 
     fn stack(&mut self, service: u64, rank: u64) -> u32 {
         if let Some(&known) = self.stacks.get(&(service, rank)) {
             return known;
         }
-        // The root is one, and every second level there are twice as many.
+        // The root is one, every second level has twice as many, and every stack a leaf of its own.
         let stack = (0..DEPTH).rev().map(|level| {
-            let place = rank >> (15 - level / 2);
+            let place = rank >> (15 - level.div_ceil(2));
             self.location(service, (u64::from(level) * 37 + place) % FUNCTIONS_EACH, place % SITES_EACH)
         });
         let stack = stack.collect();

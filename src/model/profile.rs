@@ -8,6 +8,7 @@
 
 use std::hash::Hash;
 
+use foldhash::quality::RandomState;
 use indexmap::IndexSet;
 
 /// What a value counts, in which unit (`samples`/`count`, `cpu`/`nanoseconds`).
@@ -333,14 +334,15 @@ pub enum InvalidProfile {
 }
 
 /// Gives equal values the same index: the builder's side of every table of [`Profile`].
+/// The hash is seeded anew in each process, since names come from programs and files that may mean ill.
 #[derive(Debug, Clone)]
 pub struct Interner<T> {
-    values: IndexSet<T>,
+    values: IndexSet<T, RandomState>,
 }
 
 impl<T> Default for Interner<T> {
     fn default() -> Self {
-        Self { values: IndexSet::new() }
+        Self { values: IndexSet::default() }
     }
 }
 
@@ -385,5 +387,15 @@ impl<T: Eq + Hash> Interner<T> {
     #[must_use]
     pub fn into_values(self) -> Vec<T> {
         self.values.into_iter().collect()
+    }
+}
+
+impl Interner<String> {
+    /// The index of `text`, which is copied if it is new.
+    pub fn intern_text(&mut self, text: &str) -> u32 {
+        match self.values.get_index_of(text) {
+            Some(known) => u32::try_from(known).unwrap_or(u32::MAX),
+            None => self.intern(text.to_owned()),
+        }
     }
 }

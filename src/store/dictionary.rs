@@ -112,7 +112,7 @@ impl Dictionary {
 
     /// The number of a text.
     pub(super) fn text(&mut self, text: &str) -> u32 {
-        self.texts.intern(text.to_owned())
+        self.texts.intern_text(text)
     }
 
     /// The pages of all rows that are not in the file yet, by kind, in the order in which they refer to
@@ -184,11 +184,11 @@ impl Nodes {
         let Self { rows, indices } = self;
         let row = NodeRow { parent, location };
         let at = |index: u32| rows.get(index as usize).copied().unwrap_or(NodeRow { parent: 0, location: 0 });
-        if let Some(&known) = indices.find(mix(row), |&index| at(index) == row) {
+        if let Some(&known) = indices.find(row.hash(), |&index| at(index) == row) {
             return known.saturating_add(1);
         }
         let index = u32::try_from(rows.len()).unwrap_or(u32::MAX);
-        indices.insert_unique(mix(row), index, |&index| mix(at(index)));
+        indices.insert_unique(row.hash(), index, |&index| at(index).hash());
         rows.push(row);
         index.saturating_add(1)
     }
@@ -196,11 +196,6 @@ impl Nodes {
     pub(super) fn len(&self) -> usize {
         self.rows.len()
     }
-}
-
-/// A hash of two indices that we gave ourselves: nobody outside can choose them to collide.
-fn mix(row: NodeRow) -> u64 {
-    crate::model::index_hash::mix(u64::from(row.parent) << 32 | u64::from(row.location))
 }
 
 #[cfg(test)]

@@ -1,17 +1,19 @@
 //! Puts what segments answer together: rows and sums of each → one [`Profile`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+
+use hashbrown::HashTable;
 
 use super::block::Thread;
 use super::dictionary::Tables;
 use super::encode::{extent_varies, to_hex};
-use super::rows::{FlaggedMapping, LabelValueRow, LabelsRow, MappingRow};
+use super::error::StoreError;
+use super::rows::{FlaggedMapping, LabelValueRow, LabelsRow, MappingRow, NodeRow};
 use super::sums::Sums;
 use super::varint::Malformed;
 use super::window_row::{SeenMapping, set_flags};
 use crate::model::{
-    Frame, Function, IndexMap, Interner, Label, LabelValue, Location, Mapping, Profile, Sample,
-    SliceInterner, ValueType,
+    Frame, Function, IndexMap, Interner, Label, LabelValue, Location, Mapping, Profile, Sample, ValueType,
 };
 
 /// Most samples of an answer.
@@ -85,13 +87,84 @@ pub(super) struct Merger {
     mapping_index: HashMap<(String, String, u32, u64, u64, u64), u32>,
     functions: Interner<Function>,
     locations: Interner<Location>,
-    stacks: SliceInterner<u32>,
-    stack_entries: usize,
+    tree: Tree,
     label_sets: Interner<Vec<Label>>,
-    samples: Vec<Sample>,
-    /// Index in `samples` by stack and labels.
-    index: IndexMap<(u32, u32), usize>,
+    samples: Samples,
     comments: Vec<String>,
+}
+
+/// Stacks as a tree of locations: what they have in common towards the root is put together once. The nodes of one
+/// part differ as they are, and most answers have one part: what is equal is only looked for when another comes.
+#[derive(Debug, Default)]
+struct Tree {
+    /// The number of a node is its index + 1, and 0 is the empty stack.
+    nodes: Vec<NodeRow>,
+    /// Of the nodes before `indexed`.
+    index: HashTable<u32>,
+    indexed: usize,
+}
+
+impl Tree {
+    /// The number of a node that there is not yet.
+    fn push(&mut self, node: NodeRow) -> u32 {
+        self.nodes.push(node);
+        u32::try_from(self.nodes.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The number of a node that there may be.
+    fn intern(&mut self, node: NodeRow) -> u32 {
+        let Self { nodes, index, indexed } = self;
+        let hash = |number: &u32| nodes.get((*number as usize).wrapping_sub(1)).map_or(0, |node| node.hash());
+        if *indexed < nodes.len() {
+            index.reserve(nodes.len() - *indexed, hash);
+            for number in *indexed + 1..=nodes.len() {
+                let number = u32::try_from(number).unwrap_or(u32::MAX);
+                index.insert_unique(hash(&number), number, hash);
+            }
+            *indexed = nodes.len();
+        }
+        let is_it = |number: &u32| nodes.get((*number as usize).wrapping_sub(1)) == Some(&node);
+        match index.find(node.hash(), is_it) {
+            Some(&known) => known,
+            None => self.push(node),
+        }
+    }
+}
+
+/// Samples, each of a node and labels of its own; indexed as a [`Tree`] is.
+#[derive(Debug, Default)]
+struct Samples {
+    rows: Vec<Sample>,
+    index: IndexMap<(u32, u32), usize>,
+    indexed: usize,
+}
+
+impl Samples {
+    /// Adds values to the sample of this key. `is_new`: there is none yet.
+    fn add(&mut self, (stack, labels): (u32, u32), is_new: bool, columns: &[usize], values: &[i64]) {
+        let known = if is_new {
+            None
+        } else {
+            for (number, sample) in self.rows.iter().enumerate().skip(self.indexed) {
+                self.index.insert((sample.stack, sample.labels), number);
+            }
+            self.indexed = self.rows.len();
+            self.index.get(&(stack, labels)).copied()
+        };
+        let number = known.unwrap_or_else(|| {
+            self.rows.push(Sample { stack, labels, values: vec![0; columns.len()] });
+            self.rows.len() - 1
+        });
+        let Some(sample) = self.rows.get_mut(number) else { return };
+        for (&column, &value) in columns.iter().zip(values) {
+            if sample.values.len() <= column {
+                sample.values.resize(column + 1, 0);
+            }
+            if let Some(sum) = sample.values.get_mut(column) {
+                *sum = sum.saturating_add(value);
+            }
+        }
+    }
 }
 
 /// Rows of a segment's tables that are in the merged ones already.
@@ -99,8 +172,12 @@ struct Known {
     functions: Vec<Option<u32>>,
     locations: Vec<Option<u32>>,
     mappings: HashMap<u32, u32>,
-    /// By the node that is the leaf.
-    stacks: IndexMap<u32, u32>,
+    /// Numbers in the [`Tree`].
+    nodes: Vec<Option<u32>>,
+    /// Whether the tree has nothing but nodes of this part.
+    is_first: bool,
+    /// Of a node, those above it that are not known yet; kept for the next.
+    above: Vec<u32>,
 }
 
 impl Merger {
@@ -139,7 +216,9 @@ impl Merger {
             functions: vec![None; part.tables.functions.len()],
             locations: vec![None; part.tables.locations.len()],
             mappings: HashMap::new(),
-            stacks: IndexMap::default(),
+            nodes: vec![None; part.tables.nodes.len() + 1],
+            is_first: self.tree.nodes.is_empty(),
+            above: Vec::new(),
         };
         let mut label_sets = Vec::with_capacity(part.groups.len());
         for group in part.groups.iter() {
@@ -149,56 +228,109 @@ impl Merger {
             };
             label_sets.push(self.label_sets.intern(labels));
         }
+        // Groups may have the same labels after all.
+        let different: HashSet<u32> = label_sets.iter().copied().collect();
+        let is_new = self.samples.rows.is_empty() && different.len() == label_sets.len();
         let mut keys = Vec::with_capacity(part.sums.len());
-        for (group, node, _) in part.sums.iter() {
+        // By node: the frames of neighbours lie beside each other in a table of millions.
+        for (group, node, values) in part.sums.by_node() {
             let labels = label_sets.get(group as usize).copied().unwrap_or(0);
-            keys.push((self.stack(node, &part, &mut known)?, labels));
+            keys.push(((self.node(node, &part, &mut known)?, labels), values));
         }
-        for (key, (_, _, values)) in keys.into_iter().zip(part.sums.iter()) {
-            let index = *self.index.entry(key).or_insert_with(|| {
-                let (stack, labels) = key;
-                self.samples.push(Sample { stack, labels, values: vec![0; columns.len()] });
-                self.samples.len() - 1
-            });
-            let Some(sample) = self.samples.get_mut(index) else { continue };
-            for (&column, &value) in columns.iter().zip(values) {
-                if sample.values.len() <= column {
-                    sample.values.resize(column + 1, 0);
-                }
-                if let Some(sum) = sample.values.get_mut(column) {
-                    *sum = sum.saturating_add(value);
-                }
-            }
+        self.samples.rows.reserve(if is_new { keys.len() } else { 0 });
+        for (key, values) in keys {
+            self.samples.add(key, is_new, &columns, values);
         }
-        if self.samples.len() > MAX_SAMPLES {
+        if self.samples.rows.len() > MAX_SAMPLES {
             return Err(Unmergeable::TooMuch { what: "different samples", limit: MAX_SAMPLES });
         }
         Ok(())
     }
 
-    fn stack(&mut self, leaf: u32, part: &Part<'_>, known: &mut Known) -> Result<u32, Unmergeable> {
-        if let Some(&stack) = known.stacks.get(&leaf) {
-            return Ok(stack);
-        }
-        let mut locations = Vec::new();
-        let mut node = leaf;
-        while let Some(index) = node.checked_sub(1) {
-            let row = part.tables.nodes.get(index as usize);
+    /// The number of a part's node in the tree.
+    fn node(&mut self, node: u32, part: &Part<'_>, known: &mut Known) -> Result<u32, Malformed> {
+        let mut above = std::mem::take(&mut known.above);
+        above.clear();
+        let mut at = node;
+        let mut merged = loop {
+            if at == 0 {
+                break 0;
+            }
+            match known.nodes.get(at as usize) {
+                Some(Some(merged)) => break *merged,
+                Some(None) => above.push(at),
+                None => return Err(Malformed("a stack node that does not exist")),
+            }
+            // Parents have smaller numbers: `take` of a node's row sees to it.
+            at = part.tables.nodes.get(at as usize - 1).map_or(0, |row| row.parent);
+        };
+        for &at in above.iter().rev() {
+            let row = part.tables.nodes.get(at as usize - 1);
             let row = row.ok_or(Malformed("a stack node that does not exist"))?;
-            locations.push(self.location(row.location, part, known)?);
-            node = row.parent;
-        }
-        let before = self.stacks.len();
-        let stack = self.stacks.intern(&locations);
-        if self.stacks.len() > before {
-            self.stack_entries += locations.len();
-            if self.stack_entries > MAX_STACK_ENTRIES {
-                let what = "frames of different stacks";
-                return Err(Unmergeable::TooMuch { what, limit: MAX_STACK_ENTRIES });
+            let location = self.location(row.location, part, known)?;
+            let row = NodeRow { parent: merged, location };
+            merged = if known.is_first { self.tree.push(row) } else { self.tree.intern(row) };
+            if let Some(entry) = known.nodes.get_mut(at as usize) {
+                *entry = Some(merged);
             }
         }
-        known.stacks.insert(leaf, stack);
-        Ok(stack)
+        known.above = above;
+        Ok(merged)
+    }
+
+    /// The stacks of the samples, which have nodes of the tree until now. Goes through the tree depth first: to
+    /// walk from each leaf to the root would be a cache miss a frame.
+    fn stacks(&mut self) -> Result<Vec<Vec<u32>>, StoreError> {
+        let nodes = &self.tree.nodes;
+        let mut is_leaf = vec![false; nodes.len() + 1];
+        for sample in &self.samples.rows {
+            if let Some(is_leaf) = is_leaf.get_mut(sample.stack as usize) {
+                *is_leaf = true;
+            }
+        }
+        let (mut first_child, mut next_sibling) =
+            (vec![0_u32; nodes.len() + 1], vec![0_u32; nodes.len() + 1]);
+        for (index, node) in nodes.iter().enumerate().rev() {
+            let first = first_child.get_mut(node.parent as usize);
+            let next = next_sibling.get_mut(index + 1);
+            if let (Some(first), Some(next)) = (first, next) {
+                *next = std::mem::replace(first, u32::try_from(index + 1).unwrap_or(u32::MAX));
+            }
+        }
+        let at = |table: &[u32], node: u32| table.get(node as usize).copied().unwrap_or(0);
+        let mut stacks = Vec::new();
+        let mut entries = 0;
+        let mut numbers = vec![0_u32; nodes.len() + 1];
+        // Nodes from the root to where we are.
+        let mut open = vec![0_u32];
+        let mut path: Vec<u32> = Vec::new();
+        let mut next = 0;
+        loop {
+            if is_leaf.get(next as usize) == Some(&true) {
+                entries += path.len();
+                if entries > MAX_STACK_ENTRIES {
+                    let what = "frames of different stacks";
+                    return Err(StoreError::TooMuch { what, limit: MAX_STACK_ENTRIES });
+                }
+                if let Some(number) = numbers.get_mut(next as usize) {
+                    *number = u32::try_from(stacks.len()).unwrap_or(u32::MAX);
+                }
+                stacks.push(path.iter().rev().copied().collect());
+            }
+            next = at(&first_child, next);
+            while next == 0 {
+                let Some(done) = open.pop().filter(|&done| done != 0) else {
+                    for sample in &mut self.samples.rows {
+                        sample.stack = at(&numbers, sample.stack);
+                    }
+                    return Ok(stacks);
+                };
+                path.pop();
+                next = at(&next_sibling, done);
+            }
+            open.push(next);
+            path.push(nodes.get((next as usize).wrapping_sub(1)).map_or(0, |node| node.location));
+        }
     }
 
     fn location(&mut self, row: u32, part: &Part<'_>, known: &mut Known) -> Result<u32, Malformed> {
@@ -281,16 +413,18 @@ impl Merger {
     }
 
     /// The profile, without its time. `shown` is the value to show by default.
-    pub(super) fn finish(self, shown: impl Fn(&ValueType) -> bool) -> Profile {
+    ///
+    /// # Errors
+    /// [`StoreError::TooMuch`].
+    pub(super) fn finish(mut self, shown: impl Fn(&ValueType) -> bool) -> Result<Profile, StoreError> {
+        let stacks = self.stacks()?;
         let value_types = self.value_types.into_values();
-        let mut samples = self.samples;
+        let mut samples = self.samples.rows;
         for sample in &mut samples {
             sample.values.resize(value_types.len(), 0);
         }
         let (period_type, period) = self.period.unwrap_or((None, 0));
-        let stack = |index| self.stacks.get(index).unwrap_or_default().to_vec();
-        let stacks = (0..u32::try_from(self.stacks.len()).unwrap_or(u32::MAX)).map(stack).collect();
-        Profile {
+        Ok(Profile {
             default_value: value_types.iter().position(shown).unwrap_or(0),
             value_types,
             period_type,
@@ -304,7 +438,7 @@ impl Merger {
             label_sets: self.label_sets.into_values(),
             samples,
             comments: self.comments,
-        }
+        })
     }
 }
 

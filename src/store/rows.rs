@@ -173,11 +173,18 @@ const fn code_of_kind(kind: FrameKind) -> u8 {
 }
 
 /// A frame of a stack; the number of a node is its index + 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NodeRow {
     /// The node towards the root, always of a smaller number; 0 if this is the root.
     pub(super) parent: u32,
     pub(super) location: u32,
+}
+
+impl NodeRow {
+    /// A hash of two indices that we gave ourselves: nobody outside can choose them to collide.
+    pub(super) fn hash(self) -> u64 {
+        crate::model::index_hash::mix(u64::from(self.parent) << 32 | u64::from(self.location))
+    }
 }
 
 impl Row for NodeRow {

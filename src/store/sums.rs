@@ -8,67 +8,88 @@ use crate::model::index_hash::mix;
 #[derive(Debug)]
 pub(super) struct Sums {
     values_each: usize,
-    /// Group and stack node of each row.
+    /// For each node the first group that was seen on it, plus 1, and that group's values. Most stacks are of one
+    /// group only, and a day of a host has tens of millions of samples to add, each of them somewhere else: what
+    /// it needs lies in one place, so that it waits for memory once.
+    of_first_groups: Vec<i64>,
+    /// How many nodes have a first group.
+    first_groups: usize,
+    /// Group and node of each other row.
     keys: Vec<(u32, u32)>,
     values: Vec<i64>,
-    /// For each node, the row of the first group that was seen on it, plus 1. Most stacks are of one group
-    /// only, and a day of a host has tens of millions of samples to add: an array is three times faster than
-    /// the hash table.
-    of_first_groups: Vec<u32>,
-    of_others: HashTable<u32>,
+    indices: HashTable<u32>,
 }
 
 impl Sums {
     /// `nodes` is how many stack nodes there are.
     pub(super) fn new(values_each: usize, nodes: usize) -> Self {
+        let values_each = values_each.max(1);
         Self {
-            values_each: values_each.max(1),
+            values_each,
+            of_first_groups: vec![0; nodes.saturating_add(1).saturating_mul(values_each + 1)],
+            first_groups: 0,
             keys: Vec::new(),
             values: Vec::new(),
-            of_first_groups: vec![0; nodes.saturating_add(1)],
-            of_others: HashTable::new(),
+            indices: HashTable::new(),
         }
     }
 
     /// Adds to the row of this group and node.
     pub(super) fn add(&mut self, group: u32, node: u32, values: &[i64]) {
-        let row = self.row(group, node) as usize;
-        let start = row * self.values_each;
-        let Some(sums) = self.values.get_mut(start..start + self.values_each) else { return };
-        for (sum, value) in sums.iter_mut().zip(values) {
-            *sum = sum.saturating_add(*value);
+        let width = self.values_each + 1;
+        let start = (node as usize).saturating_mul(width);
+        let own = i64::from(group) + 1;
+        let of_node = self.of_first_groups.get_mut(start..start.saturating_add(width));
+        if let Some((first, sums)) = of_node.and_then(<[i64]>::split_first_mut) {
+            if *first == 0 {
+                *first = own;
+                self.first_groups += 1;
+            }
+            if *first == own {
+                return add(sums, values);
+            }
+        }
+        let start = self.row(group, node) as usize * self.values_each;
+        if let Some(sums) = self.values.get_mut(start..start.saturating_add(self.values_each)) {
+            add(sums, values);
         }
     }
 
+    /// The row of a group that is not the first one of its node.
     fn row(&mut self, group: u32, node: u32) -> u32 {
-        let new = u32::try_from(self.keys.len()).unwrap_or(u32::MAX);
-        let Self { values_each, keys, values, of_first_groups, of_others } = self;
+        let Self { values_each, keys, values, indices, .. } = self;
         let wanted = (group, node);
         let at = |row: u32| keys.get(row as usize).copied().unwrap_or((u32::MAX, u32::MAX));
-        match of_first_groups.get_mut(node as usize) {
-            Some(free @ 0) => *free = new.saturating_add(1),
-            Some(&mut row) if at(row - 1) == wanted => return row - 1,
-            _ => {
-                let hash = |(group, node): (u32, u32)| mix(u64::from(group) << 32 | u64::from(node));
-                if let Some(&row) = of_others.find(hash(wanted), |&row| at(row) == wanted) {
-                    return row;
-                }
-                of_others.insert_unique(hash(wanted), new, |&row| hash(at(row)));
-            }
+        let hash = |(group, node): (u32, u32)| mix(u64::from(group) << 32 | u64::from(node));
+        if let Some(&row) = indices.find(hash(wanted), |&row| at(row) == wanted) {
+            return row;
         }
-        keys.push((group, node));
+        let new = u32::try_from(keys.len()).unwrap_or(u32::MAX);
+        indices.insert_unique(hash(wanted), new, |&row| hash(at(row)));
+        keys.push(wanted);
         values.resize(values.len() + *values_each, 0);
         new
     }
 
     pub(super) fn len(&self) -> usize {
-        self.keys.len()
+        self.first_groups + self.keys.len()
     }
 
-    /// Every row: group, node, values.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, u32, &[i64])> {
-        let rows = self.keys.iter().zip(self.values.chunks_exact(self.values_each));
-        rows.map(|(&(group, node), values)| (group, node, values))
+    /// Every row, group, node and values: those of the nodes' first groups by node, then all others.
+    pub(super) fn by_node(&self) -> impl Iterator<Item = (u32, u32, &[i64])> {
+        let of_nodes = self.of_first_groups.chunks_exact(self.values_each + 1);
+        let firsts = of_nodes.zip(0_u32..).filter_map(|(row, node)| {
+            let (first, values) = row.split_first()?;
+            Some((u32::try_from(first.checked_sub(1)?).ok()?, node, values))
+        });
+        let others = self.keys.iter().zip(self.values.chunks_exact(self.values_each));
+        firsts.chain(others.map(|(&(group, node), values)| (group, node, values)))
+    }
+}
+
+fn add(sums: &mut [i64], values: &[i64]) {
+    for (sum, value) in sums.iter_mut().zip(values) {
+        *sum = sum.saturating_add(*value);
     }
 }
 
@@ -87,6 +108,7 @@ mod tests {
             }
         }
         assert_eq!(sums.len(), 8);
-        assert!(sums.iter().all(|(_, _, values)| values == [3, i64::MAX]));
+        assert_eq!(sums.by_node().count(), 8);
+        assert!(sums.by_node().all(|(_, _, values)| values == [3, i64::MAX]));
     }
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::canonical::canonical;
 use super::synthetic::{SMALL, window};
-use super::{MIDNIGHT_NS, SECOND_NS, WINDOW_NS, open};
+use super::{MIDNIGHT_NS, SECOND_NS, TestClock, WINDOW_NS, open};
 use crate::model::{GIT_SHA, Label, LabelValue, Profile, Sample};
 use crate::store::{
     Detail, ProfileQuery, STRETCH, Selector, SqliteStore, StoreError, TimeRange, WindowStore, WindowValue,
@@ -190,6 +191,44 @@ fn a_store_that_is_asked_after_every_window_answers_as_one_that_is_asked_once() 
         );
     }
     assert_eq!(asked.profile(&query).unwrap(), silent.profile(&query).unwrap());
+}
+
+#[test]
+fn several_segments_answer_as_one_that_has_all_windows() {
+    const DAY_NS: u64 = 24 * 3600 * SECOND_NS;
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let (one, clock) = (open(folders[0].path()), TestClock::at(MIDNIGHT_NS));
+    let several = SqliteStore::open(clock.options(folders[1].path())).unwrap();
+    for number in 0..WINDOWS {
+        let window = window(SMALL, number);
+        one.write_window(&window).unwrap();
+        clock.set(MIDNIGHT_NS + number / 4 * DAY_NS);
+        several.write_window(&window).unwrap();
+    }
+    assert_eq!((one.statistics().segments, several.statistics().segments), (1, 3));
+    let keys = ["comm", "unwind"].map(str::to_owned).to_vec();
+    let middle = MIDNIGHT_NS + 5 * WINDOW_NS;
+    let details = [
+        Detail::Stacks,
+        Detail::Series,
+        Detail::Keys(keys),
+        Detail::Stretches(vec![MIDNIGHT_NS, middle]),
+        Detail::Labels,
+    ];
+    for detail in details {
+        for service in [None, Some("shop-1".to_owned())] {
+            let selector = Selector { service, ..Selector::of_type("cpu") };
+            let query = ProfileQuery { selector, range: TimeRange::ALL, detail: detail.clone() };
+            let answers = [&one, &several].map(|store| store.profile(&query).unwrap());
+            let [of_one, of_several] = answers.map(|answer| (canonical(&answer.profile), answer.coverage));
+            assert!(!of_one.0.samples.is_empty());
+            assert_eq!(of_one, of_several, "{query:?}");
+            // Each sample is there once, and so is each stack.
+            let profile = several.profile(&query).unwrap().profile;
+            assert_eq!(profile.samples.len(), of_one.0.samples.len(), "{query:?}");
+            assert_eq!(profile.stacks.len(), of_one.0.stacks.len(), "{query:?}");
+        }
+    }
 }
 
 #[test]
