@@ -26,7 +26,12 @@ fn assert_whole(folded: &Folded, wanted: impl Fn(&Stack) -> bool, whole: impl Fn
 
 /// At least 99.5 % of all user stacks are complete.
 fn assert_complete(stats: &recording::Stats) {
-    let user = stats.samples.written - stats.stacks.no_user;
+    assert_complete_but_for(stats, 0);
+}
+
+/// Likewise, but for some that nobody could walk.
+fn assert_complete_but_for(stats: &recording::Stats, unwalkable: u64) {
+    let user = stats.samples.written - stats.stacks.no_user - unwalkable;
     let complete = percent(stats.stacks.complete, user);
     assert!(complete >= 99.5, "{complete:.2} % of {user} are complete: {:?}", stats.stacks);
 }
@@ -148,7 +153,14 @@ fn exceptions_thrown_through_frames() {
         |stack| stack.has("burn_in_cleanup"),
         |stack| stack.has_path("_start", &["main", "catch_it", "pass_through"]),
     );
-    assert_complete(&stats);
+    // Shortly before a handler goes on, libgcc has written its registers where the unwinder's own frame had saved those of
+    // its caller (`uw_install_context`, unwind.inc). No table says so: whoever walks the stack then goes astray.
+    let is_handed_over = |stack: &Stack| {
+        !stack.has("_start") && (stack.has("_Unwind_Resume") || stack.has("_Unwind_RaiseException"))
+    };
+    let handed_over = folded.count(is_handed_over);
+    assert!(percent(handed_over, folded.total()) <= 1.5, "{handed_over} of {}", folded.total());
+    assert_complete_but_for(&stats, handed_over);
 }
 
 #[test]
