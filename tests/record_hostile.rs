@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 /// How much more memory the profiler may take than for the same program in its right mind.
 const MORE_BYTES: u64 = 64 << 20;
+/// Processes that are tried until one is rewritten while it is read and not before.
 const TRIES: u32 = 6;
 
 fn fixture(name: &str) -> PathBuf {

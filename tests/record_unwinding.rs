@@ -154,12 +154,13 @@ fn exceptions_thrown_through_frames() {
         |stack| stack.has_path("_start", &["main", "catch_it", "pass_through"]),
     );
     // Shortly before a handler goes on, libgcc has written its registers where the unwinder's own frame had saved those of
-    // its caller (`uw_install_context`, unwind.inc). No table says so: whoever walks the stack then goes astray.
+    // its caller (`uw_install_context`, unwind.inc). No table says so: whoever walks the stack then goes astray, as gdb
+    // does there and nowhere else, instruction by instruction (149 of 49,565 in nine of these, 0.3 %).
     let is_handed_over = |stack: &Stack| {
         !stack.has("_start") && (stack.has("_Unwind_Resume") || stack.has("_Unwind_RaiseException"))
     };
     let handed_over = folded.count(is_handed_over);
-    assert!(percent(handed_over, folded.total()) <= 1.5, "{handed_over} of {}", folded.total());
+    assert!(percent(handed_over, folded.total()) <= 1.0, "{handed_over} of {}", folded.total());
     assert_complete_but_for(&stats, handed_over);
 }
 

@@ -45,6 +45,7 @@ pub mod pprof_proto;
 pub mod speedscope;
 pub mod speedscope_schema;
 pub mod svg;
+pub mod xml;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

@@ -12,6 +12,7 @@ use inferno::flamegraph::{self, TextTruncateDirection};
 
 use super::folded::{self, frames_of_locations};
 use super::frame_text::{FrameClass, safe_name};
+use super::xml::escape;
 use super::{ExportError, Options};
 use crate::model::{LabelValue, Profile};
 
@@ -150,19 +151,6 @@ fn shade(text: &str, base: [u8; 3], span: [u8; 3]) -> Color {
 /// A picture without a graph: inferno refuses to draw one, and an error is not what an idle process
 /// deserves.
 fn write_empty(writer: &mut dyn Write, title: &str, subtitle: &str) -> std::io::Result<()> {
-    let escape = |text: &str| {
-        let mut escaped = String::with_capacity(text.len());
-        for character in text.chars() {
-            match character {
-                '&' => escaped.push_str("&amp;"),
-                '<' => escaped.push_str("&lt;"),
-                '>' => escaped.push_str("&gt;"),
-                other if other.is_control() => escaped.push(' '),
-                other => escaped.push(other),
-            }
-        }
-        escaped
-    };
     writeln!(
         writer,
         r#"<?xml version="1.0" encoding="UTF-8" standalone="no"?>

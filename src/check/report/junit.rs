@@ -10,6 +10,7 @@ use super::phrases::{described, headline, refusal, sentence};
 use super::source::SourcePaths;
 use crate::check::comparison::{Comparison, Level, Line};
 use crate::check::verdict::{Overall, Verdict};
+use crate::export::xml::escape;
 
 /// Writes it.
 ///
@@ -76,20 +77,4 @@ pub fn write(comparison: &Comparison, paths: &SourcePaths, writer: &mut dyn Writ
         }
     }
     writeln!(writer, "  </testsuite>\n</testsuites>")
-}
-
-/// As XML 1.0 takes it, in text and attributes: what it has no place for is a blank.
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            other if other.is_control() || matches!(other, '\u{fffe}' | '\u{ffff}') => escaped.push(' '),
-            other => escaped.push(other),
-        }
-    }
-    escaped
 }

@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::text::{LETTER_PX, Unit, cut, escape, relative};
+use super::text::{LETTER_PX, Unit, cut, relative};
 use super::{MARGIN_PX, Mark, ROW_PX, WIDTH_PX};
 use crate::export::differential::{DiffNode, DiffTree};
+use crate::export::xml::escape;
 
 /// A box that is narrower is not drawn.
 const NARROWEST_PX: f64 = 0.1;

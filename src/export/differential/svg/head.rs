@@ -1,7 +1,7 @@
 //! What stands above the graph, and the script that a click runs.
 
-use super::text::escape;
 use super::{Captions, WIDTH_PX};
+use crate::export::xml::escape;
 
 /// All that stands before the boxes and the list of what is marked.
 pub(super) fn head(height: u32, captions: &Captions<'_>, verdict_px: u32, subtitle: &str) -> String {

@@ -19,9 +19,10 @@ use std::io::Write;
 
 use self::boxes::{box_text, boxes, name_of};
 use self::head::head;
-use self::text::{LETTER_PX, Unit, cut, escape, relative};
+use self::text::{LETTER_PX, Unit, cut, relative};
 use super::DiffTree;
 use crate::export::ExportError;
+use crate::export::xml::escape;
 use crate::model::ValueType;
 
 const WIDTH_PX: f64 = 1200.0;
