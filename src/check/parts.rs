@@ -66,9 +66,11 @@ impl<'a, const MOST: usize> Parts<'a, MOST> {
         }
         let (functions, by_location) = Functions::of_profile(profile);
         let mut costs = Costs::new(functions.len());
+        let mut of_stack = Vec::new();
         for (stack, values) in profile.stacks.iter().zip(&by_stack) {
             if values.iter().any(|value| *value > 0) {
-                costs.add(stack, &by_location, values);
+                by_location.of_stack(stack, &mut of_stack);
+                costs.add(&of_stack, values);
             }
         }
         let sample_counts = counted.map(|_| sample_counts);

@@ -187,6 +187,8 @@ struct Sums {
     count: i64,
     functions: Vec<FunctionCost>,
     by_location: FunctionsByLocation,
+    /// The functions of the sample at hand.
+    stack: Vec<u32>,
     costs: Costs<1>,
     stacks: Option<GrowingStacks>,
 }
@@ -234,6 +236,7 @@ impl<'a> GrowingRun<'a> {
             costs: Costs::new(functions.len()),
             functions,
             by_location,
+            stack: Vec::new(),
             stacks: self.wanted.stacks.then(GrowingStacks::default),
         })
     }
@@ -280,12 +283,11 @@ impl Sums {
             return Ok(());
         }
         self.total = self.total.saturating_add(value);
-        self.costs.add(stack, &self.by_location, &[value]);
+        self.by_location.of_stack(stack, &mut self.stack);
+        self.costs.add(&self.stack, &[value]);
         if let Some(stacks) = &mut self.stacks {
-            let functions =
-                stack.iter().rev().flat_map(|&location| self.by_location.get(location).iter().rev());
             stacks
-                .add(functions.copied(), value)
+                .add(self.stack.iter().rev().copied(), value)
                 .map_err(|_| RunError::TooDeep { run: name.to_owned(), limit: MAX_DEPTH })?;
         }
         Ok(())

@@ -283,9 +283,13 @@ fn of_file<T>(
     let standard_input = path == Path::new("-");
     let limit = options.limits.file_bytes;
     let contents = if standard_input {
-        bytes::read_limited(io::stdin().lock(), limit)
+        bytes::read_limited(io::stdin().lock(), 0, limit)
     } else {
-        File::open(path).and_then(|file| bytes::read_limited(file, limit))
+        File::open(path).and_then(|file| {
+            // A pipe has none, and a file may grow.
+            let length = file.metadata().map_or(0, |metadata| metadata.len());
+            bytes::read_limited(file, usize::try_from(length).unwrap_or(0), limit)
+        })
     };
     let contents = contents.map_err(|source| IngestError::Unreadable { path: path.to_owned(), source })?;
     let by_ending = if standard_input { None } else { Format::from_path(path).ok() };
