@@ -133,10 +133,10 @@ fn as_run(number: usize, counts: &[u64], work: bool) -> Run {
     const CALLERS: usize = 20;
     let total = counts.iter().sum();
     let of = |name: String, module: usize, self_value, inclusive_value| FunctionCost {
-        key: FunctionKey { name: name.clone(), module: format!("module{module}") },
-        name,
-        module_path: format!("/usr/lib/module{module}"),
-        file: String::new(),
+        key: FunctionKey::new(&name, &format!("module{module}")),
+        name: name.into(),
+        module_path: format!("/usr/lib/module{module}").into(),
+        file: "".into(),
         line: 0,
         self_value,
         inclusive_value,

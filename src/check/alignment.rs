@@ -144,9 +144,9 @@ impl Alignment {
 impl Subject {
     fn of(function: &FunctionCost) -> Self {
         Self {
-            name: function.name.clone(),
-            module: function.module_path.clone(),
-            file: function.file.clone(),
+            name: function.name.to_string(),
+            module: function.module_path.to_string(),
+            file: function.file.to_string(),
             line: function.line,
             key: Some(function.key.clone()),
         }

@@ -208,13 +208,14 @@ fn what_is_named_need_not_be_known_exactly() {
     // By itself too little to be called a regression, of the whole more than the margin.
     let (base, mut new) = sides(|_| 1.0);
     for (run, part) in new.runs.iter_mut().zip([0.7, 1.6, 0.8, 1.5, 0.9, 1.4, 1.0, 1.3, 1.1, 1.2]) {
-        let at = run.functions.iter().position(|function| function.key.name == "parse").expect("it is there");
+        let at =
+            run.functions.iter().position(|function| &*function.key.name == "parse").expect("it is there");
         let more = (run.functions[at].self_value as f64 * (part - 1.0)) as i64;
         let raised = |value: u64| value.saturating_add_signed(more);
         run.total = raised(run.total);
         run.functions[at].self_value = raised(run.functions[at].self_value);
         for function in &mut run.functions {
-            if ["main", "read", "parse"].contains(&function.key.name.as_str()) {
+            if ["main", "read", "parse"].contains(&&*function.key.name) {
                 function.inclusive_value = raised(function.inclusive_value);
             }
         }

@@ -76,10 +76,10 @@ fn side(label: &str, windows: &[Vec<u64>], count: usize) -> Side {
 
 fn run(counts: &[u64], windows: u64) -> Run {
     let function = |(index, &value): (usize, &u64)| FunctionCost {
-        key: FunctionKey { name: format!("function{index}"), module: "app".to_owned() },
-        name: format!("function{index}"),
-        module_path: "/usr/bin/app".to_owned(),
-        file: String::new(),
+        key: FunctionKey::new(&format!("function{index}"), "/usr/bin/app"),
+        name: format!("function{index}").into(),
+        module_path: "/usr/bin/app".into(),
+        file: "".into(),
         line: 0,
         self_value: value,
         inclusive_value: value,
@@ -280,8 +280,7 @@ fn nothing_is_lost_when_runs_are_put_together() {
         |run| run.functions.iter().map(|function| function.inclusive_value).sum(),
         |run| run.calls.iter().map(|call| call.value).sum(),
         |run| {
-            let names =
-                |call: &Call| [call.caller, call.callee].map(|at| run.functions[at as usize].name.as_str());
+            let names = |call: &Call| [call.caller, call.callee].map(|at| &*run.functions[at as usize].name);
             run.calls.iter().filter(|call| names(call) == ["hash", "copy"]).map(|call| call.value).sum()
         },
     ] {

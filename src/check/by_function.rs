@@ -1,6 +1,7 @@
 //! What is said of each function, for those who show functions: the frames of a flame graph.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use super::FunctionKey;
 use super::comparison::{Comparison, Level, Line, Origin, Subject};
@@ -33,7 +34,7 @@ pub fn by_function(comparison: &Comparison) -> Vec<FunctionLines<'_>> {
             continue;
         }
         for subject in std::iter::once(&line.subject).chain(&line.same_as) {
-            let Some(key) = subject.key.as_ref().filter(|key| key.name != FunctionKey::UNNAMED) else {
+            let Some(key) = subject.key.as_ref().filter(|key| *key.name != *FunctionKey::UNNAMED) else {
                 continue;
             };
             let at = *by_key.entry(key).or_insert_with(|| {
@@ -75,9 +76,10 @@ impl FunctionLines<'_> {
     /// The names that its module had before.
     fn add_modules(&mut self, renamed: &[(String, String)]) {
         for (before, now) in renamed {
-            let earlier = self.keys.iter().filter(|key| key.module == *now);
-            let earlier: Vec<FunctionKey> =
-                earlier.map(|key| FunctionKey { name: key.name.clone(), module: before.clone() }).collect();
+            let earlier = self.keys.iter().filter(|key| *key.module == **now);
+            let earlier: Vec<FunctionKey> = earlier
+                .map(|key| FunctionKey { name: Arc::clone(&key.name), module: before.as_str().into() })
+                .collect();
             self.keys.extend(earlier);
         }
     }
@@ -177,7 +179,7 @@ mod tests {
         let comparison = compare(&of("app-1.2", 1), &of("app-1.3", 2), &Policy::default()).unwrap();
         let functions = by_function(&comparison);
         let one = functions.iter().find(|function| function.subject.name == "one").expect("it is judged");
-        let modules: Vec<&str> = one.keys.iter().map(|key| key.module.as_str()).collect();
+        let modules: Vec<&str> = one.keys.iter().map(|key| &*key.module).collect();
         assert_eq!(modules, ["app-1.3", "app-1.2"]);
     }
 }

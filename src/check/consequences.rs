@@ -6,6 +6,7 @@
 //! well. One that is, because something else in it became slower too, is not.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::comparison::{Allowed, Comparison, Level, Line, Subject};
 use super::confirm::is_same;
@@ -68,7 +69,7 @@ fn is_about(line: &Line, wanted: &Line) -> bool {
 #[derive(Debug, Default)]
 struct Taken {
     whole: Vec<f64>,
-    modules: HashMap<String, Vec<f64>>,
+    modules: HashMap<Arc<str>, Vec<f64>>,
     /// Of what functions cost with all that they call.
     functions: HashMap<FunctionKey, Vec<f64>>,
 }
@@ -97,7 +98,7 @@ impl Taken {
                 let own = part * cost.self_value as f64;
                 if own > 0.0 {
                     whole_taken += own;
-                    add(self.modules.entry(cost.key.module.clone()).or_default(), entry, own);
+                    add(self.modules.entry(Arc::clone(&cost.key.module)).or_default(), entry, own);
                     add(&mut self.whole, entry, own);
                 }
                 if own > 0.0
@@ -118,7 +119,7 @@ impl Taken {
     fn of<'a>(&self, line: &Line, permitted: &'a [Permitted]) -> Vec<&'a Permitted> {
         let amounts = match line.level {
             Level::Total => Some(&self.whole),
-            Level::Module => self.modules.get(&line.subject.name),
+            Level::Module => self.modules.get(line.subject.name.as_str()),
             // Nothing is a part of what a function costs by itself.
             Level::FunctionSelf => None,
             Level::FunctionInclusive => line.subject.key.as_ref().and_then(|key| self.functions.get(key)),

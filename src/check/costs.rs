@@ -1,6 +1,9 @@
 //! What functions cost, while the stacks of a profile are walked.
 
+use std::sync::Arc;
+
 use super::FunctionKey;
+use super::function_key::{stable_module, stable_name_or_none};
 use super::run::{Call, FunctionCost, in_order};
 use crate::export::frame_text::module_name;
 use crate::model::{Frame, IndexMap, Location, Profile};
@@ -16,76 +19,112 @@ pub(super) fn module_path<'a>(profile: &'a Profile, location: &Location) -> &'a 
 
 /// Functions as they are met.
 #[derive(Default)]
-pub(super) struct Functions {
+struct Functions {
     rows: Vec<FunctionCost>,
-    by_key: foldhash::HashMap<FunctionKey, u32>,
-    /// By function and mapping of the profile, so that a name is looked at once.
-    by_origin: IndexMap<(u32, u32), u32>,
+    /// By the numbers of its name and of its module.
+    by_identity: IndexMap<(u32, u32), u32>,
+    names: Names,
+    /// By mapping of the profile, or what stands for the sort of code without one.
+    modules: IndexMap<u32, Module>,
+    module_numbers: foldhash::HashMap<Arc<str>, u32>,
 }
 
 /// Stands for a function or mapping that there is none of.
 const NONE: u32 = u32::MAX;
 
-impl Functions {
-    /// The functions of a profile, which cost nothing yet, and which of them each location is of.
-    pub(super) fn of_profile(profile: &Profile) -> (Vec<FunctionCost>, FunctionsByLocation) {
-        let mut functions = Self::default();
-        let mut by_location = FunctionsByLocation::default();
-        for location in &profile.locations {
-            by_location.add(functions.of_location(profile, location));
-        }
-        (functions.rows, by_location)
-    }
-
-    /// The functions of a location, the innermost first.
-    fn of_location(&mut self, profile: &Profile, location: &Location) -> impl Iterator<Item = u32> {
-        let mapping = location.mapping.unwrap_or(NONE);
+/// The functions of a profile, which cost nothing yet, and which of them each location is of.
+pub(super) fn functions_of(profile: &Profile) -> (Vec<FunctionCost>, FunctionsByLocation) {
+    let mut functions = Functions::default();
+    let mut by_location = FunctionsByLocation::default();
+    for location in &profile.locations {
         let nameless = Frame { function: NONE, line: 0 };
         let nameless = location.frames.is_empty().then_some(nameless);
         let frames = location.frames.iter().copied().chain(nameless);
-        frames.map(move |frame| self.row(profile, location, frame.function, mapping, frame.line))
+        by_location.add(frames.map(|frame| functions.row(profile, location, frame)));
     }
+    (functions.rows, by_location)
+}
 
-    fn row(&mut self, profile: &Profile, location: &Location, function: u32, mapping: u32, line: u32) -> u32 {
+impl Functions {
+    fn row(&mut self, profile: &Profile, location: &Location, frame: Frame) -> u32 {
+        let name = self.names.of(profile, frame.function);
         // Code of no mapping is told apart by its sort.
-        let mapping_or_kind = if mapping == NONE { NONE - 1 - location.kind as u32 } else { mapping };
-        let known = self.by_origin.get(&(function, mapping_or_kind)).copied();
-        let row = known.unwrap_or_else(|| {
-            let row = self.add(profile, function, module_path(profile, location));
-            self.by_origin.insert((function, mapping_or_kind), row);
-            row
+        let mapping_or_kind = location.mapping.unwrap_or(NONE - 1 - location.kind as u32);
+        let module = self.modules.entry(mapping_or_kind).or_insert_with(|| {
+            let path = module_path(profile, location);
+            let name: Arc<str> = stable_module(path).into();
+            Module { path: path.into(), number: number_of(&mut self.module_numbers, &name), name }
         });
-        // The first line of a function is often not told; the first one seen in it is near.
-        let has_start = profile.functions.get(function as usize).is_some_and(|known| known.start_line > 0);
-        if !has_start
-            && line > 0
-            && let Some(known) = self.rows.get_mut(row as usize)
-            && (known.line == 0 || line < known.line)
-        {
-            known.line = line;
-        }
-        row
-    }
-
-    fn add(&mut self, profile: &Profile, function: u32, path: &str) -> u32 {
-        let function = profile.functions.get(function as usize);
-        let key = FunctionKey::new(function.map_or("", |function| function.name.as_str()), path);
         let next = u32::try_from(self.rows.len()).unwrap_or(NONE);
-        let row = *self.by_key.entry(key.clone()).or_insert(next);
+        let row = *self.by_identity.entry((name.number, module.number)).or_insert(next);
+        let function = profile.functions.get(frame.function as usize);
         if row == next {
-            let name = function.map_or("", |function| function.name.as_str());
             self.rows.push(FunctionCost {
-                name: if name.is_empty() { format!("[{}]", module_name(path)) } else { name.to_owned() },
-                module_path: path.to_owned(),
-                file: function.map_or_else(String::new, |function| function.file.clone()),
+                key: FunctionKey { name: Arc::clone(&name.stable), module: Arc::clone(&module.name) },
+                name: match &*name.written {
+                    "" => format!("[{}]", module_name(&module.path)).into(),
+                    _ => Arc::clone(&name.written),
+                },
+                module_path: Arc::clone(&module.path),
+                file: function.map_or("", |function| function.file.as_str()).into(),
                 line: function.map_or(0, |function| function.start_line),
-                key,
                 self_value: 0,
                 inclusive_value: 0,
             });
         }
+        // The first line of a function is often not told; the first one seen in it is near.
+        if function.is_none_or(|function| function.start_line == 0)
+            && frame.line > 0
+            && let Some(known) = self.rows.get_mut(row as usize)
+            && (known.line == 0 || frame.line < known.line)
+        {
+            known.line = frame.line;
+        }
         row
     }
+}
+
+struct Module {
+    path: Arc<str>,
+    /// Of the functions' identities.
+    name: Arc<str>,
+    number: u32,
+}
+
+/// The names of a profile's functions, each looked at once.
+#[derive(Default)]
+struct Names {
+    by_function: IndexMap<u32, Name>,
+    numbers: foldhash::HashMap<Arc<str>, u32>,
+}
+
+#[derive(Clone)]
+struct Name {
+    written: Arc<str>,
+    /// Of the function's identity.
+    stable: Arc<str>,
+    number: u32,
+}
+
+impl Names {
+    fn of(&mut self, profile: &Profile, function: u32) -> &Name {
+        self.by_function.entry(function).or_insert_with(|| {
+            let function = profile.functions.get(function as usize);
+            let written: Arc<str> = function.map_or("", |function| function.name.as_str()).into();
+            let stable = match stable_name_or_none(&written) {
+                same if *same == *written => Arc::clone(&written),
+                other => other.into(),
+            };
+            let number = number_of(&mut self.numbers, &stable);
+            Name { written, stable, number }
+        })
+    }
+}
+
+/// Numbers texts in the order in which they are met.
+fn number_of(numbers: &mut foldhash::HashMap<Arc<str>, u32>, text: &Arc<str>) -> u32 {
+    let next = u32::try_from(numbers.len()).unwrap_or(NONE);
+    *numbers.entry(Arc::clone(text)).or_insert(next)
 }
 
 /// The functions of each location, the innermost first. Nearly all have one, which then stands here itself.

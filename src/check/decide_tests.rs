@@ -140,7 +140,7 @@ fn another_machine_makes_a_regression_inconclusive() {
 fn a_base_that_drifts_is_refused() {
     let mut base = side("base", 1, PROGRAM);
     for run in base.runs.iter_mut().skip(5) {
-        for function in run.functions.iter_mut().filter(|function| function.key.name == "parse") {
+        for function in run.functions.iter_mut().filter(|function| &*function.key.name == "parse") {
             run.total += function.self_value;
             function.self_value *= 2;
             function.inclusive_value *= 2;

@@ -12,6 +12,10 @@
 //! Two functions whose names become one this way are counted together. What has no name at all is one function
 //! for each module: addresses differ from build to build.
 
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+
 use crate::export::frame_text::module_name;
 
 /// What two builds of a program have in common about a function: its demangled name without what a compiler
@@ -20,9 +24,9 @@ use crate::export::frame_text::module_name;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FunctionKey {
     /// The name.
-    pub name: String,
+    pub name: Arc<str>,
     /// File name of the object.
-    pub module: String,
+    pub module: Arc<str>,
 }
 
 impl FunctionKey {
@@ -32,9 +36,13 @@ impl FunctionKey {
     /// The identity of a function of this name in the object of this path.
     #[must_use]
     pub fn new(name: &str, module_path: &str) -> Self {
-        let name = if name.is_empty() { Self::UNNAMED.to_owned() } else { stable_name(name) };
-        Self { name, module: stable_module(module_path) }
+        Self { name: stable_name_or_none(name).into(), module: stable_module(module_path).into() }
     }
+}
+
+/// The name of a function's identity.
+pub(super) fn stable_name_or_none(name: &str) -> Cow<'_, str> {
+    if name.is_empty() { Cow::Borrowed(FunctionKey::UNNAMED) } else { stable_name(name) }
 }
 
 /// The file name without the version of a library: `libz.so.1.3.1` is `libz.so`.
@@ -51,24 +59,36 @@ pub fn stable_module(path: &str) -> String {
 
 /// The name without what compilers count and hash. Linear in its length.
 #[must_use]
-pub fn stable_name(name: &str) -> String {
+pub fn stable_name(name: &str) -> Cow<'_, str> {
     let name = without_clone_suffixes(name);
-    let mut stable = String::with_capacity(name.len());
-    let mut rest = name;
-    while !rest.is_empty() {
+    let mut at = 0;
+    // Of what comes before `at`; the name's own beginning as long as nothing was left out.
+    let mut stable = Cow::Borrowed("");
+    while let Some(rest) = name.get(at..).filter(|rest| !rest.is_empty()) {
         // Most of a name is nothing of that sort.
         let plain = rest.bytes().position(begins_something_counted).unwrap_or(rest.len());
-        stable.push_str(rest.get(..plain).unwrap_or_default());
-        rest = rest.get(plain..).unwrap_or_default();
-        if let Some((kept, used)) = counted(rest, &stable) {
-            stable.push_str(kept);
-            rest = rest.get(used..).unwrap_or_default();
-        } else if let Some(character) = rest.chars().next() {
-            stable.push(character);
-            rest = rest.get(character.len_utf8()..).unwrap_or_default();
+        let left_out = rest.get(plain..).and_then(|rest| {
+            keep(&mut stable, name, at..at + plain);
+            counted(rest, &stable)
+        });
+        at += plain;
+        if let Some((kept, used)) = left_out {
+            stable.to_mut().push_str(kept);
+            at += used;
+        } else if let Some(character) = name.get(at..).and_then(|rest| rest.chars().next()) {
+            keep(&mut stable, name, at..at + character.len_utf8());
+            at += character.len_utf8();
         }
     }
     stable
+}
+
+/// Adds a part of a name to what is kept of the name before it.
+fn keep<'a>(stable: &mut Cow<'a, str>, name: &'a str, part: Range<usize>) {
+    match stable {
+        Cow::Borrowed(before) => *before = name.get(..part.end).unwrap_or(before),
+        Cow::Owned(before) => before.push_str(name.get(part).unwrap_or_default()),
+    }
 }
 
 /// Whether [`counted`] may find anything that begins so.
@@ -272,7 +292,7 @@ mod tests {
         assert_eq!(stable_module("/opt/app.so.new"), "app.so.new");
         assert_eq!(stable_module("[kernel.kallsyms]"), "kernel.kallsyms");
         let unnamed = FunctionKey::new("", "/usr/lib/libz.so.1");
-        assert_eq!((unnamed.name.as_str(), unnamed.module.as_str()), (FunctionKey::UNNAMED, "libz.so"));
+        assert_eq!((&*unnamed.name, &*unnamed.module), (FunctionKey::UNNAMED, "libz.so"));
     }
 
     proptest! {

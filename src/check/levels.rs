@@ -120,9 +120,9 @@ impl Making<'_> {
     fn modules(&self, whole: Option<&Candidate>) -> Vec<Candidate> {
         let mut sums: HashMap<&str, (Subject, Vec<f64>)> = HashMap::new();
         for row in &self.alignment.rows {
-            let (subject, sum) = sums.entry(row.key.module.as_str()).or_insert_with(|| {
+            let (subject, sum) = sums.entry(&*row.key.module).or_insert_with(|| {
                 let subject = Subject {
-                    name: row.key.module.clone(),
+                    name: row.key.module.to_string(),
                     module: row.subject.module.clone(),
                     ..Subject::default()
                 };

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::costs::{Costs, Functions};
+use super::costs::{Costs, functions_of};
 use super::levels::UNJUDGED;
 use super::run::{FunctionCost, RunError};
 use super::run_facts::RunFacts;
@@ -64,7 +64,7 @@ impl<'a, const MOST: usize> Parts<'a, MOST> {
                 }
             }
         }
-        let (functions, by_location) = Functions::of_profile(profile);
+        let (functions, by_location) = functions_of(profile);
         let mut costs = Costs::new(functions.len());
         let mut of_stack = Vec::new();
         for (stack, values) in profile.stacks.iter().zip(&by_stack) {

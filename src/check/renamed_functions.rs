@@ -110,10 +110,10 @@ impl<'a> Search<'a> {
         let of_side = |rows: &[usize], side| -> Vec<Candidate<'a>> {
             let named = rows.iter().filter_map(|&row| Some((row, alignment.rows.get(row)?)));
             named
-                .filter(|(_, known)| known.key.name != FunctionKey::UNNAMED)
+                .filter(|(_, known)| *known.key.name != *FunctionKey::UNNAMED)
                 .map(|(row, known)| Candidate {
                     row,
-                    name: known.key.name.as_str(),
+                    name: &known.key.name,
                     share: alignment.share(&known.inclusive, side),
                     is_found: false,
                     asked: 0,

@@ -12,7 +12,7 @@ fn moved(comparison: &Comparison) -> Vec<(String, String)> {
     let own = comparison.lines.iter().filter(|line| line.level == Level::FunctionSelf);
     let mut moved: Vec<(String, String)> = own
         .filter_map(|line| match &line.origin {
-            Some(Origin::Renamed { from }) => Some((from.name.clone(), line.subject.name.clone())),
+            Some(Origin::Renamed { from }) => Some((from.name.to_string(), line.subject.name.clone())),
             _ => None,
         })
         .collect();
@@ -50,9 +50,9 @@ fn what_is_gone_in_one_place_is_not_what_is_new_in_another_for_costing_as_much()
 fn run(package: &str, branches: usize, depth: usize, number: u64) -> Run {
     let named = |name: String| FunctionCost {
         key: FunctionKey::new(&name, "app"),
-        name,
-        module_path: "app".to_owned(),
-        file: String::new(),
+        name: name.into(),
+        module_path: "app".into(),
+        file: "".into(),
         line: 0,
         self_value: 0,
         inclusive_value: 0,

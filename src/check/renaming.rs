@@ -8,6 +8,7 @@
 //!   only in their parameters (`renamed_functions.rs`).
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::FunctionKey;
 use super::alignment::{Alignment, Row, Which};
@@ -46,18 +47,18 @@ fn rename_modules(alignment: &mut Alignment) {
     /// Of a module: the functions' shares by name, on both sides together, and the sum.
     #[derive(Default)]
     struct Module {
-        by_name: HashMap<String, f64>,
+        by_name: HashMap<Arc<str>, f64>,
         shares: [f64; 2],
     }
-    let mut modules: HashMap<String, Module> = HashMap::new();
+    let mut modules: HashMap<Arc<str>, Module> = HashMap::new();
     for row in &alignment.rows {
         let shares = [Which::Base, Which::New].map(|side| alignment.share(&row.own, side));
-        let module = modules.entry(row.key.module.clone()).or_default();
-        *module.by_name.entry(row.key.name.clone()).or_default() += shares[0] + shares[1];
+        let module = modules.entry(Arc::clone(&row.key.module)).or_default();
+        *module.by_name.entry(Arc::clone(&row.key.name)).or_default() += shares[0] + shares[1];
         module.shares = [module.shares[0] + shares[0], module.shares[1] + shares[1]];
     }
     let only = |side: usize| {
-        let mut only: Vec<(&String, &Module)> = modules
+        let mut only: Vec<(&Arc<str>, &Module)> = modules
             .iter()
             .filter(|(_, module)| module.shares[1 - side] == 0.0 && module.shares[side] > 0.0)
             .collect();
@@ -74,12 +75,12 @@ fn rename_modules(alignment: &mut Alignment) {
             by_name.entry(name).or_default().push((at, share));
         }
     }
-    let mut pairs: Vec<(f64, String, String)> = Vec::new();
+    let mut pairs: Vec<(f64, Arc<str>, Arc<str>)> = Vec::new();
     for (before, of_base) in &gone {
         // What each new module has in common with this one.
         let mut common = vec![0.0; new.len()];
         for (name, &share) in &of_base.by_name {
-            for &(at, other) in by_name.get(name.as_str()).into_iter().flatten() {
+            for &(at, other) in by_name.get(&**name).into_iter().flatten() {
                 if let Some(sum) = common.get_mut(at) {
                     *sum += share.min(other);
                 }
@@ -95,8 +96,8 @@ fn rename_modules(alignment: &mut Alignment) {
     pairs.sort_by(|one, other| {
         other.0.total_cmp(&one.0).then_with(|| (&one.1, &one.2).cmp(&(&other.1, &other.2)))
     });
-    let mut new_names: HashMap<String, String> = HashMap::new();
-    let mut taken: HashSet<String> = HashSet::new();
+    let mut new_names: HashMap<Arc<str>, Arc<str>> = HashMap::new();
+    let mut taken: HashSet<Arc<str>> = HashSet::new();
     for (_, gone, new) in pairs {
         if taken.contains(&new) || new_names.contains_key(&gone) {
             continue;
@@ -105,7 +106,7 @@ fn rename_modules(alignment: &mut Alignment) {
             let note = format!("{new} is compared with {gone}: their functions have the same names");
             alignment.notes.push(note);
         }
-        alignment.renamed_modules.push((gone.clone(), new.clone()));
+        alignment.renamed_modules.push((gone.to_string(), new.to_string()));
         taken.insert(new.clone());
         new_names.insert(gone, new);
     }

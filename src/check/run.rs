@@ -1,7 +1,9 @@
 //! One run: what each function cost in it.
 
+use std::sync::Arc;
+
 use super::FunctionKey;
-use super::costs::{Costs, Functions, FunctionsByLocation};
+use super::costs::{Costs, FunctionsByLocation, functions_of};
 use super::run_facts::RunFacts;
 use super::stacks::{GrowingStacks, StackNode};
 use crate::export::flame_tree::MAX_DEPTH;
@@ -37,11 +39,11 @@ pub struct FunctionCost {
     /// Which function.
     pub key: FunctionKey,
     /// Its name as the profile has it.
-    pub name: String,
+    pub name: Arc<str>,
     /// Path of its object, or what stands for it.
-    pub module_path: String,
+    pub module_path: Arc<str>,
     /// Source file, empty if unknown.
-    pub file: String,
+    pub file: Arc<str>,
     /// The function's first line, or the first that was seen in it; 0 if unknown.
     pub line: u32,
     /// What it cost itself.
@@ -225,7 +227,7 @@ impl<'a> GrowingRun<'a> {
             })?,
         };
         let value_type = tables.value_types.get(value).ok_or_else(|| self.empty())?.clone();
-        let (functions, by_location) = Functions::of_profile(tables);
+        let (functions, by_location) = functions_of(tables);
         Ok(Sums {
             value_type,
             value,

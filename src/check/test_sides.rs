@@ -31,9 +31,9 @@ fn run(number: u64, seed: u64, stacks: &[Stack<'_>]) -> Run {
             let at = functions.iter().position(|function| function.key == key).unwrap_or_else(|| {
                 functions.push(FunctionCost {
                     key,
-                    name: name.to_owned(),
-                    module_path: module.to_owned(),
-                    file: format!("src/{name}.rs"),
+                    name: name.into(),
+                    module_path: module.into(),
+                    file: format!("src/{name}.rs").into(),
                     line: 7,
                     self_value: 0,
                     inclusive_value: 0,

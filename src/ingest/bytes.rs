@@ -9,11 +9,7 @@ use super::IngestError;
 
 /// Everything a reader gives, or `None` if that is more than `limit` bytes. `expected` is how many they probably are; more
 /// or fewer take longer.
-pub(super) fn read_limited(
-    reader: impl Read,
-    expected: usize,
-    limit: usize,
-) -> io::Result<Option<Vec<u8>>> {
+pub(super) fn read_limited(reader: impl Read, expected: usize, limit: usize) -> io::Result<Option<Vec<u8>>> {
     // One more, for what says that this was all.
     let mut bytes = Vec::with_capacity(expected.min(limit).saturating_add(1));
     reader.take((limit as u64).saturating_add(1)).read_to_end(&mut bytes)?;

@@ -18,6 +18,8 @@ pub mod otlp_json;
 mod otlp_request;
 mod otlp_spans;
 mod pprof;
+mod pprof_locations;
+mod pprof_parts;
 mod pprof_samples;
 mod speedscope;
 mod wire;

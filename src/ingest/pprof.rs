@@ -8,8 +8,10 @@
 use prost::Message;
 
 use super::budget::TextBudget;
-use super::pprof_samples::{self, Labels, Parts, RawSample};
-use super::{IngestError, Limits, frame_kind, wire};
+use super::pprof_locations::RawLocation;
+use super::pprof_parts::Parts;
+use super::pprof_samples::{Labels, RawSample};
+use super::{IngestError, Limits, frame_kind};
 use crate::export::pprof_proto as proto;
 use crate::model::{
     Frame, Function, Interner, Label, LabelValue, Location, Mapping, Profile, Sample, SliceInterner,
@@ -39,14 +41,18 @@ pub(super) fn visit<V>(
 where
     V: FnMut(&[u32], u32, &[i64]),
 {
-    let Parts { samples, rest } = pprof_samples::parts(bytes, limits.fields)?;
-    wire::check_fields(&rest, limits.fields - samples.len())?;
-    let message = proto::Profile::decode(rest.as_slice())
+    let parts = Parts::of(bytes, limits.fields)?;
+    let message = proto::Profile::decode(parts.rest.as_slice())
         .map_err(|source| IngestError::Message { format: "pprof", source })?;
-    let mut reader = Reader::new(&message, limits);
+    let mut reader = Reader {
+        message: &message,
+        parts: &parts,
+        budget: TextBudget::new(limits.text_bytes),
+        line_limit: limits.fields,
+    };
     let (mut profile, location_rows) = reader.tables()?;
     let visitor = begin(&profile);
-    profile.label_sets = reader.samples(&samples, &location_rows, visitor)?;
+    profile.label_sets = reader.samples(&location_rows, visitor)?;
     Ok(profile)
 }
 
@@ -64,17 +70,17 @@ fn row(index: usize) -> Result<u32, IngestError> {
 }
 
 struct Reader<'a> {
+    /// All but what the parts have.
     message: &'a proto::Profile,
+    parts: &'a Parts<'a>,
     budget: TextBudget,
+    /// The most lines that all locations may have together.
+    line_limit: usize,
 }
 
-impl<'a> Reader<'a> {
-    fn new(message: &'a proto::Profile, limits: &Limits) -> Self {
-        Self { message, budget: TextBudget::new(limits.text_bytes) }
-    }
-
+impl Reader<'_> {
     fn text(&mut self, index: i64, place: impl Fn() -> String) -> Result<String, IngestError> {
-        let table = &self.message.string_table;
+        let table = &self.parts.texts;
         let bytes = usize::try_from(index).ok().and_then(|index| table.get(index));
         let Some(bytes) = bytes else {
             // An absent table has, in effect, its one obligatory entry.
@@ -95,12 +101,12 @@ impl<'a> Reader<'a> {
     }
 
     /// Everything but samples, their stacks and their labels.
-    fn tables(&mut self) -> Result<(Profile, LocationRows), IngestError> {
+    fn tables(&mut self) -> Result<(Profile, Rows), IngestError> {
         let message = self.message;
         if message.sample_type.is_empty() {
             return Err(malformed("profile".to_owned(), "no sample types".to_owned()));
         }
-        if message.string_table.first().is_some_and(|first| !first.is_empty()) {
+        if self.parts.texts.first().is_some_and(|first| !first.is_empty()) {
             let what = "the first string is not the empty one".to_owned();
             return Err(malformed("string table".to_owned(), what));
         }
@@ -176,7 +182,7 @@ impl<'a> Reader<'a> {
         Ok((rows, ids))
     }
 
-    fn functions(&mut self) -> Result<(Vec<Function>, IdMap<u32>), IngestError> {
+    fn functions(&mut self) -> Result<(Vec<Function>, Rows), IngestError> {
         let mut rows = Vec::with_capacity(self.message.function.len());
         let mut ids = IdMap::default();
         for function in &self.message.function {
@@ -194,46 +200,52 @@ impl<'a> Reader<'a> {
                 start_line: u32::try_from(function.start_line).unwrap_or(0),
             });
         }
-        Ok((rows, ids))
+        Ok((rows, Rows::new(ids)))
     }
 
     fn locations(
         &self,
         mappings: &[Mapping],
         mapping_ids: &IdMap<Option<u32>>,
-        function_ids: &IdMap<u32>,
-    ) -> Result<(Vec<Location>, LocationRows), IngestError> {
-        let mut rows = Vec::with_capacity(self.message.location.len());
-        let mut ids = IdMap::default();
-        for location in &self.message.location {
-            let place = || format!("location {}", location.id);
-            insert_id(&mut ids, location.id, row(rows.len())?, "location")?;
-            let mapping = match location.mapping_id {
+        function_rows: &Rows,
+    ) -> Result<(Vec<Location>, Rows), IngestError> {
+        let mut rows = Vec::with_capacity(self.parts.locations.len());
+        let mut ids = IdMap::with_capacity_and_hasher(self.parts.locations.len(), Default::default());
+        let mut lines = 0_usize;
+        let mut raw = RawLocation::default();
+        for &bytes in &self.parts.locations {
+            raw.read(bytes)?;
+            lines += raw.lines.len();
+            if lines > self.line_limit {
+                return Err(IngestError::TooLarge { what: "protocol-buffer fields", limit: self.line_limit });
+            }
+            let place = || format!("location {}", raw.id);
+            insert_id(&mut ids, raw.id, row(rows.len())?, "location")?;
+            let mapping = match raw.mapping_id {
                 0 => None,
                 id => *mapping_ids
                     .get(&id)
                     .ok_or_else(|| malformed(place(), format!("there is no mapping {id}")))?,
             };
-            let mut frames = Vec::with_capacity(location.line.len());
-            for line in &location.line {
-                let function = *function_ids.get(&line.function_id).ok_or_else(|| {
-                    malformed(place(), format!("there is no function {}", line.function_id))
-                })?;
-                frames.push(Frame { function, line: u32::try_from(line.line).unwrap_or(0) });
+            let mut frames = Vec::with_capacity(raw.lines.len());
+            for &(function, line) in &raw.lines {
+                let function = function_rows
+                    .row(function)
+                    .ok_or_else(|| malformed(place(), format!("there is no function {function}")))?;
+                frames.push(Frame { function, line: u32::try_from(line).unwrap_or(0) });
             }
             let path = mapping.and_then(|mapping| mappings.get(mapping as usize));
             let path = path.map_or("", |mapping| mapping.path.as_str());
-            let kind = frame_kind::of_address(path, location.address);
-            rows.push(Location { mapping, address: location.address, kind, frames });
+            let kind = frame_kind::of_address(path, raw.address);
+            rows.push(Location { mapping, address: raw.address, kind, frames });
         }
-        Ok((rows, LocationRows::new(ids)))
+        Ok((rows, Rows::new(ids)))
     }
 
     /// Returns the sets of labels.
     fn samples(
         &mut self,
-        samples: &[&[u8]],
-        location_rows: &LocationRows,
+        location_rows: &Rows,
         mut visitor: impl FnMut(&[u32], u32, &[i64]),
     ) -> Result<Vec<Vec<Label>>, IngestError> {
         let mut label_sets: Interner<Vec<Label>> = Interner::new();
@@ -241,7 +253,7 @@ impl<'a> Reader<'a> {
         let mut known_labels: foldhash::HashMap<Labels<'_>, u32> = foldhash::HashMap::default();
         let mut raw = RawSample::default();
         let mut stack: Vec<u32> = Vec::new();
-        for (index, bytes) in samples.iter().enumerate() {
+        for (index, bytes) in self.parts.samples.iter().enumerate() {
             let place = || format!("sample {}", index + 1);
             raw.read(bytes)?;
             if raw.values.len() != self.message.sample_type.len() {
@@ -288,8 +300,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The row of each location's id. Producers count them from 1, so that nearly always a table will do.
-enum LocationRows {
+/// The row of each id. Producers count them from 1, so that nearly always a table will do.
+enum Rows {
     /// By id; [`NO_ROW`] where there is none.
     Counted(Vec<u32>),
     Any(IdMap<u32>),
@@ -297,7 +309,7 @@ enum LocationRows {
 
 const NO_ROW: u32 = u32::MAX;
 
-impl LocationRows {
+impl Rows {
     fn new(ids: IdMap<u32>) -> Self {
         let length = ids.keys().max().and_then(|&greatest| usize::try_from(greatest).ok()?.checked_add(1));
         // A table takes no more memory than what it is made from.

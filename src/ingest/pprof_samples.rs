@@ -1,48 +1,11 @@
-//! The samples of a pprof profile, which are nearly all of its bytes.
-//!
-//! A profile of ten megabytes has millions of location ids. Decoding them into messages first and looking at these then
-//! takes several times as long as reading them once, where they lie. What is unusual about a sample (a field that
-//! profile.proto does not know, labels between other fields, anything broken) is left to the general decoder, so that both
-//! say the same.
+//! The samples of a pprof profile, which are nearly all of its bytes, read where they lie. What is unusual about one (a
+//! field that profile.proto does not know, labels between other fields, anything broken) is left to the general decoder, so
+//! that both say the same.
 
 use prost::Message;
 
 use super::{IngestError, wire};
 use crate::export::pprof_proto as proto;
-
-/// Number of the field in the message `Profile`.
-const SAMPLE: u32 = 2;
-
-/// The message `Profile` in two parts.
-pub(super) struct Parts<'a> {
-    /// Each sample's bytes.
-    pub samples: Vec<&'a [u8]>,
-    /// All other fields, in their order.
-    pub rest: Vec<u8>,
-}
-
-/// Takes the samples out. More than `limit` of them are refused, and bytes that are no fields.
-///
-/// # Errors
-/// [`IngestError::TooLarge`], [`IngestError::Wire`].
-pub(super) fn parts(bytes: &[u8], limit: usize) -> Result<Parts<'_>, IngestError> {
-    let mut parts = Parts { samples: Vec::new(), rest: Vec::new() };
-    let (mut at, mut rest_begins) = (0, 0);
-    while at < bytes.len() {
-        let begin = at;
-        let field = wire::field(bytes, &mut at).ok_or(IngestError::Wire { offset: begin })?;
-        if let wire::Field { number: SAMPLE, value: wire::Value::Bytes(sample) } = field {
-            if parts.samples.len() >= limit {
-                return Err(IngestError::TooLarge { what: "protocol-buffer fields", limit });
-            }
-            parts.samples.push(sample);
-            parts.rest.extend_from_slice(bytes.get(rest_begins..begin).unwrap_or_default());
-            rest_begins = at;
-        }
-    }
-    parts.rest.extend_from_slice(bytes.get(rest_begins..).unwrap_or_default());
-    Ok(parts)
-}
 
 /// One sample as it is written. The vectors are used again for the next one.
 #[derive(Debug, Default)]
@@ -188,37 +151,5 @@ mod tests {
         fn any_bytes_are_read_as_the_general_decoder_reads_them(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             agrees(&bytes)?;
         }
-
-        #[test]
-        fn a_message_is_its_parts(
-            before in proptest::collection::vec(any::<i64>(), 0..3),
-            samples in proptest::collection::vec(proptest::collection::vec(any::<i64>(), 0..3), 0..4),
-            after in proptest::collection::vec(any::<i64>(), 0..3),
-        ) {
-            let sample = |value: &Vec<i64>| proto::Sample { value: value.clone(), ..proto::Sample::default() };
-            let first = proto::Profile {
-                comment: before, sample: samples.iter().map(sample).collect(), ..proto::Profile::default()
-            };
-            let second = proto::Profile {
-                comment: after, sample: samples.iter().map(sample).collect(), ..proto::Profile::default()
-            };
-            // Two messages end to end are one.
-            let bytes = [first.encode_to_vec(), second.encode_to_vec()].concat();
-            let whole = proto::Profile::decode(bytes.as_slice()).expect("it was encoded");
-            let parts = parts(&bytes, 100).expect("it was encoded");
-            let rest = proto::Profile::decode(parts.rest.as_slice()).expect("fields of it");
-            prop_assert_eq!(rest, proto::Profile { sample: Vec::new(), ..whole.clone() });
-            let read: Vec<_> = parts.samples.iter().map(|bytes| decoded(bytes).expect("a sample")).collect();
-            prop_assert_eq!(read, whole.sample);
-        }
-    }
-
-    #[test]
-    fn too_many_samples_and_bytes_that_are_none_are_refused() {
-        let bytes = [0x12, 0x00, 0x12, 0x00, 0x12, 0x00];
-        assert_eq!(parts(&bytes, 3).expect("three").samples.len(), 3);
-        assert!(matches!(parts(&bytes, 2), Err(IngestError::TooLarge { .. })));
-        assert!(matches!(parts(&[0x12, 0x05, 0x00], 9), Err(IngestError::Wire { offset: 0 })));
-        assert!(matches!(parts(&[0x12, 0x00, 0x0b], 9), Err(IngestError::Wire { offset: 2 })));
     }
 }

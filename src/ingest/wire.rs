@@ -190,7 +190,8 @@ mod tests {
     #[test]
     fn numbers_of_any_length_are_read_as_byte_by_byte_whatever_follows() {
         for bits in 0..=64_u32 {
-            for number in [1_u64.checked_shl(bits).unwrap_or(0), u64::MAX.checked_shr(64 - bits).unwrap_or(0)] {
+            for number in [1_u64.checked_shl(bits).unwrap_or(0), u64::MAX.checked_shr(64 - bits).unwrap_or(0)]
+            {
                 let mut bytes = Vec::new();
                 prost::encoding::encode_varint(number, &mut bytes);
                 let length = bytes.len();

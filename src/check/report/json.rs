@@ -77,9 +77,9 @@ fn line(line: &Line) -> Value {
         Verdict::Moved { .. } => "moved",
     };
     let (renamed_from, inlined) = match &line.origin {
-        Some(Origin::Renamed { from }) => (Some(&from.name), None),
+        Some(Origin::Renamed { from }) => (Some(&*from.name), None),
         Some(Origin::Inlined { functions }) => {
-            (None, Some(functions.iter().map(|key| key.name.as_str()).collect::<Vec<_>>()))
+            (None, Some(functions.iter().map(|key| &*key.name).collect::<Vec<_>>()))
         }
         None => (None, None),
     };

@@ -60,9 +60,7 @@ impl<'a> Names<'a> {
             _ => None,
         });
         let functions = base.runs.iter().chain(&new.runs).flat_map(|run| &run.functions);
-        let shown = functions.map(|function| {
-            ((function.key.name.as_str(), function.key.module.as_str()), function.name.as_str())
-        });
+        let shown = functions.map(|function| ((&*function.key.name, &*function.key.module), &*function.name));
         Self { moved: moved.collect(), shown: shown.collect() }
     }
 
@@ -178,8 +176,8 @@ fn marks(comparison: &Comparison, united: &DiffTree<'_>) -> Vec<Mark> {
     }
     let frame_of = |line: &Line| {
         let key = line.subject.key.as_ref()?;
-        let known = by_key.get(&(key.name.as_str(), module_name(&key.module))).copied();
-        known.or_else(|| by_name.get(key.name.as_str()).copied().flatten())
+        let known = by_key.get(&(&*key.name, module_name(&key.module))).copied();
+        known.or_else(|| by_name.get(&*key.name).copied().flatten())
     };
     let mut marks: Vec<Mark> = Vec::new();
     for (level, is_own) in [(Level::FunctionSelf, true), (Level::FunctionInclusive, false)] {

@@ -361,7 +361,7 @@ impl FunctionVerdict {
             function.keys.iter().filter_map(|key| names.get(key)).flatten().collect();
         let moved_from =
             [function.own, function.inclusive].into_iter().flatten().find_map(|line| match &line.verdict {
-                Verdict::Moved { from } => Some(from.name.clone()),
+                Verdict::Moved { from } => Some(from.name.to_string()),
                 _ => None,
             });
         let subject = function.subject;
