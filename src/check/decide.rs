@@ -31,9 +31,14 @@ pub fn compare(base: &Side, new: &Side, policy: &Policy) -> Result<Comparison, S
     side::check_comparable(base, new, policy)?;
     let Apart { base, new, refusals } = batches::apart(base, new, policy);
     let (base, new) = (base.as_ref(), new.as_ref());
-    let mut comparison = compare_figures(&base.all(), &new.all(), policy, None);
+    // Each takes as long as the other.
+    let (mut comparison, self_test) = std::thread::scope(|scope| {
+        let self_test = scope.spawn(|| self_test::of_side(base, policy));
+        let comparison = compare_figures(&base.all(), &new.all(), policy, None);
+        (comparison, self_test.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
     comparison.refusals = refusals;
-    comparison.self_test = self_test::of_side(base, policy);
+    comparison.self_test = self_test;
     if let SelfTest::Alarmed { lines } = &comparison.self_test {
         let lines = lines.clone();
         comparison.refusals.push(match base.all().are_stretches() {

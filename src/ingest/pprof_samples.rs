@@ -2,6 +2,8 @@
 //! field that profile.proto does not know, labels between other fields, anything broken) is left to the general decoder, so
 //! that both say the same.
 
+use std::ops::Range;
+
 use prost::Message;
 
 use super::{IngestError, wire};
@@ -73,10 +75,14 @@ impl<'a> RawSample<'a> {
             let field = wire::field(bytes, &mut at)?;
             match (field.number, field.value) {
                 (1, wire::Value::Varint(id)) => self.locations.push(id),
-                (1, wire::Value::Bytes(packed)) => each_number(packed, |id| self.locations.push(id))?,
+                (1, wire::Value::Bytes(packed)) => {
+                    each_number(bytes, at - packed.len()..at, |id| self.locations.push(id))?;
+                }
                 (2, wire::Value::Varint(value)) => self.values.push(value.cast_signed()),
                 (2, wire::Value::Bytes(packed)) => {
-                    each_number(packed, |value| self.values.push(value.cast_signed()))?;
+                    each_number(bytes, at - packed.len()..at, |value| {
+                        self.values.push(value.cast_signed());
+                    })?;
                 }
                 (3, wire::Value::Bytes(_)) if labels.is_empty() => labels = begin..at,
                 (3, wire::Value::Bytes(_)) if labels.end == begin => labels.end = at,
@@ -88,13 +94,15 @@ impl<'a> RawSample<'a> {
     }
 }
 
+/// Takes the numbers that are packed into a part of a message. None if they do not fill it.
 #[inline]
-fn each_number(packed: &[u8], mut take: impl FnMut(u64)) -> Option<()> {
-    let mut at = 0;
-    while at < packed.len() {
-        take(wire::varint(packed, &mut at)?);
+fn each_number(message: &[u8], part: Range<usize>, mut take: impl FnMut(u64)) -> Option<()> {
+    // What follows the part lets its last numbers, too, be read several bytes at a time.
+    let mut at = part.start;
+    while at < part.end {
+        take(wire::varint(message, &mut at)?);
     }
-    Some(())
+    (at == part.end).then_some(())
 }
 
 fn decoded(bytes: &[u8]) -> Result<proto::Sample, IngestError> {
