@@ -127,11 +127,11 @@ fn number_of(numbers: &mut foldhash::HashMap<Arc<str>, u32>, text: &Arc<str>) ->
     *numbers.entry(Arc::clone(text)).or_insert(next)
 }
 
-/// The functions of each location, the innermost first. Nearly all have one, which then stands here itself.
+/// The functions of each location, the innermost first. Nearly all have one or two, which then stand here themselves.
 #[derive(Debug, Default)]
 pub(super) struct FunctionsByLocation {
-    /// By location: its only function, or [`SEVERAL`] and a place in `several`.
-    functions: Vec<u32>,
+    /// By location: its only function and [`NONE`], or its two; else [`SEVERAL`] and a place in `several`.
+    functions: Vec<[u32; 2]>,
     /// How many they are, followed by them.
     several: Vec<u32>,
 }
@@ -144,20 +144,20 @@ impl FunctionsByLocation {
         self.several.push(0);
         self.several.extend(functions);
         let row = match self.several.get_mut(at..) {
-            Some(&mut [_, one]) if one & SEVERAL == 0 => {
-                self.several.truncate(at);
-                one
-            }
+            Some(&mut [_, one]) if one & SEVERAL == 0 => [one, NONE],
+            Some(&mut [_, inner, outer]) if inner & SEVERAL == 0 => [inner, outer],
             Some([count, several @ ..]) => {
                 *count = u32::try_from(several.len()).unwrap_or(NONE);
-                SEVERAL | u32::try_from(at).unwrap_or(NONE)
+                [SEVERAL | u32::try_from(at).unwrap_or(NONE), NONE]
             }
-            _ => NONE,
+            _ => [NONE, NONE],
         };
+        if row[0] & SEVERAL == 0 {
+            self.several.truncate(at);
+        }
         self.functions.push(row);
     }
 
-    #[inline]
     fn several(&self, row: u32) -> &[u32] {
         let (count, rest) = match self.several.get((row & !SEVERAL) as usize..) {
             Some([count, rest @ ..]) => (*count as usize, rest),
@@ -168,16 +168,29 @@ impl FunctionsByLocation {
 
     /// Puts the functions of a stack of locations in the place of what `functions` held; the innermost first, as in the
     /// stack.
-    #[inline]
     pub(super) fn of_stack(&self, stack: &[u32], functions: &mut Vec<u32>) {
         functions.clear();
+        functions.resize(2 * stack.len(), NONE);
+        let mut length = 0;
         for &location in stack {
-            match self.functions.get(location as usize) {
-                Some(&row) if row & SEVERAL == 0 => functions.push(row),
-                Some(&row) => functions.extend(self.several(row)),
-                None => {}
+            let Some(&[inner, outer]) = self.functions.get(location as usize) else { continue };
+            let several = if inner & SEVERAL == 0 { &[][..] } else { self.several(inner) };
+            if several.is_empty() {
+                // Both are written, whether or not there are two: no processor foresees which frame has something
+                // inlined, and a wrong guess takes as long as ten frames.
+                if let Some(place) = functions.get_mut(length..).and_then(|rest| rest.first_chunk_mut()) {
+                    *place = [inner, outer];
+                }
+                length += 1 + usize::from(outer != NONE);
+            } else {
+                functions.resize(functions.len() + several.len(), NONE);
+                for (place, function) in functions.iter_mut().skip(length).zip(several) {
+                    *place = *function;
+                }
+                length += several.len();
             }
         }
+        functions.truncate(length);
     }
 }
 
@@ -208,10 +221,10 @@ impl<const PARTS: usize> Default for Sum<PARTS> {
 impl<const PARTS: usize> Sum<PARTS> {
     #[inline]
     fn add_once(&mut self, values: &[u64; PARTS], stack_number: u32) {
-        if self.last_met != stack_number {
-            self.last_met = stack_number;
-            add(&mut self.values, values);
-        }
+        // Nothing is added again, rather than left out: no processor foresees recursion.
+        let unless_met = u64::from(self.last_met != stack_number).wrapping_neg();
+        self.last_met = stack_number;
+        add(&mut self.values, &values.map(|value| value & unless_met));
     }
 }
 
@@ -352,6 +365,21 @@ impl Costs<1> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stack_has_the_functions_of_its_locations_however_many_each_has() {
+        let mut by_location = FunctionsByLocation::default();
+        let of_locations: [&[u32]; 5] = [&[7], &[1, 2], &[3, 4, 5, 6], &[8, 7], &[9, 8, 7]];
+        for functions in of_locations {
+            by_location.add(functions.iter().copied());
+        }
+        let mut functions = vec![99];
+        for stack in [&[][..], &[0], &[2], &[1, 0, 3], &[2, 4, 0, 1], &[0, 4, 2, 2], &[4, 9, 0]] {
+            by_location.of_stack(stack, &mut functions);
+            let expected = stack.iter().filter_map(|&location| of_locations.get(location as usize));
+            assert_eq!(functions, expected.copied().flatten().copied().collect::<Vec<u32>>(), "{stack:?}");
+        }
+    }
 
     /// What stands for the stacks of each kind, of which stacks come in turn, each with its value.
     fn chosen(values: &[u64], stacks: usize) -> (usize, Vec<u64>) {
