@@ -173,6 +173,18 @@ impl Row {
         }
     }
 
+    /// Its costs and calls, of which nothing stays.
+    pub fn take(&mut self) -> Self {
+        let columns = self.own.len();
+        Self {
+            own: std::mem::replace(&mut self.own, vec![0.0; columns]),
+            inclusive: std::mem::replace(&mut self.inclusive, vec![0.0; columns]),
+            callers: std::mem::take(&mut self.callers),
+            callees: std::mem::take(&mut self.callees),
+            ..self.clone()
+        }
+    }
+
     /// Takes what another row has. Its name stays where `other` is the base's.
     pub fn absorb(&mut self, other: Self) {
         for (value, added) in self.own.iter_mut().zip(&other.own) {

@@ -5,12 +5,12 @@
 //! its callers on both sides: where one side has a function and the other has nearly none of it, and its callers
 //! together cost more there by at least half of it. A function that was really taken out leaves no such trace.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::FunctionKey;
 use super::alignment::{Alignment, Which};
 use super::comparison::Origin;
-use super::renaming::{merge_rows, only_on};
+use super::renaming::{StandIns, merge_rows, only_on};
 
 /// The part of a function's cost that its callers must have gained.
 const GAINED: f64 = 0.5;
@@ -19,17 +19,7 @@ const LEAST_PART: f64 = 0.01;
 
 pub(super) fn put_together(alignment: &mut Alignment, floor: f64) {
     for side in [Which::Base, Which::New] {
-        // A caller may have vanished into its own: it has to be found first.
-        let mut left = only_on(alignment, side, floor);
-        let mut merges: Vec<(usize, usize)> = Vec::new();
-        while let Some((at, callers)) = find(alignment, side, &left) {
-            let function = left.swap_remove(at);
-            count_with_callers(alignment, function, &callers);
-            if let Some(&(main, _)) = callers.first() {
-                merges.push((function, main));
-                rename_in_calls(alignment, function, main);
-            }
-        }
+        let merges = count_vanished(alignment, side, floor);
         // The values are with the callers already; what is left of the row goes.
         for &(function, _) in &merges {
             if let Some(row) = alignment.rows.get_mut(function) {
@@ -41,33 +31,91 @@ pub(super) fn put_together(alignment: &mut Alignment, floor: f64) {
     }
 }
 
+/// Counts what only this side has and what has vanished with its callers. Goes out: each such row and that of its main
+/// caller. Takes time in proportion to the calls of the candidates, times a logarithm: a function is looked at when the
+/// greater ones have been, which its callers are nearly always, and again only when a caller of its has vanished after it.
+fn count_vanished(alignment: &mut Alignment, side: Which, floor: f64) -> Vec<(usize, usize)> {
+    let mut ranked: Vec<(f64, usize)> = only_on(alignment, side, floor)
+        .into_iter()
+        .filter_map(|index| Some((alignment.share(&alignment.rows.get(index)?.inclusive, side), index)))
+        .collect();
+    ranked.sort_by(|one, other| other.0.total_cmp(&one.0).then(one.1.cmp(&other.1)));
+    let rank_of: HashMap<usize, usize> =
+        ranked.iter().enumerate().map(|(rank, &(_, index))| (index, rank)).collect();
+    // Whom each row calls, of those that are looked at, by their ranks.
+    let mut calls: HashMap<usize, Vec<usize>> = HashMap::new();
+    for (rank, &(_, index)) in ranked.iter().enumerate() {
+        for &(caller, _) in callers_of(alignment, index, side) {
+            calls.entry(caller).or_default().push(rank);
+        }
+    }
+    let mut stand_ins = StandIns::new(alignment.rows.len());
+    let mut merges: Vec<(usize, usize)> = Vec::new();
+    let mut due: BTreeSet<usize> = (0..ranked.len()).collect();
+    while !due.is_empty() {
+        let mut again: BTreeSet<usize> = BTreeSet::new();
+        while let Some(rank) = due.pop_first() {
+            let Some(&(_, function)) = ranked.get(rank) else { continue };
+            let Some(callers) = vanished_into(alignment, side, function, &mut stand_ins) else { continue };
+            let Some(&(main, _)) = callers.first() else { continue };
+            count_with_callers(alignment, function, &callers);
+            stand_ins.set(function, main);
+            merges.push((function, main));
+            // A caller that cost nothing itself may have to go on to its own. Whom the function called has other callers
+            // now.
+            let mut called = calls.remove(&function).unwrap_or_default();
+            let gained = callers.iter().filter_map(|(caller, _)| rank_of.get(caller));
+            again.extend(called.iter().chain(gained).filter(|rank| !due.contains(rank)));
+            let of_main = calls.entry(main).or_default();
+            if of_main.len() < called.len() {
+                std::mem::swap(of_main, &mut called);
+            }
+            of_main.append(&mut called);
+        }
+        again.retain(|rank| ranked.get(*rank).is_some_and(|&(_, index)| stand_ins.of(index) == index));
+        due = again;
+    }
+    merges
+}
+
 /// A row and the part that it has.
 type Part = (usize, f64);
 
-/// One of these that has vanished into its callers: where it stands, and the callers with their parts.
-fn find(alignment: &Alignment, side: Which, candidates: &[usize]) -> Option<(usize, Vec<Part>)> {
-    candidates.iter().enumerate().find_map(|(at, &index)| {
-        let row = alignment.rows.get(index)?;
-        let cost = alignment.share(&row.own, side);
-        // What costs nothing itself leaves nothing with its callers; it is no line of its own either.
-        if cost <= 0.0 {
-            return None;
-        }
-        let callers = parts(row.callers.get(side as usize)?, index);
-        let gained: f64 = callers
-            .iter()
-            .filter_map(|&(caller, _)| alignment.rows.get(caller))
-            .map(|caller| alignment.share(&caller.own, side.other()) - alignment.share(&caller.own, side))
-            .sum();
-        (gained >= GAINED * cost && !callers.is_empty()).then_some((at, callers))
-    })
+fn callers_of(alignment: &Alignment, row: usize, side: Which) -> &[(usize, f64)] {
+    let callers = alignment.rows.get(row).and_then(|row| row.callers.get(side as usize));
+    callers.map_or(&[], Vec::as_slice)
 }
 
-/// The callers with their parts, the greatest first.
-fn parts(calls: &[(usize, f64)], function: usize) -> Vec<Part> {
-    let mut sums: HashMap<usize, f64> = HashMap::new();
-    for &(caller, value) in calls.iter().filter(|call| call.0 != function) {
-        *sums.entry(caller).or_default() += value;
+/// The callers that a function has vanished into, with their parts, if it has.
+fn vanished_into(
+    alignment: &Alignment,
+    side: Which,
+    function: usize,
+    stand_ins: &mut StandIns,
+) -> Option<Vec<Part>> {
+    let cost = alignment.share(&alignment.rows.get(function)?.own, side);
+    // What costs nothing itself leaves nothing with its callers; it is no line of its own either.
+    if cost <= 0.0 {
+        return None;
+    }
+    let callers = parts(callers_of(alignment, function, side), function, stand_ins);
+    let gained: f64 = callers
+        .iter()
+        .filter_map(|&(caller, _)| alignment.rows.get(caller))
+        .map(|caller| alignment.share(&caller.own, side.other()) - alignment.share(&caller.own, side))
+        .sum();
+    (gained >= GAINED * cost && !callers.is_empty()).then_some(callers)
+}
+
+/// The callers with their parts, the greatest first. One that was counted with its own callers is its main one.
+fn parts(calls: &[(usize, f64)], function: usize, stand_ins: &mut StandIns) -> Vec<Part> {
+    // In one order each time, so that sums are the same each time.
+    let mut sums: BTreeMap<usize, f64> = BTreeMap::new();
+    for &(caller, value) in calls {
+        let caller = stand_ins.of(caller);
+        if caller != function {
+            *sums.entry(caller).or_default() += value;
+        }
     }
     let whole: f64 = sums.values().sum();
     let mut parts: Vec<Part> = sums
@@ -106,15 +154,6 @@ fn count_with_callers(alignment: &mut Alignment, function: usize, callers: &[Par
     }
 }
 
-/// Calls of and by a function that was counted with its callers are calls of and by its main caller.
-fn rename_in_calls(alignment: &mut Alignment, function: usize, main: usize) {
-    for row in &mut alignment.rows {
-        for calls in row.callers.iter_mut().chain(&mut row.callees) {
-            for call in calls {
-                if call.0 == function {
-                    call.0 = main;
-                }
-            }
-        }
-    }
-}
+#[cfg(test)]
+#[path = "inlining_tests.rs"]
+mod tests;

@@ -151,48 +151,73 @@ fn rename_functions(alignment: &mut Alignment, gone: &[usize], new: &[usize]) {
     merge_rows(alignment, &merges);
 }
 
-/// Adds rows to others and takes them away.
+/// Which row is counted with which.
+pub(super) struct StandIns(Vec<usize>);
+
+impl StandIns {
+    /// Of so many rows, each its own.
+    pub(super) fn new(rows: usize) -> Self {
+        Self((0..rows).collect())
+    }
+
+    /// From now on `from`, and all that is counted with it, is counted with `to`.
+    pub(super) fn set(&mut self, from: usize, to: usize) {
+        let to = self.of(to);
+        if let Some(stand_in) = self.0.get_mut(from)
+            && to != from
+        {
+            *stand_in = to;
+        }
+    }
+
+    /// The row that stands for this one. Each look shortens the way of the next one.
+    pub(super) fn of(&mut self, mut row: usize) -> usize {
+        while let Some(&next) = self.0.get(row)
+            && next != row
+        {
+            let after = self.0.get(next).copied().unwrap_or(next);
+            if let Some(stand_in) = self.0.get_mut(row) {
+                *stand_in = after;
+            }
+            row = after;
+        }
+        row
+    }
+}
+
+/// Adds rows to others and takes them away. Takes time in proportion to the rows and their calls.
 pub(super) fn merge_rows(alignment: &mut Alignment, merges: &[(usize, usize)]) {
+    let mut stand_ins = StandIns::new(alignment.rows.len());
     for &(from, to) in merges {
-        if from == to {
+        stand_ins.set(from, to);
+    }
+    for &(from, _) in merges {
+        // At once where it ends, so that no call is moved twice.
+        let to = stand_ins.of(from);
+        if to == from {
             continue;
         }
         let Some(row) = alignment.rows.get_mut(from) else { continue };
-        let (own, inclusive) = (vec![0.0; row.own.len()], vec![0.0; row.inclusive.len()]);
-        let emptied =
-            Row { own, inclusive, callers: Default::default(), callees: Default::default(), ..row.clone() };
-        let taken = std::mem::replace(row, emptied);
+        let taken = row.take();
         if let Some(target) = alignment.rows.get_mut(to) {
             target.absorb(taken);
         }
     }
-    let to_of: HashMap<usize, usize> = merges.iter().copied().collect();
     let mut kept_as: Vec<usize> = Vec::with_capacity(alignment.rows.len());
     let mut kept = 0;
     for index in 0..alignment.rows.len() {
         kept_as.push(kept);
-        kept += usize::from(!to_of.contains_key(&index));
+        kept += usize::from(stand_ins.of(index) == index);
     }
-    let renumbered = |mut row: usize| {
-        // Each step leads to another row, and there are no more than these.
-        for _ in 0..merges.len() {
-            match to_of.get(&row) {
-                Some(&next) if next != row => row = next,
-                _ => break,
-            }
+    let mut index = 0;
+    alignment.rows.retain(|_| {
+        index += 1;
+        stand_ins.of(index - 1) == index - 1
+    });
+    for row in &mut alignment.rows {
+        for call in row.callers.iter_mut().chain(&mut row.callees).flatten() {
+            let now = stand_ins.of(call.0);
+            call.0 = kept_as.get(now).copied().unwrap_or(now);
         }
-        kept_as.get(row).copied().unwrap_or(row)
-    };
-    let rows = std::mem::take(&mut alignment.rows).into_iter().enumerate();
-    alignment.rows = rows
-        .filter(|(index, _)| !to_of.contains_key(index))
-        .map(|(_, mut row)| {
-            for calls in row.callers.iter_mut().chain(&mut row.callees) {
-                for call in calls {
-                    call.0 = renumbered(call.0);
-                }
-            }
-            row
-        })
-        .collect();
+    }
 }
