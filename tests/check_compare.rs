@@ -159,6 +159,18 @@ fn what_is_allowed_passes_until_its_last_day() {
     let table = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(table.lines().any(|line| line.starts_with("hash ") && line.ends_with("regressed")), "{table}");
 
+    // An entry that names nothing is told, and changes nothing.
+    fs::write(folder.path().join("allowed"), format!("{parse_may}\n2999-12-31 prase -- mistyped\n"))
+        .expect("written");
+    let output = compare(folder.path(), &strictly);
+    assert_eq!(status(&output), 0, "{output:?}");
+    let warned = said(&output);
+    assert_eq!(warned.matches("names no function and no module").count(), 1, "{warned}");
+    assert!(warned.contains(r#"--allow allowed: line 3: "prase""#), "{warned}");
+    let report = fs::read_to_string(folder.path().join("allowed.json")).expect("it is there");
+    let report: Value = serde_json::from_str(&report).expect("it is JSON");
+    assert_eq!(report["allow_list_unmatched"], serde_json::json!([{"line": 3, "name": "prase"}]));
+
     fs::write(folder.path().join("allowed"), "parse\n").expect("written");
     let output = compare(folder.path(), &sides);
     assert_eq!(status(&output), 2, "{output:?}");

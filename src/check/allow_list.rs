@@ -8,10 +8,13 @@
 //!
 //! A name is that of a function, as reports show it or without what compilers count; of a module; or `[total]` for the
 //! whole. A `*` at its end stands for anything. What costs more only because a function does that is named, as its
-//! callers do, its module and the whole, need not be named too (`consequences.rs`).
+//! callers do, its module and the whole, need not be named too (`consequences.rs`). An entry that names nothing in any of
+//! the profiles is told, and is no error: lists are shared between programs, and outlive functions.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Bound;
 
+use serde::Serialize;
 use time::{Date, Month};
 
 use super::comparison::{Allowed, Comparison, Level, Line, Refusal};
@@ -29,9 +32,20 @@ pub struct AllowList {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
+    /// Where it stands, from 1.
+    line: usize,
     last_day: Date,
     name: String,
     reason: String,
+}
+
+/// An entry that names nothing: mistyped, or of a function that is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UnmatchedEntry {
+    /// Where it stands in the list, from 1.
+    pub line: usize,
+    /// What it names.
+    pub name: String,
 }
 
 /// What is wrong with a list.
@@ -65,7 +79,7 @@ impl AllowList {
             if name.is_empty() || reason.is_empty() {
                 return Err(error("has no name or no reason"));
             }
-            entries.push(Entry { last_day, name, reason });
+            entries.push(Entry { line: index + 1, last_day, name, reason });
         }
         Ok(Self { entries })
     }
@@ -97,8 +111,29 @@ impl AllowList {
         });
         let expired: Vec<String> = expired.collect();
         comparison.notes.extend(expired);
+        comparison.unmatched_entries = self.unmatched(base, new);
         comparison.refusals.retain(|refusal| !matches!(refusal, Refusal::TooNoisy { .. }));
         overall::decide(comparison);
+    }
+
+    /// The entries that name no function and no module of any run, however small it is. Takes time proportional to the
+    /// functions of all runs, times the logarithm of how many names they have.
+    fn unmatched(&self, base: &Side, new: &Side) -> Vec<UnmatchedEntry> {
+        let functions = base.runs.iter().chain(&new.runs).flat_map(|run| &run.functions);
+        let names: BTreeSet<&str> = functions
+            .flat_map(|function| [&function.name, &function.key.name, &function.key.module])
+            .map(String::as_str)
+            .chain([TOTAL])
+            .collect();
+        let is_there = |entry: &Entry| match entry.name.strip_suffix('*') {
+            Some(start) => names
+                .range::<str, _>((Bound::Included(start), Bound::Unbounded))
+                .next()
+                .is_some_and(|name| name.starts_with(start)),
+            None => names.contains(entry.name.as_str()),
+        };
+        let unmatched = self.entries.iter().filter(|entry| !is_there(entry));
+        unmatched.map(|entry| UnmatchedEntry { line: entry.line, name: entry.name.clone() }).collect()
     }
 
     /// The first entry that names the line and has not expired.

@@ -249,6 +249,22 @@ fn an_entry_holds_to_the_end_of_its_last_day_and_is_then_told() {
 }
 
 #[test]
+fn an_entry_that_names_nothing_is_told_and_one_that_names_something_small_is_not() {
+    let mut stacks = PROGRAM.to_vec();
+    // Far below what is judged, in one profile only, and with a name that compilers count.
+    stacks.push(("main;read;parse;tiny.constprop.0@libtiny.so.2", 1.0));
+    let sides = (side("base", 1, PROGRAM), side("new", 2, &stacks));
+    let list = "# known\n2026-03-31 parse -- a\n2026-03-31 prase -- b\n2026-03-31 pars* -- c\n2026-03-31 parsi* -- d\n\
+                2026-03-31 [total] -- e\n2026-03-31 libc.so -- f\n2026-03-31 tiny -- g\n\
+                2026-03-31 tiny.constprop.0 -- h\n2026-03-31 libtiny.so -- i\n2026-03-31 * -- j\n2026-01-01 gone -- k\n";
+    let comparison = with_list(&sides, list);
+    let told: Vec<(usize, &str)> =
+        comparison.unmatched_entries.iter().map(|entry| (entry.line, entry.name.as_str())).collect();
+    assert_eq!(told, [(3, "prase"), (5, "parsi*"), (12, "gone")]);
+    assert_eq!(comparison.overall, Overall::Unchanged, "it is no error");
+}
+
+#[test]
 fn all_of_it_can_be_allowed() {
     let sides = sides(|_| 1.5);
     assert_eq!(with_list(&sides, "").overall, Overall::Regressed);

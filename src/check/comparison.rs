@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::allow_list::UnmatchedEntry;
 use super::{FactDifference, FunctionKey, Overall, Policy, Sensitivity, Verdict};
 use crate::model::ValueType;
 
@@ -33,6 +34,8 @@ pub struct Comparison {
     pub renamed_modules: Vec<(String, String)>,
     /// What a reader should know: facts that are missing, functions that were put together.
     pub notes: Vec<String>,
+    /// Entries of the allow-list that name nothing in any profile.
+    pub unmatched_entries: Vec<UnmatchedEntry>,
 }
 
 /// What is known of a side.

@@ -112,6 +112,7 @@ pub(super) fn compare_figures(
         common_change,
         renamed_modules,
         notes,
+        unmatched_entries: Vec::new(),
     }
 }
 

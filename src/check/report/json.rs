@@ -38,6 +38,7 @@ pub fn write(comparison: &Comparison, writer: &mut dyn Write) -> io::Result<()> 
         "self_test": self_test,
         "lines": comparison.lines.iter().map(line).collect::<Vec<_>>(),
         "notes": comparison.notes,
+        "allow_list_unmatched": comparison.unmatched_entries,
     });
     serde_json::to_writer_pretty(&mut *writer, &report)?;
     writeln!(writer)

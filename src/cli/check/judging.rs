@@ -124,8 +124,17 @@ impl Judging {
         base: &Side,
         new: &Side,
     ) -> Result<(), CommandError> {
-        if let Some(list) = self.allow_list()? {
+        if let (Some(path), Some(list)) = (&self.allow, self.allow_list()?) {
             list.apply(&mut comparison, base, new, time::OffsetDateTime::from(SystemTime::now()).date());
+            for entry in &comparison.unmatched_entries {
+                tracing::warn!(
+                    "--allow {}: line {}: {:?} names no function and no module of these profiles: see whether it is \
+                     spelled as reports have it, or take it out",
+                    path.display(),
+                    entry.line,
+                    entry.name
+                );
+            }
         }
         let paths = SourcePaths { maps: self.source_map.clone(), work_tree: work_tree() };
         let findings = Findings { comparison: &comparison, base, new };
