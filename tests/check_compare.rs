@@ -377,6 +377,28 @@ fn a_change_that_counts_as_none_passes() {
 }
 
 #[test]
+fn json_of_another_tool_beside_a_profile_is_left_alone_and_that_is_said() {
+    let folder = folder_with_three_sides();
+    let beside = |side: &str, text: &str| fs::write(folder.path().join(side).join("run-03.json"), text);
+    // A report of ours, what a bench says of itself, and more than facts ever are.
+    let long = format!("[{}]", "1,".repeat(1 << 20) + "1");
+    for other in [r#"{"schema_version":1,"verdict":"unchanged"}"#, r#"{"machine":"host-7","work":3}"#, &long]
+    {
+        beside("same", other).expect("written");
+        let output = compare(folder.path(), &["--base", "base", "--new", "same"]);
+        assert_eq!(status(&output), 0, "{output:?}");
+        assert_eq!(said(&output).matches("same/run-03.json: is beside a profile").count(), 1, "{output:?}");
+        // Of one run nothing is known, so runs are not compared as whole ones.
+        assert!(String::from_utf8_lossy(&output.stdout).contains("shares are compared"), "{output:?}");
+    }
+    // Half of what was to be facts is a mistake, and not another tool's.
+    beside("same", r#"{"schema_version":1,"whole_ex"#).expect("written");
+    let output = compare(folder.path(), &["--base", "base", "--new", "same"]);
+    assert_eq!(status(&output), 3, "{output:?}");
+    assert!(said(&output).contains("not what `check run --keep` writes there"), "{output:?}");
+}
+
+#[test]
 fn speedscope_files_have_their_facts_beside_them() {
     let folder = tempfile::tempdir().expect("a folder");
     for (side, cost) in [("base", 1_000), ("new", 1_500)] {

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow};
 
 use super::server::KeptSide;
-use crate::check::run_facts::SCHEMA_VERSION;
 use crate::check::stretches::{Windows, stretch_count};
 use crate::check::{GrowingRun, Run, RunFacts, Side, Wanted};
 use crate::cli::CommandError;
@@ -158,8 +157,8 @@ fn parts(label: &str, sources: &[SideSource]) -> Result<Vec<Part>, CommandError>
     Ok(parts)
 }
 
-/// The profiles of a folder by their endings, in the order of their names. JSON is a run's facts if a profile of
-/// another ending has its name.
+/// The profiles of a folder by their endings, in the order of their names. JSON is no profile if a profile of another
+/// ending has its name: it is that run's facts, or something that another tool wrote of it.
 fn profiles_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut paths: Vec<PathBuf> = fs::read_dir(folder)?
         .map(|entry| Ok(entry?.path()))
@@ -222,17 +221,28 @@ fn read_run(path: &Path, wanted: Wanted<'_>) -> anyhow::Result<Run> {
         Some(facts) => read_facts(&facts).with_context(|| {
             format!("{}: is beside a profile, and not what `check run --keep` writes there", facts.display())
         })?,
-        None => RunFacts::default(),
+        None => None,
     };
-    Ok(growing.finish(facts)?)
+    Ok(growing.finish(facts.unwrap_or_default())?)
 }
 
-fn read_facts(path: &Path) -> anyhow::Result<RunFacts> {
+/// The facts of a file, if that is what it has.
+fn read_facts(path: &Path) -> anyhow::Result<Option<RunFacts>> {
     let mut text = String::new();
-    fs::File::open(path)?.take(MAX_FACTS_BYTES).read_to_string(&mut text)?;
-    let facts: RunFacts = serde_json::from_str(&text)?;
-    if facts.schema_version > SCHEMA_VERSION {
-        return Err(anyhow!("a newer spanflame wrote it: read it with that one"));
+    let mut file = fs::File::open(path)?;
+    let is_whole = file.metadata()?.len() <= MAX_FACTS_BYTES;
+    let facts = if is_whole {
+        file.by_ref().take(MAX_FACTS_BYTES).read_to_string(&mut text)?;
+        RunFacts::of_json(&text)?
+    } else {
+        None
+    };
+    if facts.is_none() {
+        tracing::warn!(
+            "{}: is beside a profile and has its name, but holds something else than the facts of a run: it is left \
+             alone, and nothing is known of that run",
+            path.display()
+        );
     }
     Ok(facts)
 }
