@@ -88,6 +88,14 @@ impl Facts {
             || differ(&self.peer_port, &other.peer_port)
     }
 
+    /// Whether they say the same of their process, be it nothing: as all spans of one SDK do.
+    pub(super) fn is_same_resource(&self, other: &Self) -> bool {
+        self.service == other.service
+            && self.pid == other.pid
+            && self.host == other.host
+            && self.container == other.container
+    }
+
     pub(super) fn is_same_connection(&self, other: &Self) -> bool {
         self.peer_port.is_some() && self.peer_port == other.peer_port
     }

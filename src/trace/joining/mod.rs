@@ -19,8 +19,12 @@
 //!
 //! Between spans of two traces evidence counts only when every request of that time is known: an SDK of another
 //! host may send here, too, and ports are only so many.
+//!
+//! An SDK may have several servers' spans for one request, one within the other (of the web server, of the framework). The
+//! outermost is the request, the others are below it: `outermost.rs`.
 
 mod facts;
+mod outermost;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +32,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use self::facts::{SameProcess, Told};
+use self::outermost::{is_directly_within, may_be_inner, outermost};
 use crate::model::span::{
     AttributeValue, JOINED_FROM, JOINED_TO, OWN_LIBRARY, Span, SpanId, SpanKind, TraceId, ids_text,
 };
@@ -42,6 +47,9 @@ const MAX_THEIRS: usize = 16_384;
 const SETTLED_AFTER_NS: u64 = 2_000_000_000;
 /// Ours may end long after the SDK's, while a body is being sent. It is waited for so long.
 const GIVE_UP_AFTER_NS: u64 = 15_000_000_000;
+/// A span whose parent is not the one that the request carried may be within another, which ends after it and may be sent
+/// five seconds later. So long it waits for that one.
+const INNER_AFTER_NS: u64 = 8_000_000_000;
 /// How long it takes from one look at an SDK's span to the next, beginning with this and doubling.
 const LOOK_AGAIN_AFTER_NS: u64 = 250_000_000;
 /// Spans of ours that last longer are looked through for every one of an SDK's, whenever they began.
@@ -71,6 +79,7 @@ pub struct JoinCounts {
     pub by_request: u64,
     pub not_seen: u64,
     pub ambiguous: u64,
+    pub inner: u64,
     pub no_room: u64,
     /// Those that wait.
     pub waiting: u64,
@@ -86,10 +95,16 @@ impl JoinCounts {
     }
 
     /// Those that are not, by reason: nothing of ours could be it (another host, encrypted, before our time);
-    /// several of ours could be it, or it and others the same one of ours; there was no room to wait.
+    /// several of ours could be it, or it and others the same one of ours; it is within another that is the request; there
+    /// was no room to wait.
     #[must_use]
-    pub fn apart(&self) -> [(&'static str, u64); 3] {
-        [("not_seen", self.not_seen), ("ambiguous", self.ambiguous), ("no_room", self.no_room)]
+    pub fn apart(&self) -> [(&'static str, u64); 4] {
+        [
+            ("not_seen", self.not_seen),
+            ("ambiguous", self.ambiguous),
+            ("inner", self.inner),
+            ("no_room", self.no_room),
+        ]
     }
 }
 
@@ -239,11 +254,7 @@ impl Joiner {
             let age_ns = now_ns.saturating_sub(theirs.came_ns);
             theirs.look_at_ns = theirs.came_ns.saturating_add(next_look(age_ns));
             match self.find(&theirs.told) {
-                // A connection has one request at a time. Of a trace, another of ours may be on its way.
-                Found::One(key, evidence)
-                    if (evidence == Evidence::Connection && key.2 == theirs.told.trace_id)
-                        || age_ns >= SETTLED_AFTER_NS =>
-                {
+                Found::One(key, evidence) if self.is_due(key, evidence, &theirs, now_ns) => {
                     claims.entry(key).or_default().push((evidence, theirs));
                 }
                 Found::One(..) => self.theirs.push(theirs),
@@ -253,17 +264,41 @@ impl Joiner {
             }
         }
         let mut joins = Vec::new();
+        let mut requests: HashMap<Ids, Told> = HashMap::new();
         for (key, claimants) in claims {
             let all = claimants.len() as u64;
-            match outermost(claimants) {
-                Some((evidence, theirs)) => {
-                    self.counts.ambiguous += all - 1;
-                    joins.extend(self.join(key, evidence, &theirs));
-                }
-                None => self.counts.ambiguous += all,
+            let Some(ours) = self.ours.get(&key) else { continue };
+            let (request, inner) = outermost(claimants, &ours.told);
+            self.counts.inner += inner;
+            self.counts.ambiguous += all - inner - u64::from(request.is_some());
+            if let Some((evidence, theirs)) = request {
+                joins.extend(self.join(key, evidence, &theirs));
+                requests.insert((theirs.told.trace_id, theirs.told.span_id), theirs.told);
             }
         }
+        if !requests.is_empty() {
+            // What has come before the span that it is within.
+            let waiting = self.theirs.len();
+            self.theirs.retain(|theirs| {
+                let parent = theirs.told.parent_span_id.map(|parent| (theirs.told.trace_id, parent));
+                let parent = parent.and_then(|parent| requests.get(&parent));
+                !parent.is_some_and(|request| is_directly_within(&theirs.told, request))
+            });
+            self.counts.inner += (waiting - self.theirs.len()) as u64;
+        }
         joins
+    }
+
+    /// Whether nothing is to come that could speak against it.
+    fn is_due(&self, key: OursKey, evidence: Evidence, theirs: &Theirs, now_ns: u64) -> bool {
+        let Some(ours) = self.ours.get(&key) else { return false };
+        let since_ns = |came_ns: u64| now_ns.saturating_sub(came_ns);
+        if may_be_inner(&theirs.told, &ours.told) {
+            return since_ns(theirs.came_ns.max(ours.came_ns)) >= INNER_AFTER_NS;
+        }
+        // A connection has one request at a time. Of a trace, another of ours may be on its way.
+        (evidence == Evidence::Connection && key.2 == theirs.told.trace_id)
+            || since_ns(theirs.came_ns) >= SETTLED_AFTER_NS
     }
 
     /// Which of ours it is.
@@ -324,7 +359,7 @@ impl Ours {
 /// then when what is known by then decides; and ever more seldom, since most that were not found never are.
 fn next_look(age_ns: u64) -> u64 {
     let next = LOOK_AGAIN_AFTER_NS.max(age_ns.saturating_mul(2));
-    [SETTLED_AFTER_NS, GIVE_UP_AFTER_NS]
+    [SETTLED_AFTER_NS, INNER_AFTER_NS, GIVE_UP_AFTER_NS]
         .into_iter()
         .find(|&due| age_ns < due)
         .map_or(next, |due| next.min(due))
@@ -355,16 +390,4 @@ fn among<'a>(ours: impl Iterator<Item = (&'a OursKey, &'a Ours)>, theirs: &Told)
         }
     }
     Found::Nothing
-}
-
-/// Of several spans of an SDK's that are one of ours the one that the others are within, if they are, and
-/// nothing speaks more strongly for another.
-fn outermost(mut claimants: Vec<(Evidence, Theirs)>) -> Option<(Evidence, Theirs)> {
-    let strongest = claimants.iter().map(|(evidence, _)| *evidence).max()?;
-    claimants.retain(|(evidence, _)| *evidence == strongest);
-    let ids: BTreeSet<Ids> = claimants.iter().map(|(_, it)| (it.told.trace_id, it.told.span_id)).collect();
-    let is_within =
-        |told: &Told| told.parent_span_id.is_some_and(|parent| ids.contains(&(told.trace_id, parent)));
-    claimants.retain(|(_, theirs)| !is_within(&theirs.told));
-    if claimants.len() == 1 { claimants.pop() } else { None }
 }

@@ -198,13 +198,91 @@ fn without_a_common_trace_only_one_request_may_be_meant_and_all_must_be_known() 
     assert_eq!(joins, [], "it began after ours had ended");
 }
 
+/// One within a span of this id.
+fn within(parent: u8, mut span: Span) -> Span {
+    span.parent_span_id = Some(SpanId::nonzero([parent; 8]));
+    span
+}
+
+fn with_port(mut span: Span) -> Span {
+    set(&mut span, "network.peer.port", AttributeValue::Integer(40_000));
+    span
+}
+
 #[test]
 fn of_spans_within_each_other_the_outermost_is_the_request() {
-    let mut inner = theirs(1, 9, 6);
-    inner.parent_span_id = Some(SpanId::nonzero([8; 8]));
-    let (joins, counts) = joined(&[ours(1, 1, 0, 20)], &[inner, theirs(1, 8, 5)], SETTLED_AFTER_NS);
+    let mut inner = within(8, theirs(1, 9, 6));
+    for _ in 0..2 {
+        let (joins, counts) = joined(&[ours(1, 1, 0, 20)], &[inner.clone(), theirs(1, 8, 5)], INNER_AFTER_NS);
+        assert_eq!(joins, [(1, 8, Evidence::Trace)]);
+        assert_eq!((counts.inner, counts.ambiguous, counts.waiting), (1, 0, 0));
+        // Then the inner one knows the client's port, which the outer does not.
+        inner = with_port(inner);
+    }
+    // In one trace that we know by other ids; and three deep.
+    let three = [theirs(7, 8, 5), within(8, theirs(7, 9, 6)), within(9, theirs(7, 10, 7))];
+    let (joins, counts) = joined(&[ours(1, 1, 0, 20)], &three, INNER_AFTER_NS);
+    assert_eq!(joins, [(1, 8, Evidence::Request)]);
+    assert_eq!((counts.inner, counts.ambiguous), (2, 0));
+}
+
+#[test]
+fn spans_that_are_not_sent_here_may_stand_between_the_outermost_and_the_inner() {
+    // The inner one's parent is an internal span of the framework.
+    let inner = with_port(within(77, theirs(1, 9, 6)));
+    let (joins, counts) = joined(&[ours(1, 1, 0, 20)], &[inner.clone(), theirs(1, 8, 5)], INNER_AFTER_NS);
     assert_eq!(joins, [(1, 8, Evidence::Trace)]);
-    assert_eq!(counts.ambiguous, 1);
+    assert_eq!(
+        (counts.inner, counts.ambiguous, counts.waiting),
+        (1, 0, 0),
+        "all of a trace is below its root"
+    );
+    // And the outer one's is the sender's.
+    let carried = within(5, ours(1, 1, 0, 20));
+    let outer = with_port(within(5, theirs(1, 8, 5)));
+    let (joins, counts) = joined(&[carried], &[inner, outer], 0);
+    assert_eq!(joins, [(1, 8, Evidence::Connection)]);
+    assert_eq!((counts.inner, counts.ambiguous, counts.waiting), (0, 0, 1));
+}
+
+#[test]
+fn an_inner_span_that_comes_a_batch_before_the_outer_one_waits_for_it() {
+    const BATCH_NS: u64 = 5_000 * MS;
+    let mut joiner = Joiner::default();
+    joiner.take_ours(&ours(1, 1, 0, 20), NOW);
+    joiner.take_theirs(&with_port(within(8, theirs(1, 9, 6))), NOW);
+    for at_ns in [0, SETTLED_AFTER_NS, BATCH_NS] {
+        assert!(joiner.settle(NOW + at_ns).is_empty());
+    }
+    joiner.take_theirs(&theirs(1, 8, 5), NOW + BATCH_NS);
+    assert!(joiner.settle(NOW + BATCH_NS).is_empty());
+    let joins = joiner.settle(NOW + BATCH_NS + SETTLED_AFTER_NS);
+    let [join] = &joins[..] else { panic!("{joins:?}") };
+    assert_eq!(join.write[0].span_id, SpanId::nonzero([8; 8]));
+    let counts = joiner.counts();
+    assert_eq!((counts.by_trace, counts.inner, counts.waiting), (1, 1, 0));
+}
+
+#[test]
+fn where_no_outer_span_comes_the_one_that_came_is_the_request() {
+    // Its sender is a proxy that passes contexts on: ours of the proxy stands between.
+    let (request, behind_proxy) = (within(3, ours(1, 1, 0, 20)), with_port(within(77, theirs(1, 9, 6))));
+    let (joins, counts) = joined(&[request.clone()], &[behind_proxy.clone()], INNER_AFTER_NS - 1);
+    assert_eq!((joins.len(), counts.waiting), (0, 1));
+    let (joins, _) = joined(&[request], &[behind_proxy], INNER_AFTER_NS);
+    assert_eq!(joins, [(1, 9, Evidence::Connection)]);
+}
+
+#[test]
+fn a_span_of_another_process_is_not_around_it() {
+    // Before it is a replica of the service that passes on its own span's id: either may be meant.
+    let mut replica = within(77, theirs(1, 8, 5));
+    replica.resource = Arc::new(SpanResource {
+        attributes: vec![("service.name".into(), text("shop")), ("host.name".into(), text("here"))],
+    });
+    let (joins, counts) =
+        joined(&[ours(1, 1, 0, 20)], &[replica, within(8, theirs(1, 9, 6))], INNER_AFTER_NS);
+    assert_eq!((joins.len(), counts.inner, counts.ambiguous), (0, 0, 2));
 }
 
 #[test]
@@ -256,6 +334,7 @@ fn a_span_that_waits_is_looked_at_soon_and_then_ever_more_seldom_but_when_someth
     // What is known by then decides: neither moment is passed over.
     assert_eq!(next_look(1_500 * MS), SETTLED_AFTER_NS);
     assert_eq!(next_look(SETTLED_AFTER_NS), 2 * SETTLED_AFTER_NS);
+    assert_eq!(next_look(INNER_AFTER_NS - 1), INNER_AFTER_NS);
     assert_eq!(next_look(GIVE_UP_AFTER_NS - 1), GIVE_UP_AFTER_NS);
     // It always goes on, to the end of time, and not often.
     let (mut age_ns, mut looks) = (0, 0);
