@@ -105,7 +105,8 @@ section! {
             enabled: bool = true, Restart;
             /// Whether those of HTTP are.
             http: bool = true, Reload;
-            /// Whether those of gRPC are.
+            /// Whether those of gRPC are. If only one of both is, what may be either (on connections that are older than
+            /// spanflame) is followed only if its answer tells that it is that one.
             grpc: bool = true, Reload;
             /// Requests that are left out, by path: the whole path, or its beginning before a final `*`.
             exclude_paths: Vec<PathPattern> = Vec::new(), Reload, example r#"["/healthz", "/static/*"]"#;

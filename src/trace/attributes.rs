@@ -77,7 +77,9 @@ impl Asked {
         // The answer will say whether anything was found there; until then the template is a good name.
         let template = path.as_deref().and_then(route::template).filter(|_| rpc.is_none());
         let route = template.map(Text::from);
-        Self { method: Self::method_of(head), path, query, route, is_rpc: rpc.is_some(), rpc }
+        // The path may have gone by before anybody listened.
+        let is_rpc = rpc.is_some() || path.is_none() && Self::is_of_rpc(head);
+        Self { method: Self::method_of(head), path, query, route, is_rpc, rpc }
     }
 
     /// What was taken for another request of HTTP turned out to be gRPC.
@@ -94,13 +96,15 @@ impl Asked {
         Some(Cow::Borrowed(known.copied().unwrap_or("_OTHER")))
     }
 
+    /// Whether a content type is gRPC's.
+    fn is_of_rpc(head: &RequestHead) -> bool {
+        let rest = head.content_type.value().and_then(|text| text.strip_prefix("application/grpc"));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))
+    }
+
     /// Service and method of a gRPC request: `/package.Service/Method`.
     pub(super) fn rpc_of(head: &RequestHead, path: Option<&str>) -> Option<(String, String)> {
-        let content_type = head.content_type.value()?;
-        let is_grpc = content_type
-            .strip_prefix("application/grpc")
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']));
-        if is_grpc { Self::service_and_method(path?) } else { None }
+        if Self::is_of_rpc(head) { Self::service_and_method(path?) } else { None }
     }
 
     /// What the path of a gRPC request names.

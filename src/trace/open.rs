@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use super::attributes::{self, Asked, Conventions, Outcome};
 use super::context::TraceContext;
-use super::exchange::{Ended, FirstByte, RequestHead};
+use super::exchange::{Ended, FirstByte, Known, RequestHead};
 use super::parents::{Parent, Received, attribute_of};
 use super::sampling::Sampling;
+use super::spans::SpanOptions;
 use crate::model::socket::{Actor, Direction, Opened};
 use crate::model::span::AttributeValue;
 use crate::model::{
@@ -47,6 +48,8 @@ pub(super) struct Open {
     /// Its trace waits for its end to be kept or not.
     pub(super) is_undecided: bool,
     pub(super) is_excluded: bool,
+    /// It is excluded as long as only its answer can tell whether it is of a protocol that is followed.
+    pub(super) may_be_followed: bool,
     /// It is a Go program's, and which goroutine is at it is not known.
     pub(super) is_lost_goroutine: bool,
     /// Its trace is one that its program may know and send on.
@@ -58,6 +61,38 @@ pub(super) struct Open {
     pub(super) has_children: bool,
     /// Its ids went out to whoever receives it, in TCP's header or its own.
     pub(super) is_sent: bool,
+}
+
+/// Whether a request is of a protocol that is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Followed {
+    Yes,
+    No,
+    /// One of HTTP and gRPC is, and its head does not tell which it is.
+    ByAnswer,
+}
+
+impl SpanOptions {
+    /// As far as its head tells.
+    pub(super) fn followed(&self, asked: &Asked, head: &RequestHead) -> Followed {
+        match if asked.is_rpc { self.grpc } else { self.http } {
+            _ if !asked.is_rpc && self.grpc != self.http && attributes::may_be_rpc(head) => {
+                Followed::ByAnswer
+            }
+            true => Followed::Yes,
+            false => Followed::No,
+        }
+    }
+
+    /// What its head left open. A call of gRPC that ended as it should has a status; what that of an answer may be that was
+    /// not read, nobody knows.
+    pub(super) fn follows_by_answer(&self, ended: &Ended) -> bool {
+        match &ended.grpc_status {
+            Known::Value(_) => self.grpc,
+            Known::Absent => self.http && ended.failure.is_none() && ended.response.is_some(),
+            Known::Unknown => false,
+        }
+    }
 }
 
 /// How spans are written.

@@ -12,7 +12,7 @@ use super::attributes::{self, Asked, Conventions};
 use super::context::Incoming;
 use super::exchange::{Began, Discarded, Ended, ExchangeEvent, ExchangeId};
 use super::limit::SpanLimit;
-use super::open::{Open, Style, unsampled};
+use super::open::{Followed, Open, Style, unsampled};
 use super::parents::{Parent, Place, RecentIds};
 use super::requests::{Request, Requests};
 use super::route::Routes;
@@ -412,8 +412,9 @@ impl Spans {
             self.clients.insert(Ends::of(opened), connection);
         }
         let asked = Asked::of(&began.head);
-        let is_excluded = !(if asked.rpc.is_some() { self.options.grpc } else { self.options.http })
-            || asked.path.as_deref().is_some_and(|path| (self.options.is_excluded)(path));
+        let followed = self.options.followed(&asked, &began.head);
+        let is_excluded_by_path = asked.path.as_deref().is_some_and(|path| (self.options.is_excluded)(path));
+        let is_excluded = followed != Followed::Yes || is_excluded_by_path;
         let carried = Incoming::of(&began.head);
         let is_ignored = !self.options.read_context && carried != Incoming::Nothing;
         let incoming = if is_ignored { Incoming::Nothing } else { carried };
@@ -485,6 +486,7 @@ impl Spans {
             sampling,
             is_undecided,
             is_excluded,
+            may_be_followed: followed == Followed::ByAnswer && !is_excluded_by_path,
             is_lost_goroutine,
             is_of_known_trace,
             is_answered_for: false,
@@ -535,6 +537,13 @@ impl Spans {
         if let Some(key) = open.key {
             self.by_key.remove(&key);
             requests.end(key, ended.last_byte_ns);
+        }
+        if open.may_be_followed && self.options.follows_by_answer(&ended) {
+            open.is_excluded = false;
+            self.limit.note_begun(open.sampling);
+            if let (Some(key), Ok(stamp)) = (open.key, open.stamp()) {
+                requests.keep(key, stamp);
+            }
         }
         if open.is_excluded {
             self.counts.excluded += 1;

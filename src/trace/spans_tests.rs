@@ -304,55 +304,60 @@ fn a_call_made_while_a_request_is_open_is_its_child_and_the_other_end_is_the_cal
     assert_eq!(absent(&request), Some("no_context_sent"));
 }
 
+/// A request of a connection that was there before us: its content type refers to what went by.
+fn joined_late(exchange: u64, path: Known, content_type: Known) -> Began {
+    Began {
+        exchange: ExchangeId(exchange),
+        stream_id: exchange as u32 * 2 + 1,
+        first_byte: FirstByte::Unknown,
+        direction: Direction::In,
+        first_byte_ns: 100,
+        actor: Actor { pid: 7, tid: 7, goroutine: 0 },
+        minted: None,
+        within: None,
+        by_event_loop: false,
+        from_pool: false,
+        overlaps: false,
+        head: RequestHead {
+            version: ProtocolVersion::Http2,
+            method: Known::Value("POST".into()),
+            target: path,
+            scheme: Known::Absent,
+            authority: Known::Unknown,
+            user_agent: Known::Unknown,
+            content_type,
+            traceparent: Known::Unknown,
+            tracestate: Known::Unknown,
+            b3: Known::Unknown,
+        },
+    }
+}
+
+fn answered(exchange: u64, grpc_status: Known, status: Option<u16>) -> Ended {
+    Ended {
+        exchange: ExchangeId(exchange),
+        response: Some(ResponseHead { status }),
+        first_response_byte_ns: None,
+        last_byte_ns: 200,
+        end_is_certain: true,
+        failure: None,
+        request_body_bytes: Some(0),
+        response_body_bytes: Some(5),
+        grpc_status,
+        upgraded: false,
+    }
+}
+
 #[test]
 fn what_only_its_answer_shows_to_be_grpc_is_told_as_grpc() {
     let mut host = Host::new();
     host.connect(1, 2);
     let value = |text: &str| Known::Value(text.into());
-    // Two requests of a connection that was there before us: their content type refers to what went by.
     for (exchange, path) in [(1, value("/shop.Cart/Add")), (2, Known::Unknown), (3, value("/form/9"))] {
-        let head = RequestHead {
-            version: ProtocolVersion::Http2,
-            method: value("POST"),
-            target: path,
-            scheme: Known::Absent,
-            authority: Known::Unknown,
-            user_agent: Known::Unknown,
-            content_type: Known::Unknown,
-            traceparent: Known::Unknown,
-            tracestate: Known::Unknown,
-            b3: Known::Unknown,
-        };
-        let began = Began {
-            exchange: ExchangeId(exchange),
-            stream_id: exchange as u32 * 2 + 1,
-            first_byte: FirstByte::Unknown,
-            direction: Direction::In,
-            first_byte_ns: 100,
-            actor: Actor { pid: 7, tid: 7, goroutine: 0 },
-            minted: None,
-            within: None,
-            by_event_loop: false,
-            from_pool: false,
-            overlaps: false,
-            head,
-        };
-        host.tell(2, ExchangeEvent::Began(began));
+        host.tell(2, ExchangeEvent::Began(joined_late(exchange, path, Known::Unknown)));
     }
     let mut end = |exchange, grpc_status, status| {
-        let ended = Ended {
-            exchange: ExchangeId(exchange),
-            response: Some(ResponseHead { status }),
-            first_response_byte_ns: None,
-            last_byte_ns: 200,
-            end_is_certain: true,
-            failure: None,
-            request_body_bytes: Some(0),
-            response_body_bytes: Some(5),
-            grpc_status,
-            upgraded: false,
-        };
-        host.tell(2, ExchangeEvent::Ended(ended));
+        host.tell(2, ExchangeEvent::Ended(answered(exchange, grpc_status, status)));
         host.outcome.spans.pop().expect("a span")
     };
     let failed = end(1, value("13"), Some(200));
@@ -366,6 +371,55 @@ fn what_only_its_answer_shows_to_be_grpc_is_told_as_grpc() {
     assert_eq!(integer_of(&nameless.attributes, "rpc.grpc.status_code"), Some(0));
     let other = end(3, Known::Unknown, Some(200));
     assert_eq!((other.name.as_str(), text_of(&other.attributes, "rpc.system")), ("POST /form/{id}", None));
+}
+
+#[test]
+fn of_grpc_and_http_only_that_is_followed_that_is_to_be_whatever_the_head_tells() {
+    let value = |text: &str| Known::Value(text.into());
+    let key = RequestKey(77);
+    for (http, grpc) in [(true, false), (false, true), (true, true), (false, false)] {
+        for (what, content_type, path, status, is_grpc) in [
+            ("by its head", value("application/grpc"), value("/shop.Cart/Add"), value("0"), Some(true)),
+            (
+                "by a head without a path",
+                value("application/grpc"),
+                Known::Unknown,
+                Known::Unknown,
+                Some(true),
+            ),
+            ("a form", value("text/plain"), value("/form/9"), Known::Absent, Some(false)),
+            ("by its answer", Known::Unknown, value("/shop.Cart/Add"), value("13"), Some(true)),
+            ("by its answer none", Known::Unknown, value("/form/9"), Known::Absent, Some(false)),
+            ("not even by that", Known::Unknown, value("/form/9"), Known::Unknown, None),
+            ("a path that is left out", Known::Unknown, value("/healthz"), Known::Absent, Some(false)),
+        ] {
+            let mut host = Host::with(|options| (options.http, options.grpc) = (http, grpc));
+            host.connect(1, 2);
+            let is_left_out = path.value() == Some("/healthz");
+            let mut began = joined_late(1, path, content_type);
+            began.minted = Some(Minted {
+                key,
+                trace_id: [9; 16],
+                span_id: [8; 8],
+                received_parent: None,
+                is_sent: false,
+            });
+            host.tell(2, ExchangeEvent::Began(began));
+            let at_once = host.requests.span_at(key, 150);
+            host.tell(2, ExchangeEvent::Ended(answered(1, status, Some(200))));
+            let is_followed = match is_grpc {
+                _ if is_left_out => false,
+                Some(true) => grpc,
+                Some(false) => http,
+                None => http && grpc,
+            };
+            let told = format!("{what}, http: {http}, grpc: {grpc}");
+            assert_eq!(host.outcome.spans.len(), usize::from(is_followed), "{told}");
+            assert_eq!(host.spans.counts().excluded, u64::from(!is_followed), "{told}");
+            assert_eq!(host.requests.span_at(key, 150).is_ok(), is_followed, "{told}");
+            assert!(is_followed || at_once == Err(Unstamped::NotTraced), "{told}: nobody was told of a span");
+        }
+    }
 }
 
 #[test]
