@@ -9,7 +9,8 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use support::{is_installed, skip};
+use support::page::{no_browser, walk};
+use support::skip;
 
 /// A folder of ten folded profiles of a program whose `parse` costs `parse`, each as much as the others give or take a
 /// fiftieth.
@@ -179,11 +180,8 @@ fn what_is_allowed_passes_until_its_last_day() {
 
 #[test]
 fn the_picture_shows_the_function_that_changed_and_what_is_gone() {
-    let web = Path::new(env!("CARGO_MANIFEST_DIR")).join("web");
-    let has_browser = ["chromium", "chromium-browser", "google-chrome"].iter().any(|name| is_installed(name))
-        || std::env::var_os("CHROMIUM").is_some();
-    if !has_browser || !is_installed("node") || !web.join("node_modules/playwright-core").exists() {
-        return skip("needs Chromium, node and the page's tools (`make page`)");
+    if let Some(reason) = no_browser() {
+        return skip(reason);
     }
     let folder = tempfile::tempdir().expect("a folder");
     record(&folder.path().join("base"), 3_000, 1);
@@ -198,14 +196,8 @@ fn the_picture_shows_the_function_that_changed_and_what_is_gone() {
     }
     let output = compare(folder.path(), &["--base", "base", "--new", "slower", "--report", "svg=check.svg"]);
     assert_eq!(status(&output), 1, "{output:?}");
-    let seen = Command::new("node")
-        .arg("tests/diff-picture.js")
-        .arg(folder.path().join("check.svg"))
-        .args(["parse", "retired", "Slower: "])
-        .current_dir(&web)
-        .output()
-        .expect("node runs");
-    assert!(seen.status.success(), "{}", String::from_utf8_lossy(&seen.stderr));
+    let picture = folder.path().join("check.svg").display().to_string();
+    walk("diff-picture.js", [picture.as_str(), "parse", "retired", "Slower: "]);
 }
 
 /// A profile that counts something else than folded stacks do.

@@ -6,12 +6,12 @@ mod support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_json::Value;
 use spanflame::export;
 use spanflame::model::{Frame, Function, Location, Mapping, Profile, Sample, ValueType};
 
+use support::page::{walk, web};
 use support::{is_installed, skip, spanflame};
 
 /// A function below `main`, what it costs a run, and by which part a run may cost more or less.
@@ -290,12 +290,9 @@ fn each_kind_of_verdict_is_in_every_report_as_its_readers_expect_it() {
         assert!(invocation["toolExecutionNotifications"][0]["message"]["text"].is_string(), "{name}");
     }
 
-    let web = Path::new(env!("CARGO_MANIFEST_DIR")).join("web");
-    if !is_installed("node") || !web.join("node_modules/ajv-formats").exists() {
+    if !is_installed("node") || !web().join("node_modules/ajv-formats").exists() {
         return skip("needs node and the page's tools (`make page`)");
     }
     let folders: Vec<&Path> = all.iter().map(|(_, report)| report.folder.as_path()).collect();
-    let read = Command::new("node").arg("tests/check-reports.js").args(folders).current_dir(&web).output();
-    let read = read.expect("node runs");
-    assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+    walk("check-reports.js", folders);
 }

@@ -5,6 +5,7 @@ mod support;
 use std::path::Path;
 use std::process::Command;
 
+use support::page::{no_browser, walk};
 use support::{is_installed, skip, spanflame};
 
 const BEFORE: &str = "main;parse;read 100\nmain;retired 40\nmain;render 60\n";
@@ -81,24 +82,14 @@ fn go_tool_pprof_reads_it_as_a_comparison() {
 
 #[test]
 fn the_picture_shows_what_changed_and_what_is_gone() {
-    let web = Path::new(env!("CARGO_MANIFEST_DIR")).join("web");
-    let has_browser = ["chromium", "chromium-browser", "google-chrome"].iter().any(|name| is_installed(name))
-        || std::env::var_os("CHROMIUM").is_some();
-    if !has_browser || !is_installed("node") || !web.join("node_modules/playwright-core").exists() {
-        return skip("needs Chromium, node and the page's tools (`make page`)");
+    if let Some(reason) = no_browser() {
+        return skip(reason);
     }
     let folder = tempfile::tempdir().expect("a folder");
     let of = diff(folder.path(), &["before.folded", "after.folded", "--no-comm", "-o", "change.svg"]);
     assert_eq!(of.status, Some(0), "{}", of.said);
-    let seen = Command::new("node")
-        .arg("tests/diff-picture.js")
-        .arg(folder.path().join("change.svg"))
-        .args(["read", "retired"])
-        .current_dir(&web)
-        .output()
-        .expect("node runs");
-    let said = String::from_utf8_lossy(&seen.stderr).into_owned();
-    assert!(seen.status.success(), "{said}");
+    let picture = folder.path().join("change.svg").display().to_string();
+    walk("diff-picture.js", [picture.as_str(), "read", "retired"]);
 }
 
 #[test]

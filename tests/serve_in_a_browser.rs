@@ -3,40 +3,14 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use support::http_threads::{Service, ask};
+use support::page::{assets_of, no_browser, no_page, screenshots, walk, web};
 use support::program::{Program, fixture};
 use support::server::{Request, Server, WITHOUT_EBPF};
-use support::{
-    await_event, copy_program, is_installed, quiet_cores, skip, spanflame, target_directory, two_times,
-};
-
-fn web() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("web")
-}
-
-/// Why the page cannot be tried in a browser; nothing if it can.
-fn no_browser() -> Option<String> {
-    if !is_installed("node") {
-        return Some("node is not installed".to_owned());
-    }
-    if !web().join("node_modules/playwright-core").exists() {
-        return Some("the page's tools are not there: `make page` gets them".to_owned());
-    }
-    let names = ["chromium", "chromium-browser", "google-chrome"];
-    if !names.iter().any(|name| is_installed(name)) && std::env::var_os("CHROMIUM").is_none() {
-        return Some("there is no Chromium".to_owned());
-    }
-    None
-}
-
-/// Names of the files that the page loads.
-fn assets_of(page: &str) -> Vec<String> {
-    page.split('"').filter_map(|text| text.strip_prefix("./assets/")).map(ToOwned::to_owned).collect()
-}
+use support::{await_event, copy_program, quiet_cores, skip, spanflame, two_times};
 
 #[test]
 fn the_page_and_its_files_are_cached_as_they_may_be() {
@@ -75,17 +49,12 @@ fn the_page_and_its_files_are_cached_as_they_may_be() {
 #[test]
 fn the_page_says_what_is_the_matter_with_its_server() {
     if let Some(reason) = no_browser() {
-        return skip(&reason);
+        return skip(reason);
     }
     if !web().join("dist/index.html").exists() {
         return skip("the page is not built: `make page`");
     }
-    let output = Command::new("node").arg("tests/browser.js").current_dir(web()).output();
-    let output = output.expect("node is installed");
-    let said =
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    println!("{said}");
-    assert!(output.status.success(), "{said}");
+    walk("browser.js", [""; 0]);
 }
 
 /// A fresh host, a fresh data folder: what somebody sees who has just typed `make run`.
@@ -94,24 +63,17 @@ fn the_page_shows_the_host_within_15_s_of_the_start() {
     const LIMIT: Duration = Duration::from_secs(15);
     needs!();
     if let Some(reason) = no_browser() {
-        return skip(&reason);
+        return skip(reason);
     }
     let _quiet = quiet_cores();
     let begun = Instant::now();
     let server = Server::start(&[]);
-    if assets_of(&server.get("/").text()).is_empty() {
-        return skip("the binary was compiled before the page was built");
+    if let Some(reason) = no_page(&server) {
+        return skip(reason);
     }
-    let output = Command::new("node")
-        .args(["tests/first-graph.js", server.url.as_str()])
-        .current_dir(web())
-        .output()
-        .expect("node is installed");
+    let said = walk("first-graph.js", [&server.url]);
     let took = begun.elapsed();
-    let said =
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    println!("{said}the first graph was seen {:.1} s after the start", took.as_secs_f64());
-    assert!(output.status.success(), "{said}");
+    println!("the first graph was seen {:.1} s after the start", took.as_secs_f64());
     assert!(took <= LIMIT, "{:.1} s from the start to the first graph: {said}", took.as_secs_f64());
 }
 
@@ -119,10 +81,9 @@ fn the_page_shows_the_host_within_15_s_of_the_start() {
 fn a_visitor_picks_zooms_searches_compares_and_downloads() {
     needs!();
     if let Some(reason) = no_browser() {
-        skip(&reason);
-        return;
+        return skip(reason);
     }
-    let folder = target_directory().join("screenshots");
+    let folder = screenshots();
     let programs = tempfile::tempdir().expect("a temporary directory");
     // A service is named after its executable.
     let services = [("orders", "shares"), ("payments", "shares_rust")].map(|(name, program)| {
@@ -133,9 +94,8 @@ fn a_visitor_picks_zooms_searches_compares_and_downloads() {
     let _quiet = quiet_cores();
     let begun = Instant::now();
     let server = Server::start(&[]);
-    if assets_of(&server.get("/").text()).is_empty() {
-        skip("the binary was compiled before the page was built");
-        return;
+    if let Some(reason) = no_page(&server) {
+        return skip(reason);
     }
     await_event("samples of both services", Duration::from_secs(60), || {
         let text = server.get("/api/v1/services?from=-15m").text();
@@ -143,17 +103,8 @@ fn a_visitor_picks_zooms_searches_compares_and_downloads() {
     });
     println!("both services were there {:.1} s after the start", begun.elapsed().as_secs_f64());
 
-    let output = Command::new("node")
-        .arg("tests/product.js")
-        .args([server.url.as_str(), "orders", "payments", "burn_sixty"])
-        .arg(&folder)
-        .current_dir(web())
-        .output()
-        .expect("node is installed");
-    let said =
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    println!("{said}");
-    assert!(output.status.success(), "screenshots are in {}:\n{said}", folder.display());
+    let shown = folder.display().to_string();
+    walk("product.js", [server.url.as_str(), "orders", "payments", "burn_sixty", &shown]);
     drop(services);
 
     // What was downloaded is a profile of what was looked at.
@@ -175,26 +126,17 @@ fn a_visitor_picks_zooms_searches_compares_and_downloads() {
 #[test]
 fn a_visitor_sees_which_differences_are_certain() {
     if let Some(reason) = no_browser() {
-        return skip(&reason);
+        return skip(reason);
     }
     let server = Server::start_with(WITHOUT_EBPF, &[]);
-    if assets_of(&server.get("/").text()).is_empty() {
-        return skip("the binary was compiled before the page was built");
+    if let Some(reason) = no_page(&server) {
+        return skip(reason);
     }
     let times = two_times::write(&server, 18, 18, 0.5);
-    let range = |(from, to): (u64, u64)| format!("{from}-{to}");
-    let output = Command::new("node")
-        .args(["tests/verdicts.js", server.url.as_str(), two_times::SERVICE])
-        .args([range(times.base), range(times.new)])
-        .arg(two_times::CHANGED)
-        .arg(target_directory().join("screenshots"))
-        .current_dir(web())
-        .output()
-        .expect("node is installed");
-    let said =
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    println!("{said}");
-    assert!(output.status.success(), "{said}");
+    let [base, new] = [times.base, times.new].map(|(from, to)| format!("{from}-{to}"));
+    let folder = screenshots().display().to_string();
+    let (service, changed) = (two_times::SERVICE, two_times::CHANGED);
+    walk("verdicts.js", [&server.url, service, &base, &new, changed, &folder]);
 }
 
 /// What the whole program is for: one slow request of a service that nobody has instrumented, and what it ran.
@@ -203,12 +145,12 @@ fn a_visitor_sees_which_differences_are_certain() {
 fn a_visitor_finds_the_one_slow_request_and_sees_what_it_ran() {
     needs!();
     if let Some(reason) = no_browser() {
-        return skip(&reason);
+        return skip(reason);
     }
     let _quiet = quiet_cores();
     let server = Server::start(&[]);
-    if assets_of(&server.get("/").text()).is_empty() {
-        return skip("the binary was compiled before the page was built");
+    if let Some(reason) = no_page(&server) {
+        return skip(reason);
     }
     let shop = Service::start("night-shop", None);
     let mut stream = shop.connect();
@@ -217,22 +159,9 @@ fn a_visitor_finds_the_one_slow_request_and_sees_what_it_ran() {
     }
     ask(&mut stream, "/slow", "");
     server.flush();
-    let folder = target_directory().join("screenshots");
-    let output = Command::new("node")
-        .args([
-            "tests/one-request.js",
-            server.url.as_str(),
-            "night-shop",
-            "/slow",
-            "the_slow_function",
-            "66.7",
-        ])
-        .arg(&folder)
-        .current_dir(web())
-        .output()
-        .expect("node is installed");
-    let said =
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    println!("{said}");
-    assert!(output.status.success(), "screenshots are in {}:\n{said}", folder.display());
+    let folder = screenshots().display().to_string();
+    walk(
+        "one-request.js",
+        [server.url.as_str(), "night-shop", "/slow", "the_slow_function", "66.7", &folder],
+    );
 }

@@ -4,44 +4,12 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
+use support::page::{no_page, screenshots, walk};
 use support::server::Server;
 use support::shops::{Kind, Shop};
-use support::{await_event, is_installed, long_tests, quiet_cores, skip, target_directory};
-
-fn web() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("web")
-}
-
-/// Why the page cannot be tried in a browser; nothing if it can.
-fn no_page(server: &Server) -> Option<String> {
-    if !is_installed("node") || !web().join("node_modules/playwright-core").exists() {
-        return Some("node or the page's tools are not there: `make page` gets them".to_owned());
-    }
-    let names = ["chromium", "chromium-browser", "google-chrome"];
-    if !names.iter().any(|name| is_installed(name)) && std::env::var_os("CHROMIUM").is_none() {
-        return Some("there is no Chromium".to_owned());
-    }
-    let page = server.get("/").text();
-    (!page.contains("./assets/")).then(|| "the binary was compiled before the page was built".to_owned())
-}
-
-/// Walks through the page by a script of `web/tests`.
-fn walk(script: &str, arguments: &[&str]) {
-    let output = Command::new("node").arg(script).args(arguments).current_dir(web()).output();
-    let output = output.expect("node is installed");
-    let said =
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    println!("{said}");
-    assert!(output.status.success(), "screenshots are in {}:\n{said}", screenshots().display());
-}
-
-fn screenshots() -> PathBuf {
-    target_directory().join("screenshots")
-}
+use support::{await_event, long_tests, quiet_cores, skip};
 
 /// Visits pages until a function of the service is known by name, as it is after a while of watching.
 fn await_known(server: &Server, shop: &Shop, service: &str, function: &str) {
@@ -66,7 +34,7 @@ fn one_slow_request(kind: Kind, service: &str, names: &Names) {
     let _quiet = quiet_cores();
     let server = Server::start(&[]);
     if let Some(reason) = no_page(&server) {
-        return skip(&reason);
+        return skip(reason);
     }
     let shop = match Shop::open(kind, service) {
         Ok(shop) => shop,
@@ -77,10 +45,7 @@ fn one_slow_request(kind: Kind, service: &str, names: &Names) {
     server.flush();
     let folder = screenshots().display().to_string();
     let url = server.url.as_str();
-    walk(
-        "tests/one-request.js",
-        &[url, service, "/report", names.slow, "66.7", &folder, "590ms", names.report],
-    );
+    walk("one-request.js", [url, service, "/report", names.slow, "66.7", &folder, "590ms", names.report]);
 }
 
 #[test]
@@ -114,7 +79,7 @@ fn handler_under_load(kind: Kind, service: &str, handler: &str) {
     let _quiet = quiet_cores();
     let server = Server::start(&[]);
     if let Some(reason) = no_page(&server) {
-        return skip(&reason);
+        return skip(reason);
     }
     let shop = match Shop::open(kind, service) {
         Ok(shop) => shop,
@@ -129,7 +94,7 @@ fn handler_under_load(kind: Kind, service: &str, handler: &str) {
     });
     let picture = screenshots().join(format!("{service}.png"));
     std::fs::create_dir_all(screenshots()).expect("the target directory is ours");
-    walk("tests/find-handler.js", &[&server.url, service, handler, &picture.display().to_string()]);
+    walk("find-handler.js", [server.url.as_str(), service, handler, &picture.display().to_string()]);
     let bytes = picture.metadata().expect("a picture").len();
     assert!(bytes <= 150 << 10, "{} has {bytes} bytes", picture.display());
 }

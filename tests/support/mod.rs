@@ -12,6 +12,7 @@ pub mod folded;
 pub mod go_pprof;
 pub mod http_threads;
 pub mod otlp_conformance;
+pub mod page;
 pub mod peer_stacks;
 pub mod pprof_text;
 pub mod program;
