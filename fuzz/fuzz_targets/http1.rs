@@ -16,15 +16,17 @@ mod trace {
     mod protocols;
     mod stream;
 }
+#[path = "../shared/view.rs"]
+mod view;
 
 use std::collections::BTreeMap;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 
-use model::socket::{Actor, Direction, Ending, Fragment, Role};
-use trace::conversation::Conversation;
+use model::socket::{Ending, Role};
 use trace::exchange::{ExchangeEvent, ExchangeId};
+use view::View;
 
 #[derive(Arbitrary, Debug)]
 enum Body {
@@ -132,12 +134,11 @@ fn understood(
     moves: &[Option<(bool, Vec<u8>)>],
     cut: impl Fn(usize, usize) -> usize,
 ) -> Vec<String> {
-    let mut conversation = Conversation::new(role);
-    let (mut events, mut now_ns, mut positions) = (Vec::new(), 1_000_u64, [0_u64; 2]);
+    let (mut view, mut now_ns) = (View::new(role), 1_000_u64);
     for (nth, one) in moves.iter().enumerate() {
         let Some((written, bytes)) = one else {
             now_ns += 2_000_000_000;
-            conversation.settle(now_ns, &mut events);
+            view.settle(now_ns);
             continue;
         };
         let mut rest = bytes.as_slice();
@@ -145,23 +146,10 @@ fn understood(
             now_ns += 1000;
             let (here, after) = rest.split_at(cut(nth, rest.len()).clamp(1, rest.len()));
             rest = after;
-            let position = &mut positions[usize::from(*written)];
-            let direction = if *written { Direction::Out } else { Direction::In };
-            let fragment = Fragment {
-                direction,
-                is_decrypted: false,
-                position: *position,
-                length: here.len() as u64,
-                head: here.to_vec(),
-                tail: Vec::new(),
-                minted: None,
-                within: None,
-                by_event_loop: false,
-            };
-            *position += here.len() as u64;
-            conversation.take(now_ns, Actor::default(), &fragment, &mut events);
+            view.moved(now_ns, *written, here);
         }
     }
+    let View { mut conversation, mut events, .. } = view;
     conversation.end(now_ns + 1000, Ending::Closed, &mut events);
     let mut told: BTreeMap<ExchangeId, (String, usize)> = BTreeMap::new();
     for event in &events {

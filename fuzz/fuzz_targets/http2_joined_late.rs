@@ -18,15 +18,17 @@ mod trace {
     mod protocols;
     mod stream;
 }
+#[path = "../shared/view.rs"]
+mod view;
 
 use std::collections::HashMap;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 
-use model::socket::{Actor, Direction, Ending, Fragment, Role};
-use trace::conversation::Conversation;
+use model::socket::{Ending, Role};
 use trace::exchange::{ExchangeEvent, ExchangeId, Known, RequestHead};
+use view::View;
 
 /// A field of a header block, or what stands in its place.
 #[derive(Arbitrary, Debug)]
@@ -143,63 +145,31 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// One end's view of the connection.
-struct View {
-    conversation: Conversation,
-    events: Vec<ExchangeEvent>,
-    positions: [u64; 2],
-}
-
-impl View {
-    fn new(role: Role) -> Self {
-        Self { conversation: Conversation::new(role), events: Vec::new(), positions: [0; 2] }
-    }
-
-    fn moved(&mut self, now_ns: u64, written: bool, bytes: &[u8]) {
-        let position = &mut self.positions[usize::from(written)];
-        let fragment = Fragment {
-            direction: if written { Direction::Out } else { Direction::In },
-            is_decrypted: false,
-            position: *position,
-            sequence: None,
-            length: bytes.len() as u64,
-            head: bytes.to_vec(),
-            tail: Vec::new(),
-            minted: None,
-            within: None,
-            by_event_loop: false,
-            from_pool: false,
-        };
-        *position += bytes.len() as u64;
-        self.conversation.take(now_ns, Actor::default(), &fragment, &mut self.events);
-    }
-
-    /// What it says of each request, named by its stream and when it began, once.
-    fn told(&self) -> HashMap<(u32, u64), (&RequestHead, Option<u16>)> {
-        let mut told = HashMap::new();
-        let mut names: HashMap<ExchangeId, (u32, u64)> = HashMap::new();
-        for event in &self.events {
-            match event {
-                ExchangeEvent::Began(began) => {
-                    let name = (began.stream_id, began.first_byte_ns);
-                    assert_eq!(names.insert(began.exchange, name), None);
-                    told.insert(name, (&began.head, None));
-                }
-                ExchangeEvent::Ended(ended) => {
-                    let name = names.remove(&ended.exchange).expect("it began, and has not ended");
-                    if let Some((_, status)) = told.get_mut(&name) {
-                        *status = ended.response.and_then(|response| response.status);
-                    }
-                }
-                ExchangeEvent::Discarded(Some(exchange), _) => {
-                    names.remove(exchange).expect("it began, and has not ended");
-                }
-                ExchangeEvent::Discarded(None, _) => {}
+/// What it says of each request, named by its stream and when it began, once.
+fn told(view: &View) -> HashMap<(u32, u64), (&RequestHead, Option<u16>)> {
+    let mut told = HashMap::new();
+    let mut names: HashMap<ExchangeId, (u32, u64)> = HashMap::new();
+    for event in &view.events {
+        match event {
+            ExchangeEvent::Began(began) => {
+                let name = (began.stream_id, began.first_byte_ns);
+                assert_eq!(names.insert(began.exchange, name), None);
+                told.insert(name, (&began.head, None));
             }
+            ExchangeEvent::Ended(ended) => {
+                let name = names.remove(&ended.exchange).expect("it began, and has not ended");
+                if let Some((_, status)) = told.get_mut(&name) {
+                    *status = ended.response.and_then(|response| response.status);
+                }
+            }
+            ExchangeEvent::Discarded(Some(exchange), _) => {
+                names.remove(exchange).expect("it began, and has not ended");
+            }
+            ExchangeEvent::Discarded(None, _) => {}
         }
-        assert!(names.is_empty(), "all of them have ended");
-        told
     }
+    assert!(names.is_empty(), "all of them have ended");
+    told
 }
 
 fn agree(one: &Known, other: &Known) -> bool {
@@ -255,8 +225,8 @@ fuzz_target!(|input: (bool, u8, Vec<Happening>)| {
             Happening::Settings { written } => (*written, settings.clone()),
             Happening::Waited => {
                 now_ns += 100_000_000;
-                all.conversation.settle(now_ns, &mut all.events);
-                late.conversation.settle(now_ns, &mut late.events);
+                all.settle(now_ns);
+                late.settle(now_ns);
                 continue;
             }
         };
@@ -269,7 +239,7 @@ fuzz_target!(|input: (bool, u8, Vec<Happening>)| {
     for view in [&mut all, &mut late] {
         view.conversation.end(now_ns, Ending::Closed, &mut view.events);
     }
-    let (all, late) = (all.told(), late.told());
+    let (all, late) = (told(&all), told(&late));
     for (name, (head, status)) in &late {
         let Some((whole, whole_status)) = all.get(name) else { continue };
         // Of other fields the first one counts, and the first one may be what is not known.
