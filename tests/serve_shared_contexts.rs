@@ -307,8 +307,9 @@ fn the_map_of_a_tracer_is_shared_and_read_and_stays() {
     server.stop();
     assert!(files.map().exists(), "it is the tracer's");
 
-    // A map that no program uses any more has no writer: what stands there holds no more.
+    // A map that no program writes any more has no writer, whoever reads it: what stands there holds no more.
     drop(program.take());
+    let _reader = Program::start_ready(&mut fixture_command(&["traces_ctx", "600", &path, "read"]));
     let server = files.serve(false);
     std::thread::sleep(Duration::from_secs(1));
     assert!(!server.log().contains("samples that nobody else names take their span"), "{}", server.log());

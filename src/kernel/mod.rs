@@ -30,6 +30,7 @@ mod http_header_live_tests;
 mod introspection;
 #[cfg(test)]
 mod live_tests;
+mod map_writers;
 mod network_namespaces;
 mod perf_event;
 mod perf_ring;

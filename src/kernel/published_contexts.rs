@@ -2,7 +2,7 @@
 //! (`bpf/socket/publishing.h` and `bpf/publish.bpf.c` say when there is an entry).
 //!
 //! Whose map it is: nobody's at `path` means that one is made and pinned there. One that is pinned there already, of
-//! the same layout, is shared. If no BPF program uses that one, its owner is gone without having removed it, most
+//! the same layout, is shared. If no BPF program writes that one, its owner is gone without having removed it, most
 //! likely one of us that was killed: then it is taken over. Entries that are found in it are taken out in any
 //! case: those of a tracer that is gone are wrong, those of one that is at work come again.
 //! At the end what was made or taken over is unpinned, unless somebody else's programs have begun to use it.
@@ -17,7 +17,7 @@ use std::time::Duration;
 use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, Object, OpenObject};
 
 use super::bpf_object::{find_program, map_handle, open_object, share_maps};
-use super::shared_contexts::{self, is_used_by_programs, open_pinned};
+use super::shared_contexts::{self, is_used_by_programs, is_written_by_programs, open_pinned};
 use super::socket_abi::sf_publishing;
 use super::{KernelError, abi};
 use crate::model::{RequestKey, SpanId, Stamp};
@@ -50,7 +50,7 @@ impl ContextsMap {
         let found = open_pinned(&path)?;
         let is_ours = match &found {
             None => true,
-            Some((_, id)) => !stays_used_by_programs(*id)?,
+            Some((_, id)) => !stays(*id, is_written_by_programs)?,
         };
         Ok(Self { path, found, is_ours })
     }
@@ -201,7 +201,7 @@ impl Drop for Pin {
         if !self.is_ours {
             return;
         }
-        match stays_used_by_programs(self.map_id) {
+        match stays(self.map_id, is_used_by_programs) {
             Ok(true) => tracing::info!("{} is left there: programs of others use it", self.path.display()),
             Ok(false) => {
                 if let Err(error) = fs::remove_file(&self.path) {
@@ -213,10 +213,10 @@ impl Drop for Pin {
     }
 }
 
-/// Whether programs use a map that are not just being unloaded. Waits for those that may be.
-fn stays_used_by_programs(map_id: u32) -> Result<bool, KernelError> {
+/// Whether programs use a map so that are not just being unloaded. Waits for those that may be.
+fn stays(map_id: u32, used: fn(u32) -> Result<bool, KernelError>) -> Result<bool, KernelError> {
     for _ in 0..UNLOADING_LOOKS {
-        if !is_used_by_programs(map_id)? {
+        if !used(map_id)? {
             return Ok(false);
         }
         std::thread::sleep(UNLOADING);

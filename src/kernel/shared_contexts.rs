@@ -3,7 +3,7 @@
 //!
 //! Whoever writes it is expected to take out what holds no more. Nobody does that once its writer is gone, and
 //! then each entry names a span that has ended for a thread that may be another one by now. So the map is read
-//! only while a BPF program uses it: a tracer's does, and a map without programs has no writer.
+//! only while a BPF program writes it (`map_writers.rs`): a tracer's does, another profiler's reads it as we do.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
@@ -13,8 +13,8 @@ use libbpf_rs::libbpf_sys::bpf_prog_get_next_id;
 use libbpf_rs::query::{ProgInfoIter, ProgInfoQueryOptions};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 
-use super::KernelError;
 use super::abi::sf_shared_context;
+use super::{KernelError, map_writers};
 
 /// Where the BPF file system is, unless somebody says otherwise.
 pub const BPF_FILE_SYSTEM: &str = "/sys/fs/bpf";
@@ -72,13 +72,26 @@ pub(super) fn open_pinned(path: &Path) -> Result<Option<(MapHandle, u32)>, Kerne
 /// # Errors
 /// Takes `CAP_SYS_ADMIN`.
 pub(super) fn is_used_by_programs(map_id: u32) -> Result<bool, KernelError> {
+    Ok(!users(map_id)?.is_empty())
+}
+
+/// Whether any that is loaded writes it, or may.
+///
+/// # Errors
+/// As [`is_used_by_programs`].
+pub(super) fn is_written_by_programs(map_id: u32) -> Result<bool, KernelError> {
+    Ok(users(map_id)?.into_iter().any(|program| map_writers::writes(program, map_id)))
+}
+
+/// The numbers of the programs that use a map.
+fn users(map_id: u32) -> Result<Vec<u32>, KernelError> {
     let what = "list the BPF programs that use a map";
     let mut first = 0;
     // SAFETY: writes one number, to a place that lives for as long as the call.
     match unsafe { bpf_prog_get_next_id(0, &raw mut first) } {
         0 => {}
         // There are none at all.
-        error if error == -libc::ENOENT => return Ok(false),
+        error if error == -libc::ENOENT => return Ok(Vec::new()),
         error if error == -libc::EPERM => {
             return Err(KernelError::NotPermitted { what: what.to_owned(), capabilities: "CAP_SYS_ADMIN" });
         }
@@ -88,7 +101,8 @@ pub(super) fn is_used_by_programs(map_id: u32) -> Result<bool, KernelError> {
         }
     }
     let options = ProgInfoQueryOptions::default().include_map_ids(true);
-    Ok(ProgInfoIter::with_query_opts(options).any(|program| program.map_ids.contains(&map_id)))
+    let programs = ProgInfoIter::with_query_opts(options);
+    Ok(programs.filter(|program| program.map_ids.contains(&map_id)).map(|program| program.id).collect())
 }
 
 /// The sampler's slot for the map of another tracer.
@@ -129,7 +143,7 @@ impl OthersContexts {
             self.clear();
             return Ok(());
         };
-        if !is_used_by_programs(id)? {
+        if !is_written_by_programs(id)? {
             self.clear();
             return Ok(());
         }
