@@ -11,12 +11,18 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use support::await_event;
 use support::server::Server;
-use support::spans::trace;
+use support::spans::{trace, trace_ids};
 
 /// A server that answers in two writes, and a client that reads no more than FIONREAD says is there. It asks for each
 /// line of its input, and prints the bytes that the server has got, as text.
+///
+/// For a line that says `pieces` the client's socket does not wait (`O_NONBLOCK`), as those of event loops, and the
+/// server writes each piece of its answer when the client has read all before it and has been told that there is no more.
 const EXCHANGE: &str = r#"
-import fcntl, socket, struct, sys, termios, threading, time
+import fcntl, select, socket, struct, sys, termios, threading, time
+
+PIECES = [b"HTTP/1.1 200 OK\r\nConte", b"nt-Length: 3000\r\n\r\n", b"x" * 1000, b"x" * 1999, b"x"]
+drained = threading.Semaphore(0)
 
 def serve(listener, heads):
     connection, _ = listener.accept()
@@ -28,6 +34,11 @@ def serve(listener, heads):
                 return
             head += more
         heads.append(head)
+        if head.startswith(b"GET /pieces"):
+            for piece in PIECES:
+                connection.sendall(piece)
+                drained.acquire()
+            continue
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3000\r\n\r\n")
         connection.sendall(b"x" * 3000)
 
@@ -38,7 +49,31 @@ listener = socket.create_server(("127.0.0.1", 0))
 heads = []
 threading.Thread(target=serve, args=(listener, heads), daemon=True).start()
 connection = socket.create_connection(listener.getsockname())
+
+def ask_for_pieces(number):
+    connection.setblocking(False)
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    connection.send(b"GET /pieces/%d HTTP/1.1\r\nHost: here\r\n\r\n" % number)
+    for piece in PIECES:
+        got = b""
+        while len(got) < len(piece):
+            if not poll.poll(5000):
+                sys.exit("a piece does not come")
+            try:
+                while True:
+                    got += connection.recv(700)
+            except BlockingIOError:
+                pass
+        assert got == piece, (got, piece)
+        drained.release()
+    connection.setblocking(True)
+
 for number, line in enumerate(sys.stdin):
+    if line.startswith("pieces"):
+        ask_for_pieces(number)
+        print(repr(heads[number])[2:-1], flush=True)
+        continue
     connection.sendall(b"GET /fionread/%d HTTP/1.1\r\nHost: here\r\n\r\n" % number)
     answer, begun = b"", time.monotonic()
     while not answer.endswith(b"x" * 3000):
@@ -54,6 +89,8 @@ for number, line in enumerate(sys.stdin):
     print(repr(heads[number])[2:-1], flush=True)
 "#;
 
+const SERVICE: &str = "exchange";
+
 struct Exchange {
     child: Child,
     heads: std::io::Lines<BufReader<std::process::ChildStdout>>,
@@ -63,6 +100,7 @@ impl Exchange {
     fn start() -> Self {
         let mut child = Command::new("python3")
             .args(["-c", EXCHANGE])
+            .env("OTEL_SERVICE_NAME", SERVICE)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -73,7 +111,12 @@ impl Exchange {
 
     /// The head that has arrived.
     fn ask(&mut self) -> String {
-        self.child.stdin.as_mut().expect("it is piped").write_all(b"\n").expect("it reads");
+        self.ask_for("")
+    }
+
+    fn ask_for(&mut self, what: &str) -> String {
+        let input = self.child.stdin.as_mut().expect("it is piped");
+        input.write_all(format!("{what}\n").as_bytes()).expect("it reads");
         self.heads.next().expect("an answer: FIONREAD has stalled it otherwise").expect("text")
     }
 }
@@ -157,5 +200,34 @@ fn a_kernel_that_would_stall_programs_is_refused_with_the_reason_and_a_fit_one_p
     server.kill();
     for number in 20..40 {
         assert_eq!(exchange.ask(), written(number));
+    }
+}
+
+/// Whichever functions of the kernel the socket works by: where headers are put in, it is others.
+#[test]
+fn an_answer_in_pieces_on_a_socket_that_does_not_wait_is_one_request_with_all_its_bytes() {
+    needs!("python3");
+    let server = Server::start_with("agent: {ebpf: {network: {context_propagation: http_header}}}\n", &[]);
+    let mut exchange = Exchange::start();
+    // Both ways on one connection, so that none takes bytes of the other for its own.
+    for number in 0..10 {
+        let head = exchange.ask_for(if number % 2 == 0 { "pieces" } else { "" });
+        assert!(head.contains(&format!("/{number} HTTP/1.1")), "{head}");
+    }
+    for (route, count) in [("/pieces/{id}", 5), ("/fionread/{id}", 5)] {
+        let query = format!("&service={SERVICE}&route={route}");
+        let ids = await_event("the requests", Duration::from_secs(20), || {
+            Some(trace_ids(&server, &query)).filter(|ids| ids.len() >= count)
+        });
+        assert_eq!(ids.len(), count, "{route}: {ids:?}");
+        for id in ids {
+            let spans = trace(&server, &id);
+            let kinds: Vec<u64> = spans.iter().map(|span| span.kind).collect();
+            assert!(kinds == [2, 3] || kinds == [3, 2], "once at each end: {spans:#?}");
+            for span in spans {
+                assert_eq!(span.get("http.response.status_code"), "200", "{span:?}");
+                assert_eq!(span.get("http.response.body.size"), "3000", "{span:?}");
+            }
+        }
     }
 }
