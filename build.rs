@@ -72,6 +72,7 @@ fn main() {
     println!("cargo:rerun-if-changed=bpf/table_maps.h");
     println!("cargo:rerun-if-changed=bpf/sample.bpf.c");
     println!("cargo:rerun-if-changed=bpf/words.h");
+    println!("cargo:rerun-if-changed=bpf/counters.h");
     println!("cargo:rerun-if-changed=bpf/shared_contexts.h");
     println!("cargo:rerun-if-changed=bpf/lifecycle.bpf.c");
     println!("cargo:rerun-if-changed=bpf/request_maps.h");

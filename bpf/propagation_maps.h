@@ -8,6 +8,7 @@
 
 #include <bpf/bpf_helpers.h>
 
+#include "counters.h"
 #include "spanflame.h"
 #include "vmlinux.h"
 
@@ -78,10 +79,7 @@ struct {
 
 static __always_inline void sf_count_header(__u32 counter)
 {
-	__u64 *value = bpf_map_lookup_elem(&header_counters, &counter);
-
-	if (value)
-		__sync_fetch_and_add(value, 1);
+	sf_add_to_counter(&header_counters, counter, 1);
 }
 
 #endif /* SF_PROPAGATION_MAPS_H */

@@ -5,6 +5,7 @@
 
 #include <bpf/bpf_helpers.h>
 
+#include "../counters.h"
 #include "../socket/connections.h"
 #include "../spanflame.h"
 #include "../vmlinux.h"
@@ -18,10 +19,7 @@ struct {
 
 static __always_inline void sf_count_go(__u32 counter)
 {
-	__u64 *value = bpf_map_lookup_elem(&go_counters, &counter);
-
-	if (value)
-		__sync_fetch_and_add(value, 1);
+	sf_add_to_counter(&go_counters, counter, 1);
 }
 
 #define SF_FD_SYSFD 16 /* internal/poll.FD.Sysfd, FD being the first member of net.netFD */

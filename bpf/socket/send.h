@@ -5,6 +5,7 @@
 
 #include <bpf/bpf_helpers.h>
 
+#include "../counters.h"
 #include "../request_maps.h"
 #include "../spanflame.h"
 #include "../vmlinux.h"
@@ -96,11 +97,7 @@ struct {
 
 static __always_inline void sf_count(__u32 counter, __u64 amount)
 {
-	__u64 *value = bpf_map_lookup_elem(&socket_counters, &counter);
-
-	/* Atomic: a softirq may count between load and store. */
-	if (value)
-		__sync_fetch_and_add(value, amount);
+	sf_add_to_counter(&socket_counters, counter, amount);
 }
 
 static __always_inline bool sf_send(void *event, __u64 bytes)

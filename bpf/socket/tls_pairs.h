@@ -29,6 +29,7 @@
 
 #include <bpf/bpf_helpers.h>
 
+#include "../counters.h"
 #include "../spanflame.h"
 #include "../vmlinux.h"
 #include "connections.h"
@@ -116,10 +117,7 @@ struct {
 
 static __always_inline void sf_count_tls(__u32 counter, __u64 amount)
 {
-	__u64 *value = bpf_map_lookup_elem(&tls_counters, &counter);
-
-	if (value)
-		__sync_fetch_and_add(value, amount);
+	sf_add_to_counter(&tls_counters, counter, amount);
 }
 
 /* The connection has no object any more. */
