@@ -7,11 +7,13 @@
  *	exchange ask PORT COUNT PAUSE_MS	COUNT requests on one connection
  *	exchange fetch METHOD PORT PATH		prints the body of an answer (busybox's wget does not run when it is static)
  *
- * A request is `whole` (in one write), `split` (its head in two), `own` (with a context of its own), or `body` (whole,
- * and a body behind it in the same write).
+ * A request is `whole` (in one write), `split` (its head in two), `own` (with a context of its own), `body` (whole,
+ * and a body behind it in the same write), or `pieces` (whole; its answer comes in pieces, and is read a few bytes at a time
+ * by a socket that does not wait, as event loops have them).
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -25,6 +27,7 @@
 #include <unistd.h>
 
 #define STALLED_MS 5000
+#define BETWEEN_PIECES_US 20000
 
 static void fail(const char *what)
 {
@@ -77,16 +80,24 @@ static void answer(int descriptor, int file)
 
 	while ((bytes = read_message(descriptor, text, sizeof(text)))) {
 		char value[128] = "-", response[512], *found;
+		size_t length, piece, at = 0;
 
 		if (write(file, text, bytes) < 0)
 			fail("write of what came");
 		found = strcasestr(text, "\r\ntraceparent: ");
 		if (found)
 			sscanf(found + 15, "%127[^\r]", value);
-		write_all(descriptor, response,
-			  (size_t)snprintf(response, sizeof(response),
-					   "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\n\r\n%s", strlen(value),
-					   value));
+		length = (size_t)snprintf(response, sizeof(response),
+					  "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\n\r\n%s", strlen(value),
+					  value);
+		piece = strncmp(text, "POST /pieces/", 13) ? length : length / 4;
+		while (at < length) {
+			if (at)
+				usleep(BETWEEN_PIECES_US);
+			piece = piece < length - at ? piece : length - at;
+			write_all(descriptor, response + at, piece);
+			at += piece;
+		}
 	}
 	exit(0);
 }
@@ -112,6 +123,19 @@ static void serve(const char *port, const char *path)
 	}
 }
 
+/* The body of a response that has come, if all of it has. */
+static char *whole_body(char *text, size_t have)
+{
+	char *end, *length;
+
+	text[have] = 0;
+	end = strstr(text, "\r\n\r\n");
+	length = strcasestr(text, "content-length:");
+	if (end && length && have >= (size_t)(end + 4 - text) + strtoul(length + 15, NULL, 10))
+		return end + 4;
+	return NULL;
+}
+
 /* Reads one response, only ever as much as FIONREAD says is there. */
 static void read_answer(int descriptor, char *text, size_t room)
 {
@@ -120,7 +144,7 @@ static void read_answer(int descriptor, char *text, size_t room)
 
 	for (;;) {
 		int readable = 0;
-		char *end, *length;
+		char *body;
 
 		if (ioctl(descriptor, FIONREAD, &readable))
 			fail("FIONREAD");
@@ -136,19 +160,43 @@ static void read_answer(int descriptor, char *text, size_t room)
 		    read(descriptor, text + have, (size_t)readable) != readable)
 			fail("read");
 		have += (size_t)readable;
-		text[have] = 0;
-		end = strstr(text, "\r\n\r\n");
-		length = strcasestr(text, "content-length:");
-		if (end && length && have >= (size_t)(end + 4 - text) + strtoul(length + 15, NULL, 10)) {
-			memmove(text, end + 4, strlen(end + 4) + 1);
+		body = whole_body(text, have);
+		if (body) {
+			memmove(text, body, strlen(body) + 1);
 			return;
 		}
 	}
 }
 
+/* Reads one response from a socket that does not wait, until it says that there is no more. */
+static void read_pieces(int descriptor, char *text, size_t room)
+{
+	struct pollfd poll_for = {.fd = descriptor, .events = POLLIN};
+	size_t have = 0;
+	char *body;
+
+	if (fcntl(descriptor, F_SETFL, O_NONBLOCK))
+		fail("O_NONBLOCK");
+	while (!(body = whole_body(text, have))) {
+		ssize_t count;
+
+		if (poll(&poll_for, 1, STALLED_MS) != 1) {
+			printf("stalled\n");
+			exit(1);
+		}
+		while ((count = read(descriptor, text + have, room - have - 1 < 7 ? room - have - 1 : 7)) > 0)
+			have += (size_t)count;
+		if (count == 0 || errno != EAGAIN)
+			fail("read of a piece");
+	}
+	memmove(text, body, strlen(body) + 1);
+	if (fcntl(descriptor, F_SETFL, 0))
+		fail("O_NONBLOCK");
+}
+
 static void ask(const char *port, int requests, int pause_ms)
 {
-	static const char *const kinds[] = {"whole", "split", "own", "body"};
+	static const char *const kinds[] = {"whole", "split", "own", "body", "pieces"};
 	struct sockaddr_in address = loopback(port);
 	int descriptor = socket(AF_INET, SOCK_STREAM, 0), one = 1, request;
 
@@ -156,7 +204,7 @@ static void ask(const char *port, int requests, int pause_ms)
 		fail("connect");
 	setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	for (request = 0; request < requests; request++) {
-		const char *kind = kinds[request % 4];
+		const char *kind = kinds[request % 5];
 		char text[4096], own[128] = "", body[257] = "";
 		int bytes;
 
@@ -174,7 +222,7 @@ static void ask(const char *port, int requests, int pause_ms)
 		} else {
 			write_all(descriptor, text, (size_t)bytes);
 		}
-		read_answer(descriptor, text, sizeof(text));
+		(strcmp(kind, "pieces") ? read_answer : read_pieces)(descriptor, text, sizeof(text));
 		printf("answer %d %s %s\n", request, kind, text);
 		fflush(stdout);
 		usleep((useconds_t)pause_ms * 1000);

@@ -148,12 +148,13 @@ def check_headers(parts, codes, failures):
         has_ours = HEADER.fullmatch(value) is not None
         if kind == "own" and value != f"00-{index + 1:032x}-{index + 1:016x}-01":
             failures.append(f"headers: the program's own context has become {value}")
-        if kind in ("whole", "body") and not has_ours:
+        if kind in ("whole", "body", "pieces") and not has_ours:
             failures.append(f"headers: request {index} ({kind}) had no context: {value}")
         if kind == "split" and value != "-":
             failures.append(f"headers: a head in two pieces got {value}")
     check_heads(parts.get("headers.heads", ""), failures)
-    check_trace(parts.get("headers.trace", ""), asked, failures)
+    check_trace("whole", parts.get("headers.trace", ""), asked, 0, failures)
+    check_trace("pieces", parts.get("headers.pieces", ""), asked, 4, failures)
     killed = [value != "-" for kind, value in answers(parts.get("headers.killed", "")) if kind != "own"]
     if True not in killed or killed[-1]:
         failures.append(f"headers: the agent was not killed in the middle: {killed}")
@@ -170,7 +171,7 @@ def check_heads(heads, failures):
         kind = lines[0].split("/")[1]
         if len(contexts) > 1:
             failures.append(f"headers: two contexts in {head!r}")
-        if kind in ("whole", "body") and (
+        if kind in ("whole", "body", "pieces") and (
             not lines[1].startswith("traceparent: 00-") or lines[2] != "Host: vm"
         ):
             failures.append(f"headers: not behind the first line: {head!r}")
@@ -178,12 +179,12 @@ def check_heads(heads, failures):
             failures.append(f"headers: the body is not what was sent: {head!r}")
 
 
-def check_trace(text, asked, failures):
-    """The client's span has the ids that went out, and the server's is its child."""
+def check_trace(name, text, asked, at, failures):
+    """The client's span has the ids that went out, and the server's is its child; both know how much was answered."""
     try:
         trace = json.loads(text)
     except ValueError as error:
-        failures.append(f"headers: no trace ({error}): {text}")
+        failures.append(f"headers: no trace of {name} ({error}): {text}")
         return
     spans = []
 
@@ -197,20 +198,23 @@ def check_trace(text, asked, failures):
             for child in value:
                 collect(child)
 
+    def attribute(span, key):
+        found = [one["value"] for one in span.get("attributes", []) if one["key"] == key]
+        return next(iter(found[0].values())) if found else None
+
     collect(trace)
-    sent = HEADER.fullmatch(asked[0][1]) if asked else None
+    sent = HEADER.fullmatch(asked[at][1]) if len(asked) > at else None
     if not sent:
         return
     clients = [span for span in spans if span["spanId"] == sent[2] and span["traceId"] == sent[1]]
     servers = [span for span in spans if span.get("parentSpanId") == sent[2]]
-    sources = [
-        attribute["value"].get("stringValue")
-        for span in servers
-        for attribute in span.get("attributes", [])
-        if attribute["key"] == "spanflame.parent.source"
-    ]
-    if len(clients) != 1 or len(servers) != 1 or sources != ["header"]:
-        failures.append(f"headers: {sent[0]} is not the client's span and the server's parent: {text}")
+    sources = [attribute(span, "spanflame.parent.source") for span in servers]
+    if len(spans) != 2 or len(clients) != 1 or len(servers) != 1 or sources != ["header"]:
+        failures.append(f"headers: {sent[0]} ({name}) is not the client's span and the server's parent: {text}")
+    for span in spans:
+        answer = [attribute(span, key) for key in ["http.response.status_code", "http.response.body.size"]]
+        if [str(number) for number in answer] != ["200", str(len(sent[0]))]:
+            failures.append(f"headers: {name} was answered 200 and {len(sent[0])} bytes, and not {answer}: {text}")
 
 
 def main():
