@@ -267,9 +267,10 @@ fn an_inner_span_that_comes_a_batch_before_the_outer_one_waits_for_it() {
 fn where_no_outer_span_comes_the_one_that_came_is_the_request() {
     // Its sender is a proxy that passes contexts on: ours of the proxy stands between.
     let (request, behind_proxy) = (within(3, ours(1, 1, 0, 20)), with_port(within(77, theirs(1, 9, 6))));
-    let (joins, counts) = joined(&[request.clone()], &[behind_proxy.clone()], INNER_AFTER_NS - 1);
+    let (request, behind_proxy) = ([request], [behind_proxy]);
+    let (joins, counts) = joined(&request, &behind_proxy, INNER_AFTER_NS - 1);
     assert_eq!((joins.len(), counts.waiting), (0, 1));
-    let (joins, _) = joined(&[request], &[behind_proxy], INNER_AFTER_NS);
+    let (joins, _) = joined(&request, &behind_proxy, INNER_AFTER_NS);
     assert_eq!(joins, [(1, 9, Evidence::Connection)]);
 }
 
