@@ -16,7 +16,6 @@ mod trace {
     mod protocols;
     mod stream;
 }
-#[path = "../shared/view.rs"]
 mod view;
 
 use std::collections::BTreeMap;

@@ -18,7 +18,6 @@ mod trace {
     mod protocols;
     mod stream;
 }
-#[path = "../shared/view.rs"]
 mod view;
 
 use std::collections::HashMap;
