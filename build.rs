@@ -66,31 +66,12 @@ fn main() {
     compile("publish", &out);
     compile("turns", &out);
     compile("tls", &out);
-    println!("cargo:rerun-if-changed=bpf/spanflame.h");
-    println!("cargo:rerun-if-changed=bpf/vmlinux.h");
-    println!("cargo:rerun-if-changed=bpf/process_maps.h");
-    println!("cargo:rerun-if-changed=bpf/table_maps.h");
-    println!("cargo:rerun-if-changed=bpf/sample.bpf.c");
-    println!("cargo:rerun-if-changed=bpf/words.h");
-    println!("cargo:rerun-if-changed=bpf/counters.h");
-    println!("cargo:rerun-if-changed=bpf/shared_contexts.h");
-    println!("cargo:rerun-if-changed=bpf/lifecycle.bpf.c");
-    println!("cargo:rerun-if-changed=bpf/request_maps.h");
-    println!("cargo:rerun-if-changed=bpf/socket.bpf.c");
-    println!("cargo:rerun-if-changed=bpf/propagation_maps.h");
-    println!("cargo:rerun-if-changed=bpf/private_addresses.h");
-    println!("cargo:rerun-if-changed=bpf/propagate.bpf.c");
-    println!("cargo:rerun-if-changed=bpf/http_header.bpf.c");
-    println!("cargo:rerun-if-changed=bpf/publish.bpf.c");
-    println!("cargo:rerun-if-changed=bpf/turns.bpf.c");
-    println!("cargo:rerun-if-changed=bpf/socket");
-    println!("cargo:rerun-if-changed=bpf/go.bpf.c");
-    println!("cargo:rerun-if-changed=bpf/go_tls.bpf.c");
-    println!("cargo:rerun-if-changed=bpf/go");
-    println!("cargo:rerun-if-changed=bpf/uprobes.h");
-    println!("cargo:rerun-if-changed=bpf/tls.bpf.c");
-    println!("cargo:rerun-if-changed=bpf/tls");
-    println!("cargo:rerun-if-changed=bpf/unwind");
+    for entry in std::fs::read_dir("bpf").expect("the sources of the programs").flatten() {
+        // The tests of the programs are a crate of their own.
+        if entry.file_name() != "native" {
+            println!("cargo:rerun-if-changed={}", entry.path().display());
+        }
+    }
     println!("cargo:rerun-if-env-changed=CLANG");
     // The page is embedded, with the files that are there when this crate is compiled.
     println!("cargo:rerun-if-changed=web/dist");

@@ -82,13 +82,18 @@ struct Measured {
 fn measured(folder: &Path, size: Size, runs: usize) -> Result<Measured> {
     let program = Program::new();
     let mut random = Random(91);
-    let probe = Written::of(&program.run(20_000, 1.0, &mut random), &folder.join("probe"))?;
-    let bytes = match size {
-        Size::OnDisk => probe.on_disk,
-        Size::Plain => probe.plain,
+    // Names and locations take the same in each; beyond them bytes grow with the samples.
+    let mut probe = |samples| {
+        let written = Written::of(&program.run(samples, 1.0, &mut random), &folder.join("probe"))?;
+        let bytes = match size {
+            Size::OnDisk => written.on_disk,
+            Size::Plain => written.plain,
+        };
+        anyhow::Ok((written, samples as f64, bytes as f64))
     };
-    let samples = (20_000 * 10 * MEGABYTE / bytes) as usize;
-    let mut written = probe;
+    let ((_, few, fewer_bytes), (mut written, many, bytes)) = (probe(20_000)?, probe(100_000)?);
+    let per_sample = (bytes - fewer_bytes) / (many - few);
+    let samples = (many + ((10 * MEGABYTE) as f64 - bytes) / per_sample) as usize;
     for (side, cost) in [("base", 1.0), ("new", 1.5)] {
         for run in 0..RUNS {
             // Runs of one program are never quite as long.

@@ -121,8 +121,7 @@ impl AllowList {
     fn unmatched(&self, base: &Side, new: &Side) -> Vec<UnmatchedEntry> {
         let functions = base.runs.iter().chain(&new.runs).flat_map(|run| &run.functions);
         let names: BTreeSet<&str> = functions
-            .flat_map(|function| [&function.name, &function.key.name, &function.key.module])
-            .map(String::as_str)
+            .flat_map(|function| [&*function.name, &*function.key.name, &*function.key.module])
             .chain([TOTAL])
             .collect();
         let is_there = |entry: &Entry| match entry.name.strip_suffix('*') {

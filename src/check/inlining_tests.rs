@@ -60,9 +60,9 @@ impl Shape {
 fn function(name: String, self_value: u64) -> FunctionCost {
     FunctionCost {
         key: FunctionKey::new(&name, "app"),
-        name,
-        module_path: "app".to_owned(),
-        file: String::new(),
+        name: name.into(),
+        module_path: "app".into(),
+        file: "".into(),
         line: 0,
         self_value,
         inclusive_value: 0,
