@@ -6,6 +6,7 @@ use super::rows::{
     FlaggedMapping, FormatRow, FunctionRow, LabelsRow, LocationRow, MappingRow, NodeRow, Row, SeriesRow,
     read_page, write_page,
 };
+use super::stacks::{self, SeriesStacks};
 use super::varint::Malformed;
 use crate::model::Interner;
 
@@ -20,6 +21,8 @@ pub(super) struct Tables {
     pub(super) labels: Vec<LabelsRow>,
     pub(super) formats: Vec<FormatRow>,
     pub(super) series: Vec<SeriesRow>,
+    /// For each series the nodes of its stacks, by the numbers that its blocks have.
+    pub(super) stacks: Vec<Vec<u32>>,
 }
 
 impl Tables {
@@ -34,6 +37,7 @@ impl Tables {
             LabelsRow::KIND => read_page(&mut self.labels, page),
             FormatRow::KIND => read_page(&mut self.formats, page),
             SeriesRow::KIND => read_page(&mut self.series, page),
+            stacks::KIND => stacks::read_page(&mut self.stacks, page, self.series.len(), self.nodes.len()),
             _ => Err(Malformed("a dictionary page of an unknown kind")),
         }
     }
@@ -49,6 +53,11 @@ impl Tables {
     pub(super) fn series(&self, series: u32) -> Result<&SeriesRow, Malformed> {
         self.series.get(series as usize).ok_or(Malformed("a series that does not exist"))
     }
+
+    /// The nodes of a series' stacks, by number.
+    pub(super) fn stacks(&self, series: u32) -> &[u32] {
+        self.stacks.get(series as usize).map_or(&[], Vec::as_slice)
+    }
 }
 
 /// The writer's dictionary: equal rows have one number.
@@ -63,6 +72,7 @@ pub(super) struct Dictionary {
     pub(super) labels: Interner<LabelsRow>,
     pub(super) formats: Interner<FormatRow>,
     pub(super) series: Interner<SeriesRow>,
+    pub(super) stacks: SeriesStacks,
     /// How many rows of each table, in the order above, are in the file.
     written: [usize; 8],
 }
@@ -93,6 +103,7 @@ impl Dictionary {
         fill(&mut dictionary.labels, tables.labels);
         fill(&mut dictionary.formats, tables.formats);
         fill(&mut dictionary.series, tables.series);
+        dictionary.stacks = SeriesStacks::from_tables(tables.stacks)?;
         dictionary.written = dictionary.lengths();
         if dictionary.written == lengths {
             Ok(dictionary)
@@ -135,10 +146,12 @@ impl Dictionary {
         add(LabelsRow::KIND, write_page(labels, self.labels.iter().skip(labels)));
         add(FormatRow::KIND, write_page(formats, self.formats.iter().skip(formats)));
         add(SeriesRow::KIND, write_page(series, self.series.iter().skip(series)));
+        add(stacks::KIND, self.stacks.new_page(self.nodes.len()));
         pages
     }
 
     pub(super) fn set_written(&mut self) {
+        self.stacks.set_written();
         self.written = self.lengths();
     }
 
@@ -158,9 +171,9 @@ impl Dictionary {
     /// About how much memory this takes, bytes, the contents of texts left out.
     pub(super) fn memory_bytes(&self) -> usize {
         let rows: usize = self.lengths().iter().sum();
-        // A node takes 8 bytes and about 6 of the hash table; other rows about 100.
+        // A node takes 8 bytes and about 6 of the hash table, a stack of a series 4 and 6; other rows about 100.
         let nodes = self.nodes.rows.len();
-        (rows - nodes) * 100 + nodes * 14
+        (rows - nodes) * 100 + nodes * 14 + self.stacks.len() * 10
     }
 }
 
@@ -243,6 +256,7 @@ mod tests {
             container_id: Some(0),
             comm: Some(2),
         });
+        assert_eq!((dictionary.stacks.intern(0, root), dictionary.stacks.intern(0, leaf)), (0, 1));
         dictionary
     }
 
@@ -261,18 +275,22 @@ mod tests {
         dictionary.set_written();
         assert!(dictionary.new_pages().is_empty());
         let leaf = dictionary.nodes.intern(2, 0);
+        assert_eq!(dictionary.stacks.intern(0, leaf), 2);
         dictionary.text("later");
         let later = dictionary.new_pages();
-        assert_eq!(later.len(), 2, "only tables that grew have a page");
+        assert_eq!(later.len(), 3, "only tables that grew have a page");
         pages.extend(later);
         dictionary.set_written();
         let tables = read(&pages).unwrap();
         assert_eq!(tables.locations[2].address, 1 << 63);
         assert_eq!(tables.nodes[2], NodeRow { parent: 2, location: 0 });
+        assert_eq!(tables.stacks(0), [1, 2, 3]);
+        assert_eq!(tables.stacks(1), [0_u32; 0]);
         let mut again = Dictionary::from_tables(tables).unwrap();
         assert_eq!(again.lengths(), dictionary.lengths());
         assert!(again.new_pages().is_empty());
         assert_eq!(again.nodes.intern(2, 0), leaf);
+        assert_eq!(again.stacks.intern(0, leaf), 2);
         assert_eq!(again.text("later"), 3);
         assert_eq!(again.text("new"), 4);
     }
@@ -299,7 +317,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_pages_never_panic(kind in 0_i64..10, page: Vec<u8>) {
+        fn arbitrary_pages_never_panic(kind in 0_i64..11, page: Vec<u8>) {
             let mut tables = Tables::default();
             if tables.read(kind, &page).is_ok() {
                 let _ = Dictionary::from_tables(tables);

@@ -56,24 +56,19 @@ pub(super) fn encode(window: &Profile, dictionary: &mut Dictionary) -> Result<En
 
     let mut encoder = Encoder::new(window, dictionary);
     encoder.find_stacks();
-    let mut entries = Vec::with_capacity(window.samples.len());
-    for sample in &window.samples {
-        let (series, thread) = encoder.labels(sample.labels, format);
-        entries.push((series, thread, encoder.node(sample.stack), &sample.values));
-    }
-    entries.sort_unstable_by_key(|&(series, thread, stack, _)| (series, thread, stack));
+    let entries = encoder.entries(format);
 
     let mappings = encoder.seen_mappings;
     let mut totals = SeriesTotals::new();
     let mut blocks: Vec<(u32, BlockWriter<'_>)> = Vec::new();
     let mut entries = entries.into_iter().peekable();
-    while let Some((series, thread, stack, values)) = entries.next() {
-        let mut values = values.clone();
+    while let Some(Entry { series, thread, stack, values }) = entries.next() {
+        let mut values = values.to_vec();
         // Samples that differ by their order in the profile only are one.
-        while let Some((_, _, _, more)) =
-            entries.next_if(|next| (next.0, next.1, next.2) == (series, thread, stack))
+        while let Some(more) =
+            entries.next_if(|next| (next.series, next.thread, next.stack) == (series, thread, stack))
         {
-            add(&mut values, more);
+            add(&mut values, more.values);
         }
         match blocks.last_mut() {
             Some((last, block)) if *last == series => block.add(thread, stack, &values),
@@ -92,7 +87,7 @@ pub(super) fn encode(window: &Profile, dictionary: &mut Dictionary) -> Result<En
         start_ns,
         duration_ns,
         format,
-        totals: write_totals(&totals),
+        totals: write_totals(&totals, &factors),
         mappings: write_mappings(&mappings),
         comments: write_comments(&window.comments),
         blocks: blocks.into_iter().map(|(series, block)| (series, block.finish())).collect(),
@@ -103,6 +98,15 @@ fn add(sums: &mut [i64], values: &[i64]) {
     for (sum, value) in sums.iter_mut().zip(values) {
         *sum = sum.saturating_add(*value);
     }
+}
+
+/// A sample as a block has it.
+struct Entry<'a> {
+    series: u32,
+    thread: Thread,
+    /// Its number in the series.
+    stack: u32,
+    values: &'a [i64],
 }
 
 /// The rows of a window's tables in the dictionary, found when they are first needed: a row that no
@@ -224,6 +228,23 @@ impl<'a> Encoder<'a> {
                 *entry = nodes.last().copied().unwrap_or(0);
             }
         }
+    }
+
+    /// The samples by series, thread and stack.
+    fn entries(&mut self, format: u32) -> Vec<Entry<'a>> {
+        let window = self.window;
+        let mut entries = Vec::with_capacity(window.samples.len());
+        for sample in &window.samples {
+            let (series, thread) = self.labels(sample.labels, format);
+            entries.push(Entry { series, thread, stack: self.node(sample.stack), values: &sample.values });
+        }
+        // New stacks of a series are numbered in order of their nodes.
+        entries.sort_unstable_by_key(|entry| (entry.series, entry.stack));
+        for entry in &mut entries {
+            entry.stack = self.dictionary.stacks.intern(entry.series, entry.stack);
+        }
+        entries.sort_unstable_by_key(|entry| (entry.series, entry.thread, entry.stack));
+        entries
     }
 
     /// The node of a stack that was found.

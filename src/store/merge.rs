@@ -9,7 +9,7 @@ use super::dictionary::Tables;
 use super::encode::{extent_varies, to_hex};
 use super::error::StoreError;
 use super::rows::{FlaggedMapping, LabelValueRow, LabelsRow, MappingRow, NodeRow};
-use super::sums::Sums;
+use super::sums::NodeSums;
 use super::varint::Malformed;
 use super::window_row::{SeenMapping, set_flags};
 use crate::model::{
@@ -23,7 +23,7 @@ const MAX_STACK_ENTRIES: usize = 128_000_000;
 /// Comments are about single windows; nobody reads those of a day.
 const MAX_COMMENTS: usize = 64;
 
-/// Whose samples a row of [`Sums`] adds up; what is left out does not tell samples apart.
+/// Whose samples a row of [`NodeSums`] adds up; what is left out does not tell samples apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(super) struct GroupKey {
     pub(super) series: Option<u32>,
@@ -61,7 +61,7 @@ pub(super) struct Part<'a> {
     pub(super) format: u32,
     pub(super) groups: &'a Interner<GroupKey>,
     pub(super) kept_labels: &'a [Vec<Label>],
-    pub(super) sums: &'a Sums,
+    pub(super) sums: &'a NodeSums,
     pub(super) mappings: &'a SeenMappings,
 }
 
@@ -232,8 +232,7 @@ impl Merger {
         let different: HashSet<u32> = label_sets.iter().copied().collect();
         let is_new = self.samples.rows.is_empty() && different.len() == label_sets.len();
         let mut keys = Vec::with_capacity(part.sums.len());
-        // By node: the frames of neighbours lie beside each other in a table of millions.
-        for (group, node, values) in part.sums.by_node() {
+        for (group, node, values) in part.sums.rows() {
             let labels = label_sets.get(group as usize).copied().unwrap_or(0);
             keys.push(((self.node(node, &part, &mut known)?, labels), values));
         }

@@ -9,11 +9,14 @@
 //! How its files are laid out is told in `segment.rs` (the file), `rows.rs` (its dictionary), `block.rs`
 //! (its samples) and `spans/` (its spans).
 
+mod bits;
 mod block;
 mod catalog;
 mod dictionary;
 mod encode;
 mod error;
+mod gather;
+mod kept_labels;
 mod merge;
 mod query;
 mod retention;
@@ -22,10 +25,13 @@ mod segment;
 mod selection;
 pub mod spans;
 mod sqlite;
+mod stacks;
 mod sums;
 mod timeline;
 mod varint;
+mod varint_block;
 mod window_row;
+mod windows;
 
 #[cfg(test)]
 mod tests;

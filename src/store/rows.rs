@@ -16,6 +16,8 @@
 //! series    format, service, container id, comm (each text + 1, or 0 for none)
 //! ```
 //!
+//! The numbers of stacks in each series are pages too (`stacks.rs`).
+//!
 //! A stack is a node, its parent the rest of the stack towards the root, node 0 the empty stack: stacks
 //! that have their beginnings in common share nodes, and a new stack is mostly a chain of nodes each of
 //! which is the child of the one before, at two to four bytes.

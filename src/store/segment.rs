@@ -4,7 +4,7 @@
 //! segment     one row: when it was made, what time its windows are of
 //! dictionary  pages of rows (rows.rs), to be read in order of id
 //! windows     a row for each window: time, format, totals by series, mappings, comments
-//! blocks      the samples of a series in a window (block.rs); id = window × 2^24 + series
+//! blocks      the samples of some series in a window: segment/blocks.rs
 //! span_…      spans: segment/spans.rs
 //! ```
 //!
@@ -14,6 +14,7 @@
 //! written back, not at each window (`synchronous=NORMAL`): the end of the process costs nothing, a loss of power the
 //! last windows. A segment that is finished has no log any more.
 
+mod blocks;
 mod spans;
 
 use std::path::{Path, PathBuf};
@@ -23,23 +24,24 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior, params};
 
 use super::TimeRange;
+use super::block::Layout;
 use super::dictionary::{Dictionary, Tables};
 use super::encode::{EncodedWindow, encode};
 use super::error::StoreError;
+use super::rows::FormatRow;
 use super::spans::dictionary::SpanDictionary;
 use super::varint::Malformed;
+use super::window_row::{read_plain_totals, read_totals};
 use crate::model::Profile;
 
 /// `SPFL`: says that a `SQLite` file is one of ours.
 const APPLICATION_ID: i64 = 0x5350_464c;
-/// Version of the tables and of everything that is encoded in them. Version 1 has no spans: it is read as it
-/// is, and gets their tables when it is written on. There has been no version before it. Version 3 may have
-/// frames of runtimes, of which an older program knows nothing.
-pub(super) const SCHEMA_VERSION: i64 = 3;
+/// Version of the tables and of everything that is encoded in them. Those of earlier versions are read as they are
+/// and not written on. Version 1 has no spans, and there has been none before it; version 3 may have frames of
+/// runtimes, of which an older program knows nothing; version 4 numbers stacks for each series.
+pub(super) const SCHEMA_VERSION: i64 = 4;
 const SCHEMA_WITHOUT_SPANS: i64 = 1;
-/// Bits of a block's id for the series.
-const SERIES_BITS: u32 = 24;
-const MAX_SERIES: u32 = (1 << SERIES_BITS) - 1;
+const SCHEMA_BY_SERIES: i64 = 4;
 /// How long to wait for a lock: writers and readers do not wait for each other, only for the moments in
 /// which a log is written back or opened.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -225,21 +227,14 @@ impl SegmentWriter {
         Ok(Self { path: path.to_owned(), connection, dictionary, span_dictionary, extent })
     }
 
-    /// A segment that was written before, to go on with. One of version 1 gets the tables of spans.
-    pub(super) fn open(path: &Path, log_bytes: u64) -> Result<Self, StoreError> {
-        let mut connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        let failed = |source| StoreError::database(path, "cannot be written", source);
-        let version = check_version(&connection, path)?;
-        set_up(&connection, log_bytes).map_err(failed)?;
-        if version != SCHEMA_VERSION {
-            let transaction =
-                connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-            if version == SCHEMA_WITHOUT_SPANS {
-                transaction.execute_batch(spans::SCHEMA).map_err(failed)?;
-            }
-            transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(failed)?;
-            transaction.commit().map_err(failed)?;
+    /// A segment that was written before, to go on with; nothing if it is of an earlier version.
+    pub(super) fn open(path: &Path, log_bytes: u64) -> Result<Option<Self>, StoreError> {
+        let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        if check_version(&connection, path)? != SCHEMA_VERSION {
+            return Ok(None);
         }
+        set_up(&connection, log_bytes)
+            .map_err(|source| StoreError::database(path, "cannot be written", source))?;
         let mut writer = Self {
             path: path.to_owned(),
             connection,
@@ -248,7 +243,7 @@ impl SegmentWriter {
             extent: Extent::default(),
         };
         writer.reread()?;
-        Ok(writer)
+        Ok(Some(writer))
     }
 
     /// Forgets what is in memory and not in the file, after something could not be written. The
@@ -279,7 +274,7 @@ impl SegmentWriter {
             let what = format!("it takes {bytes} bytes, and the store's limit allows {max_bytes} for one");
             return Err(StoreError::RefusedWindow { what });
         }
-        if self.dictionary.series.len() > MAX_SERIES as usize {
+        if self.dictionary.series.len() > blocks::MAX_SERIES as usize {
             let what = "more different services, containers and names than can be numbered".to_owned();
             return Err(StoreError::RefusedWindow { what });
         }
@@ -353,8 +348,8 @@ fn insert(
     let window_id = transaction.last_insert_rowid();
     {
         let mut statement = transaction.prepare_cached("INSERT INTO blocks (id, samples) VALUES (?1, ?2)")?;
-        for (series, block) in &window.blocks {
-            statement.execute(params![block_id(window_id, *series), block])?;
+        for (series, row) in blocks::rows(&window.blocks) {
+            statement.execute(params![blocks::row_id(window_id, series), row])?;
         }
     }
     let sql = "UPDATE segment SET written_ns = ?1, windows = ?2, first_start_ns = ?3, last_end_ns = ?4,
@@ -365,10 +360,6 @@ fn insert(
     transaction.commit()
 }
 
-fn block_id(window: i64, series: u32) -> i64 {
-    window << SERIES_BITS | i64::from(series & MAX_SERIES)
-}
-
 /// A window as a reader gets it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StoredWindow<'a> {
@@ -376,9 +367,20 @@ pub(super) struct StoredWindow<'a> {
     pub(super) start_ns: u64,
     pub(super) duration_ns: u64,
     pub(super) format: u32,
-    pub(super) totals: &'a [u8],
+    totals: &'a [u8],
+    layout: Layout,
     pub(super) mappings: &'a [u8],
     pub(super) comments: &'a [u8],
+}
+
+impl StoredWindow<'_> {
+    /// Calls `each` with every series and its totals. `format` is the row of [`StoredWindow::format`].
+    pub(super) fn totals(&self, format: &FormatRow, each: impl FnMut(u32, &[i64])) -> Result<(), Malformed> {
+        match self.layout {
+            Layout::ByNode => read_plain_totals(self.totals, format.value_types.len(), each),
+            Layout::BySeries => read_totals(self.totals, &format.expected_factors(), each),
+        }
+    }
 }
 
 /// A segment at one moment: windows that are written later are not seen, and if the file is removed,
@@ -388,6 +390,7 @@ pub(super) struct SegmentReader {
     path: PathBuf,
     connection: Connection,
     extent: Extent,
+    layout: Layout,
 }
 
 impl SegmentReader {
@@ -398,7 +401,13 @@ impl SegmentReader {
             .map_err(|source| StoreError::database(path, "cannot be read", source))?;
         let version = check_version(&connection, path)?;
         let extent = read_extent(&connection, path, version)?;
-        Ok(Self { path: path.to_owned(), connection, extent })
+        let layout = if version < SCHEMA_BY_SERIES { Layout::ByNode } else { Layout::BySeries };
+        Ok(Self { path: path.to_owned(), connection, extent, layout })
+    }
+
+    /// How its samples are written.
+    pub(super) fn layout(&self) -> Layout {
+        self.layout
     }
 
     pub(super) fn extent(&self) -> Extent {
@@ -451,53 +460,13 @@ impl SegmentReader {
                 duration_ns: number(2).map_err(failed)?,
                 format: row.get(3).map_err(failed)?,
                 totals: blob(row, 4).map_err(failed)?,
+                layout: self.layout,
                 mappings: blob(row, 5).map_err(failed)?,
                 comments: blob(row, 6).map_err(failed)?,
             };
             if range.overlaps(window.start_ns, window.duration_ns) {
                 each(window)?;
             }
-        }
-        Ok(())
-    }
-
-    /// Calls `each` with the samples of these series in these windows: `(window, series)`, sorted.
-    pub(super) fn blocks(
-        &self,
-        wanted: &[(i64, u32)],
-        mut each: impl FnMut(i64, u32, &[u8]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        let failed = |source| StoreError::database(&self.path, "its samples cannot be read", source);
-        let sql = "SELECT samples FROM blocks WHERE id = ?1";
-        let mut statement = self.connection.prepare_cached(sql).map_err(failed)?;
-        for &(window, series) in wanted {
-            let mut rows = statement.query([block_id(window, series)]).map_err(failed)?;
-            let Some(row) = rows.next().map_err(failed)? else {
-                return Err(StoreError::corrupt(&self.path, format!("window {window} lacks a block")));
-            };
-            let block = blob(row, 0).map_err(failed)?;
-            each(window, series, block)?;
-        }
-        Ok(())
-    }
-
-    /// Calls `each` with all samples of the windows from `first` to `last`.
-    pub(super) fn all_blocks(
-        &self,
-        first: i64,
-        last: i64,
-        mut each: impl FnMut(i64, u32, &[u8]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        let failed = |source| StoreError::database(&self.path, "its samples cannot be read", source);
-        let sql = "SELECT id, samples FROM blocks WHERE id BETWEEN ?1 AND ?2 ORDER BY id";
-        let mut statement = self.connection.prepare_cached(sql).map_err(failed)?;
-        let ids = [block_id(first, 0), block_id(last, MAX_SERIES)];
-        let mut rows = statement.query(ids).map_err(failed)?;
-        while let Some(row) = rows.next().map_err(failed)? {
-            let id: i64 = row.get(0).map_err(failed)?;
-            let series = u32::try_from(id & i64::from(MAX_SERIES)).unwrap_or(u32::MAX);
-            let block = blob(row, 1).map_err(failed)?;
-            each(id >> SERIES_BITS, series, block)?;
         }
         Ok(())
     }

@@ -291,9 +291,14 @@ impl SqliteStore {
         let last = self.catalog().segments.last().cloned();
         let Some(last) = last.filter(|last| !is_full(last, now_ns, retention)) else { return Ok(None) };
         match SegmentWriter::open(&last.path, retention.log_bytes()) {
-            Ok(open) => {
+            Ok(Some(open)) => {
                 last.set_extent(open.extent);
                 Ok(Some((last, open)))
+            }
+            // An earlier version wrote it: it is finished.
+            Ok(None) => {
+                segment::seal(&last.path);
+                Ok(None)
             }
             Err(error) if error.is_corrupt() => {
                 let mut catalog = self.catalog_mut();

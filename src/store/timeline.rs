@@ -1,11 +1,11 @@
 //! How much each window has of what is selected: by window, and in steps of time.
 
-use super::block::Groups;
+use super::block::Samples;
 use super::error::StoreError;
-use super::query::{Selected, Source, Times, Windows, asked_for, value_type};
+use super::query::{Selected, Source, Times, asked_for, value_type};
 use super::segment::broken;
 use super::selection::Selection;
-use super::window_row::read_totals;
+use super::windows::Windows;
 use super::{MAX_POINTS, Selector, TimeRange, Timeline, WindowValue, WindowValues};
 
 /// See [`WindowStore::windows`](super::WindowStore::windows).
@@ -64,7 +64,8 @@ fn values(source: &Source<'_>, selector: &Selector, range: TimeRange) -> Result<
         let mut of_segment: Vec<(i64, WindowValue)> = Vec::new();
         reader.windows(range, |window| {
             let failed = |what| broken(reader.path(), "window", what);
-            let Some((value, values)) = selected.value(window.format) else { return Ok(()) };
+            let Some(value) = selected.value(window.format) else { return Ok(()) };
+            let format = selected.tables.format(window.format).map_err(failed)?;
             let of = value_type(&selected, window.format).unwrap_or_else(|| asked_for(selector));
             // Nanoseconds and bytes of the same name do not add up.
             if *found.value_type.get_or_insert_with(|| of.clone()) != of {
@@ -73,40 +74,41 @@ fn values(source: &Source<'_>, selector: &Selector, range: TimeRange) -> Result<
             times.add(window.start_ns, window.duration_ns);
             let mut sum = 0_i64;
             if selection.is_by_thread() {
-                by_thread.add(window.id, window.totals, values, &selected).map_err(failed)?;
+                by_thread.add(&window, format, &selected).map_err(failed)?;
             } else {
-                read_totals(window.totals, values, |series, totals| {
+                let add = |series, totals: &[i64]| {
                     if selected.has_series(series) {
                         found.matched = true;
                         sum = sum.saturating_add(totals.get(value).copied().unwrap_or(0));
                     }
-                })
-                .map_err(failed)?;
+                };
+                window.totals(format, add).map_err(failed)?;
             }
             let (start_unix_ns, duration_ns) = (window.start_ns, window.duration_ns);
             of_segment.push((window.id, WindowValue { start_unix_ns, duration_ns, value: sum }));
             Ok(())
         })?;
-        by_thread.read(reader, |window, series, block| {
-            let failed = |what| broken(reader.path(), "block", what);
-            let row = selected.tables.series(series).map_err(failed)?;
-            let Some((value, _)) = selected.value(row.format) else { return Ok(()) };
-            let factors = selected.tables.format(row.format).map_err(failed)?.expected_factors();
-            let Ok(index) = of_segment.binary_search_by_key(&window, |&(id, _)| id) else { return Ok(()) };
-            for group in Groups::new(block) {
-                let group = group.map_err(failed)?;
-                if selection.has_thread(&group.thread, &selected.tables).map_err(failed)? {
-                    found.matched = true;
-                    let Some((_, WindowValue { value: sum, .. })) = of_segment.get_mut(index) else {
-                        continue;
-                    };
-                    let add = |_, values: &[i64]| {
-                        *sum = sum.saturating_add(values.get(value).copied().unwrap_or(0));
-                    };
-                    group.samples(&factors, add).map_err(failed)?;
+        let failed = |what| broken(reader.path(), "block", what);
+        by_thread.read(reader, |batch| {
+            for (window, series, block) in batch.blocks() {
+                let row = selected.tables.series(series).map_err(failed)?;
+                let Some(value) = selected.value(row.format) else { continue };
+                let factors = selected.tables.format(row.format).map_err(failed)?.expected_factors();
+                let index = of_segment.binary_search_by_key(&window, |&(id, _)| id);
+                let entry = index.ok().and_then(|index| of_segment.get_mut(index));
+                let Some((_, WindowValue { value: sum, .. })) = entry else { continue };
+                let mut samples = Samples::new(reader.layout(), block, &factors);
+                while let Some(thread) = samples.next_group().map_err(failed)? {
+                    if selection.has_thread(&thread, &selected.tables).map_err(failed)? {
+                        found.matched = true;
+                        let add = |_, values: &[i64]| {
+                            *sum = sum.saturating_add(values.get(value).copied().unwrap_or(0));
+                        };
+                        samples.read(add).map_err(failed)?;
+                    }
                 }
             }
-            Ok(())
+            Ok(batch.cleared())
         })?;
         found.windows.extend(of_segment.into_iter().map(|(_, window)| window));
         Ok(())

@@ -4,25 +4,60 @@
 use super::varint::{Malformed, Reader, put, put_signed, put_text};
 use crate::model::Mapping;
 
+const SERIES_BEYOND_ALL: Malformed = Malformed("a series beyond all that can be");
+
 /// Totals by series, in order of series: `(series, one total for each value)`.
 pub(super) type SeriesTotals = Vec<(u32, Vec<i64>)>;
 
-/// Series (differences) and zigzag totals.
-pub(super) fn write_totals(totals: &[(u32, Vec<i64>)]) -> Vec<u8> {
+/// Series (differences) × 2 + (1 if some total is not the expected one), then the first total and, if there is one
+/// that is not expected, for each other the difference; totals zigzag. `factors` say what is expected, as in blocks.
+pub(super) fn write_totals(totals: &[(u32, Vec<i64>)], factors: &[i64]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut before = 0;
     for (series, values) in totals {
-        put(&mut bytes, u64::from(series.wrapping_sub(before)));
+        let first = values.first().copied().unwrap_or(0);
+        let others = values.iter().skip(1).zip(factors);
+        let differences: Vec<i64> =
+            others.map(|(&value, &factor)| value.wrapping_sub(first.wrapping_mul(factor))).collect();
+        let differs = differences.iter().any(|&difference| difference != 0);
+        put(&mut bytes, u64::from(series.wrapping_sub(before)) << 1 | u64::from(differs));
         before = *series;
-        for &value in values {
-            put_signed(&mut bytes, value);
+        put_signed(&mut bytes, first);
+        for difference in differences.into_iter().filter(|_| differs) {
+            put_signed(&mut bytes, difference);
         }
     }
     bytes
 }
 
-/// Calls `each` with every series and its totals, `values` of them.
+/// Calls `each` with every series and its totals.
 pub(super) fn read_totals(
+    bytes: &[u8],
+    factors: &[i64],
+    mut each: impl FnMut(u32, &[i64]),
+) -> Result<(), Malformed> {
+    let mut bytes = Reader::new(bytes);
+    let mut totals = vec![0; factors.len() + 1];
+    let mut series = 0_u32;
+    while !bytes.is_empty() {
+        let head = bytes.number()?;
+        let next = u32::try_from(head >> 1).ok().and_then(|difference| series.checked_add(difference));
+        series = next.ok_or(SERIES_BEYOND_ALL)?;
+        let first = bytes.signed()?;
+        if let Some((first_total, others)) = totals.split_first_mut() {
+            *first_total = first;
+            for (total, factor) in others.iter_mut().zip(factors) {
+                let difference = if head & 1 != 0 { bytes.signed()? } else { 0 };
+                *total = first.wrapping_mul(*factor).wrapping_add(difference);
+            }
+        }
+        each(series, &totals);
+    }
+    Ok(())
+}
+
+/// [`read_totals`] of segments of versions 1 to 3: series (differences) and zigzag totals, `values` of them.
+pub(super) fn read_plain_totals(
     bytes: &[u8],
     values: usize,
     mut each: impl FnMut(u32, &[i64]),
@@ -31,7 +66,7 @@ pub(super) fn read_totals(
     let mut totals = vec![0; values];
     let mut series = 0_u32;
     while !bytes.is_empty() {
-        series = series.checked_add(bytes.id()?).ok_or(Malformed("a series beyond all that can be"))?;
+        series = series.checked_add(bytes.id()?).ok_or(SERIES_BEYOND_ALL)?;
         for total in &mut totals {
             *total = bytes.signed()?;
         }
@@ -122,11 +157,15 @@ mod tests {
     #[test]
     fn totals_mappings_and_comments_come_back() {
         let totals: SeriesTotals =
-            vec![(0, vec![1, -2]), (3, vec![i64::MAX, i64::MIN]), (u32::MAX, vec![0, 0])];
+            vec![(0, vec![1, -2]), (3, vec![i64::MAX, i64::MIN]), (4, vec![7, 70]), (u32::MAX, vec![0, 0])];
         let mut read = Vec::new();
-        read_totals(&write_totals(&totals), 2, |series, values| read.push((series, values.to_vec())))
-            .unwrap();
+        let bytes = write_totals(&totals, &[10]);
+        read_totals(&bytes, &[10], |series, values| read.push((series, values.to_vec()))).unwrap();
         assert_eq!(read, totals);
+        read.clear();
+        let plain = [0, 2, 3, 3, 14, 1];
+        read_plain_totals(&plain, 2, |series, values| read.push((series, values.to_vec()))).unwrap();
+        assert_eq!(read, [(0, vec![1, -2]), (3, vec![7, -1])]);
 
         let seen = |mapping, start, limit| SeenMapping { mapping, start, limit, file_offset: 9, flags: 5 };
         let mappings = vec![seen(0, u64::MAX - 1, u64::MAX), seen(7, 5, 0), seen(1, 0, u64::MAX)];
@@ -148,7 +187,8 @@ mod tests {
     proptest! {
         #[test]
         fn hostile_bytes_never_panic(bytes: Vec<u8>, values in 0_usize..4) {
-            let _ = read_totals(&bytes, values, |_, _| {});
+            let _ = read_plain_totals(&bytes, values, |_, _| {});
+            let _ = read_totals(&bytes, &vec![3; values], |_, _| {});
             let _ = read_mappings(&bytes);
             let _ = read_comments(&bytes);
         }

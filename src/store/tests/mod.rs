@@ -2,6 +2,7 @@
 
 mod canonical;
 mod crash;
+mod earlier_versions;
 mod full_disk;
 mod queries;
 mod round_trip;

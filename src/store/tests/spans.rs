@@ -407,38 +407,6 @@ fn a_trace_is_told_in_short() {
 }
 
 #[test]
-fn a_segment_of_version_1_is_read_and_is_written_on() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path());
-    store.write_window(&window(SMALL, 0)).unwrap();
-    drop(store);
-    let path = folder.path().join("windows-00000001.db");
-    let as_version_1 = |path: &Path| {
-        let connection = Connection::open(path).unwrap();
-        let tables = ["span_extent", "span_texts", "span_keys", "span_rows", "span_details"];
-        for table in tables {
-            connection.execute_batch(&format!("DROP TABLE {table}")).unwrap();
-        }
-        connection.pragma_update(None, "user_version", 1).unwrap();
-    };
-    as_version_1(&path);
-    let store = open(folder.path());
-    assert_eq!(store.trace(trace_id(1)).unwrap(), []);
-    assert_eq!(store.types(TimeRange::ALL).unwrap().len(), 2);
-    assert_eq!(ids(&store, SpanFilter::default()), []);
-    store.write_spans(&[span(1, 1)]).unwrap();
-    assert_eq!(store.statistics().segments, 1);
-    assert_eq!(store.trace(trace_id(1)).unwrap(), [span(1, 1)]);
-    assert_eq!(
-        store.timeline(&Selector::of_type("cpu"), TimeRange::ALL, u64::MAX).unwrap().coverage.windows,
-        1
-    );
-    let version: i64 =
-        Connection::open(&path).unwrap().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
-    assert_eq!(version, 3);
-}
-
-#[test]
 fn spans_stay_below_the_limit_of_bytes_and_a_batch_larger_than_a_window_may_be_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let clock = TestClock::at(MIDNIGHT_NS);

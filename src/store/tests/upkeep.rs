@@ -212,10 +212,10 @@ fn a_segment_of_a_later_version_is_refused_by_name_and_left_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     three_segments(folder.path());
     let path = segments_in(folder.path()).remove(1);
-    Connection::open(&path).unwrap().pragma_update(None, "user_version", 4).unwrap();
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 5).unwrap();
     let before = fs::read(&path).unwrap();
     let error = SqliteStore::open(TestClock::at(MIDNIGHT_NS).options(folder.path())).unwrap_err();
-    assert!(matches!(error, StoreError::NewerSchema { found: 4, known: 3, .. }));
+    assert!(matches!(error, StoreError::NewerSchema { found: 5, known: 4, .. }));
     assert!(error.to_string().contains("windows-00000002.db"), "{error}");
     assert_eq!(fs::read(&path).unwrap(), before);
 }

@@ -1,0 +1,112 @@
+//! The windows of a segment that a question goes to, and the blocks of them that it needs.
+
+use std::ops::Range;
+
+use super::error::StoreError;
+use super::query::Selected;
+use super::rows::FormatRow;
+use super::segment::{SegmentReader, StoredWindow};
+use super::varint::Malformed;
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Windows {
+    wanted: Vec<(i64, u32)>,
+    /// How many blocks the windows have in all.
+    blocks: usize,
+}
+
+impl Windows {
+    /// Adds a window, with what of it is selected.
+    pub(super) fn add(
+        &mut self,
+        window: &StoredWindow<'_>,
+        format: &FormatRow,
+        selected: &Selected,
+    ) -> Result<(), Malformed> {
+        window.totals(format, |series, _| {
+            self.blocks += 1;
+            if selected.has_series(series) {
+                self.wanted.push((window.id, series));
+            }
+        })
+    }
+
+    /// How many blocks are wanted.
+    pub(super) fn len(&self) -> usize {
+        self.wanted.len()
+    }
+
+    /// Reads the wanted blocks: one by one if they are few, else all in one go, which takes a tenth of
+    /// the time for each. Batches that have been handed on come back empty, or others.
+    pub(super) fn read(
+        &self,
+        reader: &SegmentReader,
+        mut hand_on: impl FnMut(Batch) -> Result<Batch, StoreError>,
+    ) -> Result<(), StoreError> {
+        let (Some(&first), Some(&last)) = (self.wanted.first(), self.wanted.last()) else { return Ok(()) };
+        let mut batch = Some(Batch::default());
+        let mut add = |window, series, block: &[u8]| {
+            let mut filled = batch.take().unwrap_or_default();
+            filled.add(window, series, block);
+            batch = Some(if filled.bytes.len() >= BATCH_BYTES { hand_on(filled.sorted())? } else { filled });
+            Ok(())
+        };
+        if self.wanted.len() < self.blocks / 8 {
+            reader.blocks(&self.wanted, add)?;
+        } else {
+            let mut wanted = self.wanted.iter().peekable();
+            let mut found = 0;
+            reader.all_blocks(first.0, last.0, |window, series, block| {
+                while wanted.next_if(|next| **next < (window, series)).is_some() {}
+                if wanted.next_if(|next| **next == (window, series)).is_none() {
+                    return Ok(());
+                }
+                found += 1;
+                add(window, series, block)
+            })?;
+            if found < self.wanted.len() {
+                return Err(StoreError::corrupt(reader.path(), "a window lacks a block"));
+            }
+        }
+        hand_on(batch.unwrap_or_default().sorted()).map(drop)
+    }
+}
+
+/// How many bytes of blocks are put into another order at a time.
+const BATCH_BYTES: usize = 8 << 20;
+
+/// Blocks of many windows, series by series: those of one series add to the same stacks, which stay in the
+/// processor's caches then. Of a day of a host every sample would be a cache miss.
+#[derive(Default)]
+pub(super) struct Batch {
+    bytes: Vec<u8>,
+    /// Series, window, and where the block lies.
+    blocks: Vec<(u32, i64, Range<usize>)>,
+}
+
+impl Batch {
+    fn add(&mut self, window: i64, series: u32, block: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(block);
+        self.blocks.push((series, window, start..self.bytes.len()));
+    }
+
+    fn sorted(mut self) -> Self {
+        self.blocks.sort_unstable_by_key(|&(series, window, _)| (series, window));
+        self
+    }
+
+    /// Window, series and block of each.
+    pub(super) fn blocks(&self) -> impl Iterator<Item = (i64, u32, &[u8])> {
+        let block = |place: &Range<usize>| self.bytes.get(place.clone()).unwrap_or_default();
+        self.blocks.iter().map(move |(series, window, place)| (*window, *series, block(place)))
+    }
+
+    /// Nothing, with the memory that it had.
+    pub(super) fn cleared(mut self) -> Self {
+        self.bytes.clear();
+        self.blocks.clear();
+        self
+    }
+}
