@@ -65,6 +65,14 @@ impl BitWriter {
         self.number(order, zigzag(value));
     }
 
+    /// Appends all bits of another.
+    pub(super) fn append(&mut self, other: Self) {
+        for byte in other.bytes {
+            self.bits(byte.into(), 8);
+        }
+        self.bits(other.pending, other.pending_bits);
+    }
+
     /// The bytes, the last one filled with zeros.
     pub(super) fn finish(mut self) -> Vec<u8> {
         if self.pending_bits > 0 {

@@ -1,19 +1,20 @@
 //! The samples of one series in one window, as bits (`bits.rs`; `code k` is a number in the code of order k).
 //!
 //! ```text
-//! block   (1, group)…, in order of thread, 0 to the end of the last byte
+//! block   (1, group)…, in order of thread, 0
+//!         the samples of the first group, of the second, …
+//!         0 to the end of the last byte
 //! group   0 if it has the shape of the group before | 1, shape
 //!         [pid: difference to that before, code 0; the first, code 12]
 //!         [tid: difference to that before if the pid is the same, else to the pid, code 0]
 //!         [trace id, 128 bits] [span id, 64 bits]
 //!         index of the other labels: difference to that before, code 0
 //!         number of samples − 1, code 3
-//!         sample…, in order of stack
 //! shape   8 bits: 1 pid, 2 tid, 4 trace id, 8 span id, 16 some other value is not the expected one,
 //!         32 some first value is less than 1
 //!         6 bits: order of the first values
 //!         [6 bits: order of the differences to the expected values]
-//! sample  stack − stack before − 1
+//! sample  (in order of stack) stack − stack before − 1
 //!         first value − 1, or the first value, zigzag, if some are less than 1
 //!         [for each other value: difference to the expected value, zigzag]
 //! ```
@@ -23,7 +24,8 @@
 //! code follows from how far up it is and how many are still to come, which takes 7 to 9 bits for each of a day of
 //! a busy host, where bytes took 12 to 16. The expected value is the first one times the format's factor
 //! ([`FormatRow::expected_factors`](super::rows::FormatRow::expected_factors)), so that a sample of a fixed rate
-//! takes none for its nanoseconds, and one bit if it is alone.
+//! takes none for its nanoseconds, and one bit if it is alone. All groups come before the first sample, so that
+//! who looks for a thread need not read samples where it is not.
 //!
 //! Until version 3 of the schema, blocks were other bytes (`varint_block.rs`): [`Samples`] reads both.
 
@@ -102,7 +104,8 @@ fn stack_order(from: u32, left: u32) -> u32 {
 #[derive(Debug)]
 pub(super) struct BlockWriter<'a> {
     factors: &'a [i64],
-    bits: BitWriter,
+    groups: BitWriter,
+    samples: BitWriter,
     thread: Option<Thread>,
     before: Option<(Thread, Shape)>,
     /// Of the group that is open.
@@ -116,7 +119,8 @@ impl<'a> BlockWriter<'a> {
     pub(super) fn new(factors: &'a [i64]) -> Self {
         Self {
             factors,
-            bits: BitWriter::default(),
+            groups: BitWriter::default(),
+            samples: BitWriter::default(),
             thread: None,
             before: None,
             stacks: Vec::new(),
@@ -160,7 +164,7 @@ impl<'a> BlockWriter<'a> {
     fn end_group(&mut self) {
         let Some(thread) = self.thread.take() else { return };
         let shape = self.shape(&thread);
-        let bits = &mut self.bits;
+        let bits = &mut self.groups;
         bits.bits(1, 1);
         if self.before.is_some_and(|(_, before)| before == shape) {
             bits.bits(0, 1);
@@ -182,6 +186,7 @@ impl<'a> BlockWriter<'a> {
         let labels_before = before.unwrap_or_default().labels;
         bits.signed(0, i64::from(thread.labels) - i64::from(labels_before));
         bits.number(COUNT_ORDER, self.stacks.len() as u64 - 1);
+        let bits = &mut self.samples;
         let mut left = u32::try_from(self.stacks.len()).unwrap_or(u32::MAX);
         let mut from = 0_u32;
         let each = self.factors.len();
@@ -205,7 +210,11 @@ impl<'a> BlockWriter<'a> {
 
     pub(super) fn finish(mut self) -> Vec<u8> {
         self.end_group();
-        self.bits.finish()
+        if self.before.is_some() {
+            self.groups.bits(0, 1);
+        }
+        self.groups.append(self.samples);
+        self.groups.finish()
     }
 }
 
@@ -235,11 +244,11 @@ pub(super) enum Samples<'a> {
 }
 
 impl<'a> Samples<'a> {
-    pub(super) fn new(layout: Layout, block: &'a [u8], factors: &'a [i64]) -> Self {
-        match layout {
+    pub(super) fn new(layout: Layout, block: &'a [u8], factors: &'a [i64]) -> Result<Self, Malformed> {
+        Ok(match layout {
             Layout::ByNode => Self::ByNode(VarintSamples::new(block, factors)),
-            Layout::BySeries => Self::BySeries(BitSamples::new(block, factors)),
-        }
+            Layout::BySeries => Self::BySeries(BitSamples::new(block, factors)?),
+        })
     }
 
     /// Goes on to the next group; nothing after the last one.
@@ -259,84 +268,75 @@ impl<'a> Samples<'a> {
     }
 }
 
+#[derive(Debug, Clone, Copy)]
+struct Group {
+    thread: Thread,
+    shape: Shape,
+    samples: u32,
+}
+
 /// [`Samples`] of a block that [`BlockWriter`] has written.
 pub(super) struct BitSamples<'a> {
     bits: BitReader<'a>,
     factors: &'a [i64],
-    before: Option<Thread>,
-    shape: Option<Shape>,
-    /// Samples of the group that have not been read.
-    left: u32,
+    groups: Vec<Group>,
+    /// How many groups have been gone to, and of how many the samples have been read.
+    next: usize,
+    read: usize,
+    values: Vec<i64>,
 }
 
 impl<'a> BitSamples<'a> {
-    fn new(block: &'a [u8], factors: &'a [i64]) -> Self {
-        Self { bits: BitReader::new(block), factors, before: None, shape: None, left: 0 }
+    fn new(block: &'a [u8], factors: &'a [i64]) -> Result<Self, Malformed> {
+        let mut bits = BitReader::new(block);
+        let mut groups: Vec<Group> = Vec::new();
+        let mut samples = 0_u64;
+        while bits.left() > 0 && bits.bits(1)? == 1 {
+            let group = take_group(&mut bits, groups.last())?;
+            samples += u64::from(group.samples);
+            if samples.saturating_mul(LEAST_BITS) > bits.left() as u64 {
+                return Err(Malformed("a count that is larger than what follows"));
+            }
+            groups.push(group);
+        }
+        Ok(Self { bits, factors, groups, next: 0, read: 0, values: vec![0; factors.len() + 1] })
     }
 
     fn next_group(&mut self) -> Result<Option<Thread>, Malformed> {
-        if self.left > 0 {
-            self.read(|_, _| {})?;
+        let group = self.groups.get(self.next);
+        self.next += 1;
+        // Who passes some over does not see the end.
+        if group.is_none() && self.read == self.groups.len() {
+            self.bits.end()?;
         }
-        if self.bits.left() == 0 || self.bits.bits(1)? == 0 {
-            return self.bits.end().map(|()| None);
-        }
-        let bits = &mut self.bits;
-        let shape = match bits.bits(1)? {
-            0 => self.shape.ok_or(Malformed("a first group of the shape of the one before"))?,
-            _ => Shape::take(bits)?,
-        };
-        self.shape = Some(shape);
-        let has = |flag: u8| shape.flags & flag != 0;
-        let mut thread = Thread::default();
-        if has(HAS_PID) {
-            let difference = bits.signed(pid_order(self.before))?;
-            thread.pid = Some(pid_before(self.before).wrapping_add(difference.cast_unsigned()));
-        }
-        if has(HAS_TID) {
-            let expected = tid_expected(self.before, thread.pid);
-            thread.tid = Some(expected.wrapping_add(bits.signed(0)?.cast_unsigned()));
-        }
-        if has(HAS_TRACE_ID) {
-            thread.trace_id = Some(bytes(bits)?);
-        }
-        if has(HAS_SPAN_ID) {
-            thread.span_id = Some(bytes(bits)?);
-        }
-        let labels = i64::from(self.before.unwrap_or_default().labels).checked_add(bits.signed(0)?);
-        let labels = labels.and_then(|labels| u32::try_from(labels).ok());
-        thread.labels = labels.ok_or(Malformed("labels that do not exist"))?;
-        // One that is more than there can be is told when the bits end.
-        let count = bits.number(COUNT_ORDER)?.saturating_add(1);
-        if count.saturating_mul(LEAST_BITS) > bits.left() as u64 {
-            return Err(Malformed("a count that is larger than what follows"));
-        }
-        self.left = u32::try_from(count).map_err(|_| BEYOND_ALL)?;
-        self.before = Some(thread);
-        Ok(Some(thread))
+        Ok(group.map(|group| group.thread))
     }
 
-    fn read(&mut self, mut each: impl FnMut(u32, &[i64])) -> Result<(), Malformed> {
-        let Shape { flags, value_order, difference_order } = self.shape.unwrap_or_default();
-        let (has_differences, less_than_one) = (flags & HAS_DIFFERENCES != 0, flags & HAS_LESS_THAN_ONE != 0);
-        let mut values = vec![0; self.factors.len() + 1];
+    fn read(&mut self, each: impl FnMut(u32, &[i64])) -> Result<(), Malformed> {
+        // Those that were passed over lie before.
+        while self.read + 1 < self.next {
+            self.read_group(|_, _| {})?;
+        }
+        self.read_group(each)
+    }
+
+    /// Reads the samples of the first group of which they have not been read.
+    fn read_group(&mut self, mut each: impl FnMut(u32, &[i64])) -> Result<(), Malformed> {
+        let Some(&Group { shape, samples, .. }) = self.groups.get(self.read) else { return Ok(()) };
+        self.read += 1;
+        let Shape { flags, value_order, difference_order } = shape;
+        let has_differences = flags & HAS_DIFFERENCES != 0;
+        let less_than_one = flags & HAS_LESS_THAN_ONE != 0;
+        let values = &mut self.values;
         let mut bits = self.bits.clone();
-        let (mut from, mut left) = (0_u64, self.left);
+        let (mut from, mut left) = (0_u64, samples);
         while left > 0 {
-            let last = u32::try_from(from).map_err(|_| BEYOND_ALL)?;
-            let stack = from.checked_add(bits.number(stack_order(last, left))?);
+            let order = stack_order(u32::try_from(from).map_err(|_| BEYOND_ALL)?, left);
+            let stack = from.checked_add(bits.number(order)?);
             let stack = stack.and_then(|stack| u32::try_from(stack).ok()).ok_or(BEYOND_ALL)?;
             from = u64::from(stack) + 1;
             left -= 1;
-            let value = bits.number(value_order)?;
-            let first = if less_than_one {
-                unzigzag(value)
-            } else {
-                i64::try_from(value)
-                    .ok()
-                    .and_then(|value| value.checked_add(1))
-                    .ok_or(Malformed("a value beyond all"))?
-            };
+            let first = decoded(bits.number(value_order)?, less_than_one)?;
             if let Some((first_value, others)) = values.split_first_mut() {
                 *first_value = first;
                 for (value, factor) in others.iter_mut().zip(self.factors) {
@@ -344,12 +344,50 @@ impl<'a> BitSamples<'a> {
                     *value = first.wrapping_mul(*factor).wrapping_add(difference);
                 }
             }
-            each(stack, &values);
+            each(stack, values);
         }
-        self.left = 0;
         self.bits = bits;
         Ok(())
     }
+}
+
+fn take_group(bits: &mut BitReader<'_>, before: Option<&Group>) -> Result<Group, Malformed> {
+    let shape = match bits.bits(1)? {
+        0 => before.ok_or(Malformed("a first group of the shape of the one before"))?.shape,
+        _ => Shape::take(bits)?,
+    };
+    let before = before.map(|before| before.thread);
+    let has = |flag: u8| shape.flags & flag != 0;
+    let mut thread = Thread::default();
+    if has(HAS_PID) {
+        let difference = bits.signed(pid_order(before))?;
+        thread.pid = Some(pid_before(before).wrapping_add(difference.cast_unsigned()));
+    }
+    if has(HAS_TID) {
+        let expected = tid_expected(before, thread.pid);
+        thread.tid = Some(expected.wrapping_add(bits.signed(0)?.cast_unsigned()));
+    }
+    if has(HAS_TRACE_ID) {
+        thread.trace_id = Some(bytes(bits)?);
+    }
+    if has(HAS_SPAN_ID) {
+        thread.span_id = Some(bytes(bits)?);
+    }
+    let labels = i64::from(before.unwrap_or_default().labels).checked_add(bits.signed(0)?);
+    let labels = labels.and_then(|labels| u32::try_from(labels).ok());
+    thread.labels = labels.ok_or(Malformed("labels that do not exist"))?;
+    let samples = u32::try_from(bits.number(COUNT_ORDER)?.saturating_add(1)).map_err(|_| BEYOND_ALL)?;
+    Ok(Group { thread, shape, samples })
+}
+
+/// What [`coded`] was given.
+#[inline]
+fn decoded(value: u64, some_are_less_than_one: bool) -> Result<i64, Malformed> {
+    if some_are_less_than_one {
+        return Ok(unzigzag(value));
+    }
+    let value = i64::try_from(value).ok().and_then(|value| value.checked_add(1));
+    value.ok_or(Malformed("a value beyond all that can be"))
 }
 
 /// Least bits of a sample: a stack and a value.
@@ -373,7 +411,7 @@ mod tests {
     type Decoded = BTreeMap<(Thread, u32), Vec<i64>>;
 
     fn decode(block: &[u8], factors: &[i64]) -> Result<Decoded, Malformed> {
-        let mut samples = Samples::new(Layout::BySeries, block, factors);
+        let mut samples = Samples::new(Layout::BySeries, block, factors)?;
         let mut decoded = BTreeMap::new();
         while let Some(thread) = samples.next_group()? {
             samples.read(|stack, values| {
@@ -430,7 +468,7 @@ mod tests {
             }
             let block = encode(&all, &factors);
             prop_assert_eq!(decode(&block, &factors), Ok(all.clone()));
-            let mut reader = Samples::new(Layout::BySeries, &block, &factors);
+            let mut reader = Samples::new(Layout::BySeries, &block, &factors).unwrap();
             let mut read = Decoded::new();
             let mut skipped = Vec::new();
             for skip in passed_over {

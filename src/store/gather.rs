@@ -232,7 +232,7 @@ impl<'a> Adder<'a> {
         let new = || (row.format, Sums::new(factors.len() + 1, stacks));
         let (_, sums) = self.sums.entry(of).or_insert_with(new);
         let rows_before = sums.len();
-        let mut samples = Samples::new(*layout, block, factors);
+        let mut samples = Samples::new(*layout, block, factors)?;
         while let Some(thread) = samples.next_group()? {
             if selection.is_by_thread() {
                 if !selection.has_thread(&thread, &selected.tables)? {

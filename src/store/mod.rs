@@ -12,12 +12,14 @@
 mod bits;
 mod block;
 mod catalog;
+mod deflated;
 mod dictionary;
 mod encode;
 mod error;
 mod gather;
 mod kept_labels;
 mod merge;
+mod nodes;
 mod query;
 mod retention;
 mod rows;

@@ -97,7 +97,7 @@ fn values(source: &Source<'_>, selector: &Selector, range: TimeRange) -> Result<
                 let index = of_segment.binary_search_by_key(&window, |&(id, _)| id);
                 let entry = index.ok().and_then(|index| of_segment.get_mut(index));
                 let Some((_, WindowValue { value: sum, .. })) = entry else { continue };
-                let mut samples = Samples::new(reader.layout(), block, &factors);
+                let mut samples = Samples::new(reader.layout(), block, &factors).map_err(failed)?;
                 while let Some(thread) = samples.next_group().map_err(failed)? {
                     if selection.has_thread(&thread, &selected.tables).map_err(failed)? {
                         found.matched = true;

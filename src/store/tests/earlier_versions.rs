@@ -11,7 +11,7 @@ use super::open;
 use super::round_trip::all_of;
 use super::spans::{span, trace_id};
 use super::synthetic::{SMALL, window};
-use crate::store::{Detail, ProfileQuery, Selector, SpanFilter, SpanQuery, TimeRange, WindowStore};
+use crate::store::{Detail, ProfileQuery, Selector, TimeRange, WindowStore};
 
 /// The file of version 3 that `window(SMALL, 0..4)` and three spans of a trace gave when it was the latest.
 const VERSION_3: &[u8] = include_bytes!("segment_v3.db.gz");

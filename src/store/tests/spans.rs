@@ -1,21 +1,20 @@
 //! Spans: what was written comes back, replaced, searched, paged, cut, removed; and what they take.
 
 use std::collections::HashSet;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::synthetic::{Numbers, SMALL, window};
+use super::synthetic::Numbers;
 use super::{MIDNIGHT_NS, SECOND_NS, TestClock, open};
 use crate::model::span::{
     AttributeValue, JOINED_FROM, JOINED_TO, Span, SpanEvent, SpanId, SpanKind, SpanLink, SpanResource,
     SpanStatus, TraceId, ids_text, integer_of, text_of,
 };
 use crate::store::{
-    Options, Retention, Selector, SpanFilter, SpanQuery, SqliteStore, StatusFilter, StoreError, TimeRange,
-    TraceQuery, WindowStore,
+    Options, Retention, SpanFilter, SpanQuery, SqliteStore, StatusFilter, StoreError, TimeRange, TraceQuery,
+    WindowStore,
 };
 
 pub(in crate::store) fn trace_id(number: u64) -> TraceId {

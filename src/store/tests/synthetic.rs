@@ -36,6 +36,16 @@ pub(super) struct Host {
 pub(super) const SMALL: Host =
     Host { services: 3, threads_each: 2, samples: 50, functions: 20, depth: 8, long_names: 0 };
 
+/// Appends so many characters that cannot be told in many fewer.
+fn lengthen(name: &mut String, characters: usize, seed: u64) {
+    let mut numbers = Numbers(seed);
+    for left in (0..characters).rev().step_by(10) {
+        let number = numbers.below(u64::MAX);
+        let six_bits = (0..=left.min(9)).map(|at| (number >> (at * 6)).to_le_bytes()[0] & 63);
+        name.extend(six_bits.map(|bits| char::from(b'0' + bits)));
+    }
+}
+
 /// The window of this number: the one of number 0 begins at midnight.
 pub(super) fn window(host: Host, number: u64) -> Profile {
     let mut numbers = Numbers(number);
@@ -82,8 +92,8 @@ pub(super) fn window(host: Host, number: u64) -> Profile {
         let mut stack = Vec::new();
         for level in 0..host.depth {
             let place = leaf >> level.min(63);
-            let name =
-                format!("service_{service}::level_{level}::function_{place}{:x<1$}", "", host.long_names);
+            let mut name = format!("service_{service}::level_{level}::function_{place}");
+            lengthen(&mut name, host.long_names, place << 16 ^ level << 8 ^ service);
             let row = function(name);
             let line = 10 + (place % 50) as u32;
             let mut frames = vec![Frame { function: row, line }];

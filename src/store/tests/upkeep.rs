@@ -41,7 +41,7 @@ fn a_week_stays_below_a_limit_that_is_smaller_than_a_day_with_dictionaries_and_l
     let store = SqliteStore::open(clock.options(folder.path())).unwrap();
     // Most stacks are new in each window, so that the dictionary is most of it.
     let host =
-        Host { services: 10, threads_each: 4, samples: 80, functions: 1 << 24, depth: 20, long_names: 330 };
+        Host { services: 10, threads_each: 4, samples: 80, functions: 1 << 24, depth: 20, long_names: 530 };
     let limit = Retention::LEAST_BYTES;
     let mut first_day_bytes = 0;
     for number in 0..7 * 48 {
@@ -178,7 +178,7 @@ fn a_broken_segment_is_set_aside_and_named_wherever_it_is_broken_and_the_others_
             Connection::open(path).unwrap().execute("UPDATE blocks SET samples = x'ffff'", []).unwrap();
         }),
         ("stack of nowhere", |path| {
-            let sql = "DELETE FROM dictionary WHERE kind = 5";
+            let sql = "DELETE FROM dictionary WHERE kind = 10";
             Connection::open(path).unwrap().execute(sql, []).unwrap();
         }),
     ];
