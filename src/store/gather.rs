@@ -24,7 +24,7 @@ use super::{Detail, ProfileQuery};
 use crate::model::{Interner, Label};
 
 /// Most processors that one question takes.
-const MAX_THREADS: usize = 4;
+pub(super) const MAX_THREADS: usize = 4;
 /// With fewer blocks, other threads are not worth their start.
 const LEAST_BLOCKS_FOR_THREADS: usize = 2000;
 

@@ -2,13 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use hashbrown::HashTable;
-
 use super::block::Thread;
 use super::dictionary::Tables;
 use super::encode::{extent_varies, to_hex};
 use super::error::StoreError;
 use super::rows::{FlaggedMapping, LabelValueRow, LabelsRow, MappingRow, NodeRow};
+use super::stack_tree::Tree;
 use super::sums::NodeSums;
 use super::varint::Malformed;
 use super::window_row::{SeenMapping, set_flags};
@@ -18,8 +17,6 @@ use crate::model::{
 
 /// Most samples of an answer.
 pub(super) const MAX_SAMPLES: usize = 4_000_000;
-/// Most frames of all its stacks together: half a gigabyte.
-const MAX_STACK_ENTRIES: usize = 128_000_000;
 /// Comments are about single windows; nobody reads those of a day.
 const MAX_COMMENTS: usize = 64;
 
@@ -93,44 +90,6 @@ pub(super) struct Merger {
     comments: Vec<String>,
 }
 
-/// Stacks as a tree of locations: what they have in common towards the root is put together once. The nodes of one
-/// part differ as they are, and most answers have one part: what is equal is only looked for when another comes.
-#[derive(Debug, Default)]
-struct Tree {
-    /// The number of a node is its index + 1, and 0 is the empty stack.
-    nodes: Vec<NodeRow>,
-    /// Of the nodes before `indexed`.
-    index: HashTable<u32>,
-    indexed: usize,
-}
-
-impl Tree {
-    /// The number of a node that there is not yet.
-    fn push(&mut self, node: NodeRow) -> u32 {
-        self.nodes.push(node);
-        u32::try_from(self.nodes.len()).unwrap_or(u32::MAX)
-    }
-
-    /// The number of a node that there may be.
-    fn intern(&mut self, node: NodeRow) -> u32 {
-        let Self { nodes, index, indexed } = self;
-        let hash = |number: &u32| nodes.get((*number as usize).wrapping_sub(1)).map_or(0, |node| node.hash());
-        if *indexed < nodes.len() {
-            index.reserve(nodes.len() - *indexed, hash);
-            for number in *indexed + 1..=nodes.len() {
-                let number = u32::try_from(number).unwrap_or(u32::MAX);
-                index.insert_unique(hash(&number), number, hash);
-            }
-            *indexed = nodes.len();
-        }
-        let is_it = |number: &u32| nodes.get((*number as usize).wrapping_sub(1)) == Some(&node);
-        match index.find(node.hash(), is_it) {
-            Some(&known) => known,
-            None => self.push(node),
-        }
-    }
-}
-
 /// Samples, each of a node and labels of its own; indexed as a [`Tree`] is.
 #[derive(Debug, Default)]
 struct Samples {
@@ -172,8 +131,8 @@ struct Known {
     functions: Vec<Option<u32>>,
     locations: Vec<Option<u32>>,
     mappings: HashMap<u32, u32>,
-    /// Numbers in the [`Tree`].
-    nodes: Vec<Option<u32>>,
+    /// Numbers in the [`Tree`], 0 if they are not there yet.
+    nodes: Vec<u32>,
     /// Whether the tree has nothing but nodes of this part.
     is_first: bool,
     /// Of a node, those above it that are not known yet; kept for the next.
@@ -216,8 +175,8 @@ impl Merger {
             functions: vec![None; part.tables.functions.len()],
             locations: vec![None; part.tables.locations.len()],
             mappings: HashMap::new(),
-            nodes: vec![None; part.tables.nodes.len() + 1],
-            is_first: self.tree.nodes.is_empty(),
+            nodes: vec![0; part.tables.nodes.len() + 1],
+            is_first: self.tree.is_empty(),
             above: Vec::new(),
         };
         let mut label_sets = Vec::with_capacity(part.groups.len());
@@ -256,8 +215,8 @@ impl Merger {
                 break 0;
             }
             match known.nodes.get(at as usize) {
-                Some(Some(merged)) => break *merged,
-                Some(None) => above.push(at),
+                Some(0) => above.push(at),
+                Some(merged) => break *merged,
                 None => return Err(Malformed("a stack node that does not exist")),
             }
             // Parents have smaller numbers: `take` of a node's row sees to it.
@@ -270,66 +229,33 @@ impl Merger {
             let row = NodeRow { parent: merged, location };
             merged = if known.is_first { self.tree.push(row) } else { self.tree.intern(row) };
             if let Some(entry) = known.nodes.get_mut(at as usize) {
-                *entry = Some(merged);
+                *entry = merged;
             }
         }
         known.above = above;
         Ok(merged)
     }
 
-    /// The stacks of the samples, which have nodes of the tree until now. Goes through the tree depth first: to
-    /// walk from each leaf to the root would be a cache miss a frame.
+    /// The stacks of the samples, which have nodes of the tree until now.
     fn stacks(&mut self) -> Result<Vec<Vec<u32>>, StoreError> {
-        let nodes = &self.tree.nodes;
-        let mut is_leaf = vec![false; nodes.len() + 1];
+        let nodes = self.tree.len();
+        let mut is_leaf = vec![false; nodes + 1];
         for sample in &self.samples.rows {
             if let Some(is_leaf) = is_leaf.get_mut(sample.stack as usize) {
                 *is_leaf = true;
             }
         }
-        let (mut first_child, mut next_sibling) =
-            (vec![0_u32; nodes.len() + 1], vec![0_u32; nodes.len() + 1]);
-        for (index, node) in nodes.iter().enumerate().rev() {
-            let first = first_child.get_mut(node.parent as usize);
-            let next = next_sibling.get_mut(index + 1);
-            if let (Some(first), Some(next)) = (first, next) {
-                *next = std::mem::replace(first, u32::try_from(index + 1).unwrap_or(u32::MAX));
+        let leaves = self.tree.depth_first(&is_leaf);
+        let mut numbers = vec![0_u32; nodes + 1];
+        for (number, &leaf) in (0..).zip(&leaves) {
+            if let Some(entry) = numbers.get_mut(leaf as usize) {
+                *entry = number;
             }
         }
-        let at = |table: &[u32], node: u32| table.get(node as usize).copied().unwrap_or(0);
-        let mut stacks = Vec::new();
-        let mut entries = 0;
-        let mut numbers = vec![0_u32; nodes.len() + 1];
-        // Nodes from the root to where we are.
-        let mut open = vec![0_u32];
-        let mut path: Vec<u32> = Vec::new();
-        let mut next = 0;
-        loop {
-            if is_leaf.get(next as usize) == Some(&true) {
-                entries += path.len();
-                if entries > MAX_STACK_ENTRIES {
-                    let what = "frames of different stacks";
-                    return Err(StoreError::TooMuch { what, limit: MAX_STACK_ENTRIES });
-                }
-                if let Some(number) = numbers.get_mut(next as usize) {
-                    *number = u32::try_from(stacks.len()).unwrap_or(u32::MAX);
-                }
-                stacks.push(path.iter().rev().copied().collect());
-            }
-            next = at(&first_child, next);
-            while next == 0 {
-                let Some(done) = open.pop().filter(|&done| done != 0) else {
-                    for sample in &mut self.samples.rows {
-                        sample.stack = at(&numbers, sample.stack);
-                    }
-                    return Ok(stacks);
-                };
-                path.pop();
-                next = at(&next_sibling, done);
-            }
-            open.push(next);
-            path.push(nodes.get((next as usize).wrapping_sub(1)).map_or(0, |node| node.location));
+        for sample in &mut self.samples.rows {
+            sample.stack = numbers.get(sample.stack as usize).copied().unwrap_or(0);
         }
+        self.tree.stacks(&leaves)
     }
 
     fn location(&mut self, row: u32, part: &Part<'_>, known: &mut Known) -> Result<u32, Malformed> {

@@ -6,12 +6,13 @@
 //! `process` or `profile` import.
 //!
 //! [`WindowStore`] is what the rest of spanflame sees; [`SqliteStore`] is the one that stands behind it.
-//! How its files are laid out is told in `segment.rs` (the file), `rows.rs` (its dictionary), `block.rs`
-//! (its samples) and `spans/` (its spans).
+//! How its files are laid out is told in `segment.rs` (the file), `rows.rs`, `nodes.rs` and `stacks.rs` (its
+//! dictionary), `block.rs` (its samples) and `spans/` (its spans).
 
 mod bits;
 mod block;
 mod catalog;
+mod counters;
 mod deflated;
 mod dictionary;
 mod encode;
@@ -27,6 +28,7 @@ mod segment;
 mod selection;
 pub mod spans;
 mod sqlite;
+mod stack_tree;
 mod stacks;
 mod sums;
 mod timeline;

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{FlockOperation, flock};
 
 use super::catalog::{self, Catalog, Segment};
+use super::counters::Counters;
 use super::error::StoreError;
 use super::query::{self, Source};
 use super::retention::{KeptFile, Retention, Why};
@@ -20,8 +21,8 @@ use super::spans::find::SpanSource;
 use super::spans::{joined, traces};
 use super::timeline;
 use super::{
-    Answer, ProfileQuery, ProfileType, Selector, ServiceSummary, SetAside, SpanCuts, SpanList, SpanQuery,
-    SpanSummary, Statistics, TimeRange, Timeline, TracePage, TraceQuery, WindowStore, WindowValues,
+    Answer, ProfileQuery, ProfileType, Selector, ServiceSummary, SetAside, SpanList, SpanQuery, SpanSummary,
+    Statistics, TimeRange, Timeline, TracePage, TraceQuery, WindowStore, WindowValues,
 };
 use crate::model::{Profile, Span, SpanId, TraceId};
 
@@ -94,21 +95,6 @@ impl fmt::Debug for SqliteStore {
 struct Writer {
     open: Option<(Arc<Segment>, SegmentWriter)>,
     next_number: u64,
-}
-
-#[derive(Default)]
-struct Counters {
-    windows_written: u64,
-    windows_failed: u64,
-    last_write_error: Option<String>,
-    spans_written: u64,
-    spans_failed: u64,
-    span_cuts: SpanCuts,
-    removed_by_age: u64,
-    removed_until_ns: u64,
-    removed_by_size: u64,
-    open_series: u64,
-    open_stack_nodes: u64,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -487,41 +473,8 @@ impl WindowStore for SqliteStore {
     fn statistics(&self) -> Statistics {
         let max_bytes = locked(&self.retention).max_bytes;
         let catalog = self.catalog();
-        let extents: Vec<_> = catalog.segments.iter().map(|segment| segment.extent()).collect();
-        let with_windows = || extents.iter().filter(|extent| extent.windows > 0);
-        let paths = catalog.segments.iter().map(|segment| &segment.path);
-        let paths = paths.chain(catalog.set_aside.iter().map(|file| &file.path));
-        let bytes = paths.map(|path| catalog::bytes_of(path)).fold(0, u64::saturating_add);
         let counters = locked(&self.counters);
-        Statistics {
-            segments: catalog.segments.len() as u64,
-            windows: extents.iter().map(|extent| extent.windows).sum(),
-            bytes,
-            max_bytes,
-            oldest_unix_ns: with_windows().map(|extent| extent.first_start_ns).min().unwrap_or(0),
-            newest_unix_ns: with_windows().map(|extent| extent.last_end_ns).max().unwrap_or(0),
-            open_series: counters.open_series,
-            open_stack_nodes: counters.open_stack_nodes,
-            windows_written: counters.windows_written,
-            windows_failed: counters.windows_failed,
-            last_write_error: counters.last_write_error.clone(),
-            spans: extents.iter().map(|extent| extent.spans).sum(),
-            oldest_span_unix_ns: extents
-                .iter()
-                .filter(|extent| extent.spans > 0)
-                .map(|extent| extent.first_span_ns)
-                .min()
-                .unwrap_or(0),
-            removed_until_unix_ns: counters
-                .removed_until_ns
-                .max(catalog.set_aside.iter().map(|file| catalog::changed_ns(&file.path)).max().unwrap_or(0)),
-            spans_written: counters.spans_written,
-            spans_failed: counters.spans_failed,
-            span_cuts: counters.span_cuts,
-            segments_removed_by_age: counters.removed_by_age,
-            segments_removed_by_size: counters.removed_by_size,
-            set_aside: catalog.set_aside.clone(),
-        }
+        counters.statistics(&catalog, max_bytes)
     }
 
     fn enforce_retention(&self) -> Result<(), StoreError> {

@@ -424,3 +424,69 @@ fn a_revision_selects_its_windows_by_its_first_digits_and_each_window_tells_how_
     assert_eq!(told.windows.iter().map(|window| window.value).sum::<i64>(), expected);
     assert_eq!(told.value_type.unwrap().unit, "nanoseconds");
 }
+
+/// Sums of a profile by labels and frames, whatever the order of its tables.
+fn sums(profile: &Profile) -> BTreeMap<String, Vec<i64>> {
+    let mut sums = BTreeMap::new();
+    for sample in &profile.samples {
+        let frames = profile.stacks[sample.stack as usize].iter().map(|&location| {
+            let location = &profile.locations[location as usize];
+            let names = location.frames.iter().map(|frame| &profile.functions[frame.function as usize].name);
+            (location.address, names.collect::<Vec<_>>())
+        });
+        let labels = &profile.label_sets[sample.labels as usize];
+        let key = format!("{labels:?} {:?}", frames.collect::<Vec<_>>());
+        let known: &mut Vec<i64> = sums.entry(key).or_insert_with(|| vec![0; sample.values.len()]);
+        known.iter_mut().zip(&sample.values).for_each(|(sum, value)| *sum += value);
+    }
+    sums
+}
+
+#[test]
+fn so_many_windows_that_several_threads_add_them_up_have_the_sums_of_their_parts() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    // Three series, and 2,000 blocks are what makes it worth it.
+    let windows = 800;
+    for number in 0..windows {
+        store.write_window(&window(SMALL, number)).unwrap();
+    }
+    let thread = Selector { thread: Some("worker-1".to_owned()), ..Selector::of_type("cpu") };
+    let keys = Detail::Keys(vec!["comm".to_owned(), "unwind".to_owned()]);
+    for (selector, detail) in [
+        (Selector::of_type("cpu"), Detail::Stacks),
+        (Selector::of_type("cpu"), Detail::Labels),
+        (Selector::of_type("cpu"), keys),
+        (thread, Detail::Series),
+    ] {
+        let ask = |from: u64, to: u64| {
+            let at = |number| MIDNIGHT_NS + number * WINDOW_NS;
+            let range = TimeRange { from_unix_ns: at(from), to_unix_ns: at(to) };
+            let query = ProfileQuery { selector: selector.clone(), range, detail: detail.clone() };
+            store.profile(&query).unwrap()
+        };
+        let whole = ask(0, windows);
+        assert!(whole.matched);
+        assert_eq!(whole.coverage.windows, windows);
+        let mut parts: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+        for from in (0..windows).step_by(200) {
+            for (key, values) in sums(&ask(from, from + 200).profile) {
+                let known = parts.entry(key).or_insert_with(|| vec![0; values.len()]);
+                known.iter_mut().zip(&values).for_each(|(sum, value)| *sum += value);
+            }
+        }
+        assert!(sums(&whole.profile) == parts, "{detail:?}");
+        assert_eq!(whole.profile.samples.len(), parts.len(), "{detail:?}: equal ones are one");
+    }
+
+    // What is broken is found on whichever thread it comes to.
+    drop(store);
+    let path = folder.path().join("windows-00000001.db");
+    let sql = "UPDATE blocks SET samples = x'000200ff' WHERE id = (SELECT max(id) FROM blocks)";
+    rusqlite::Connection::open(path).unwrap().execute(sql, []).unwrap();
+    let store = open(folder.path());
+    let range = TimeRange::ALL;
+    let query = ProfileQuery { selector: Selector::of_type("cpu"), range, detail: Detail::Stacks };
+    assert_eq!(store.profile(&query).unwrap().coverage.windows, 0);
+    assert_eq!(store.statistics().set_aside.len(), 1);
+}
