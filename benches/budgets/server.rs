@@ -126,13 +126,14 @@ fn great_profile() -> Profile {
 }
 
 /// A server of the release build.
-struct Server {
+pub struct Server {
     child: Child,
     address: String,
 }
 
 impl Server {
-    fn start(data: &Path, variables: &[(&str, &str)], cache: &Path) -> Result<Self> {
+    /// Starts it, and waits until it says where it is.
+    pub fn start(data: &Path, variables: &[(&str, &str)], cache: &Path) -> Result<Self> {
         fs::create_dir_all(data)?;
         let mut child = Command::new(env!("CARGO_BIN_EXE_spanflame"))
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
@@ -149,19 +150,34 @@ impl Server {
         Ok(Self { child, address })
     }
 
-    fn pid(&self) -> u32 {
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// The body of an answer, which must be 200.
-    fn get(&self, path: &str) -> Result<Vec<u8>> {
+    pub fn get(&self, path: &str) -> Result<Vec<u8>> {
+        self.ask(&format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.address), &[])
+    }
+
+    /// Sends bytes, and answers likewise.
+    pub fn post(&self, path: &str, body: &[u8]) -> Result<Vec<u8>> {
+        let length = body.len();
+        let head =
+            format!("POST {path} HTTP/1.0\r\nHost: {}\r\nContent-Length: {length}\r\n\r\n", self.address);
+        self.ask(&head, body)
+    }
+
+    fn ask(&self, head: &str, body: &[u8]) -> Result<Vec<u8>> {
         let mut stream = TcpStream::connect(&self.address)?;
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.address)?;
+        stream.write_all(head.as_bytes())?;
+        stream.write_all(body)?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;
         let end = answer.windows(4).position(|four| four == b"\r\n\r\n").context("no end of headers")?;
-        let head = String::from_utf8_lossy(&answer[..end]).into_owned();
-        ensure!(head.contains(" 200 "), "{path}: {}", head.lines().next().unwrap_or_default());
+        let status = String::from_utf8_lossy(&answer[..end]).lines().next().unwrap_or_default().to_owned();
+        let asked = head.lines().next().unwrap_or_default();
+        ensure!(status.contains(" 200 "), "{asked}: {status} {}", String::from_utf8_lossy(&answer[end..]));
         Ok(answer.split_off(end + 4))
     }
 }

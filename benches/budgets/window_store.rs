@@ -3,7 +3,8 @@
 //! 60 services of four threads each, 20,000 stacks a service by Zipf's law with exponent 1.1, 30 frames
 //! deep, in a tree: callers are shared, leaves are not; 24,000 functions in all. All names, locations and
 //! threads are stored, and bytes are those of all files. Only the clock is quicker than a day: every window
-//! is written as the server does, and nothing is removed.
+//! is written as the server does, and nothing is removed. At last `serve` goes on with the segment of that day, which
+//! is one to come, so that it has not ended: what it keeps in memory to write on, and to answer, is in its peak.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,13 +14,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use foldhash::fast::FixedState;
+use rusqlite::Connection;
+use spanflame::export::{self, Format};
 use spanflame::model::{Frame, FrameKind, Function, Label, Location, Mapping, Profile, Sample, ValueType};
 use spanflame::store::{
     Detail, Options, ProfileQuery, Retention, Selector, SqliteStore, StoreError, TimeRange, WindowStore,
 };
 
 use crate::Context;
+use crate::measured_process::peak_memory_bytes;
 use crate::report::{Bound, Figure, Section};
+use crate::server::Server;
 
 const SERVICES: u64 = 60;
 const THREADS_EACH: u64 = 4;
@@ -29,8 +34,8 @@ const BUSY_CORES: u64 = 16;
 const WINDOW_SECONDS: u64 = 10;
 const WINDOWS_OF_DAY: u64 = 24 * 3600 / WINDOW_SECONDS;
 const SECOND_NS: u64 = 1_000_000_000;
-/// 2026-11-21 00:00 UTC.
-const MIDNIGHT_NS: u64 = 1_795_219_200_000_000_000;
+/// 2100-01-01 00:00 UTC.
+const MIDNIGHT_NS: u64 = 4_102_444_800_000_000_000;
 
 /// Runs it.
 pub fn section(context: &mut Context) -> Section {
@@ -40,7 +45,10 @@ pub fn section(context: &mut Context) -> Section {
     );
     for (hz, bytes_bound) in [(19, 56.0), (99, 247.0)] {
         let folder = context.scratch.path().join(format!("store-{hz}"));
-        if let Err(error) = day(context, &folder, hz, bytes_bound, &mut section) {
+        let measured = day(context, &folder, hz, bytes_bound, &mut section)
+            .and_then(|()| parts(&folder, hz, &mut section))
+            .and_then(|()| served(context, &folder, hz, &mut section));
+        if let Err(error) = measured {
             section.add(Figure::missing(format!("{hz} Hz"), format!("{error:#}")));
         }
         // A day of one rate is enough to have on the disk.
@@ -139,6 +147,58 @@ fn day(context: &Context, folder: &Path, hz: u64, bytes_bound: f64, section: &mu
     store.services(range)?;
     let services_ms = begin.elapsed().as_secs_f64() * 1e3;
     section.add(Figure::new(format!("{hz} Hz, services of all"), "ms", vec![services_ms]));
+    Ok(())
+}
+
+/// What the bytes of the files are of; the rest is what `SQLite` adds, and the log.
+fn parts(folder: &Path, hz: u64, section: &mut Section) -> Result<()> {
+    let parts = [
+        ("blocks of samples", "SELECT sum(length(samples)) FROM blocks"),
+        ("stack nodes", "SELECT sum(length(rows)) FROM dictionary WHERE kind = 10"),
+        ("numbers of stacks", "SELECT sum(length(rows)) FROM dictionary WHERE kind % 64 = 9"),
+        ("names", "SELECT sum(length(rows)) FROM dictionary WHERE kind % 64 NOT IN (9, 10)"),
+        ("totals of windows", "SELECT sum(length(totals)) FROM windows"),
+    ];
+    for (what, sql) in parts {
+        let mut bytes = 0;
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "db") {
+                let connection = Connection::open(path)?;
+                bytes += connection.query_row(sql, [], |row| row.get::<_, Option<i64>>(0))?.unwrap_or(0);
+            }
+        }
+        let mebibytes = bytes as f64 / f64::from(1 << 20);
+        section.add(Figure::new(format!("{hz} Hz, of it {what}"), "MiB", vec![mebibytes]));
+    }
+    Ok(())
+}
+
+/// The memory of a server that writes on such a day.
+fn served(context: &Context, folder: &Path, hz: u64, section: &mut Section) -> Result<()> {
+    let variables = [
+        ("SPANFLAME_AGENT_EBPF_ENABLED", "false"),
+        ("SPANFLAME_STORAGE_MAX_AGE", "3650d"),
+        // An eighth of it is more than the segment has, or another one would be begun.
+        ("SPANFLAME_STORAGE_MAX_BYTES", "8GiB"),
+    ];
+    let server = Server::start(folder, &variables, &context.warm_cache)?;
+    let mut host = Host::new(hz);
+    let mut pprof = Vec::new();
+    export::write(host.window(0), Format::Pprof, &mut pprof, &export::Options::default())?;
+    server.post("/api/v1/profiles?from=-20s&to=-10s", &pprof)?;
+    let segments = std::fs::read_dir(folder)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let segments = segments.filter(|name| name.ends_with(".db")).count();
+    anyhow::ensure!(segments == 1, "{segments} segments: it has not gone on with that of the day");
+    let memory = |what: &str| -> Result<Figure> {
+        let megabytes = peak_memory_bytes(server.pid())? as f64 / 1e6;
+        let figure = Figure::new(format!("{hz} Hz, memory of serve {what}"), "MB", vec![megabytes]);
+        Ok(if context.quick { figure } else { figure.bounded(Bound::AtMost(150.0)) })
+    };
+    section.add(memory("that writes on")?);
+    let (from, to) = (MIDNIGHT_NS / SECOND_NS, MIDNIGHT_NS / SECOND_NS + 24 * 3600);
+    server.get(&format!("/api/v1/profiles/flamegraph?type=cpu&service=service-7&from={from}&to={to}"))?;
+    section.add(memory("after a graph of a service")?);
     Ok(())
 }
 
