@@ -242,6 +242,11 @@ impl<'a> Adder<'a> {
             }
             let all = GroupKey { series: Some(series), thread: Some(thread), kept: None };
             let index = self.groups.intern(match detail {
+                // There is no other group then.
+                Detail::Stacks if !self.groups.is_empty() => {
+                    samples.read(|stack, values| sums.add(0, stack, values))?;
+                    continue;
+                }
                 Detail::Stacks => GroupKey::default(),
                 Detail::Series => GroupKey { thread: None, ..all },
                 Detail::Keys(_) => self.kept_labels.group(all, &selected.tables)?,

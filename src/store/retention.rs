@@ -15,7 +15,7 @@ pub struct Retention {
 }
 
 impl Default for Retention {
-    /// A week, and 2 GiB: at 19 Hz a host of 32 cores, half busy, needs two fifths of it (`benches/run store`).
+    /// A week, and 2 GiB: at 19 Hz a host of 32 cores, half busy, needs a fifth of it (`benches/run store`).
     fn default() -> Self {
         Self { max_age: Duration::from_secs(7 * 24 * 3600), max_bytes: 2 << 30 }
     }

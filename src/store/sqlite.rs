@@ -27,7 +27,8 @@ use super::{
 use crate::model::{Profile, Span, SpanId, TraceId};
 
 /// A segment whose dictionary takes more memory than this is finished. A day of a busy host of 32 cores takes
-/// 70 MB: a second segment has most of the same names and stacks again, on the disk and in each query.
+/// 74 MB at 19 Hz, the numbers of stacks in their series included: a second segment has most of the same names and
+/// stacks again, on the disk and in each query.
 const MAX_DICTIONARY_BYTES: usize = 80 << 20;
 /// How long the dictionary of the last segment is kept in memory for the next query.
 const KEEP_TABLES_FOR: Duration = Duration::from_secs(60);

@@ -48,6 +48,10 @@ impl Windows {
         let mut batch = Some(Batch::default());
         let mut add = |window, series, block: &[u8]| {
             let mut filled = batch.take().unwrap_or_default();
+            if filled.bytes.capacity() == 0 && self.wanted.len() > MANY_BLOCKS {
+                // One that grows is copied again and again.
+                filled.bytes.reserve(BATCH_BYTES + BATCH_BYTES / 8);
+            }
             filled.add(window, series, block);
             batch = Some(if filled.bytes.len() >= BATCH_BYTES { hand_on(filled.sorted())? } else { filled });
             Ok(())
@@ -75,6 +79,8 @@ impl Windows {
 
 /// How many bytes of blocks are put into another order at a time.
 const BATCH_BYTES: usize = 8 << 20;
+/// So many blocks probably fill a batch.
+const MANY_BLOCKS: usize = 50_000;
 
 /// Blocks of many windows, series by series: those of one series add to the same stacks, which stay in the
 /// processor's caches then. Of a day of a host every sample would be a cache miss.
