@@ -10,13 +10,14 @@
 //! mapping   path, build id (texts), ordinal, start, limit, file offset, flags
 //! function  name, system name, file (texts), start line
 //! location  mapping + 1 or 0, kind, address (difference to the row before), count, (function, line)…
-//! node      how many nodes ago the parent was, location
+//! node      how many nodes ago the parent was, location (until version 3 of the schema; since then nodes.rs)
 //! labels    count, (key, 0, text | 1, number)…
 //! format    count, (kind, unit)…, default value, 0 | 1, kind, unit of the period, period
 //! series    format, service, container id, comm (each text + 1, or 0 for none)
 //! ```
 //!
-//! The numbers of stacks in each series are pages too (`stacks.rs`).
+//! The numbers of stacks in each series are pages too (`stacks.rs`). Pages that become shorter by it are deflated
+//! (`deflated.rs`).
 //!
 //! A stack is a node, its parent the rest of the stack towards the root, node 0 the empty stack: stacks
 //! that have their beginnings in common share nodes, and a new stack is mostly a chain of nodes each of

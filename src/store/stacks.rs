@@ -148,7 +148,7 @@ pub(super) fn read_page(
     let mut series = 0_u32;
     let mut node_before = nodes as u64;
     while bits.left() > 0 && bits.bits(1)? == 1 {
-        series = series.checked_add(bits.id(SERIES_ORDER)?).unwrap_or(u32::MAX);
+        series = series.saturating_add(bits.id(SERIES_ORDER)?);
         if series as usize >= series_count {
             return Err(Malformed("stacks of a series that does not exist"));
         }
