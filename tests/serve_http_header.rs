@@ -89,8 +89,6 @@ for number, line in enumerate(sys.stdin):
     print(repr(heads[number])[2:-1], flush=True)
 "#;
 
-const SERVICE: &str = "exchange";
-
 struct Exchange {
     child: Child,
     heads: std::io::Lines<BufReader<std::process::ChildStdout>>,
@@ -98,9 +96,14 @@ struct Exchange {
 
 impl Exchange {
     fn start() -> Self {
+        Self::of_service("exchange")
+    }
+
+    /// Tests that run at the same time see each other's requests: who counts his own has a service for himself.
+    fn of_service(service: &str) -> Self {
         let mut child = Command::new("python3")
             .args(["-c", EXCHANGE])
-            .env("OTEL_SERVICE_NAME", SERVICE)
+            .env("OTEL_SERVICE_NAME", service)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -208,14 +211,14 @@ fn a_kernel_that_would_stall_programs_is_refused_with_the_reason_and_a_fit_one_p
 fn an_answer_in_pieces_on_a_socket_that_does_not_wait_is_one_request_with_all_its_bytes() {
     needs!("python3");
     let server = Server::start_with("agent: {ebpf: {network: {context_propagation: http_header}}}\n", &[]);
-    let mut exchange = Exchange::start();
+    let mut exchange = Exchange::of_service("pieces");
     // Both ways on one connection, so that none takes bytes of the other for its own.
     for number in 0..10 {
         let head = exchange.ask_for(if number % 2 == 0 { "pieces" } else { "" });
         assert!(head.contains(&format!("/{number} HTTP/1.1")), "{head}");
     }
     for (route, count) in [("/pieces/{id}", 5), ("/fionread/{id}", 5)] {
-        let query = format!("&service={SERVICE}&route={route}");
+        let query = format!("&service=pieces&route={route}");
         let ids = await_event("the requests", Duration::from_secs(20), || {
             Some(trace_ids(&server, &query)).filter(|ids| ids.len() >= count)
         });
