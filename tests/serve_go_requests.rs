@@ -222,7 +222,9 @@ fn check_chain(program: &str, mode: &str) {
     const REQUESTS: usize = 240;
     let receiver = Receiver::start();
     let server = server_that_exports_to(&receiver);
-    let names = ["hop-a", "hop-b", "hop-c"];
+    // Tests run at the same time, and each server follows the whole host.
+    let names = ["a", "b", "c"].map(|hop| format!("{program}-{mode}-{hop}"));
+    let names = names.each_ref().map(String::as_str);
     let last = Service::start(names[2], &[program, mode, mode], &[]);
     let middle = Service::start(names[1], &[program, mode, mode, &last.port.to_string()], &[]);
     let first = Service::start(names[0], &[program, "http1", mode, &middle.port.to_string()], &[]);
@@ -247,8 +249,10 @@ fn check_chain(program: &str, mode: &str) {
         assert!(right * 100 >= own.all * 97, "{program} {mode}: {name} own {own:?}");
         let child = judge(&spans, |span| span.service == *name && is_call(span, "child"));
         let right = child.right.get("goroutine").copied().unwrap_or_default();
-        // Some have none, and say so. Of 87 %, which is what runs of this test had, 48 are anything from 75 to 95.
-        assert!(right * 100 >= child.all * 70, "{program} {mode}: {name} child {child:?}");
+        // Of the older release some have none, and say so: of 87 %, which is what runs of this test had, 48 are anything
+        // from 75 to 95.
+        let least = if program.contains("go1.21") { 70 } else { 80 };
+        assert!(right * 100 >= child.all * least, "{program} {mode}: {name} child {child:?}");
         let pool = judge(&spans, |span| span.service == *name && is_call(span, "pool"));
         assert_eq!((pool.all, pool.right.len()), (REQUESTS / 5, 0), "{program} {mode}: {name} pool {pool:?}");
         eprintln!("{program} {mode} {name}: own {own:?}, child {child:?}, pool {pool:?}");
