@@ -337,9 +337,18 @@ impl Common<'_> {
             // From nothing, or to nothing: no common change does that, if the test is sure.
             return plain;
         };
-        let t = (change.log_ratio - shift.log_ratio) / change.error.hypot(shift.error);
+        let t = (change.log_ratio - shift.log_ratio) / self.error_against(shift, change, &tested.test);
         let own = upper_tail(if direction == Direction::Increase { t } else { -t }, tested.test.degrees);
         if *self.basis == Basis::Share { own } else { own.max(plain) }
+    }
+
+    /// The standard error of a change held against what all others have in common. Shares that are high by chance make
+    /// the others low: the logarithms of any two have the covariance `-v`, where `v / 4` is the variance on the
+    /// scale of the arcus sine, so that of their difference has `2 v` more. That of the mean of the others has one
+    /// `v` less than if they were independent, as [`common_shift`] takes them.
+    fn error_against(&self, shift: Change, change: Change, test: &TwoSample) -> f64 {
+        let independent = change.error.hypot(shift.error);
+        if *self.basis == Basis::Share { independent.hypot(2.0 * test.error()) } else { independent }
     }
 
     /// Whether it is large enough to count, against itself and against the others.

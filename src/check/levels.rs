@@ -32,7 +32,7 @@ pub(super) struct Candidate {
 /// The part of [`Policy::false_alarm_level`] that a level and direction may use up. The parts of those that there
 /// are add up to one.
 ///
-/// Nobody's build fails for an improvement that is not seen, so increases get nine tenths. Functions by
+/// Nobody's build fails for an improvement that is not seen, so increases get nineteen twentieths. Functions by
 /// themselves are where a change is named and where noise is greatest, so they get most of it; the total and
 /// modules are known much better and can afford a strict test.
 pub(super) fn part_of_level(direction: Direction, level: Level, present: &[Level]) -> f64 {
@@ -43,8 +43,8 @@ pub(super) fn part_of_level(direction: Direction, level: Level, present: &[Level
     };
     let whole: f64 = present.iter().copied().map(weight).sum();
     let of_direction = match direction {
-        Direction::Increase => 0.9,
-        Direction::Decrease => 0.1,
+        Direction::Increase => 0.95,
+        Direction::Decrease => 0.05,
     };
     if whole > 0.0 { of_direction * weight(level) / whole } else { 0.0 }
 }

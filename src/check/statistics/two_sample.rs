@@ -76,9 +76,10 @@ impl TwoSample {
         self.values.new_mean - self.values.base_mean
     }
 
-    /// Standard error of the difference. Never nought: values that do not vary at all are those of too few
+    /// Standard error of the difference on the scale. Never nought: values that do not vary at all are those of too few
     /// samples, or of rounding.
-    fn error(&self) -> f64 {
+    #[must_use]
+    pub fn error(&self) -> f64 {
         let runs = 1.0 / self.values.base_runs + 1.0 / self.values.new_runs;
         let rounding = 1e-9 * (self.values.base_mean + self.values.new_mean);
         (self.variance * runs).sqrt().max(rounding)
