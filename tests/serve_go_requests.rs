@@ -249,10 +249,9 @@ fn check_chain(program: &str, mode: &str) {
         assert!(right * 100 >= own.all * 97, "{program} {mode}: {name} own {own:?}");
         let child = judge(&spans, |span| span.service == *name && is_call(span, "child"));
         let right = child.right.get("goroutine").copied().unwrap_or_default();
-        // Of the older release some have none, and say so: of 87 %, which is what runs of this test had, 48 are anything
-        // from 75 to 95.
-        let least = if program.contains("go1.21") { 70 } else { 80 };
-        assert!(right * 100 >= child.all * least, "{program} {mode}: {name} child {child:?}");
+        // Some have none, and say so: their goroutine may have come to another processor before it began the child.
+        // Where it is not known how many ids were given there are 87 %, symbols/tests/go_goroutine_ids.rs.
+        assert!(right * 100 >= child.all * 90, "{program} {mode}: {name} child {child:?}");
         let pool = judge(&spans, |span| span.service == *name && is_call(span, "pool"));
         assert_eq!((pool.all, pool.right.len()), (REQUESTS / 5, 0), "{program} {mode}: {name} pool {pool:?}");
         eprintln!("{program} {mode} {name}: own {own:?}, child {child:?}, pool {pool:?}");

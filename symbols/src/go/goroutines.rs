@@ -91,6 +91,11 @@ fn offsets(minor: u32, tls_offset: i32) -> Option<GoroutineOffsets> {
     })
 }
 
+/// The offset of `p.goidcache` in bytes; `None` if the version is not in the table.
+pub(super) fn p_goidcache(minor: u32) -> Option<u32> {
+    offsets(minor, 0).map(|offsets| offsets.p_goidcache)
+}
+
 fn tls_offset(object: &ObjectFile) -> Option<i32> {
     let sections = object.section_headers().iter();
     let bytes = sections

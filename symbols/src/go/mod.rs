@@ -16,6 +16,7 @@
 //! 0xfffffff1 (from 1.20). Older ones have entry addresses in place of offsets and are not read.
 
 mod build_info;
+mod goroutine_ids;
 mod goroutines;
 mod inline;
 mod labels;

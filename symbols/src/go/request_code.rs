@@ -31,6 +31,8 @@
 use iced_x86::{Decoder, DecoderOptions, Mnemonic};
 
 use super::build_info::BuildInfo;
+use super::goroutine_ids;
+use super::goroutines::p_goidcache;
 use super::symbols::read_table;
 use super::text::{Text, without_abi};
 use crate::object_file::Machine;
@@ -111,8 +113,8 @@ pub struct GoRequestCode {
     pub own: Vec<CodeRange>,
     /// Where those begin that send one HTTP/2 request for who began them. Likewise.
     pub http2_senders: Vec<CodeRange>,
-    /// `runtime.sched.goidgen`, the last goroutine id of those that were given out to processors. `None` in
-    /// a stripped executable.
+    /// `runtime.sched.goidgen`, the last goroutine id of those that were given out to processors, as the code
+    /// says that gives them, else the symbol table. `None`: neither does.
     pub goroutine_ids: Option<ElfAddress>,
     /// If gRPC is linked in, in a version that is known.
     pub grpc: Option<GrpcOffsets>,
@@ -128,6 +130,7 @@ enum Kind {
     },
     Own,
     Http2Sender,
+    GivesIds,
     Other,
 }
 
@@ -160,18 +163,17 @@ impl GoRequestCode {
         }
         let Some(info) = BuildInfo::read(object)? else { return Ok(None) };
         // Of a version that is not known nothing is.
-        if !info.minor_version().is_some_and(|minor| VERSIONS.contains(&minor)) {
-            return Ok(None);
-        }
-        Self::of(object, &info)
+        let minor = info.minor_version().filter(|minor| VERSIONS.contains(minor));
+        let Some(p_goidcache) = minor.and_then(p_goidcache) else { return Ok(None) };
+        Self::of(object, &info, p_goidcache)
     }
 
-    fn of(object: &ObjectFile, info: &BuildInfo) -> Result<Option<Self>, ObjectError> {
+    fn of(object: &ObjectFile, info: &BuildInfo, p_goidcache: u32) -> Result<Option<Self>, ObjectError> {
         let Some((table, _, text_start)) = read_table(object)? else { return Ok(None) };
         let grpc = info.version_of(GRPC).and_then(grpc_offsets);
         let namer = Namer::new(info);
         let mut round_trips = RoundTrips::default();
-        let mut code = Self { grpc, goroutine_ids: scheduler(object)?, ..Self::default() };
+        let mut code = Self { grpc, ..Self::default() };
         let mut text = Text::new(object);
         for index in 0..table.functions() {
             let Some(function) = table.function(index) else { continue };
@@ -184,11 +186,18 @@ impl GoRequestCode {
                 Kind::Own => add(&mut code.own, range),
                 Kind::Http2Sender => add(&mut code.http2_senders, range),
                 Kind::Point(point) => code.watch(object, &mut text, point, range),
+                Kind::GivesIds => {
+                    code.goroutine_ids = function_bytes(&mut text, range)
+                        .and_then(|bytes| goroutine_ids::in_code(bytes, range.begin, p_goidcache));
+                }
                 Kind::RoundTrip { client, is_inner } => round_trips.add(client, is_inner, range),
             }
         }
         for range in round_trips.chosen() {
             code.watch(object, &mut text, GoPoint::Http2Client, range);
+        }
+        if code.goroutine_ids.is_none() {
+            code.goroutine_ids = goroutine_ids::in_symbols(object)?;
         }
         code.keep_whole();
         code.probes.sort_by_key(|probe| probe.at);
@@ -202,11 +211,7 @@ impl GoRequestCode {
     }
 
     fn watch(&mut self, object: &ObjectFile, text: &mut Text<'_>, point: GoPoint, of: CodeRange) {
-        let length = usize::try_from(of.end.0 - of.begin.0).unwrap_or(usize::MAX);
-        if length > MAX_FUNCTION_BYTES {
-            return;
-        }
-        let Some(bytes) = text.bytes(of.begin, length) else { return };
+        let Some(bytes) = function_bytes(text, of) else { return };
         let begin = of.begin;
         let mut add = |point, offset: u64| {
             let place = begin.checked_add(offset).and_then(|at| object.loaded_range(at, 1).ok());
@@ -246,6 +251,13 @@ impl GoRequestCode {
             _ => true,
         });
     }
+}
+
+/// The code of a function; `None` if it is not there, or unusually long.
+fn function_bytes<'a>(text: &'a mut Text<'_>, of: CodeRange) -> Option<&'a [u8]> {
+    let length =
+        usize::try_from(of.end.0 - of.begin.0).ok().filter(|length| *length <= MAX_FUNCTION_BYTES)?;
+    text.bytes(of.begin, length)
 }
 
 /// Adds a range that begins where the last one ends, or behind it.
@@ -297,6 +309,7 @@ impl Namer {
             }
             b"crypto/tls.(*Conn).Read" => GoPoint::TlsRead,
             b"crypto/tls.(*Conn).Write" => GoPoint::TlsWrite,
+            goroutine_ids::GIVER => return Kind::GivesIds,
             _ => return self.kind_by_beginning(name),
         };
         Kind::Point(point)
@@ -358,26 +371,6 @@ fn ends(code: &[u8]) -> Option<Vec<u64>> {
         }
     }
     Some(ends).filter(|ends| !ends.is_empty())
-}
-
-/// Where `runtime.sched` is: its first word is the last goroutine id that was given out.
-fn scheduler(object: &ObjectFile) -> Result<Option<ElfAddress>, ObjectError> {
-    const SYMBOL_BYTES: usize = 24;
-    const MAX_SYMBOLS_BYTES: u64 = 64 << 20;
-    let Some(symbols) = object.section_header(".symtab").filter(|header| header.has_contents()) else {
-        return Ok(None);
-    };
-    let Some(names) = object.section_headers().get(symbols.link as usize) else { return Ok(None) };
-    if symbols.bytes > MAX_SYMBOLS_BYTES || names.bytes > MAX_SYMBOLS_BYTES {
-        return Ok(None);
-    }
-    let (symbols, names) = (object.read_section(symbols)?, object.read_section(names)?);
-    let found = symbols.data.chunks_exact(SYMBOL_BYTES).find_map(|symbol| {
-        let name = usize::try_from(crate::little_endian::u32_at(symbol, 0)?).ok()?;
-        let is_it = names.data.get(name..)?.starts_with(b"runtime.sched\0");
-        if is_it { crate::little_endian::u64_at(symbol, 8) } else { None }
-    });
-    Ok(found.map(ElfAddress))
 }
 
 /// By the structs' definitions in releases on both sides of each change (1.40 … 1.83), and by the DWARF of a

@@ -61,10 +61,12 @@ pub enum Mode {
     Cgo,
     /// With C code, position-independent, stripped, by the system's linker.
     CgoPieStripped,
+    /// Without inlined calls, also in the runtime, as for a debugger.
+    NotInlined,
 }
 
 impl Mode {
-    /// All of them.
+    /// Those that are shipped.
     pub const ALL: [Self; 5] = [Self::Plain, Self::Stripped, Self::Pie, Self::Cgo, Self::CgoPieStripped];
 
     fn arguments(self) -> &'static [&'static str] {
@@ -74,6 +76,7 @@ impl Mode {
             Self::Cgo => &[],
             Self::Stripped => &["-ldflags=-s -w"],
             Self::Pie => &["-buildmode=pie"],
+            Self::NotInlined => &["-gcflags=all=-N -l"],
             Self::CgoPieStripped => &["-buildmode=pie", "-ldflags=-s -w -linkmode=external"],
         }
     }
