@@ -2,11 +2,12 @@
 //!
 //! Rows that are one function under two names are put together here, before anything is tested, so that no
 //! later step need know of it: `renaming.rs` finds modules and functions that are called something else on the
-//! new side, `inlining.rs` those that have vanished into their callers.
+//! new side, `inlining.rs` those that have vanished into their callers, `regrouping.rs` those whose work others do that
+//! are called beside them.
 
 use super::comparison::{Origin, Subject};
 use super::side::Runs;
-use super::{FunctionCost, FunctionKey, Run, inlining, renaming};
+use super::{FunctionCost, FunctionKey, Run, inlining, regrouping, renaming};
 use crate::model::IndexMap;
 
 /// A function's costs, in the unit of the value type.
@@ -113,6 +114,7 @@ impl Alignment {
         }
         renaming::put_together(&mut alignment, floor);
         inlining::put_together(&mut alignment, floor);
+        regrouping::put_together(&mut alignment, floor);
         alignment
     }
 

@@ -63,7 +63,7 @@ impl FunctionLines<'_> {
     fn add_keys(&mut self, origin: Option<&Origin>) {
         let others = match origin {
             Some(Origin::Renamed { from }) => std::slice::from_ref(from),
-            Some(Origin::Inlined { functions }) => functions.as_slice(),
+            Some(Origin::Inlined { functions } | Origin::Regrouped { functions }) => functions.as_slice(),
             None => &[],
         };
         for key in others {

@@ -172,6 +172,12 @@ pub enum Origin {
         /// The functions that are counted with it.
         functions: Vec<FunctionKey>,
     },
+    /// It does the work of others that are gone, or gave work to others that are new, whom the same caller calls: one
+    /// has become two, or two one, or one was written anew.
+    Regrouped {
+        /// The functions that are counted with it, or a part of whom is.
+        functions: Vec<FunctionKey>,
+    },
 }
 
 /// The base compared with itself: its runs in two halves.

@@ -5,7 +5,7 @@
 //! its callers on both sides: where one side has a function and the other has nearly none of it, and its callers
 //! together cost more there by at least half of it. A function that was really taken out leaves no such trace.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::FunctionKey;
 use super::alignment::{Alignment, Which};
@@ -132,8 +132,12 @@ fn parts(calls: &[(usize, f64)], function: usize, stand_ins: &mut StandIns) -> V
 }
 
 fn count_with_callers(alignment: &mut Alignment, function: usize, callers: &[Part]) {
-    let Some((own, key)) = alignment.rows.get(function).map(|row| (row.own.clone(), row.key.clone())) else {
-        return;
+    let Some(row) = alignment.rows.get(function) else { return };
+    let (own, key) = (row.own.clone(), row.key.clone());
+    // What had vanished into it goes on with it.
+    let carried: Vec<FunctionKey> = match &row.origin {
+        Some(Origin::Inlined { functions }) => functions.clone(),
+        _ => Vec::new(),
     };
     for &(caller, part) in callers {
         let Some(row) = alignment.rows.get_mut(caller) else { continue };
@@ -147,9 +151,14 @@ fn count_with_callers(alignment: &mut Alignment, function: usize, callers: &[Par
                 row.origin = Some(renamed);
                 continue;
             }
-            None => Vec::new(),
+            // Regrouping comes after this.
+            Some(Origin::Regrouped { .. }) | None => Vec::new(),
         };
         functions.push(key.clone());
+        if !carried.is_empty() {
+            let known: HashSet<FunctionKey> = functions.iter().cloned().collect();
+            functions.extend(carried.iter().filter(|key| !known.contains(key)).cloned());
+        }
         row.origin = Some(Origin::Inlined { functions });
     }
 }

@@ -127,3 +127,21 @@ fn what_has_vanished_into_several_that_have_vanished_is_with_the_callers_of_thes
     let own = comparison.lines.iter().filter(|line| line.level == Level::FunctionSelf);
     assert_eq!(own.count(), 4, "nothing else is left");
 }
+
+#[test]
+fn what_vanished_into_one_that_vanished_later_is_told_of_where_that_one_is() {
+    // A costs nothing itself in the base, so that it is looked at again when B is counted with it.
+    const APART: &[Stack<'_>] =
+        &[("main;m", 1_000.0), ("main;m;a;b", 60.0), ("main;m;a;c", 1_960.0), ("main;d", 5_000.0)];
+    const TOGETHER: &[Stack<'_>] =
+        &[("main;m", 1_060.0), ("main;m;a", 40.0), ("main;m;c", 1_960.0), ("main;d", 5_000.0)];
+    let (base, new) = (test_sides::side("base", 1, APART), test_sides::side("new", 2, TOGETHER));
+    let comparison = compare(&base, &new, &Policy::default()).expect("comparable");
+    let line = comparison
+        .lines
+        .iter()
+        .find(|line| line.level == Level::FunctionSelf && line.subject.name == "m")
+        .expect("it is judged");
+    let functions = ["a", "b"].map(|name| FunctionKey::new(name, "app")).to_vec();
+    assert_eq!(line.origin, Some(Origin::Inlined { functions }), "{comparison:#?}");
+}

@@ -26,6 +26,7 @@ pub mod machine_facts;
 mod overall;
 pub mod parts;
 pub mod policy;
+mod regrouping;
 mod renamed_functions;
 mod renaming;
 pub mod report;

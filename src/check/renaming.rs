@@ -34,11 +34,16 @@ pub(super) fn put_together(alignment: &mut Alignment, floor: f64) {
     rename_functions(alignment, &gone, &new);
 }
 
-/// Rows of at least this share on one side, and nearly nothing on the other.
+/// Rows of at least this share on one side, in most of its runs, and nearly nothing on the other. What is in a few of many
+/// runs is chance, and nothing can be told from its being gone.
 pub(super) fn only_on(alignment: &Alignment, side: Which, floor: f64) -> Vec<usize> {
     let is_only = |row: &Row| {
         let here = alignment.share(&row.inclusive, side);
-        here >= floor && alignment.share(&row.inclusive, side.other()) < REMNANT * here
+        let columns = row.inclusive.get(alignment.columns(side)).unwrap_or_default();
+        let present = columns.iter().filter(|value| **value > 0.0).count();
+        here >= floor
+            && 2 * present > columns.len()
+            && alignment.share(&row.inclusive, side.other()) < REMNANT * here
     };
     alignment.rows.iter().enumerate().filter(|(_, row)| is_only(row)).map(|(index, _)| index).collect()
 }

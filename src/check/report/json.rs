@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
+use crate::check::FunctionKey;
 use crate::check::comparison::{Basis, Comparison, Line, Origin, Refusal, SelfTest, SideSummary};
 use crate::check::run::type_text;
 use crate::check::verdict::Verdict;
@@ -77,13 +78,15 @@ fn line(line: &Line) -> Value {
         Verdict::Inconclusive(_) => "inconclusive",
         Verdict::Moved { .. } => "moved",
     };
-    let (renamed_from, inlined) = match &line.origin {
-        Some(Origin::Renamed { from }) => (Some(&*from.name), None),
-        Some(Origin::Inlined { functions }) => {
-            (None, Some(functions.iter().map(|key| &*key.name).collect::<Vec<_>>()))
-        }
-        None => (None, None),
-    };
+    let names =
+        |functions: &[FunctionKey]| functions.iter().map(|key| key.name.to_string()).collect::<Vec<_>>();
+    let (mut renamed_from, mut inlined, mut regrouped_with) = (None, None, None);
+    match &line.origin {
+        Some(Origin::Renamed { from }) => renamed_from = Some(&*from.name),
+        Some(Origin::Inlined { functions }) => inlined = Some(names(functions)),
+        Some(Origin::Regrouped { functions }) => regrouped_with = Some(names(functions)),
+        None => {}
+    }
     let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     json!({
         "level": line.level,
@@ -106,6 +109,7 @@ fn line(line: &Line) -> Value {
         "runs_needed": line.sensitivity.runs_needed,
         "renamed_from": renamed_from,
         "inlined": inlined,
+        "regrouped_with": regrouped_with,
         "allowed": line.allowed.as_ref().map(|allowed| &allowed.reason),
         "allowed_because_of": line.allowed.as_ref().map_or(&[][..], |allowed| &allowed.because_of),
         "same_as": line.same_as.iter().map(|caller| caller.name.as_str()).collect::<Vec<_>>(),

@@ -6,11 +6,12 @@
 use std::io::{self, Write};
 
 use super::phrases::{
-    change, cost, described, headline, interval, printable, refusal, shown, verdict, why_allowed,
+    change, cost, described, headline, interval, is_change, origin, printable, refusal, shown, verdict,
+    why_allowed,
 };
 use super::source::SourcePaths;
 use crate::check::comparison::{Comparison, Line};
-use crate::check::verdict::{Overall, Verdict};
+use crate::check::verdict::Overall;
 
 /// The first line.
 pub const MARKER: &str = "<!-- spanflame:check -->";
@@ -25,11 +26,7 @@ const SHOWN_LINES: usize = 20;
 /// The writer's.
 pub fn write(comparison: &Comparison, paths: &SourcePaths, writer: &mut dyn Write) -> io::Result<()> {
     writeln!(writer, "{MARKER}")?;
-    let changed: Vec<&Line> = comparison
-        .lines
-        .iter()
-        .filter(|line| matches!(line.verdict, Verdict::Regressed | Verdict::Improved | Verdict::Moved { .. }))
-        .collect();
+    let changed: Vec<&Line> = comparison.lines.iter().filter(|line| is_change(line)).collect();
     if changed.is_empty() && comparison.overall == Overall::Unchanged {
         writeln!(writer, "{NOTHING_CHANGED}")?;
     }
@@ -65,6 +62,14 @@ pub fn write(comparison: &Comparison, paths: &SourcePaths, writer: &mut dyn Writ
     for line in changed.iter().take(SHOWN_LINES) {
         if let Some(allowed) = &line.allowed {
             writeln!(writer, "\n{} may be slower{}", code(&described(line)), plain(&why_allowed(allowed)))?;
+        }
+    }
+    let mut told: Vec<&str> = Vec::new();
+    for line in changed.iter().take(SHOWN_LINES) {
+        let name = line.subject.name.as_str();
+        if let Some(origin) = origin(line).filter(|_| !told.contains(&name)) {
+            writeln!(writer, "\n{}: {}", code(&shown(name)), plain(&origin))?;
+            told.push(name);
         }
     }
     let runs = format!("{} against {} runs", comparison.base.runs, comparison.new.runs);

@@ -1,7 +1,9 @@
 //! How figures are said, the same in every report for people.
 
-use crate::check::comparison::{Allowed, Basis, Comparison, Estimate, Level, Line, Refusal};
+use crate::check::FunctionKey;
+use crate::check::comparison::{Allowed, Basis, Comparison, Estimate, Level, Line, Origin, Refusal};
 use crate::check::verdict::{Overall, Verdict};
+use crate::export::frame_text::module_name;
 
 /// Letters of a name that are shown: beginning and end say most. Templates have names of thousands.
 const SHOWN_LETTERS: usize = 120;
@@ -146,13 +148,52 @@ pub(super) fn sentence(comparison: &Comparison, line: &Line) -> String {
         text.push_str(&format!(", 95 % certain of {interval}"));
     }
     text.push(')');
-    if let Verdict::Moved { from } = &line.verdict {
-        text.push_str(&format!("; it was called {}", shown(&from.name)));
+    if let Some(origin) = origin(line) {
+        text.push_str(&format!("; {origin}"));
     }
     if let Some(allowed) = &line.allowed {
         text.push_str(&format!("; allowed{}", why_allowed(allowed)));
     }
     text
+}
+
+/// Whether a reader is to be told of it: it costs another amount, or what it is has changed.
+pub(super) fn is_change(line: &Line) -> bool {
+    matches!(line.verdict, Verdict::Regressed | Verdict::Improved | Verdict::Moved { .. })
+        || matches!(line.origin, Some(Origin::Regrouped { .. })) && line.level == Level::FunctionSelf
+}
+
+/// How it came to be compared with something of another name, if it was.
+pub(super) fn origin(line: &Line) -> Option<String> {
+    let names = |functions: &[FunctionKey]| {
+        in_short(&functions.iter().map(|key| key.name.to_string()).collect::<Vec<_>>())
+    };
+    Some(match line.origin.as_ref()? {
+        Origin::Renamed { from } => match came_from(line, from) {
+            Moved::FromName(name) => format!("it was called {name}"),
+            Moved::FromModule(module) => format!("it was in {module}"),
+        },
+        Origin::Inlined { functions } => {
+            format!("counted together with {}, which one side has inlined in it", names(functions))
+        }
+        Origin::Regrouped { functions } => {
+            format!("counted together with {}, which one side alone has, beside it", names(functions))
+        }
+    })
+}
+
+/// What is different about what a line was in the base.
+pub(super) enum Moved {
+    FromName(String),
+    FromModule(String),
+}
+
+/// What to say of where a line has moved from: the name, or if that is the same the module.
+pub(super) fn came_from(line: &Line, from: &FunctionKey) -> Moved {
+    match &line.subject.key {
+        Some(key) if key.name == from.name => Moved::FromModule(shown(module_name(&from.module))),
+        _ => Moved::FromName(shown(&from.name)),
+    }
 }
 
 /// What follows on "allowed": `: REASON`, or ` because of NAME (…): REASON` if something else is what the list names.

@@ -247,7 +247,7 @@ mod tests {
             &[
                 ("main;parse", 4_000),
                 ("main;work", 9_000),
-                ("main;retired", 2_000),
+                ("main;retired", 1_000),
                 ("main;send;write", 3_000),
             ],
             executions,

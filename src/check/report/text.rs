@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 
 use super::phrases::{
-    change, cost, headline, interval, percent, printable, refusal, shown, verdict, why_allowed,
+    Moved, came_from, change, cost, headline, interval, is_change, origin, percent, printable, refusal,
+    verdict, why_allowed,
 };
 use crate::check::comparison::{Comparison, Level, Line};
 use crate::check::verdict::Verdict;
@@ -26,7 +27,7 @@ impl Table {
     /// The writer's.
     pub fn write(&self, comparison: &Comparison, writer: &mut dyn Write) -> io::Result<()> {
         for line in self.lines(comparison) {
-            writeln!(writer, "{}", printable(&line))?;
+            writeln!(writer, "{}", unobeyed(&printable(&line)))?;
         }
         Ok(())
     }
@@ -78,9 +79,21 @@ impl Table {
     }
 }
 
+/// A line that logs of build hosts do not take for one of their commands: GitHub's begin with `::`; its older ones, Azure's
+/// and `TeamCity`'s stand anywhere behind `##`. Nothing visible is added.
+fn unobeyed(line: &str) -> String {
+    const NOTHING: char = '\u{200b}';
+    let apart = format!("#{NOTHING}#");
+    // Twice, since what is found does not overlap.
+    let line = line.replace("##", &apart).replace("##", &apart);
+    match line.trim_start().starts_with("::") {
+        true => line.replacen("::", &format!(":{NOTHING}:"), 1),
+        false => line,
+    }
+}
+
 fn is_news(line: &Line) -> bool {
-    matches!(line.verdict, Verdict::Regressed | Verdict::Improved | Verdict::Moved { .. })
-        || line.level == Level::Total
+    is_change(line) || line.level == Level::Total
 }
 
 fn title(level: Level) -> &'static str {
@@ -94,12 +107,15 @@ fn title(level: Level) -> &'static str {
 
 fn said(line: &Line) -> String {
     let word = verdict(line);
-    match &line.verdict {
+    let said = match &line.verdict {
         Verdict::Regressed => match &line.allowed {
             Some(allowed) => format!("{word}{}", why_allowed(allowed)),
             None => word.to_owned(),
         },
-        Verdict::Moved { from } => format!("{word} from {}", shown(&from.name)),
+        Verdict::Moved { from } => {
+            let (Moved::FromName(place) | Moved::FromModule(place)) = came_from(line, from);
+            return format!("{word} from {place}");
+        }
         Verdict::Inconclusive(sensitivity) => match (sensitivity.smallest_effect, sensitivity.runs_needed) {
             (Some(effect), Some(runs)) => {
                 format!("{word}: {} could have been seen; {runs} runs a side for less", percent(effect))
@@ -108,6 +124,10 @@ fn said(line: &Line) -> String {
             (None, _) => word.to_owned(),
         },
         _ => word.to_owned(),
+    };
+    match origin(line) {
+        Some(origin) => format!("{said}; {origin}"),
+        None => said,
     }
 }
 
@@ -118,4 +138,21 @@ fn shortened(name: &str) -> String {
         return name.to_owned();
     }
     std::iter::once('…').chain(name.chars().skip(count + 1 - NAME_WIDTH)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_line_is_a_command_of_a_build_host() {
+        for command in
+            ["::error file=a::b", "  ::stop-commands::x", "a ##[error]b", "##vso[task.complete]", "###[x]"]
+        {
+            let line = unobeyed(command);
+            assert!(!line.trim_start().starts_with("::") && !line.contains("##"), "{line}");
+            assert_eq!(line.replace('\u{200b}', ""), command);
+        }
+        assert_eq!(unobeyed("std::map::insert  1.0 s a run"), "std::map::insert  1.0 s a run");
+    }
 }
