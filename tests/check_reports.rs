@@ -156,13 +156,17 @@ fn one_of_each(project: &Path) -> Vec<(&'static str, Reported)> {
     let dearer = |part: f64| move |Cost(name, cost, noise)| Cost(name, (cost as f64 * part) as u64, noise);
     fs::write(project.join("allow-list"), "2999-12-31 parse -- ]]> & \"checks\" lengths now\n")
         .expect("written");
-    let without_parse: Vec<Cost> = PROGRAM.into_iter().filter(|cost| cost.0 != "parse").collect();
+    let without = |name: &'static str| PROGRAM.into_iter().filter(move |cost| cost.0 != name);
+    let without_parse: Vec<Cost> = without("parse").collect();
+    let divided: Vec<Cost> =
+        without("sort").chain([Cost("sort_low", 750, 0.01), Cost("sort_high", 750, 0.01)]).collect();
     let with_added = [&PROGRAM[..], &[Cost("added", 900, 0.01)]].concat();
     let mut all = vec![
         of("same", PROGRAM.to_vec(), &[]),
         of("regressed", with(AWKWARD, dearer(1.5)), &[]),
         of("improved", with("parse", dearer(0.5)), &[]),
         of("moved", with("hash", |Cost(_, cost, noise)| Cost("digest_blocks", cost, noise)), &[]),
+        of("divided", divided, &[]),
         of("gone", without_parse, &[]),
         of("new", with_added, &[]),
         of("allowed", with("parse", dearer(1.3)), &["--allow", "allow-list"]),
@@ -215,6 +219,7 @@ fn each_kind_of_verdict_is_in_every_report_as_its_readers_expect_it() {
         ("regressed", 1),
         ("improved", 0),
         ("moved", 0),
+        ("divided", 0),
         ("gone", 0),
         ("new", 1),
         ("allowed", 0),
@@ -232,6 +237,11 @@ fn each_kind_of_verdict_is_in_every_report_as_its_readers_expect_it() {
     let known = ["improved", "inconclusive", "moved", "regressed", "unchanged"];
     assert_eq!(verdicts, known.iter().map(|&word| word.to_owned()).collect());
     assert_eq!(of("moved").line("digest_blocks")["renamed_from"], "hash");
+    for part in ["sort_low", "sort_high"] {
+        assert_eq!(of("divided").line(part)["regrouped_with"], serde_json::json!(["sort"]));
+    }
+    let comment = fs::read_to_string(of("divided").folder.join("check.md")).expect("it is there");
+    assert!(comment.contains("`sort_low`: counted together with sort, which only one side has"), "{comment}");
     assert_eq!(of("gone").line("parse")["verdict"], "improved");
     assert_eq!(of("new").line("added")["verdict"], "regressed");
     assert!(of("new").line("added")["effect"].is_null(), "of nothing there is no ratio");
@@ -276,9 +286,19 @@ fn each_kind_of_verdict_is_in_every_report_as_its_readers_expect_it() {
     assert!(!open.is_empty() && open.iter().all(|result| result["level"] == "note"), "{open:#?}");
 
     // Findings stand at files of the project; what is allowed is suppressed; what was refused is a notification.
-    let result = &of("regressed").sarif["runs"][0]["results"][0];
-    let uri = &result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"];
-    assert!(uri.is_null() || uri == "src/a%20b/gr%C3%B6%C3%9Fe.c", "{result:#}");
+    let results = of("regressed").sarif["runs"][0]["results"].as_array().expect("results").clone();
+    let names_it = |result: &&Value| result["locations"][0]["logicalLocations"][0]["name"] == AWKWARD;
+    let result = results.iter().find(names_it).unwrap_or_else(|| panic!("{results:#?}"));
+    let place = &result["locations"][0]["physicalLocation"];
+    assert_eq!(place["artifactLocation"]["uri"], "src/a%20b/gr%C3%B6%C3%9Fe.c", "{result:#}");
+    assert_eq!(place["region"]["startLine"], 14, "{result:#}");
+    for (file, place) in [
+        ("check.log", "::error file=src/a b/größe.c,line=14,title=std%3A%3Amap"),
+        ("check.xml", r#" file="src/a b/größe.c" line="14"><failure"#),
+        ("check.md", "`src/a b/größe.c:14`"),
+    ] {
+        assert!(text("regressed", file).contains(place), "{file}: {}", text("regressed", file));
+    }
     let of_allowed = of("allowed").sarif["runs"][0]["results"].as_array().expect("results").clone();
     assert!(
         of_allowed.iter().any(|result| result["suppressions"][0]["kind"] == "external"),

@@ -106,7 +106,8 @@ fn what_cannot_be_compared_is_refused_and_nothing_is_written() {
     // A difference is no side of another one.
     let difference = diff(folder.path(), &["before.folded", "after.folded", "-o", "difference.pb.gz"]);
     assert_eq!(difference.status, Some(0), "{}", difference.said);
-    let cases: [(&[&str], i32, &str); 7] = [
+    let cases: [(&[&str], i32, &str); 8] = [
+        (&["before.folded", "after.folded", "-o", "x.html"], 2, "use .svg, .json, .folded or .pb.gz"),
         (&["difference.pb.gz", "after.folded", "-o", "x.svg"], 1, "difference.pb.gz: has negative values"),
         (&["after.folded", "difference.pb.gz", "-o", "x.json"], 1, "difference.pb.gz: has negative values"),
         (&["before.folded", "bytes.json", "-o", "x.svg"], 2, "the two count different things"),

@@ -5,7 +5,7 @@
 //! new side, `inlining.rs` those that have vanished into their callers, `regrouping.rs` those whose work others do that
 //! are called beside them.
 
-use super::comparison::{Origin, Subject};
+use super::comparison::{Basis, Origin, Subject};
 use super::side::Runs;
 use super::{FunctionCost, FunctionKey, Run, inlining, regrouping, renaming};
 use crate::model::IndexMap;
@@ -36,6 +36,8 @@ pub(super) struct Alignment {
     pub base_runs: usize,
     /// Totals of the runs.
     pub totals: Vec<f64>,
+    /// What the costs of each run are divided by to be compared with those of others.
+    pub divisors: Vec<f64>,
     /// The functions.
     pub rows: Vec<Row>,
     /// Modules that are called something else on the new side: the base's name, and the new one.
@@ -62,12 +64,18 @@ impl Which {
 
 impl Alignment {
     /// Puts the sides beside each other. Names are only looked for among functions of at least the share
-    /// `floor` of a side's total.
-    pub fn new(base: &Runs<'_>, new: &Runs<'_>, floor: f64) -> Self {
+    /// `floor` of a side's total. `basis` and `work`: what costs are compared by.
+    pub fn new(base: &Runs<'_>, new: &Runs<'_>, basis: &Basis, work: &[f64], floor: f64) -> Self {
         let runs: Vec<&Run> = base.runs.iter().chain(&new.runs).copied().collect();
+        let totals: Vec<f64> = runs.iter().map(|run| run.total as f64).collect();
         let mut alignment = Self {
             base_runs: base.runs.len(),
-            totals: runs.iter().map(|run| run.total as f64).collect(),
+            divisors: match basis {
+                Basis::Share => totals.clone(),
+                Basis::PerWork { .. } => work.to_vec(),
+                Basis::PerRun => vec![1.0; runs.len()],
+            },
+            totals,
             rows: Vec::new(),
             renamed_modules: Vec::new(),
             notes: Vec::new(),
@@ -140,6 +148,14 @@ impl Alignment {
         let columns = self.columns(side);
         let sum = |values: &[f64]| values.get(columns.clone()).unwrap_or_default().iter().sum::<f64>();
         sum(values) / sum(&self.totals)
+    }
+
+    /// The mean of what these values are of a run of a side, as costs are compared. What vanishes makes all other shares
+    /// greater, but no cost by work or of executions.
+    pub fn cost(&self, values: &[f64], side: Which) -> f64 {
+        let columns = self.columns(side);
+        let divided = values.iter().zip(&self.divisors).skip(columns.start).take(columns.len());
+        divided.map(|(value, divisor)| value / divisor).sum::<f64>() / columns.len().max(1) as f64
     }
 }
 

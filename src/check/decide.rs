@@ -75,14 +75,15 @@ pub(super) fn compare_figures(
     policy: &Policy,
     first: Option<&Comparison>,
 ) -> Comparison {
-    let mut alignment = Alignment::new(base, new, policy.min_share / 2.0);
     let (basis, work) = basis(base, new);
+    let mut alignment = Alignment::new(base, new, &basis, &work, policy.min_share / 2.0);
     let candidates = candidates(&alignment, &basis, &work, policy);
     let are_stretches = [base.are_stretches(), new.are_stretches()];
     let (judged, common_change) = judge(&candidates, &basis, policy, are_stretches, first);
     let mut notes = std::mem::take(&mut alignment.notes);
     let renamed_modules = std::mem::take(&mut alignment.renamed_modules);
     notes.extend(unused_work(base, new, &basis));
+    notes.extend([base, new].into_iter().find_map(few_samples));
     if basis == Basis::Share {
         notes.push(
             "shares are compared, since the work that was done is not known: what became slower as a whole is not seen"
@@ -124,6 +125,21 @@ fn summary(side: &Runs<'_>) -> SideSummary {
         samples: side.runs.iter().try_fold(0_u64, |sum, run| Some(sum.saturating_add(run.sample_count?))),
         mean_total: side.runs.iter().map(|run| run.total as f64).sum::<f64>() / runs.max(1) as f64,
     }
+}
+
+/// Samples of a run below which hardly anything can be told of it.
+const FEW_SAMPLES: u64 = 100;
+
+/// What a reader should know of executions that were too short to be sampled; of stretches a refusal tells.
+fn few_samples(side: &Runs<'_>) -> Option<String> {
+    let samples = summary(side).samples? / side.runs.len().max(1) as u64;
+    (samples < FEW_SAMPLES && !side.are_stretches()).then(|| {
+        format!(
+            "a run of {} has {samples} samples, of which hardly anything can be told: let it do more work (some seconds), \
+             or sample it more often (--frequency)",
+            side.label
+        )
+    })
 }
 
 /// Amounts of work that costs can be divided by. Beyond, nothing can be computed with what comes of it.

@@ -93,7 +93,7 @@ fn vanished_into(
     function: usize,
     stand_ins: &mut StandIns,
 ) -> Option<Vec<Part>> {
-    let cost = alignment.share(&alignment.rows.get(function)?.own, side);
+    let cost = alignment.cost(&alignment.rows.get(function)?.own, side);
     // What costs nothing itself leaves nothing with its callers; it is no line of its own either.
     if cost <= 0.0 {
         return None;
@@ -102,7 +102,7 @@ fn vanished_into(
     let gained: f64 = callers
         .iter()
         .filter_map(|&(caller, _)| alignment.rows.get(caller))
-        .map(|caller| alignment.share(&caller.own, side.other()) - alignment.share(&caller.own, side))
+        .map(|caller| alignment.cost(&caller.own, side.other()) - alignment.cost(&caller.own, side))
         .sum();
     (gained >= GAINED * cost && !callers.is_empty()).then_some(callers)
 }

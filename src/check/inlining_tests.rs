@@ -1,6 +1,6 @@
 use crate::check::comparison::{Comparison, Level, Origin};
 use crate::check::test_sides::{self, Stack};
-use crate::check::{Call, FunctionCost, FunctionKey, Overall, Policy, Run, RunFacts, Side, compare};
+use crate::check::{Call, FunctionCost, FunctionKey, Overall, Policy, Run, RunFacts, Side, Verdict, compare};
 use crate::model::ValueType;
 
 /// How many functions a program has, each of which calls so many of the others below it.
@@ -144,4 +144,21 @@ fn what_vanished_into_one_that_vanished_later_is_told_of_where_that_one_is() {
         .expect("it is judged");
     let functions = ["a", "b"].map(|name| FunctionKey::new(name, "app")).to_vec();
     assert_eq!(line.origin, Some(Origin::Inlined { functions }), "{comparison:#?}");
+}
+
+#[test]
+fn what_is_taken_out_of_a_great_caller_has_not_vanished_into_it() {
+    // Of the shares the caller's grows by more than half of what is gone.
+    const WITH: &[Stack<'_>] = &[("main", 5_000.0), ("main;parse", 3_000.0), ("main;rest", 2_000.0)];
+    const WITHOUT: &[Stack<'_>] = &[("main", 5_000.0), ("main;rest", 2_000.0)];
+    for (base, new, verdict) in [(WITH, WITHOUT, Verdict::Improved), (WITHOUT, WITH, Verdict::Regressed)] {
+        let (base, new) = (test_sides::side("base", 1, base), test_sides::side("new", 2, new));
+        let comparison = compare(&base, &new, &Policy::default()).expect("comparable");
+        let line = comparison
+            .lines
+            .iter()
+            .find(|line| line.level == Level::FunctionSelf && line.subject.name == "parse")
+            .expect("it is judged by itself");
+        assert_eq!((&line.origin, &line.verdict), (&None, &verdict));
+    }
 }

@@ -25,13 +25,28 @@ const NEARLY: std::ops::RangeInclusive<f64> = 0.8..=1.25;
 const MOST: usize = 200;
 
 pub(super) fn put_together(alignment: &mut Alignment, floor: f64) {
+    let common = common_change(alignment, floor);
     for side in [Which::Base, Which::New] {
-        let merges = count_regrouped(alignment, side, floor);
+        let merges = count_regrouped(alignment, side, common, floor);
         merge_rows(alignment, &merges);
     }
 }
 
-/// A row and what it has gained by itself and with all that it calls, as parts of the side's total.
+/// The median of what functions of both sides cost on the new side, as a part of what they do in the base. Where less was
+/// done, or shares are compared, everything that stayed as it was would seem to have gained what one function no longer
+/// costs.
+fn common_change(alignment: &Alignment, floor: f64) -> f64 {
+    let mut changes: Vec<f64> = alignment
+        .rows
+        .iter()
+        .filter(|row| [Which::Base, Which::New].iter().all(|side| alignment.share(&row.own, *side) >= floor))
+        .map(|row| alignment.cost(&row.own, Which::New) / alignment.cost(&row.own, Which::Base))
+        .collect();
+    changes.sort_by(f64::total_cmp);
+    changes.get(changes.len() / 2).copied().unwrap_or(1.0)
+}
+
+/// A row and what it has gained by itself and with all that it calls.
 struct Heir {
     row: usize,
     own: f64,
@@ -40,7 +55,7 @@ struct Heir {
 
 /// Counts what only this side has with what the other one has instead. Goes out: each such row, of which nothing is left,
 /// and the one that most of it is counted with.
-fn count_regrouped(alignment: &mut Alignment, side: Which, floor: f64) -> Vec<(usize, usize)> {
+fn count_regrouped(alignment: &mut Alignment, side: Which, common: f64, floor: f64) -> Vec<(usize, usize)> {
     let only_here = only_on(alignment, side, floor);
     let only_there: HashSet<usize> = only_on(alignment, side.other(), floor).into_iter().collect();
     let mut ranked: Vec<(f64, usize)> = only_here
@@ -56,7 +71,7 @@ fn count_regrouped(alignment: &mut Alignment, side: Which, floor: f64) -> Vec<(u
     let mut stand_ins = StandIns::new(alignment.rows.len());
     let mut merges = Vec::new();
     for (_, function) in ranked {
-        let heirs = heirs(alignment, side, function, &only_there, &mut stand_ins);
+        let heirs = heirs(alignment, side, function, common, &only_there, &mut stand_ins);
         let Some(main) = heirs.iter().max_by(|one, other| one.own.total_cmp(&other.own)) else { continue };
         stand_ins.set(function, main.row);
         merges.push((function, main.row));
@@ -70,10 +85,15 @@ fn heirs(
     alignment: &Alignment,
     side: Which,
     function: usize,
+    common: f64,
     only_there: &HashSet<usize>,
     stand_ins: &mut StandIns,
 ) -> Vec<Heir> {
     let Some(row) = alignment.rows.get(function) else { return Vec::new() };
+    let cost = |values: &[f64], side: Which| match side {
+        Which::Base => alignment.cost(values, side),
+        Which::New => alignment.cost(values, side) / common,
+    };
     let calls = row.callers.get(side as usize).map_or(&[][..], Vec::as_slice);
     let whole: f64 = calls.iter().map(|(_, value)| value).sum();
     let main = calls.iter().max_by(|one, other| one.1.total_cmp(&other.1).then(other.0.cmp(&one.0)));
@@ -90,7 +110,7 @@ fn heirs(
         if callee == function || heir.key.module != row.key.module || !seen.insert(callee) {
             continue;
         }
-        let gained = |values: &[f64]| alignment.share(values, side.other()) - alignment.share(values, side);
+        let gained = |values: &[f64]| cost(values, side.other()) - cost(values, side);
         let (own, inclusive) = (gained(&heir.own), gained(&heir.inclusive));
         if own <= 0.0 || stand_ins.of(callee) != callee {
             continue;
@@ -101,7 +121,7 @@ fn heirs(
             if !matches!(heir.origin, Some(Origin::Renamed { .. })) {
                 anew.push(heir_now);
             }
-        } else if alignment.share(&heir.own, side) < CHANGED * alignment.share(&heir.own, side.other()) {
+        } else if cost(&heir.own, side) < CHANGED * cost(&heir.own, side.other()) {
             changed.push(heir_now);
         }
     }
@@ -109,8 +129,7 @@ fn heirs(
         return anew;
     }
     let gained: f64 = changed.iter().map(|heir| heir.own).sum();
-    let cost = alignment.share(&row.own, side);
-    if NEARLY.contains(&(gained / cost)) { changed } else { Vec::new() }
+    if NEARLY.contains(&(gained / cost(&row.own, side))) { changed } else { Vec::new() }
 }
 
 /// Gives a row's costs to others, in proportion to what these have gained, and leaves it nothing.

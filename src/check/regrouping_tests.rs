@@ -89,3 +89,27 @@ fn what_is_new_elsewhere_or_beside_what_hardly_changed_is_new() {
     let module = compared(&[("main;parse", 3_000.0)], &[("main;a@lib", 1_500.0), ("main;b@lib", 1_500.0)]);
     assert!(is_regressed(&module));
 }
+
+#[test]
+fn what_is_only_gone_has_not_gone_into_all_others() {
+    let base = [("main;parse", 3_000.0)];
+    let of = |label: &str, seed, stacks: &[Stack<'_>], executions: bool| {
+        let mut side = side(label, seed, &[stacks, &REST[..]].concat());
+        for run in &mut side.runs {
+            run.facts.whole_execution = executions;
+        }
+        side
+    };
+    for executions in [true, false] {
+        let gone =
+            compare(&of("base", 1, &base, executions), &of("new", 2, &[], executions), &Policy::default())
+                .expect("comparable");
+        let line = own(&gone, "parse").expect("it is judged");
+        assert_eq!((&line.origin, &line.verdict), (&None, &Verdict::Improved), "executions: {executions}");
+        let new =
+            compare(&of("base", 1, &[], executions), &of("new", 2, &base, executions), &Policy::default())
+                .expect("comparable");
+        let line = own(&new, "parse").expect("it is judged");
+        assert_eq!((&line.origin, &line.verdict), (&None, &Verdict::Regressed), "executions: {executions}");
+    }
+}

@@ -67,13 +67,16 @@ const TOLD: usize = 5;
 /// As `convert`; [`CommandError::Usage`] also if the two count nothing in common.
 pub fn run(arguments: &Args) -> Result<(), CommandError> {
     let usage = |error: ExportError| CommandError::Usage(error.into());
-    let format = arguments.to.map_or_else(|| Format::from_path(&arguments.output), Ok).map_err(usage)?;
-    if !matches!(format, Format::Svg | Format::Folded | Format::Speedscope | Format::Pprof) {
+    // An ending that names no format at all is told with those that a comparison can be written in.
+    let format = arguments.to.or_else(|| Format::from_path(&arguments.output).ok());
+    let is_possible =
+        |format: &Format| matches!(format, Format::Svg | Format::Folded | Format::Speedscope | Format::Pprof);
+    let Some(format) = format.filter(is_possible) else {
         return Err(CommandError::Usage(anyhow!(
             "{}: a comparison cannot be written in that format: use .svg, .json, .folded or .pb.gz",
             arguments.output.display()
         )));
-    }
+    };
     export::check_writable(&arguments.output).map_err(usage)?;
     let reading = ingest::Options { first_field_is_frame: arguments.no_comm, ..ingest::Options::default() };
     let read =

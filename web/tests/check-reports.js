@@ -1,7 +1,7 @@
 // Reads the reports of `spanflame check` as those do for whom they are written: `node tests/check-reports.js FOLDER…`, each with
 // check.json, check.sarif and check.xml of one comparison. The first is valid by docs/check.schema.json, the second by the
 // schema of OASIS, which Microsoft's package brings along; the third is read by a parser of JUnit files, has as many
-// failures and errors as it says, and each is of a line that the first has. A schema that takes everything would show
+// failures and errors as it says, and the lines fail that regressed, at the place that the first says. A schema that takes everything would show
 // nothing, so each must refuse a report with a wrong key.
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -32,7 +32,17 @@ for (const folder of process.argv.slice(2)) {
   expect(validSarif(sarif), said(validSarif));
   expect(!validSarif({ ...sarif, verdict: 'slower' }), 'the schema of SARIF takes any key');
   const regressed = report.lines.filter((line) => line.verdict === 'regressed');
-  expect(sarif.runs[0].results.length === regressed.length, `${folder}: a result for each line that regressed`);
+  const { results } = sarif.runs[0];
+  expect(results.length === regressed.length, `${folder}: a result for each line that regressed`);
+  regressed.forEach((line, index) => {
+    const [{ logicalLocations, physicalLocation }] = results[index].locations;
+    const about = `${folder}: ${JSON.stringify(line.name)}`;
+    expect(logicalLocations[0].name.includes(line.name || 'the whole'), `${about} is not ${logicalLocations[0].name}`);
+    // What is below the project is found there; what is not has no place.
+    const path = line.file?.startsWith('src/') ? line.file.split('/').map(encodeURIComponent).join('/') : undefined;
+    expect(physicalLocation?.artifactLocation.uri === path, `${about}: ${physicalLocation?.artifactLocation.uri}`);
+    expect(physicalLocation === undefined || physicalLocation.region.startLine === line.line, `${about}: its line`);
+  });
 
   const junit = await parse(readFileSync(at('check.xml'), 'utf8'));
   const suites = junit.testsuite;
@@ -46,6 +56,16 @@ for (const folder of process.argv.slice(2)) {
   const whole = report.verdict === 'regressed' ? 1 : 0;
   const failing = whole === 1 ? regressed.filter((line) => line.allowed === null).length : 0;
   expect(count('failure') === failing + whole, `${folder}: ${failing} lines fail, but ${count('failure')} cases`);
+  const levels = { total: 'total', module: 'module', function_self: 'function', function_inclusive: 'function with callees' };
+  for (const [level, kind] of Object.entries(levels)) {
+    const failed = cases.filter((one) => one.failure !== undefined && one.classname === `check.${kind}`);
+    const lines = regressed.filter((line) => whole === 1 && line.allowed === null && line.level === level);
+    expect(failed.length === lines.length, `${folder}: ${lines.length} of ${kind} fail, but ${failed.length} cases`);
+    // Of other names something is left out that XML has no place for.
+    for (const { name } of lines.filter((line) => /^[\w ]+$/.test(line.name))) {
+      expect(failed.some((one) => one.name.includes(name)), `${folder}: no case of ${name} fails`);
+    }
+  }
   expect(count('error') === (report.verdict === 'inconclusive' ? 1 : 0), `${folder}: undecided is an error`);
 }
 expect(process.argv.length > 2, 'no folder was given');

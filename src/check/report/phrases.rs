@@ -177,7 +177,7 @@ pub(super) fn origin(line: &Line) -> Option<String> {
             format!("counted together with {}, which one side has inlined in it", names(functions))
         }
         Origin::Regrouped { functions } => {
-            format!("counted together with {}, which one side alone has, beside it", names(functions))
+            format!("counted together with {}, which only one side has", names(functions))
         }
     })
 }

@@ -1,7 +1,7 @@
 //! What counts, where it is told, and how the command ends: options of `check run` and `check compare` alike.
 
 use std::fs;
-use std::io::{IsTerminal, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -12,6 +12,9 @@ use crate::check::report::{self, Findings, ReportFormat, SourcePaths, Table};
 use crate::check::{AllowList, Comparison, Overall, Policy, Side, Wanted, compare};
 use crate::cli::CommandError;
 use crate::export;
+
+/// A longer allow-list is not one.
+const MAX_LIST_BYTES: u64 = 1 << 20;
 
 /// See the module.
 #[derive(Debug, clap::Args)]
@@ -170,12 +173,22 @@ impl Judging {
 
     fn allow_list(&self) -> Result<Option<AllowList>, CommandError> {
         let Some(path) = &self.allow else { return Ok(None) };
-        let list = fs::read_to_string(path)
-            .map_err(anyhow::Error::from)
+        let list = read_list(path)
             .and_then(|text| Ok(AllowList::parse(&text)?))
             .with_context(|| format!("--allow {}", path.display()));
         list.map(Some).map_err(CommandError::Usage)
     }
+}
+
+/// The text of an allow-list.
+fn read_list(path: &Path) -> anyhow::Result<String> {
+    let mut text = String::new();
+    fs::File::open(path)?.take(MAX_LIST_BYTES + 1).read_to_string(&mut text)?;
+    anyhow::ensure!(
+        text.len() as u64 <= MAX_LIST_BYTES,
+        "is longer than {MAX_LIST_BYTES} bytes: that is no list of what may be slower"
+    );
+    Ok(text)
 }
 
 /// The top folder of the git work tree that we are in.

@@ -77,6 +77,12 @@ fn words(option: &str, command: &str) -> Result<Vec<String>, CommandError> {
     Ok(words)
 }
 
+/// What a shell would do something with, and a program gets as a word: most likely not what was meant.
+fn shell_operator(words: &[String]) -> Option<&str> {
+    const OPERATORS: [&str; 10] = ["|", "||", "&", "&&", ";", "<", ">", ">>", "2>", "2>&1"];
+    words.iter().map(String::as_str).find(|word| OPERATORS.contains(word))
+}
+
 /// Measures, judges and reports.
 ///
 /// # Errors
@@ -86,9 +92,17 @@ pub fn run(args: &Args) -> Result<(), CommandError> {
     if let Some(folder) = &args.keep {
         check_keep(folder)?;
     }
+    let (base, new) = (words("--base", &args.base)?, words("--new", &args.new)?);
+    for (option, words) in [("--base", &base), ("--new", &new)] {
+        if let Some(operator) = shell_operator(words) {
+            tracing::warn!(
+                "{option}: {operator:?} is given to the program as a word, since there is no shell; what needs one is sh -c '…'"
+            );
+        }
+    }
     let plan = Plan {
-        base: words("--base", &args.base)?,
-        new: words("--new", &args.new)?,
+        base,
+        new,
         runs: args.runs,
         warm_up: args.warm_up,
         frequency_hz: args.frequency,

@@ -24,6 +24,8 @@ use crate::process::machine::{CpuTimes, Machine, ticks_per_second};
 const END_LIMIT: Duration = Duration::from_secs(5);
 /// The end of what a command has said that is shown if it failed.
 const SHOWN_LINES: usize = 12;
+/// Letters of each of these lines.
+const SHOWN_LETTERS: usize = 400;
 
 /// What is the same for all runs.
 pub(super) struct Conditions<'a> {
@@ -70,7 +72,8 @@ impl Conditions<'_> {
         let (started, begin) = (SystemTime::now(), Instant::now());
         let running = held.release().map_err(|error| {
             CommandError::Usage(anyhow!(
-                "{name}: cannot run {program:?}: {error}; give --base and --new a program that can be run here"
+                "{name}: cannot run {program:?}: {error}; give --base and --new a program that can be run here (there is no shell: \
+                 what needs one is sh -c '…')"
             ))
         })?;
         let mut group = Group { running, is_over: false };
@@ -208,8 +211,34 @@ fn end_of(file: &mut File, limit: u64) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn last_lines(output: &str) -> String {
-    let lines: Vec<&str> = output.lines().collect();
-    let shown = lines.get(lines.len().saturating_sub(SHOWN_LINES)..).unwrap_or_default();
+/// What a command has said last, as much of it as a reader can take in.
+pub(super) fn last_lines(output: &str) -> String {
+    let mut shown: Vec<String> = output.lines().rev().take(SHOWN_LINES).map(shortened).collect();
+    shown.reverse();
     if shown.is_empty() { "(nothing)".to_owned() } else { shown.join("\n") }
+}
+
+/// A line may be megabytes of dots: its end is what was said last.
+fn shortened(line: &str) -> String {
+    let letters = line.chars().count();
+    match letters.checked_sub(SHOWN_LETTERS) {
+        None | Some(0) => line.to_owned(),
+        Some(more) => std::iter::once('…').chain(line.chars().skip(more)).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_said_last_is_shown_and_fills_no_log() {
+        assert_eq!(last_lines(""), "(nothing)");
+        let many: String = (0..100).map(|number| format!("line {number}\n")).collect();
+        let shown = last_lines(&many);
+        assert!(shown.starts_with("line 88\n") && shown.ends_with("line 99"), "{shown}");
+        let long = last_lines(&format!("{}the end", "ä".repeat(5_000_000)));
+        assert!(long.starts_with("…ä") && long.ends_with("the end"));
+        assert_eq!(long.chars().count(), SHOWN_LETTERS + 1);
+    }
 }

@@ -3,6 +3,7 @@
 use anyhow::anyhow;
 use regex::Regex;
 
+use super::one_run::last_lines;
 use crate::check::Work;
 
 /// Longest part of a run's output that is searched, from its end: what a program says last is what it did.
@@ -40,7 +41,11 @@ impl WorkSource {
             Self::Output(pattern) => {
                 let caught = pattern.captures_iter(output).last().and_then(|caught| caught.get(1));
                 let caught = caught.ok_or_else(|| {
-                    anyhow!("nothing that the command said matches --work-from {:?}", pattern.as_str())
+                    anyhow!(
+                        "nothing that the command said matches --work-from {:?}; it said last:\n{}",
+                        pattern.as_str(),
+                        last_lines(output)
+                    )
                 })?;
                 // People group digits: 12,345 or 12_345.
                 let digits = caught.as_str().replace([',', '_'], "");
@@ -74,7 +79,10 @@ mod tests {
     fn what_says_no_amount_is_an_error_that_shows_what_was_looked_for() {
         let source = WorkSource::Output(parse_pattern("(.*) requests").expect("a pattern"));
         let message = source.of("all done\n", "").expect_err("nothing matches").to_string();
-        assert!(message.contains("(.*) requests"), "{message}");
+        assert!(
+            message.contains("(.*) requests") && message.ends_with("it said last:\nall done"),
+            "{message}"
+        );
         for said in ["no requests", "0 requests", "-3 requests", "inf requests"] {
             let message = source.of(said, "").expect_err("no amount").to_string();
             assert!(message.contains("no number above zero"), "{message}");
