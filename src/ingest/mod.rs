@@ -11,6 +11,8 @@
 mod budget;
 mod builder;
 mod bytes;
+#[cfg(test)]
+mod damaged_bytes;
 mod folded;
 mod frame_kind;
 mod otlp;

@@ -75,6 +75,7 @@ fn line(bytes: &[u8]) -> Option<(u64, i64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ingest::damaged_bytes::damage;
     use proptest::prelude::*;
 
     /// What the general decoder makes of the same bytes.
@@ -101,19 +102,11 @@ mod tests {
         fn any_location_is_read_as_the_general_decoder_reads_it(
             (id, mapping_id, address) in any::<(u64, u64, u64)>(),
             lines in proptest::collection::vec(any::<(u64, i64)>(), 0..4),
-            cut in 0_usize..200,
-            changed in proptest::collection::vec((0_usize..200, any::<u8>()), 0..3),
+            damage in damage(),
         ) {
             let line = lines.iter().map(|&(function_id, line)| proto::Line { function_id, line }).collect();
-            let mut bytes = proto::Location { id, mapping_id, address, line }.encode_to_vec();
-            agrees(&bytes)?;
-            for (at, byte) in changed {
-                if let Some(place) = bytes.get_mut(at) {
-                    *place = byte;
-                }
-            }
-            agrees(&bytes)?;
-            agrees(&bytes[..cut.min(bytes.len())])?;
+            let bytes = proto::Location { id, mapping_id, address, line }.encode_to_vec();
+            damage.each(bytes, agrees)?;
         }
 
         #[test]

@@ -112,6 +112,7 @@ fn decoded(bytes: &[u8]) -> Result<proto::Sample, IngestError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ingest::damaged_bytes::damage;
     use proptest::prelude::*;
 
     /// What the general decoder makes of the same bytes.
@@ -141,18 +142,10 @@ mod tests {
             location_id in proptest::collection::vec(any::<u64>(), 0..5),
             value in proptest::collection::vec(any::<i64>(), 0..4),
             label in proptest::collection::vec(label(), 0..4),
-            cut in 0_usize..200,
-            changed in proptest::collection::vec((0_usize..200, any::<u8>()), 0..3),
+            damage in damage(),
         ) {
-            let mut bytes = proto::Sample { location_id, value, label }.encode_to_vec();
-            agrees(&bytes)?;
-            for (at, byte) in changed {
-                if let Some(place) = bytes.get_mut(at) {
-                    *place = byte;
-                }
-            }
-            agrees(&bytes)?;
-            agrees(&bytes[..cut.min(bytes.len())])?;
+            let bytes = proto::Sample { location_id, value, label }.encode_to_vec();
+            damage.each(bytes, agrees)?;
         }
 
         #[test]
