@@ -391,6 +391,35 @@ fn json_of_another_tool_beside_a_profile_is_left_alone_and_that_is_said() {
 }
 
 #[test]
+fn profiles_of_each_format_are_sides() {
+    let folder = folder_with_three_sides();
+    for ending in ["pb.gz", "otlp", "speedscope.json", "folded"] {
+        for side in ["base", "slower"] {
+            let of_format = folder.path().join(format!("{side}-{ending}"));
+            fs::create_dir(&of_format).expect("a folder");
+            for run in 0..4 {
+                let output = Command::new(env!("CARGO_BIN_EXE_spanflame"))
+                    .arg("convert")
+                    .arg(folder.path().join(side).join(format!("run-{run:02}.folded")))
+                    .arg("-o")
+                    .arg(of_format.join(format!("run-{run:02}.{ending}")))
+                    .output()
+                    .expect("it runs");
+                assert!(output.status.success(), "{output:?}");
+            }
+        }
+        let (base, new) = (format!("base-{ending}"), format!("slower-{ending}"));
+        let output = compare(folder.path(), &["--base", &base, "--new", &new]);
+        assert_eq!(status(&output), 1, "{ending}: {output:?}");
+        let table = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            table.lines().any(|line| line.starts_with("parse ") && line.contains("regressed")),
+            "{ending}: {table}"
+        );
+    }
+}
+
+#[test]
 fn speedscope_files_have_their_facts_beside_them() {
     let folder = tempfile::tempdir().expect("a folder");
     for (side, cost) in [("base", 1_000), ("new", 1_500)] {

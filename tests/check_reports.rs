@@ -34,6 +34,10 @@ fn with(name: &str, change: impl Fn(Cost) -> Cost) -> Vec<Cost> {
     PROGRAM.into_iter().map(|cost| if cost.0 == name { change(cost) } else { cost }).collect()
 }
 
+fn dearer(part: f64) -> impl Fn(Cost) -> Cost {
+    move |Cost(name, cost, noise)| Cost(name, (cost as f64 * part) as u64, noise)
+}
+
 fn profile(costs: &[Cost], run: u64, seed: u64) -> Profile {
     let mut profile =
         Profile { value_types: vec![ValueType::new("cpu", "nanoseconds")], ..Profile::default() };
@@ -153,7 +157,6 @@ fn one_of_each(project: &Path) -> Vec<(&'static str, Reported)> {
         let new = |folder: &Path| record(folder, 2, executed, |_| new.clone());
         (name, reported(project, name, base, new, more))
     };
-    let dearer = |part: f64| move |Cost(name, cost, noise)| Cost(name, (cost as f64 * part) as u64, noise);
     fs::write(project.join("allow-list"), "2999-12-31 parse -- ]]> & \"checks\" lengths now\n")
         .expect("written");
     let without = |name: &'static str| PROGRAM.into_iter().filter(move |cost| cost.0 != name);
@@ -284,6 +287,22 @@ fn each_kind_of_verdict_is_in_every_report_as_its_readers_expect_it() {
     // What was not decided fails nobody.
     let open = of("other-machine").sarif["runs"][0]["results"].as_array().expect("results").clone();
     assert!(!open.is_empty() && open.iter().all(|result| result["level"] == "note"), "{open:#?}");
+
+    // What was built elsewhere is brought here.
+    let base = |folder: &Path| record(folder, 1, executed, |_| PROGRAM.to_vec());
+    let new = |folder: &Path| record(folder, 2, executed, |_| with("hash", dearer(2.0)));
+    for (more, place) in [
+        (&[][..], "::error title=hash "),
+        (
+            &["--source-map", "/usr/include=third party"][..],
+            "::error file=third party/hash.h,line=12,title=hash ",
+        ),
+        (&["--source-map", "/usr/inc=third party"][..], "::error title=hash "),
+    ] {
+        let found = reported(project.path(), "mapped", base, new, more);
+        let log = fs::read_to_string(found.folder.join("check.log")).expect("it is there");
+        assert!(log.lines().any(|line| line.starts_with(place)), "{more:?}: {log}");
+    }
 
     // Findings stand at files of the project; what is allowed is suppressed; what was refused is a notification.
     let results = of("regressed").sarif["runs"][0]["results"].as_array().expect("results").clone();

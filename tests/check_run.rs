@@ -152,10 +152,12 @@ fn what_cannot_be_measured_says_what_to_do_and_is_no_regression() {
     needs!();
     // Not beside those that measure.
     let _quiet = quiet_cores();
-    let cases: [(&[&str], i32, &str); 6] = [
+    let cases: [(&[&str], i32, &str); 8] = [
         (&["--base", "true", "--new", "sh -c 'echo out of cheese; exit 7'"], 3, "ended with status 7"),
         (&["--base", "true", "--new", "sh -c 'echo out of cheese; exit 7'"], 3, "out of cheese"),
         (&["--base", "true", "--new", "/does/not/exist"], 2, "/does/not/exist"),
+        (&["--base", "true", "--new", "./configure && make"], 2, "there is no shell"),
+        (&["--base", "true", "--new", "sh -c 'exit 7' > log"], 3, "\">\" is given to the program as a word"),
         (&["--base", "true", "--new", "sh -c 'unclosed"], 2, "quote"),
         (&["--base", "echo done", "--new", "true", "--work-from", "([0-9]+) requests"], 3, "--work-from"),
         (&["--base", "true", "--new", "true", "--work-from", "requests"], 2, "group"),
@@ -221,6 +223,37 @@ fn a_command_that_never_ends_is_ended_with_all_that_it_has_started() {
     support::await_event("the child's end", Duration::from_secs(10), || {
         (!Path::new(&format!("/proc/{child}")).exists()).then_some(())
     });
+}
+
+#[test]
+fn ctrl_c_decides_nothing_and_leaves_no_report_and_no_command() {
+    needs!();
+    let _quiet = quiet_cores();
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("check.json"), "of last week").expect("written");
+    let command = format!("sh -c 'echo $$ > {}; exec sleep 1000'", at("pid").display());
+    let check = spanflame()
+        .args(["check", "run", "--base", &command, "--new", "true", "--report"])
+        .arg(format!("json={}", at("check.json").display()))
+        .arg("--report")
+        .arg(format!("svg={}", at("check.svg").display()))
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let pid = support::await_event("the command", Duration::from_secs(60), || {
+        std::fs::read_to_string(at("pid")).ok().filter(|text| text.ends_with('\n'))
+    });
+    let interrupted =
+        Command::new("kill").args(["-INT", &check.id().to_string()]).status().expect("kill runs");
+    assert!(interrupted.success());
+    let output = check.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("told to end; nothing was decided"), "{said}");
+    assert_eq!(std::fs::read_to_string(at("check.json")).expect("still there"), "of last week");
+    assert!(!at("check.svg").exists());
+    assert!(!Path::new("/proc").join(pid.trim()).exists(), "the command goes with it");
 }
 
 #[test]

@@ -56,13 +56,11 @@ struct Heir {
 /// Counts what only this side has with what the other one has instead. Goes out: each such row, of which nothing is left,
 /// and the one that most of it is counted with.
 fn count_regrouped(alignment: &mut Alignment, side: Which, common: f64, floor: f64) -> Vec<(usize, usize)> {
-    let only_here = only_on(alignment, side, floor);
-    let only_there: HashSet<usize> = only_on(alignment, side.other(), floor).into_iter().collect();
-    let mut ranked: Vec<(f64, usize)> = only_here
+    let only_there: HashSet<usize> = lines_only_on(alignment, side.other(), floor).into_iter().collect();
+    let mut ranked: Vec<(f64, usize)> = lines_only_on(alignment, side, floor)
         .into_iter()
         .filter_map(|index| Some((index, alignment.rows.get(index)?)))
-        // What costs next to nothing itself is no line by itself.
-        .filter(|(_, row)| row.origin.is_none() && alignment.share(&row.own, side) >= floor)
+        .filter(|(_, row)| row.origin.is_none())
         .map(|(index, row)| (alignment.share(&row.inclusive, side), index))
         .collect();
     // Callers before what they call.
@@ -78,6 +76,15 @@ fn count_regrouped(alignment: &mut Alignment, side: Which, common: f64, floor: f
         count_with(alignment, function, &heirs);
     }
     merges
+}
+
+/// As [`only_on`], without what costs next to nothing itself: that is no line by itself.
+fn lines_only_on(alignment: &Alignment, side: Which, floor: f64) -> Vec<usize> {
+    let mut only = only_on(alignment, side, floor);
+    only.retain(|index| {
+        alignment.rows.get(*index).is_some_and(|row| alignment.share(&row.own, side) >= floor)
+    });
+    only
 }
 
 /// What the function is to be counted with; empty if there is nothing.
