@@ -129,12 +129,13 @@ impl<'a> BitReader<'a> {
     }
 
     /// The next bits as a number, 64 at most.
+    #[inline]
     pub(super) fn bits(&mut self, count: u32) -> Result<u64, Malformed> {
-        if count > 32 {
+        if count > PEEKED {
             let high = self.bits(count - 32)?;
             return Ok(high << 32 | self.bits(32)?);
         }
-        let bits = if count == 0 { 0 } else { self.peek() >> (64 - count) };
+        let bits = self.peek() >> 1 >> (63 - count);
         self.skip(count)?;
         Ok(bits)
     }
@@ -143,14 +144,25 @@ impl<'a> BitReader<'a> {
     #[inline]
     pub(super) fn number(&mut self, order: u32) -> Result<u64, Malformed> {
         let next = self.peek();
-        let zeros = next.leading_zeros();
-        let length = 2 * zeros + 1 + order;
+        let (number, length) = first_number(next, order);
         if length > PEEKED {
             return self.long_number(order);
         }
         self.skip(length)?;
-        let with_first = next << zeros >> (63 - zeros - order);
-        Ok(with_first - (1 << order))
+        Ok(number)
+    }
+
+    /// Two numbers in the codes of these orders.
+    #[inline]
+    pub(super) fn two_numbers(&mut self, orders: [u32; 2]) -> Result<[u64; 2], Malformed> {
+        let next = self.peek();
+        let (one, length) = first_number(next, orders[0]);
+        let (other, length_of_other) = first_number(next.unbounded_shl(length), orders[1]);
+        if length.saturating_add(length_of_other) > PEEKED {
+            return Ok([self.number(orders[0])?, self.number(orders[1])?]);
+        }
+        self.skip(length + length_of_other)?;
+        Ok([one, other])
     }
 
     #[cold]
@@ -197,6 +209,18 @@ impl<'a> BitReader<'a> {
     }
 }
 
+/// The number that these bits begin with, in the code of this order, and how many bits it takes; no number if these are
+/// more than [`PEEKED`].
+#[inline]
+fn first_number(next: u64, order: u32) -> (u64, u32) {
+    let zeros = next.leading_zeros();
+    let length = (2 * zeros + 1).saturating_add(order);
+    if length > PEEKED {
+        return (0, length);
+    }
+    ((next << zeros >> (63 - zeros - order)) - (1 << order), length)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,6 +251,28 @@ mod tests {
                 prop_assert_eq!(reader.bits(count), Ok(number & mask));
             }
             prop_assert_eq!(reader.end(), Ok(()));
+        }
+
+        #[test]
+        fn two_numbers_at_once_are_one_after_the_other(
+            numbers in prop::collection::vec((any_number(), 0..=MAX_ORDER), 0..20), last: Vec<u8>,
+        ) {
+            let mut writer = BitWriter::default();
+            for &(number, order) in &numbers {
+                writer.number(order, number);
+            }
+            let mut bytes = writer.finish();
+            bytes.extend(last);
+            let (mut both, mut one_by_one) = (BitReader::new(&bytes), BitReader::new(&bytes));
+            let orders = numbers.iter().map(|&(_, order)| order).chain([0; 20]).collect::<Vec<_>>();
+            for orders in orders.chunks_exact(2) {
+                let expected = one_by_one.number(orders[0]).and_then(|one| Ok([one, one_by_one.number(orders[1])?]));
+                prop_assert_eq!(both.two_numbers([orders[0], orders[1]]), expected);
+                if expected.is_err() {
+                    break;
+                }
+                prop_assert_eq!(both.left(), one_by_one.left());
+            }
         }
 
         #[test]

@@ -332,11 +332,12 @@ impl<'a> BitSamples<'a> {
         let (mut from, mut left) = (0_u64, samples);
         while left > 0 {
             let order = stack_order(u32::try_from(from).map_err(|_| BEYOND_ALL)?, left);
-            let stack = from.checked_add(bits.number(order)?);
-            let stack = stack.and_then(|stack| u32::try_from(stack).ok()).ok_or(BEYOND_ALL)?;
+            let [after, first] = bits.two_numbers([order, value_order])?;
+            let stack = from.checked_add(after).and_then(|stack| u32::try_from(stack).ok());
+            let stack = stack.ok_or(BEYOND_ALL)?;
             from = u64::from(stack) + 1;
             left -= 1;
-            let first = decoded(bits.number(value_order)?, less_than_one)?;
+            let first = decoded(first, less_than_one)?;
             if let Some((first_value, others)) = values.split_first_mut() {
                 *first_value = first;
                 for (value, factor) in others.iter_mut().zip(self.factors) {
