@@ -152,7 +152,7 @@ fn what_cannot_be_measured_says_what_to_do_and_is_no_regression() {
     needs!();
     // Not beside those that measure.
     let _quiet = quiet_cores();
-    let cases: [(&[&str], i32, &str); 8] = [
+    let cases: [(&[&str], i32, &str); 9] = [
         (&["--base", "true", "--new", "sh -c 'echo out of cheese; exit 7'"], 3, "ended with status 7"),
         (&["--base", "true", "--new", "sh -c 'echo out of cheese; exit 7'"], 3, "out of cheese"),
         (&["--base", "true", "--new", "/does/not/exist"], 2, "/does/not/exist"),
@@ -161,6 +161,7 @@ fn what_cannot_be_measured_says_what_to_do_and_is_no_regression() {
         (&["--base", "true", "--new", "sh -c 'unclosed"], 2, "quote"),
         (&["--base", "echo done", "--new", "true", "--work-from", "([0-9]+) requests"], 3, "--work-from"),
         (&["--base", "true", "--new", "true", "--work-from", "requests"], 2, "group"),
+        (&["--base", "true", "--new", "true", "--runs", "1"], 2, "at least 3"),
     ];
     let folder = tempfile::tempdir().expect("a folder");
     let report = format!("json={}", folder.path().join("check.json").display());

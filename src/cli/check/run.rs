@@ -35,7 +35,7 @@ pub struct Args {
     #[arg(long, value_name = "CMD")]
     new: String,
     /// Runs of each that count
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(3..=1000))]
+    #[arg(long, default_value_t = 10, value_parser = parse_runs)]
     runs: u32,
     /// Runs of each before those
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=100))]
@@ -60,6 +60,15 @@ pub struct Args {
     keep: Option<PathBuf>,
     #[command(flatten)]
     judging: Judging,
+}
+
+fn parse_runs(text: &str) -> Result<u32, String> {
+    const RUNS: std::ops::RangeInclusive<u32> = 3..=1000;
+    let runs: u32 = text.parse().map_err(|_| format!("{text:?} is no whole number"))?;
+    if runs < *RUNS.start() {
+        return Err("noise is what differs between runs of one side: at least 3, better 10".to_owned());
+    }
+    if RUNS.contains(&runs) { Ok(runs) } else { Err(format!("{} at most", RUNS.end())) }
 }
 
 fn parse_work(text: &str) -> Result<f64, String> {
