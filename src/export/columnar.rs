@@ -74,6 +74,7 @@ pub fn class_code(class: NodeClass) -> u8 {
         NodeClass::Code(FrameClass::Interpreted) => 5,
         NodeClass::Label => 6,
         NodeClass::Incomplete => 7,
+        NodeClass::Smaller => 8,
     }
 }
 

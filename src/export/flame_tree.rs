@@ -8,10 +8,9 @@
 
 use std::borrow::Cow;
 
-use hashbrown::hash_map::Entry;
-
 use super::ExportError;
 use super::frame_text::{FrameClass, frames_of_location};
+use super::growing_tree::{GrowingTree, Refused};
 use crate::model::{IndexMap, Interner, Label, LabelValue, Location, Outcome, Profile};
 
 /// Frames of one path from the root: more than any runtime lets a thread recurse.
@@ -28,7 +27,15 @@ pub enum NodeClass {
     Label,
     /// Stands where the frames are that could not be found.
     Incomplete,
+    /// Stands for stacks that were too small to be told apart from here on.
+    Smaller,
 }
+
+/// The name of the frame of [`NodeClass::Smaller`], and what it means.
+const SMALLER: (&str, &str) = (
+    "[smaller]",
+    "Stacks that are too small to be drawn one by one. A shorter range, one service, or one process shows them.",
+);
 
 /// One frame, as nodes refer to it. Ordered by name first, which is the order of children.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,8 +50,8 @@ pub struct TreeFrame<'a> {
     pub file: &'a str,
     /// The function's first line, 0 if unknown.
     pub line: u32,
-    /// Path of the mapping; the key of a label; of [`NodeClass::Incomplete`] the sentence that
-    /// explains the reason.
+    /// Path of the mapping; the key of a label; of [`NodeClass::Incomplete`] and [`NodeClass::Smaller`] the sentence
+    /// that explains the reason.
     pub module: &'a str,
     /// Build id of the mapping, empty if there is none.
     pub build_id: &'a str,
@@ -82,7 +89,9 @@ pub struct TreeOptions {
     pub group_by: Vec<String>,
     /// Leave markers of incomplete stacks out.
     pub hide_incomplete: bool,
-    /// More nodes than this are an error, told before they take more memory.
+    /// There are no more nodes than this. If they do not suffice, the greatest stacks get half of them, all others end
+    /// in a node of [`NodeClass::Smaller`] where no greater one goes the same way: every node that is shown has
+    /// its whole value.
     pub max_nodes: Option<usize>,
 }
 
@@ -90,19 +99,11 @@ pub struct TreeOptions {
 /// not positive are left out, as in folded stacks.
 ///
 /// # Errors
-/// [`ExportError::TooLarge`] for a stack deeper than [`MAX_DEPTH`], and for more nodes than
-/// [`TreeOptions::max_nodes`].
+/// [`ExportError::TooLarge`] for a stack deeper than [`MAX_DEPTH`], and for labels that would need more than half of
+/// [`TreeOptions::max_nodes`] by themselves.
 pub fn merge<'a>(profile: &'a Profile, options: &TreeOptions) -> Result<FlameTree<'a>, ExportError> {
     let mut frames: Interner<TreeFrame<'a>> = Interner::new();
-    let root = TreeFrame {
-        name: Cow::Borrowed(""),
-        class: NodeClass::Root,
-        unnamed: false,
-        file: "",
-        line: 0,
-        module: "",
-        build_id: "",
-    };
+    let root = frame_of(Cow::Borrowed(""), NodeClass::Root, "");
     frames.intern(root);
     let frames_by_location: Vec<Vec<u32>> = profile
         .locations
@@ -131,19 +132,49 @@ pub fn merge<'a>(profile: &'a Profile, options: &TreeOptions) -> Result<FlameTre
         *sum = sum.saturating_add(value);
     }
 
-    let mut growing = GrowingTree::new(options.max_nodes.unwrap_or(u32::MAX as usize));
-    let mut total = 0_u64;
-    for ((stack, prefix), sum) in sums {
-        total = total.saturating_add(sum);
-        let prefix = prefixes.get(prefix).map_or(&[][..], Vec::as_slice);
+    let total = sums.values().fold(0_u64, |total, sum| total.saturating_add(*sum));
+    let prefix = |prefix: u32| prefixes.get(prefix).map_or(&[][..], Vec::as_slice).iter().copied();
+    let path = |(stack, of_labels): (u32, u32)| {
         let stack = profile.stacks.get(stack as usize).map_or(&[][..], Vec::as_slice);
         let of_location = |location: &u32| {
             frames_by_location.get(*location as usize).map_or(&[][..], Vec::as_slice).iter().copied()
         };
-        let path = prefix.iter().copied().chain(stack.iter().rev().flat_map(of_location));
-        growing.add(path, sum)?;
+        prefix(of_labels).chain(stack.iter().rev().flat_map(of_location))
+    };
+    let max_nodes = options.max_nodes.unwrap_or(usize::MAX);
+    let mut growing = GrowingTree::new(max_nodes);
+    let added = sums.iter().try_for_each(|(&key, &sum)| growing.add(path(key), sum));
+    match added {
+        Err(Refused::TooManyNodes) => {
+            let mut by_value: Vec<((u32, u32), u64)> = sums.into_iter().collect();
+            by_value.sort_unstable_by_key(|&(key, sum)| (std::cmp::Reverse(sum), key));
+            growing = GrowingTree::new(max_nodes / 2);
+            // What stands above the stacks tells whose they are, and that they are incomplete.
+            let added =
+                by_value.iter().try_for_each(|&((_, of_labels), _)| growing.add(prefix(of_labels), 0));
+            added.map_err(|refused| too_large(refused, max_nodes))?;
+            let smaller = frames.intern(frame_of(SMALLER.0.into(), NodeClass::Smaller, SMALLER.1));
+            let added =
+                by_value.into_iter().try_for_each(|(key, sum)| growing.add_or_fold(path(key), sum, smaller));
+            added.map_err(|refused| too_large(refused, max_nodes))?;
+        }
+        added => added.map_err(|refused| too_large(refused, max_nodes))?,
     }
     Ok(growing.into_tree(frames.into_values(), total))
+}
+
+fn too_large(refused: Refused, max_nodes: usize) -> ExportError {
+    match refused {
+        Refused::TooDeep => ExportError::TooLarge { table: "frames in one stack", limit: MAX_DEPTH },
+        Refused::TooManyNodes => {
+            ExportError::TooLarge { table: "nodes of the flame graph", limit: max_nodes }
+        }
+    }
+}
+
+/// A frame that is no code.
+fn frame_of<'a>(name: Cow<'a, str>, class: NodeClass, module: &'a str) -> TreeFrame<'a> {
+    TreeFrame { name, class, unnamed: false, file: "", line: 0, module, build_id: "" }
 }
 
 /// The frames of a location, the outermost first.
@@ -181,134 +212,19 @@ fn prefix<'a>(labels: &'a [Label], options: &TreeOptions) -> Vec<TreeFrame<'a>> 
         };
         (!text.is_empty()).then_some((label.key.as_str(), text))
     };
-    let frame = |name, class, module| TreeFrame {
-        name,
-        class,
-        unnamed: false,
-        file: "",
-        line: 0,
-        module,
-        build_id: "",
-    };
     let mut frames = Vec::new();
     for key in &options.group_by {
         let (key, name) = text_of(key).unwrap_or(("", Cow::Borrowed("[unknown]")));
-        frames.push(frame(name, NodeClass::Label, key));
+        frames.push(frame_of(name, NodeClass::Label, key));
     }
     if !options.hide_incomplete
         && let Some((_, reason)) = text_of("unwind")
     {
         let sentence = Outcome::from_name(&reason).map_or("", Outcome::sentence);
         let name = Cow::Owned(format!("[incomplete: {reason}]"));
-        frames.push(frame(name, NodeClass::Incomplete, sentence));
+        frames.push(frame_of(name, NodeClass::Incomplete, sentence));
     }
     frames
-}
-
-/// A tree while stacks are added: each node knows its parent and is found by it.
-struct GrowingTree {
-    parents: Vec<u32>,
-    nodes: Vec<TreeNode>,
-    children: IndexMap<(u32, u32), u32>,
-    max_nodes: usize,
-}
-
-impl GrowingTree {
-    fn new(max_nodes: usize) -> Self {
-        Self {
-            max_nodes,
-            parents: vec![0],
-            nodes: vec![TreeNode { depth: 0, frame: 0, self_value: 0 }],
-            children: IndexMap::default(),
-        }
-    }
-
-    /// Adds `value` to the node at the end of `path`, which leads down from the root.
-    fn add(&mut self, path: impl Iterator<Item = u32>, value: u64) -> Result<(), ExportError> {
-        let mut at = 0_u32;
-        for (depth, frame) in path.enumerate() {
-            if depth >= MAX_DEPTH {
-                return Err(ExportError::TooLarge { table: "frames in one stack", limit: MAX_DEPTH });
-            }
-            at = match self.children.entry((at, frame)) {
-                Entry::Occupied(child) => *child.get(),
-                Entry::Vacant(vacant) => {
-                    let limit = self.max_nodes;
-                    let child = u32::try_from(self.nodes.len()).ok().filter(|&at| (at as usize) < limit);
-                    let table = "nodes of the flame graph";
-                    let child = child.ok_or(ExportError::TooLarge { table, limit })?;
-                    self.parents.push(at);
-                    // The bound above keeps this below 2^16.
-                    self.nodes.push(TreeNode { depth: depth as u32 + 1, frame, self_value: 0 });
-                    *vacant.insert(child)
-                }
-            };
-        }
-        if let Some(node) = self.nodes.get_mut(at as usize) {
-            node.self_value = node.self_value.saturating_add(value);
-        }
-        Ok(())
-    }
-
-    /// Puts nodes and frames into their order.
-    fn into_tree(self, frames: Vec<TreeFrame<'_>>, total: u64) -> FlameTree<'_> {
-        let Self { parents, mut nodes, children, max_nodes: _ } = self;
-        drop(children);
-
-        let mut uses = vec![0_u32; frames.len()];
-        for node in &nodes {
-            uses[node.frame as usize] += 1;
-        }
-        // The position of each frame by name.
-        let mut by_name: Vec<u32> = (0..frames.len() as u32).collect();
-        by_name.sort_unstable_by(|&one, &other| frames[one as usize].cmp(&frames[other as usize]));
-        let mut rank = vec![0_u32; frames.len()];
-        for (position, &frame) in by_name.iter().enumerate() {
-            rank[frame as usize] = position as u32;
-        }
-
-        // Depth first with children by name: first all nodes by parent and name, so that the children of
-        // one node lie beside each other.
-        let mut by_parent: Vec<u32> = (1..nodes.len() as u32).collect();
-        by_parent.sort_unstable_by_key(|&node| {
-            (parents[node as usize], rank[nodes[node as usize].frame as usize])
-        });
-        let mut first_child = vec![0_usize; nodes.len() + 1];
-        for &node in &by_parent {
-            first_child[parents[node as usize] as usize + 1] += 1;
-        }
-        for parent in 1..first_child.len() {
-            first_child[parent] += first_child[parent - 1];
-        }
-        let mut ordered = Vec::with_capacity(nodes.len());
-        let mut waiting = vec![0_u32];
-        while let Some(node) = waiting.pop() {
-            ordered.push(nodes[node as usize]);
-            let its_children = &by_parent[first_child[node as usize]..first_child[node as usize + 1]];
-            waiting.extend(its_children.iter().rev());
-        }
-        nodes = ordered;
-
-        // Frames of many nodes get small numbers, those of none go.
-        let mut kept: Vec<u32> = (0..frames.len() as u32).filter(|&frame| uses[frame as usize] > 0).collect();
-        kept.sort_unstable_by_key(|&frame| {
-            (frame != 0, std::cmp::Reverse(uses[frame as usize]), rank[frame as usize])
-        });
-        let mut number = vec![0_u32; frames.len()];
-        for (position, &frame) in kept.iter().enumerate() {
-            number[frame as usize] = position as u32;
-        }
-        for node in &mut nodes {
-            node.frame = number[node.frame as usize];
-        }
-        let with_numbers = frames.into_iter().zip(uses.iter().zip(&number));
-        let used = with_numbers.filter(|(_, (uses, _))| **uses > 0);
-        let mut numbered: Vec<(u32, TreeFrame<'_>)> =
-            used.map(|(frame, (_, &number))| (number, frame)).collect();
-        numbered.sort_unstable_by_key(|(number, _)| *number);
-        let frames = numbered.into_iter().map(|(_, frame)| frame).collect();
-        FlameTree { frames, nodes, total }
-    }
 }
 
 #[cfg(test)]
@@ -448,12 +364,48 @@ mod tests {
     }
 
     #[test]
-    fn as_many_nodes_as_are_allowed_are_merged_and_not_one_more() {
-        let profile = profile(&[("abc", &[], 1), ("abd", &[], 2), ("x", &[], 4)]);
-        // The root, a, b, c, d and x.
+    fn as_many_nodes_as_are_allowed_are_merged_and_of_more_the_smallest_stacks_are_one_where_they_leave_greater_ones()
+     {
+        let profile =
+            profile(&[("abc", &[], 1), ("abde", &[], 9), ("abf", &[], 2), ("x", &[], 4), ("ab", &[], 3)]);
+        // The root, a, b, c, d, e, f and x.
         let options = |nodes| TreeOptions { max_nodes: Some(nodes), ..TreeOptions::default() };
-        assert_eq!(merge(&profile, &options(6)).expect("just enough").nodes.len(), 6);
-        let error = merge(&profile, &options(5)).expect_err("one too many");
-        assert!(matches!(error, ExportError::TooLarge { limit: 5, .. }), "{error}");
+        assert_eq!(merge(&profile, &options(8)).expect("just enough").nodes.len(), 8);
+        let tree = merge(&profile, &options(7)).expect("without the smallest");
+        assert_eq!(rows(&tree), ["0  0", "1 [smaller] 4", "1 a 0", "2 b 3", "3 [smaller] 12"]);
+        assert_eq!(tree.total, 19);
+        let smaller = tree.frames.iter().find(|frame| frame.class == NodeClass::Smaller).expect("its frame");
+        assert!(smaller.module.contains("one service"), "{smaller:?}");
+    }
+
+    #[test]
+    fn labels_stand_above_what_is_too_small_and_too_many_of_them_are_refused() {
+        let rows_of: Vec<Row<'_>> = vec![
+            ("abcd", &[("comm", "one")], 5),
+            ("abce", &[("comm", "two"), ("unwind", "no_rule")], 1),
+            ("abc", &[("comm", "three")], 2),
+        ];
+        let profile = profile(&rows_of);
+        let options = |nodes| TreeOptions {
+            max_nodes: Some(nodes),
+            group_by: vec!["comm".into()],
+            ..TreeOptions::default()
+        };
+        let tree = merge(&profile, &options(10)).expect("without the smallest");
+        assert_eq!(
+            rows(&tree),
+            [
+                "0  0",
+                "1 one 0",
+                "2 [smaller] 5",
+                "1 three 0",
+                "2 [smaller] 2",
+                "1 two 0",
+                "2 [incomplete: no_rule] 0",
+                "3 [smaller] 1"
+            ]
+        );
+        let error = merge(&profile, &options(9)).expect_err("more labels than half of the nodes");
+        assert!(matches!(error, ExportError::TooLarge { limit: 9, .. }), "{error}");
     }
 }

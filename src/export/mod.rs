@@ -28,6 +28,7 @@ pub mod flame_json;
 pub mod flame_tree;
 pub mod folded;
 pub mod frame_text;
+mod growing_tree;
 pub mod http_client;
 pub mod otlp;
 pub mod otlp_attributes;

@@ -21,7 +21,7 @@ use crate::server::error::ErrorBody;
 use crate::server::{ApiError, App};
 use crate::store::{Answer, Coverage, Detail, Selector};
 
-/// A graph of more nodes is not sent: the page draws a million exactly, and a person sees no more.
+/// The page draws a million exactly, and a person sees no more: of a graph of more, the smallest stacks are put together.
 const MAX_NODES: usize = 1 << 20;
 /// Labels that may stand above the stacks, under the names that selectors have for them.
 const GROUPS: [(&str, &str); 11] = [
@@ -167,7 +167,8 @@ pub struct FlameGraphRoot {
 /// Everything that is selected, merged, in any format
 ///
 /// `pprof` and `otlp` carry all labels and all values; `svg` and `folded` the value of the type that is asked
-/// for, below the names of the processes.
+/// for, below the names of the processes. A tree (`columnar`, `json`) has a million nodes at most: of more, the smallest
+/// stacks end in a node `[smaller]` where no greater one goes the same way.
 #[utoipa::path(
     get, path = "/api/v1/profiles/flamegraph", tag = "profiles",
     params(SelectorParameters, RangeParameters, FlameGraphParameters),

@@ -1,7 +1,7 @@
 // The colour of a frame: the sort decides the hue, the name the shade, so that a function looks the same
 // in every graph. Sorts differ in lightness too, for those who cannot tell the hues apart.
 
-import { FrameClass, type Frame } from './graph';
+import { FrameClass, isCode, type Frame } from './graph';
 import { hashText } from './names';
 
 export type Theme = 'light' | 'dark';
@@ -23,6 +23,7 @@ const PALETTES: Readonly<Record<number, Palette>> = {
   [FrameClass.Interpreter]: { hue: [52, 60], saturation: [80, 88], light: [62, 68], dark: [48, 54] },
   [FrameClass.Label]: { hue: [212, 222], saturation: [22, 32], light: [76, 82], dark: [42, 48] },
   [FrameClass.Incomplete]: { hue: [0, 0], saturation: [0, 0], light: [88, 88], dark: [24, 24] },
+  [FrameClass.Smaller]: { hue: [220, 220], saturation: [10, 10], light: [92, 92], dark: [20, 20] },
 };
 const UNNAMED: Palette = { hue: [220, 220], saturation: [4, 9], light: [74, 80], dark: [40, 46] };
 
@@ -55,7 +56,7 @@ export function frameColour(frame: Pick<Frame, 'name' | 'frameClass' | 'unnamed'
 export function isDarkBox(frame: Pick<Frame, 'frameClass' | 'unnamed'>): boolean {
   const { frameClass, unnamed } = frame;
   if (unnamed && frameClass !== FrameClass.Kernel) return true;
-  return frameClass === FrameClass.Root || frameClass === FrameClass.Label || frameClass === FrameClass.Incomplete;
+  return !isCode({ frameClass });
 }
 
 /** The middle of a sort's colours, for the legend. */

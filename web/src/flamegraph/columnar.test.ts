@@ -13,7 +13,7 @@ interface JsonNode {
 }
 
 // Written by `cargo test --test columnar_files`.
-const NAMES = ['empty', 'everything', 'recursive', 'large_values', 'deep'];
+const NAMES = ['empty', 'everything', 'smaller', 'recursive', 'large_values', 'deep'];
 const testdata = (name: string): Uint8Array =>
   new Uint8Array(readFileSync(new URL(`../../testdata/${name}`, import.meta.url)));
 const everything = testdata('everything.columnar');
@@ -63,6 +63,14 @@ describe('files that the server writes', () => {
       frameClass: FrameClass.Incomplete,
       module: 'The stack is deeper than the frame limit.',
     });
+  });
+
+  test('stacks that are too small to be drawn stand below what they have in common with greater ones', () => {
+    const { graph } = decodeColumnar(testdata('smaller.columnar'));
+    const smaller = graph.frames.find((frame) => frame.frameClass === FrameClass.Smaller);
+    expect(smaller?.name).toBe('[smaller]');
+    expect(smaller?.module).toContain('too small to be drawn');
+    expect(graph.total[0]).toBe(decodeColumnar(testdata('recursive.columnar')).graph.total[0]);
   });
 
   test('values near 2^53 are exact', () => {

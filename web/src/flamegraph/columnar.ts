@@ -180,7 +180,7 @@ export function decodeColumnar(bytes: Uint8Array): ColumnarFile {
   for (let row = 0; row < frameCount; row++) {
     const sort = sorts.byte();
     const frameClass = sort & ~UNNAMED;
-    if (frameClass > FrameClass.Incomplete || (frameClass === FrameClass.Root) !== (row === 0)) {
+    if (frameClass > FrameClass.Smaller || (frameClass === FrameClass.Root) !== (row === 0)) {
       throw sorts.error(`frame ${row} is of sort ${frameClass}`);
     }
     const name = strings[nameOf[row]!] ?? missing(nameOf[row]!, names);

@@ -2,7 +2,7 @@
 // parts of this. Shares are of everything and of the zoomed node; neither changes with a search.
 
 import { changeOf, type DiffGraph } from './diff';
-import { FrameClass, childrenOf, isWithin, pathTo, type FlameGraph, type Frame } from './graph';
+import { FrameClass, childrenOf, isCode, isWithin, pathTo, type FlameGraph, type Frame } from './graph';
 import { formatChange, formatShare, formatValue } from './values';
 import { markText, verdictRows } from './verdicts';
 
@@ -44,6 +44,7 @@ const SORTS: Readonly<Record<number, string>> = {
   [FrameClass.Interpreter]: 'interpreted',
   [FrameClass.Label]: 'label',
   [FrameClass.Incomplete]: 'incomplete stack',
+  [FrameClass.Smaller]: 'smaller stacks',
 };
 
 export function sortOf(frame: Frame): string {
@@ -64,7 +65,7 @@ export function detailsOf(
   comparison?: DiffGraph,
 ): Details {
   const frame = graph.frames[graph.frame[node]!]!;
-  const isCode = frame.frameClass !== FrameClass.Label && frame.frameClass !== FrameClass.Incomplete;
+  const explains = frame.frameClass === FrameClass.Incomplete || frame.frameClass === FrameClass.Smaller;
   // The values of a comparison's graph are widths; what is said are values.
   const values = comparison === undefined ? graph.total : comparison.after;
   const all = values[0]!;
@@ -86,9 +87,9 @@ export function detailsOf(
     name: frame.name,
     sort: sortOf(frame),
     source: sourceOf(frame),
-    module: isCode ? frame.module : '',
+    module: isCode(frame) ? frame.module : '',
     buildId: frame.buildId,
-    note: frame.frameClass === FrameClass.Incomplete ? frame.module : '',
+    note: explains ? frame.module : '',
     total: formatValue(total, measure.unit, measure.kind),
     self: comparison === undefined ? formatValue(self, measure.unit, measure.kind) : '',
     totalOfAll: formatShare(total, all),

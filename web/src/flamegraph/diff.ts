@@ -1,7 +1,7 @@
 // Two graphs as one: the union of their trees, with both values on each node. A box is as wide as both
 // sides together, so that what is gone is seen as well as what is new.
 
-import { FrameClass, type FlameGraph, type Frame } from './graph';
+import { isCode, type FlameGraph, type Frame } from './graph';
 import { TreeBuilder } from './merge';
 import { fileName } from './values';
 import type { Marks } from './verdicts';
@@ -31,9 +31,8 @@ export interface DiffGraph {
 function frameKeys(graphs: readonly FlameGraph[]): (frame: Frame) => string {
   const modules = graphs.map((graph) => new Set(graph.frames.map((frame) => fileName(frame.module))));
   return (frame) => {
-    const isCode = frame.frameClass !== FrameClass.Label && frame.frameClass !== FrameClass.Incomplete;
-    const module = isCode ? fileName(frame.module) : frame.module;
-    const shared = !isCode || modules.every((names) => names.has(module));
+    const module = isCode(frame) ? fileName(frame.module) : frame.module;
+    const shared = !isCode(frame) || modules.every((names) => names.has(module));
     return `${frame.frameClass}\0${frame.name}\0${shared ? module : ''}`;
   };
 }

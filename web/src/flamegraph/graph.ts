@@ -12,6 +12,7 @@ export const FrameClass = {
   Interpreter: 5,
   Label: 6,
   Incomplete: 7,
+  Smaller: 8,
 } as const;
 export type FrameClass = (typeof FrameClass)[keyof typeof FrameClass];
 
@@ -25,9 +26,21 @@ export interface Frame {
   readonly file: string;
   /** First line of the function, 0 if unknown. */
   readonly line: number;
-  /** Path of the object; the key of a label; the explanation of an incomplete stack. */
+  /** Path of the object; the key of a label; the explanation of an incomplete stack and of smaller ones. */
   readonly module: string;
   readonly buildId: string;
+}
+
+const NO_CODE: ReadonlySet<FrameClass> = new Set([
+  FrameClass.Root,
+  FrameClass.Label,
+  FrameClass.Incomplete,
+  FrameClass.Smaller,
+]);
+
+/** Whether a frame is of code, and not of what stands between such frames. */
+export function isCode({ frameClass }: Pick<Frame, 'frameClass'>): boolean {
+  return !NO_CODE.has(frameClass);
 }
 
 /**

@@ -3,7 +3,7 @@
 
 import { changeOf, type DiffGraph } from './diff';
 import { functionKey } from './functions';
-import { FrameClass, type Frame } from './graph';
+import { isCode, type Frame } from './graph';
 import { formatChange, formatShare } from './values';
 
 export type Verdict = 'regressed' | 'improved' | 'unchanged' | 'inconclusive' | 'moved';
@@ -98,10 +98,6 @@ export class Marks {
     }
     return -1;
   }
-}
-
-function isCode({ frameClass }: Frame): boolean {
-  return frameClass !== FrameClass.Root && frameClass !== FrameClass.Label && frameClass !== FrameClass.Incomplete;
 }
 
 /** What a screen reader says of a mark, and the tooltip in its first row. */
