@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use super::ExportError;
 use super::frame_text::{FrameClass, frames_of_location};
 use super::growing_tree::{GrowingTree, Refused};
-use crate::model::{IndexMap, Interner, Label, LabelValue, Location, Outcome, Profile};
+use crate::model::{Interner, Label, LabelValue, Location, Outcome, Profile};
 
 /// Frames of one path from the root: more than any runtime lets a thread recurse.
 pub const MAX_DEPTH: usize = u16::MAX as usize;
@@ -95,6 +95,14 @@ pub struct TreeOptions {
     pub max_nodes: Option<usize>,
 }
 
+/// The value of a stack below labels.
+#[derive(Debug, Clone, Copy)]
+struct Sum {
+    prefix: u32,
+    stack: u32,
+    value: u64,
+}
+
 /// Merges the samples. Takes time proportional to the frames of all different stacks. Values that are
 /// not positive are left out, as in folded stacks.
 ///
@@ -122,40 +130,56 @@ pub fn merge<'a>(profile: &'a Profile, options: &TreeOptions) -> Result<FlameTre
         })
         .collect();
 
-    // Samples differ in labels that are not shown, so that most stacks would be walked many times.
-    let mut sums: IndexMap<(u32, u32), u64> = IndexMap::default();
+    // Samples differ in labels that are not shown, so that most stacks would be walked many times. Those beside each
+    // other have most of their callers in common, as the store gives them.
+    let mut sums: Vec<Sum> = Vec::with_capacity(profile.samples.len());
     for sample in &profile.samples {
         let value = sample.values.get(options.value).copied().unwrap_or(0);
         let Some(value) = u64::try_from(value).ok().filter(|&value| value > 0) else { continue };
         let prefix = prefix_by_labels.get(sample.labels as usize).copied().unwrap_or(u32::MAX);
-        let sum = sums.entry((sample.stack, prefix)).or_default();
-        *sum = sum.saturating_add(value);
+        sums.push(Sum { prefix, stack: sample.stack, value });
     }
+    sums.sort_unstable_by_key(|sum| (sum.prefix, sum.stack));
+    sums.dedup_by(|next, sum| {
+        let is_same = (next.prefix, next.stack) == (sum.prefix, sum.stack);
+        if is_same {
+            sum.value = sum.value.saturating_add(next.value);
+        }
+        is_same
+    });
 
-    let total = sums.values().fold(0_u64, |total, sum| total.saturating_add(*sum));
+    let total = sums.iter().fold(0_u64, |total, sum| total.saturating_add(sum.value));
     let prefix = |prefix: u32| prefixes.get(prefix).map_or(&[][..], Vec::as_slice).iter().copied();
-    let path = |(stack, of_labels): (u32, u32)| {
-        let stack = profile.stacks.get(stack as usize).map_or(&[][..], Vec::as_slice);
+    let path = |sum: &Sum| {
+        let stack = profile.stacks.get(sum.stack as usize).map_or(&[][..], Vec::as_slice);
         let of_location = |location: &u32| {
             frames_by_location.get(*location as usize).map_or(&[][..], Vec::as_slice).iter().copied()
         };
-        prefix(of_labels).chain(stack.iter().rev().flat_map(of_location))
+        prefix(sum.prefix).chain(stack.iter().rev().flat_map(of_location))
     };
     let max_nodes = options.max_nodes.unwrap_or(usize::MAX);
     let mut growing = GrowingTree::new(max_nodes);
-    let added = sums.iter().try_for_each(|(&key, &sum)| growing.add(path(key), sum));
+    let added = sums.iter().try_for_each(|sum| growing.add(path(sum), sum.value));
     match added {
         Err(Refused::TooManyNodes) => {
-            let mut by_value: Vec<((u32, u32), u64)> = sums.into_iter().collect();
-            by_value.sort_unstable_by_key(|&(key, sum)| (std::cmp::Reverse(sum), key));
             growing = GrowingTree::new(max_nodes / 2);
             // What stands above the stacks tells whose they are, and that they are incomplete.
-            let added =
-                by_value.iter().try_for_each(|&((_, of_labels), _)| growing.add(prefix(of_labels), 0));
+            let added = sums.iter().try_for_each(|sum| growing.add(prefix(sum.prefix), 0));
             added.map_err(|refused| too_large(refused, max_nodes))?;
             let smaller = frames.intern(frame_of(SMALLER.0.into(), NodeClass::Smaller, SMALLER.1));
-            let added =
-                by_value.into_iter().try_for_each(|(key, sum)| growing.add_or_fold(path(key), sum, smaller));
+            sums.sort_unstable_by_key(|sum| (std::cmp::Reverse(sum.value), sum.prefix, sum.stack));
+            let mut greatest = sums.iter();
+            let mut added = Ok(());
+            while added.is_ok() && !growing.is_full() {
+                let Some(sum) = greatest.next() else { break };
+                added = growing.add_or_fold(path(sum), sum.value, smaller);
+            }
+            // In which order the others come does not matter any more, but to the time that they take.
+            let mut others: Vec<Sum> = greatest.copied().collect();
+            others.sort_unstable_by_key(|sum| (sum.prefix, sum.stack));
+            let mut others = others.iter();
+            added = added
+                .and_then(|()| others.try_for_each(|sum| growing.add_or_fold(path(sum), sum.value, smaller)));
             added.map_err(|refused| too_large(refused, max_nodes))?;
         }
         added => added.map_err(|refused| too_large(refused, max_nodes))?,

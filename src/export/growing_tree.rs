@@ -19,6 +19,9 @@ pub(super) struct GrowingTree {
     parents: Vec<u32>,
     nodes: Vec<TreeNode>,
     children: IndexMap<(u32, u32), u32>,
+    /// Frames and nodes of the path that was added last: the next one mostly begins with most of them, and each that
+    /// need not be looked up saves a cache miss.
+    last: Vec<(u32, u32)>,
     max_nodes: usize,
 }
 
@@ -29,6 +32,7 @@ impl GrowingTree {
             parents: vec![0],
             nodes: vec![TreeNode { depth: 0, frame: 0, self_value: 0 }],
             children: IndexMap::default(),
+            last: Vec::new(),
         }
     }
 
@@ -49,6 +53,11 @@ impl GrowingTree {
         self.add_until(path, value, Some(smaller))
     }
 
+    /// Whether there are as many nodes as there may be.
+    pub(super) fn is_full(&self) -> bool {
+        self.nodes.len() >= self.max_nodes
+    }
+
     fn add_until(
         &mut self,
         path: impl Iterator<Item = u32>,
@@ -56,13 +65,24 @@ impl GrowingTree {
         smaller: Option<u32>,
     ) -> Result<(), Refused> {
         let mut at = 0_u32;
+        let mut is_as_last = true;
         for (depth, frame) in path.enumerate() {
+            if is_as_last {
+                match self.last.get(depth) {
+                    Some(&(of_last, node)) if of_last == frame => {
+                        at = node;
+                        continue;
+                    }
+                    _ => self.last.truncate(depth),
+                }
+                is_as_last = false;
+            }
             if depth >= MAX_DEPTH {
                 return Err(Refused::TooDeep);
             }
             // The bound above keeps this below 2^16.
             let depth = depth as u32 + 1;
-            let is_full = self.nodes.len() >= self.max_nodes;
+            let is_full = self.is_full();
             let known = match self.children.entry((at, frame)) {
                 Entry::Occupied(child) => Some(*child.get()),
                 Entry::Vacant(_) if is_full => None,
@@ -78,6 +98,7 @@ impl GrowingTree {
                 at = *of_parent.or_insert_with(|| push(parents, nodes, at, depth, smaller));
                 break;
             };
+            self.last.push((frame, known));
             at = known;
         }
         if let Some(node) = self.nodes.get_mut(at as usize) {
@@ -88,7 +109,7 @@ impl GrowingTree {
 
     /// Puts nodes and frames into their order.
     pub(super) fn into_tree(self, frames: Vec<TreeFrame<'_>>, total: u64) -> FlameTree<'_> {
-        let Self { parents, mut nodes, children, max_nodes: _ } = self;
+        let Self { parents, mut nodes, children, last: _, max_nodes: _ } = self;
         drop(children);
 
         let mut uses = vec![0_u32; frames.len()];
