@@ -279,7 +279,7 @@ impl Program {
             let labels = random.below(THREADS) as u32;
             *sums.entry((stacks.intern(&path), labels)).or_default() += weight;
         }
-        profile.stacks = stacks.iter().map(<[u32]>::to_vec).collect();
+        profile.stacks = stacks.into_slices();
         let mut sums: Vec<_> = sums.into_iter().collect();
         sums.sort_unstable();
         profile.samples = sums

@@ -109,11 +109,16 @@ fn day(context: &Context, folder: &Path, hz: u64, bytes_bound: f64, section: &mu
         ("the host by thread", &all, Detail::Labels, f64::INFINITY),
     ];
     for (what, selector, detail, bound_ms) in cases {
-        let spans: &[(u64, &str)] =
-            if context.quick { &[(1, "a quarter of an hour")] } else { &[(1, "1 h"), (24, "24 h")] };
-        for &(hours, span) in spans {
-            let from_unix_ns = end_ns.saturating_sub(hours * 3600 * SECOND_NS).max(MIDNIGHT_NS);
-            let range = TimeRange { from_unix_ns, to_unix_ns: end_ns };
+        // Rollups are of three hours from midnight on: 22 hours have two at the ends that are read by window.
+        let spans: &[(f64, f64, &str)] = match context.quick {
+            true => &[(1.0, 0.0, "a quarter of an hour")],
+            false => &[(1.0, 0.0, "1 h"), (24.0, 0.0, "24 h"), (22.0, 1.0, "22 h")],
+        };
+        for &(hours, before_end, span) in spans {
+            let ns = |hours: f64| (hours * 3600.0) as u64 * SECOND_NS;
+            let to_unix_ns = end_ns - ns(before_end);
+            let from_unix_ns = to_unix_ns.saturating_sub(ns(hours)).max(MIDNIGHT_NS);
+            let range = TimeRange { from_unix_ns, to_unix_ns };
             let query = ProfileQuery { selector: selector.clone(), range, detail: detail.clone() };
             let name = format!("{hz} Hz, {what}, {span}");
             let mut times_ms = Vec::new();
@@ -134,7 +139,7 @@ fn day(context: &Context, folder: &Path, hz: u64, bytes_bound: f64, section: &mu
                 Some(reason) => Figure::missing(name, reason),
                 None => Figure::new(name, "ms", times_ms),
             };
-            let bounded = bound_ms.is_finite() && hours == 24;
+            let bounded = bound_ms.is_finite() && span == "24 h";
             section.add(if bounded { figure.bounded(Bound::AtMost(bound_ms)) } else { figure });
         }
     }
@@ -154,6 +159,7 @@ fn day(context: &Context, folder: &Path, hz: u64, bytes_bound: f64, section: &mu
 fn parts(folder: &Path, hz: u64, section: &mut Section) -> Result<()> {
     let parts = [
         ("blocks of samples", "SELECT sum(length(samples)) FROM blocks"),
+        ("rollups", "SELECT ifnull(sum(length(samples)), 0) FROM rollup_blocks"),
         ("stack nodes", "SELECT sum(length(rows)) FROM dictionary WHERE kind = 10"),
         ("numbers of stacks", "SELECT sum(length(rows)) FROM dictionary WHERE kind % 64 = 9"),
         ("names", "SELECT sum(length(rows)) FROM dictionary WHERE kind % 64 NOT IN (9, 10)"),
@@ -332,7 +338,7 @@ impl Tables {
             let place = rank >> (15 - level.div_ceil(2));
             self.location(service, (u64::from(level) * 37 + place) % FUNCTIONS_EACH, place % SITES_EACH)
         });
-        let stack = stack.collect();
+        let stack: Vec<u32> = stack.collect();
         self.profile.stacks.push(stack);
         let index = self.profile.stacks.len() as u32 - 1;
         self.stacks.insert((service, rank), index);

@@ -301,7 +301,7 @@ mod tests {
             profile.locations.push(Location { frames, ..Location::default() });
         }
         for (row, (stack, value)) in rows.iter().enumerate() {
-            profile.stacks.push(stack.iter().map(|&function| u32::from(function)).collect());
+            profile.stacks.push(stack.iter().map(|&function| u32::from(function)));
             profile.samples.push(Sample { stack: row as u32, labels: 0, values: vec![1, *value] });
         }
         profile

@@ -327,7 +327,7 @@ mod tests {
     fn one_sample() -> Profile {
         Profile {
             value_types: vec![ValueType::new("samples", "count")],
-            stacks: vec![vec![]],
+            stacks: [[]].into(),
             label_sets: vec![vec![]],
             samples: vec![Sample { stack: 0, labels: 0, values: vec![7] }],
             ..Profile::default()

@@ -151,7 +151,7 @@ pub fn merge<'a>(profile: &'a Profile, options: &TreeOptions) -> Result<FlameTre
     let total = sums.iter().fold(0_u64, |total, sum| total.saturating_add(sum.value));
     let prefix = |prefix: u32| prefixes.get(prefix).map_or(&[][..], Vec::as_slice).iter().copied();
     let path = |sum: &Sum| {
-        let stack = profile.stacks.get(sum.stack as usize).map_or(&[][..], Vec::as_slice);
+        let stack = profile.stacks.get(sum.stack).unwrap_or_default();
         let of_location = |location: &u32| {
             frames_by_location.get(*location as usize).map_or(&[][..], Vec::as_slice).iter().copied()
         };
@@ -274,8 +274,7 @@ mod tests {
             });
         }
         for (row, (stack, labels, value)) in rows.iter().enumerate() {
-            let stack = stack.bytes().rev().map(|letter| u32::from(letter - b'a')).collect();
-            profile.stacks.push(stack);
+            profile.stacks.push(stack.bytes().rev().map(|letter| u32::from(letter - b'a')));
             profile.label_sets.push(labels.iter().map(|(key, text)| Label::text(key, text)).collect());
             profile.samples.push(Sample { stack: row as u32, labels: row as u32, values: vec![*value] });
         }

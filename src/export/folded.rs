@@ -55,7 +55,7 @@ pub(super) fn lines(profile: &Profile, value: usize, with_comm: bool) -> FoldedL
         if with_comm {
             line.push_str(&safe_name(comm.unwrap_or("[unknown]")));
         }
-        let stack = profile.stacks.get(stack as usize).map_or(&[][..], Vec::as_slice);
+        let stack = profile.stacks.get(stack).unwrap_or_default();
         for &location in stack.iter().rev() {
             if !line.is_empty() {
                 line.push(';');

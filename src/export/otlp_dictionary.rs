@@ -113,7 +113,7 @@ impl Dictionary {
             if std::mem::replace(seen, true) {
                 continue;
             }
-            for &location in profile.stacks.get(stack as usize).into_iter().flatten() {
+            for &location in profile.stacks.get(stack).into_iter().flatten() {
                 let mapping = profile.locations.get(location as usize).and_then(|location| location.mapping);
                 let used = mapping.and_then(|mapping| mapping_used.get_mut(mapping as usize));
                 if let Some(used) = used {
@@ -154,7 +154,7 @@ impl Dictionary {
         if let Some(&Some(known)) = self.row_of_stack.get(stack as usize) {
             return known;
         }
-        let locations = profile.stacks.get(stack as usize).map_or(&[][..], Vec::as_slice);
+        let locations = profile.stacks.get(stack).unwrap_or_default();
         let location_indices = locations.iter().map(|&location| self.location(profile, location)).collect();
         let row = index(self.stacks.intern(proto::Stack { location_indices }));
         if let Some(known) = self.row_of_stack.get_mut(stack as usize) {

@@ -7,7 +7,7 @@ use prost::Message;
 
 use super::*;
 use crate::export::otlp_conformance;
-use crate::model::{Frame, FrameKind, Function, Location, Mapping, ValueType};
+use crate::model::{Frame, FrameKind, Function, Location, Mapping, Slices, ValueType};
 
 fn message_of(profile: &Profile) -> proto::ProfilesData {
     to_message(profile, &profile.samples, &Naming::of(profile, None))
@@ -64,7 +64,7 @@ prop_compose! {
                         .collect(),
                 })
                 .collect(),
-            stacks: Vec::new(),
+            stacks: Slices::default(),
             samples: samples
                 .into_iter()
                 .map(|(stack, labels, count, time)| Sample {
@@ -93,7 +93,7 @@ prop_compose! {
 impl Profile {
     fn with_stacks(mut self, stacks: Vec<Vec<u32>>) -> Self {
         let length = u32::try_from(self.locations.len()).expect("small");
-        self.stacks = stacks.into_iter().map(|stack| stack.iter().map(|l| l % length).collect()).collect();
+        self.stacks = stacks.into_iter().map(|stack| stack.into_iter().map(move |l| l % length)).collect();
         self
     }
 }
@@ -142,7 +142,7 @@ fn the_conformance_check_finds_what_is_wrong() {
             frames: vec![Frame { function: 0, line: 1 }],
             ..Location::default()
         }],
-        stacks: vec![vec![0]],
+        stacks: [[0]].into(),
         label_sets: vec![vec![
             Label::number("tid", 1),
             Label::text("trace_id", "0af7651916cd43dd8448eb211c80319c"),
@@ -205,7 +205,7 @@ fn the_conformance_check_finds_what_is_wrong() {
 fn resources_are_plain_and_named_once() {
     let profile = Profile {
         value_types: vec![ValueType::new("samples", "count")],
-        stacks: vec![vec![]],
+        stacks: [[]].into(),
         label_sets: vec![vec![
             Label::text("comm", "nginx"),
             Label::number("pid", 42),

@@ -166,7 +166,7 @@ fn to_label<'profile>(label: &'profile Label, strings: &mut Strings<'profile>) -
 }
 
 fn to_sample(profile: &Profile, label_sets: &[Vec<proto::Label>], sample: &Sample) -> proto::Sample {
-    let stack = profile.stacks.get(sample.stack as usize).map_or(&[][..], Vec::as_slice);
+    let stack = profile.stacks.get(sample.stack).unwrap_or_default();
     proto::Sample {
         location_id: stack.iter().map(|&location| u64::from(location) + 1).collect(),
         value: sample.values.clone(),

@@ -36,7 +36,7 @@ pub fn write(profile: &Profile, writer: &mut dyn Write, options: &Options) -> Re
                 let kind = Some(schema::FrameKind::Comm);
                 path.push(frames.intern(schema::Frame { name, file: None, line: None, kind }));
             }
-            let stack = profile.stacks.get(stack as usize).map_or(&[][..], Vec::as_slice);
+            let stack = profile.stacks.get(stack).unwrap_or_default();
             for &location in stack.iter().rev() {
                 let frames = frames_by_location.get(location as usize);
                 path.extend(frames.map_or(&[][..], Vec::as_slice));

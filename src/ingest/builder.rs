@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use super::frame_kind::{self, SuffixedName};
 use super::{IngestError, Limits};
 use crate::model::{
-    Frame, FrameKind, Function, Interner, Label, Location, Mapping, Profile, Sample, ValueType,
+    Frame, FrameKind, Function, Interner, Label, Location, Mapping, Profile, Sample,
+    SliceInterner, ValueType,
 };
 
 /// Frames in one stack of text: more than any runtime's own limit on recursion.
@@ -41,7 +42,7 @@ pub(super) struct ProfileBuilder {
     mappings: Interner<Mapping>,
     functions: Interner<Function>,
     locations: Interner<Location>,
-    stacks: Interner<Vec<u32>>,
+    stacks: SliceInterner<u32>,
     label_sets: Interner<Vec<Label>>,
     /// Locations of one frame, which nearly all are.
     location_of_frame: HashMap<TextFrame, u32>,
@@ -58,7 +59,7 @@ impl ProfileBuilder {
             mappings: Interner::new(),
             functions: Interner::new(),
             locations: Interner::new(),
-            stacks: Interner::new(),
+            stacks: SliceInterner::default(),
             label_sets: Interner::new(),
             location_of_frame: HashMap::new(),
             value_types: Interner::new(),
@@ -77,7 +78,7 @@ impl ProfileBuilder {
     pub(super) fn stack(&mut self, locations: Vec<u32>) -> Result<u32, IngestError> {
         let entries = locations.len();
         let before = self.stacks.len();
-        let stack = self.stacks.intern(locations);
+        let stack = self.stacks.intern(&locations);
         if self.stacks.len() > before {
             self.stack_entries = self.stack_entries.saturating_add(entries);
             if self.stack_entries > self.limits.stack_entries {
@@ -224,7 +225,7 @@ impl ProfileBuilder {
             mappings: tables.mappings,
             functions: tables.functions,
             locations: tables.locations,
-            stacks: self.stacks.into_values(),
+            stacks: self.stacks.into_slices(),
             label_sets: self.label_sets.into_values(),
             samples,
             ..Profile::default()

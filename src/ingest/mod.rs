@@ -272,7 +272,7 @@ pub fn visit_file(
 pub fn visit(profile: &Profile, visitor: &mut impl SampleVisitor) {
     visitor.begin(profile);
     for sample in &profile.samples {
-        let stack = profile.stacks.get(sample.stack as usize).map_or(&[][..], Vec::as_slice);
+        let stack = profile.stacks.get(sample.stack).unwrap_or_default();
         visitor.sample(stack, &sample.values);
     }
 }

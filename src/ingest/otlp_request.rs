@@ -174,25 +174,23 @@ fn add_tables(profile: &mut Profile, tables: &Tables) {
     let mut locations: HashMap<u32, u32> = HashMap::new();
     let mut functions: HashMap<u32, u32> = HashMap::new();
     let mut mappings: HashMap<u32, u32> = HashMap::new();
-    for stack in &mut profile.stacks {
-        for index in stack {
-            let new = u32::try_from(profile.locations.len()).unwrap_or(u32::MAX);
-            let known = *locations.entry(*index).or_insert(new);
-            if known == new
-                && let Some(location) = tables.locations.get(*index as usize)
-            {
-                let mut location = location.clone();
-                for frame in &mut location.frames {
-                    let row = &mut profile.functions;
-                    frame.function = moved(frame.function, &mut functions, &tables.functions, row);
-                }
-                let row = &mut profile.mappings;
-                location.mapping =
-                    location.mapping.map(|mapping| moved(mapping, &mut mappings, &tables.mappings, row));
-                profile.locations.push(location);
+    for index in profile.stacks.values_mut() {
+        let new = u32::try_from(profile.locations.len()).unwrap_or(u32::MAX);
+        let known = *locations.entry(*index).or_insert(new);
+        if known == new
+            && let Some(location) = tables.locations.get(*index as usize)
+        {
+            let mut location = location.clone();
+            for frame in &mut location.frames {
+                let row = &mut profile.functions;
+                frame.function = moved(frame.function, &mut functions, &tables.functions, row);
             }
-            *index = known;
+            let row = &mut profile.mappings;
+            location.mapping =
+                location.mapping.map(|mapping| moved(mapping, &mut mappings, &tables.mappings, row));
+            profile.locations.push(location);
         }
+        *index = known;
     }
 }
 
@@ -247,7 +245,7 @@ mod tests {
                 frames: vec![Frame { function: 0, line: 3 }],
                 ..Location::default()
             }],
-            stacks: vec![vec![0]],
+            stacks: [[0]].into(),
             label_sets: vec![vec![Label::number("pid", 7), Label::text("service", service)]],
             samples: vec![Sample { stack: 0, labels: 0, values: vec![2, 20_000_000] }],
             ..Profile::default()

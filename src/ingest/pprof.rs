@@ -15,7 +15,7 @@ use super::{IngestError, Limits, frame_kind};
 use crate::export::pprof_proto as proto;
 use crate::model::{
     Frame, Function, Interner, Label, LabelValue, Location, Mapping, Profile, Sample, SliceInterner,
-    ValueType,
+    Slices, ValueType,
 };
 
 pub(super) fn read(bytes: &[u8], limits: &Limits) -> Result<Profile, IngestError> {
@@ -26,7 +26,7 @@ pub(super) fn read(bytes: &[u8], limits: &Limits) -> Result<Profile, IngestError
             rows.push(Sample { stack: stacks.intern(stack), labels, values: values.to_vec() });
         }
     })?;
-    profile.stacks = stacks.iter().map(<[u32]>::to_vec).collect();
+    profile.stacks = stacks.into_slices();
     profile.samples = rows;
     Ok(profile)
 }
@@ -143,7 +143,7 @@ impl Reader<'_> {
             mappings,
             functions,
             locations,
-            stacks: Vec::new(),
+            stacks: Slices::default(),
             label_sets: Vec::new(),
             samples: Vec::new(),
             comments,

@@ -10,6 +10,7 @@ pub mod profile;
 pub mod raw;
 pub mod rfc3339;
 pub mod slice_interner;
+mod slices;
 pub mod socket;
 pub mod span;
 pub mod stamp;
@@ -23,6 +24,7 @@ pub use profile::{
 };
 pub use raw::{ImageId, ObjectId, RawFrame, RawSample};
 pub use slice_interner::SliceInterner;
+pub use slices::Slices;
 pub use socket::{Actor, ConnectionId, Direction, RequestKey, SocketEvent};
 pub use span::{Span, SpanId, SpanKind, SpanResource, SpanStatus, TraceId};
 pub use stamp::{RequestSpans, Stamp, Unstamped};

@@ -19,16 +19,18 @@ impl Profile {
             stacks.mark(sample.stack);
             label_sets.mark(sample.labels);
         }
-        let stacks = stacks.keep(&mut self.stacks);
+        let (stacks, is_used) = stacks.numbers();
+        let mut is_used = is_used.into_iter();
+        self.stacks.retain(|_| is_used.next().unwrap_or(false));
         let label_sets = label_sets.keep(&mut self.label_sets);
         for sample in &mut self.samples {
             sample.stack = renumbered(&stacks, sample.stack);
             sample.labels = renumbered(&label_sets, sample.labels);
         }
         let mut locations = Used::new(self.locations.len());
-        self.stacks.iter().flatten().for_each(|&location| locations.mark(location));
+        self.stacks.values().iter().for_each(|&location| locations.mark(location));
         let locations = locations.keep(&mut self.locations);
-        for location in self.stacks.iter_mut().flatten() {
+        for location in self.stacks.values_mut() {
             *location = renumbered(&locations, *location);
         }
         let mut mappings = Used::new(self.mappings.len());
@@ -76,16 +78,21 @@ impl Used {
         }
     }
 
-    /// Removes the other rows; answers the new number of each that stays.
-    fn keep<T>(self, table: &mut Vec<T>) -> Vec<u32> {
+    /// The new number of each row that stays when the others have gone, and which ones stay.
+    fn numbers(self) -> (Vec<u32>, Vec<bool>) {
         let mut next = 0;
         let numbers = self.0.iter().map(|&used| {
             let number = next;
             next += u32::from(used);
             number
         });
-        let numbers = numbers.collect();
-        let mut used = self.0.into_iter();
+        (numbers.collect(), self.0)
+    }
+
+    /// Removes the other rows; answers the new number of each that stays.
+    fn keep<T>(self, table: &mut Vec<T>) -> Vec<u32> {
+        let (numbers, used) = self.numbers();
+        let mut used = used.into_iter();
         table.retain(|_| used.next().unwrap_or(false));
         numbers
     }
@@ -122,7 +129,7 @@ mod tests {
                     ..Location::default()
                 })
                 .collect(),
-            stacks: rows.clone().map(|row| vec![row]).collect(),
+            stacks: rows.clone().map(|row| [row]).collect(),
             label_sets: vec![vec![Label::number("pid", 0)], vec![Label::number("pid", 1)]],
             samples: rows.map(|row| Sample { stack: row, labels: row % 2, values: vec![1] }).collect(),
             ..Profile::default()

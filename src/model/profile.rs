@@ -11,6 +11,8 @@ use std::hash::Hash;
 use foldhash::quality::RandomState;
 use indexmap::IndexSet;
 
+use super::slices::Slices;
+
 /// What a value counts, in which unit (`samples`/`count`, `cpu`/`nanoseconds`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ValueType {
@@ -219,7 +221,7 @@ pub struct Profile {
     /// Locations.
     pub locations: Vec<Location>,
     /// Stacks: indices in `locations`, leaf first.
-    pub stacks: Vec<Vec<u32>>,
+    pub stacks: Slices<u32>,
     /// Sets of labels, each sorted by key.
     pub label_sets: Vec<Vec<Label>>,
     /// The samples.

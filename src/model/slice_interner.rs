@@ -1,87 +1,73 @@
 //! Gives equal slices the same index, with nothing but their values held.
 //!
-//! Slices lie end to end in one vector, and the hash table holds their indices only: a stack of 45
-//! frames takes its 45 numbers and about 16 bytes more. A set of vectors would add a pointer, a length, a
-//! capacity, the allocator's own and a stored hash to each. The hash is seeded anew in each process, since stacks come from
-//! programs and files that may mean ill.
+//! The hash table holds indices only: a stack of 45 frames takes its 45 numbers and about 16 bytes more. The hash is
+//! seeded anew in each process, since stacks come from programs and files that may mean ill.
 
 use std::hash::{BuildHasher, Hash};
 
 use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 
+use super::slices::Slices;
+
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct SliceInterner<T> {
-    values: Vec<T>,
-    /// Where each slice ends in `values`; it begins where the one before it ends.
-    ends: Vec<usize>,
+    slices: Slices<T>,
     indices: HashTable<u32>,
     hasher: RandomState,
 }
 
 impl<T> Default for SliceInterner<T> {
     fn default() -> Self {
-        Self {
-            values: Vec::new(),
-            ends: Vec::new(),
-            indices: HashTable::new(),
-            hasher: RandomState::default(),
-        }
+        Self { slices: Slices::default(), indices: HashTable::new(), hasher: RandomState::default() }
     }
 }
 
 impl<T: Copy + Eq + Hash> SliceInterner<T> {
     /// The index of `slice`, which is copied if it is new.
     pub fn intern(&mut self, slice: &[T]) -> u32 {
-        let Self { values, ends, indices, hasher } = self;
+        let Self { slices, indices, hasher } = self;
         let hash = hasher.hash_one(slice);
-        let at = |index: u32| slice_at(values, ends, index).unwrap_or_default();
+        let at = |index: u32| slices.get(index).unwrap_or_default();
         if let Some(&known) = indices.find(hash, |&index| at(index) == slice) {
             return known;
         }
         // 2^32 different slices would be tens of gigabytes.
-        let index = u32::try_from(ends.len()).unwrap_or(u32::MAX);
+        let index = u32::try_from(slices.len()).unwrap_or(u32::MAX);
         indices.insert_unique(hash, index, |&index| hasher.hash_one(at(index)));
-        values.extend_from_slice(slice);
-        ends.push(values.len());
+        slices.push(slice.iter().copied());
         index
     }
 
     /// The slice of an index.
     #[must_use]
     pub fn get(&self, index: u32) -> Option<&[T]> {
-        slice_at(&self.values, &self.ends, index)
+        self.slices.get(index)
     }
 
     /// The slices, in order of index.
     pub fn iter(&self) -> impl Iterator<Item = &[T]> {
-        let mut begin = 0;
-        self.ends
-            .iter()
-            .map(move |&end| self.values.get(std::mem::replace(&mut begin, end)..end).unwrap_or_default())
+        self.slices.iter()
+    }
+
+    /// The same, when no more are to come.
+    #[must_use]
+    pub fn into_slices(self) -> Slices<T> {
+        self.slices
     }
 
     /// How many slices there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.ends.len()
+        self.slices.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        self.slices.is_empty()
     }
-}
-
-fn slice_at<'a, T>(values: &'a [T], ends: &[usize], index: u32) -> Option<&'a [T]> {
-    let index = index as usize;
-    let begin = match index.checked_sub(1) {
-        Some(before) => *ends.get(before)?,
-        None => 0,
-    };
-    values.get(begin..*ends.get(index)?)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use super::aggregate::{Aggregate, Key, Place};
 use super::raw_window::{RawWindow, Taken};
 use crate::model::{
     Frame, FrameKind, Function, GIT_SHA, ImageId, Interner, Label, Location, Mapping, ObjectId, Outcome,
-    Profile, Sample, Stamp, ValueType,
+    Profile, Sample, Slices, Stamp, ValueType,
 };
 
 /// Gives names to everything in a window.
@@ -137,14 +137,12 @@ impl<'a> NumberedStacks<'a> {
     }
 
     /// The stacks in order, with `locations` by place instead of places.
-    fn into_stacks(self, locations: &[u32]) -> Vec<Vec<u32>> {
-        let mut stacks = Vec::with_capacity(self.order.len());
+    fn into_stacks(self, locations: &[u32]) -> Slices<u32> {
+        let mut stacks = Slices::with_capacity(self.order.len(), 0);
         for &stack in &self.order {
             let places = self.aggregate.stacks().get(stack).unwrap_or_default();
-            let mut stack = Vec::with_capacity(places.len());
             let located = places.iter().filter_map(|&place| locations.get(place as usize));
-            stack.extend(located.filter(|&&location| location != NO_FRAME));
-            stacks.push(stack);
+            stacks.push(located.copied().filter(|&location| location != NO_FRAME));
         }
         stacks
     }

@@ -206,7 +206,7 @@ impl<'a> Encoder<'a> {
     /// stacks that are new together get numbers close to each other, which take fewer bytes.
     fn find_stacks(&mut self) {
         let window = self.window;
-        let stack_of = |index: u32| window.stacks.get(index as usize).map_or(&[][..], Vec::as_slice);
+        let stack_of = |index: u32| window.stacks.get(index).unwrap_or_default();
         let mut used: Vec<u32> = window.samples.iter().map(|sample| sample.stack).collect();
         used.sort_unstable();
         used.dedup();

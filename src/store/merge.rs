@@ -12,7 +12,7 @@ use super::sums::NodeSums;
 use super::varint::Malformed;
 use super::window_row::{SeenMapping, set_flags};
 use crate::model::{
-    Frame, Function, IndexMap, Interner, Label, LabelValue, Location, Mapping, Profile, Sample, ValueType,
+    Frame, Function, IndexMap, Interner, Label, LabelValue, Location, Mapping, Profile, Sample, Slices, ValueType,
 };
 
 /// Most samples of an answer.
@@ -237,25 +237,18 @@ impl Merger {
     }
 
     /// The stacks of the samples, which have nodes of the tree until now.
-    fn stacks(&mut self) -> Result<Vec<Vec<u32>>, StoreError> {
-        let nodes = self.tree.len();
-        let mut is_leaf = vec![false; nodes + 1];
+    fn stacks(&mut self) -> Result<Slices<u32>, StoreError> {
+        let mut is_leaf = vec![false; self.tree.len() + 1];
         for sample in &self.samples.rows {
             if let Some(is_leaf) = is_leaf.get_mut(sample.stack as usize) {
                 *is_leaf = true;
             }
         }
-        let leaves = self.tree.depth_first(&is_leaf);
-        let mut numbers = vec![0_u32; nodes + 1];
-        for (number, &leaf) in (0..).zip(&leaves) {
-            if let Some(entry) = numbers.get_mut(leaf as usize) {
-                *entry = number;
-            }
-        }
+        let (stacks, stack_of_node) = self.tree.stacks(&is_leaf)?;
         for sample in &mut self.samples.rows {
-            sample.stack = numbers.get(sample.stack as usize).copied().unwrap_or(0);
+            sample.stack = stack_of_node.get(sample.stack as usize).copied().unwrap_or(0);
         }
-        self.tree.stacks(&leaves)
+        Ok(stacks)
     }
 
     fn location(&mut self, row: u32, part: &Part<'_>, known: &mut Known) -> Result<u32, Malformed> {

@@ -1,20 +1,13 @@
 //! The stacks of an answer as a tree, and as the lists of locations that a profile has.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
-
 use hashbrown::HashTable;
 
 use super::error::StoreError;
-use super::gather::MAX_THREADS;
 use super::rows::NodeRow;
+use crate::model::Slices;
 
 /// Most frames of all stacks of an answer together: half a gigabyte.
 const MAX_STACK_ENTRIES: usize = 128_000_000;
-/// After so many stacks the other threads are told how many frames there are.
-const STACKS_BETWEEN_LOOKS: usize = 256;
-/// With fewer stacks, other threads are not worth their start.
-const LEAST_STACKS_FOR_THREADS: usize = 20_000;
 
 /// Stacks as a tree of locations: what they have in common towards the root is put together once. The nodes of one
 /// part differ as they are, and most answers have one part: what is equal is only looked for when another comes.
@@ -62,8 +55,17 @@ impl Tree {
         self.nodes.len()
     }
 
-    /// The numbers of these nodes, by number, in an order in which neighbours have most in common.
-    pub(super) fn depth_first(&self, is_wanted: &[bool]) -> Vec<u32> {
+    /// The stacks of these nodes, leaf first, in an order in which neighbours have most of their callers in common; and
+    /// by node which of them is its. `is_wanted` is by node.
+    pub(super) fn stacks(&self, is_wanted: &[bool]) -> Result<(Slices<u32>, Vec<u32>), StoreError> {
+        self.stacks_within(MAX_STACK_ENTRIES, is_wanted)
+    }
+
+    fn stacks_within(
+        &self,
+        limit: usize,
+        is_wanted: &[bool],
+    ) -> Result<(Slices<u32>, Vec<u32>), StoreError> {
         let nodes = &self.nodes;
         let (mut first_child, mut next_sibling) =
             (vec![0_u32; nodes.len() + 1], vec![0_u32; nodes.len() + 1]);
@@ -75,73 +77,31 @@ impl Tree {
             }
         }
         let at = |table: &[u32], node: u32| table.get(node as usize).copied().unwrap_or(0);
-        let mut found = Vec::new();
-        // Nodes from the root to where we are.
-        let mut open = vec![0_u32];
+        let mut stacks = Slices::default();
+        let mut stack_of_node = vec![0_u32; nodes.len() + 1];
+        // Nodes from the root to where we are, and the locations of all but the root.
+        let (mut open, mut path) = (vec![0_u32], Vec::new());
         let mut next = 0;
         loop {
             if is_wanted.get(next as usize) == Some(&true) {
-                found.push(next);
+                if let Some(stack) = stack_of_node.get_mut(next as usize) {
+                    *stack = u32::try_from(stacks.len()).unwrap_or(u32::MAX);
+                }
+                stacks.push(path.iter().rev().copied());
+                if stacks.values().len() > limit {
+                    return Err(StoreError::TooMuch { what: "frames of different stacks", limit });
+                }
             }
             next = at(&first_child, next);
             while next == 0 {
-                let Some(done) = open.pop().filter(|&done| done != 0) else { return found };
+                let Some(done) = open.pop().filter(|&done| done != 0) else {
+                    return Ok((stacks, stack_of_node));
+                };
+                path.pop();
                 next = at(&next_sibling, done);
             }
             open.push(next);
-        }
-    }
-
-    /// The stacks of these nodes, leaf first. Neighbours should have much in common: to walk to the root elsewhere
-    /// each time would be a cache miss a frame.
-    pub(super) fn stacks(&self, leaves: &[u32]) -> Result<Vec<Vec<u32>>, StoreError> {
-        self.stacks_within(MAX_STACK_ENTRIES, leaves)
-    }
-
-    fn stacks_within(&self, limit: usize, leaves: &[u32]) -> Result<Vec<Vec<u32>>, StoreError> {
-        let frames = AtomicUsize::new(0);
-        let part = |leaves: &[u32]| {
-            let mut stacks = Vec::with_capacity(leaves.len());
-            let mut stack = Vec::new();
-            for leaves in leaves.chunks(STACKS_BETWEEN_LOOKS) {
-                let mut added = 0;
-                for &leaf in leaves {
-                    self.stack(leaf, &mut stack);
-                    added += stack.len();
-                    if frames.load(Ordering::Relaxed) + added > limit {
-                        return Err(StoreError::TooMuch { what: "frames of different stacks", limit });
-                    }
-                    stacks.push(stack.clone());
-                }
-                frames.fetch_add(added, Ordering::Relaxed);
-            }
-            Ok(stacks)
-        };
-        let processors = thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
-        if leaves.len() < LEAST_STACKS_FOR_THREADS || processors == 1 {
-            return part(leaves);
-        }
-        thread::scope(|scope| {
-            let parts = leaves.chunks(leaves.len().div_ceil(processors));
-            let running: Vec<_> = parts.map(|leaves| scope.spawn(move || part(leaves))).collect();
-            let mut stacks = Vec::with_capacity(leaves.len());
-            for thread in running {
-                match thread.join() {
-                    Ok(part) => stacks.append(&mut part?),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
-            Ok(stacks)
-        })
-    }
-
-    fn stack(&self, leaf: u32, stack: &mut Vec<u32>) {
-        stack.clear();
-        let mut at = leaf;
-        // Towards the root numbers fall, so that a walk ends.
-        while let Some(node) = (at as usize).checked_sub(1).and_then(|index| self.nodes.get(index)) {
-            stack.push(node.location);
-            at = node.parent;
+            path.push(nodes.get(next as usize - 1).map_or(0, |node| node.location));
         }
     }
 }
@@ -150,31 +110,28 @@ impl Tree {
 mod tests {
     use super::*;
 
-    /// A tree of more stacks than one thread makes; each has its own number as the location of its leaf.
     #[test]
-    fn stacks_made_on_several_threads_are_those_of_their_nodes_and_neighbours_share_their_callers() {
+    fn stacks_are_those_of_their_nodes_leaf_first_and_neighbours_share_their_callers() {
         let mut tree = Tree::default();
-        let count = u32::try_from(LEAST_STACKS_FOR_THREADS * 2).unwrap();
         let root = tree.push(NodeRow { parent: 0, location: 1 });
         let callers: Vec<u32> =
             (0..100).map(|caller| tree.push(NodeRow { parent: root, location: 1000 + caller })).collect();
         let mut is_leaf = vec![false; tree.len() + 1];
-        for leaf in 0..count {
+        for leaf in 0..5000_u32 {
             let caller = callers[leaf as usize % callers.len()];
             tree.push(NodeRow { parent: caller, location: 5000 + leaf });
             is_leaf.push(true);
         }
-        let leaves = tree.depth_first(&is_leaf);
-        assert_eq!(leaves.len(), count as usize);
-        let stacks = tree.stacks(&leaves).unwrap();
-        assert_eq!(stacks.len(), leaves.len());
-        for (stack, &leaf) in stacks.iter().zip(&leaves) {
-            let number = leaf - 102;
-            assert_eq!(stack, &[5000 + number, 1000 + number % 100, 1]);
+        let (stacks, stack_of_node) = tree.stacks(&is_leaf).unwrap();
+        assert_eq!(stacks.len(), 5000);
+        for leaf in 0..5000_u32 {
+            let stack = stacks.get(stack_of_node[leaf as usize + 102]);
+            assert_eq!(stack, Some(&[5000 + leaf, 1000 + leaf % 100, 1][..]));
         }
-        let changes = stacks.windows(2).filter(|pair| pair[0][1] != pair[1][1]).count();
+        let callers_of: Vec<u32> = stacks.iter().map(|stack| stack[1]).collect();
+        let changes = callers_of.windows(2).filter(|pair| pair[0] != pair[1]).count();
         assert_eq!(changes, callers.len() - 1);
-        assert_eq!(tree.stacks(&[0, root]).unwrap(), [vec![], vec![1]]);
+        assert_eq!(tree.stacks(&[true, true]).unwrap().0, [vec![], vec![1]].into(), "the empty one, the root's");
         assert_eq!(
             tree.intern(NodeRow { parent: root, location: 1007 }),
             callers[7],
@@ -186,15 +143,12 @@ mod tests {
     fn more_frames_than_an_answer_may_have_are_refused() {
         let mut tree = Tree::default();
         let mut leaf = 0;
-        for location in 0..100 {
+        for location in 0..44 {
             leaf = tree.push(NodeRow { parent: leaf, location });
         }
-        assert_eq!(tree.stacks_within(1000, &[leaf; 10]).unwrap().len(), 10);
-        assert!(matches!(
-            tree.stacks_within(1000, &[leaf; 11]),
-            Err(StoreError::TooMuch { limit: 1000, .. })
-        ));
-        let many = vec![leaf; LEAST_STACKS_FOR_THREADS];
-        assert!(tree.stacks_within(1_900_000, &many).is_err(), "of all threads together");
+        // 1 + 2 + … + 44 frames.
+        let all = vec![true; tree.len() + 1];
+        assert_eq!(tree.stacks_within(990, &all).unwrap().0.len(), 45);
+        assert!(matches!(tree.stacks_within(989, &all), Err(StoreError::TooMuch { limit: 989, .. })));
     }
 }

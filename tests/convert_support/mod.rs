@@ -139,7 +139,7 @@ pub fn one_of_everything() -> Profile {
             location(Some(3), 0x7f00_0000_1000, FrameKind::Jit, &[(5, 0)]),
             location(None, 0x7fff_dead_0000, FrameKind::Native, &[]),
         ],
-        stacks: vec![vec![2, 1, 0], vec![4, 3, 1, 0], vec![5, 4, 1, 0], vec![6, 1, 0], vec![7], vec![]],
+        stacks: [vec![2, 1, 0], vec![4, 3, 1, 0], vec![5, 4, 1, 0], vec![6, 1, 0], vec![7], vec![]].into(),
         label_sets: vec![
             labels(42, "burn", None, None),
             labels(
@@ -210,7 +210,7 @@ pub fn arbitrary_profile() -> impl Strategy<Value = Profile> {
                 .into_iter()
                 .map(|stack| interned.intern(stack.into_iter().map(|l| (l % length) as u32).collect()))
                 .collect();
-            profile.stacks = interned.into_values();
+            profile.stacks = interned.into_values().into_iter().collect();
             profile.label_sets = label_sets
                 .into_iter()
                 .map(|(pid, comm, trace_id)| {

@@ -42,11 +42,9 @@ pub fn negate_base(base: &Profile, new: &Profile, base_scale: f64) -> Option<Pro
             ..location.clone()
         }
     }));
-    both.stacks.extend(
-        base.stacks
-            .iter()
-            .map(|stack| stack.iter().map(|location| location.saturating_add(locations)).collect()),
-    );
+    for stack in base.stacks.iter() {
+        both.stacks.push(stack.iter().map(|location| location.saturating_add(locations)));
+    }
     both.label_sets.extend(base.label_sets.iter().map(|labels| {
         let mut labels = labels.clone();
         labels.push(Label::text(BASE_LABEL, "true"));

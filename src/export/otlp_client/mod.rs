@@ -199,7 +199,7 @@ impl OtlpExporter {
 /// About how much memory a profile takes, in bytes.
 fn approximate_bytes(profile: &Profile) -> usize {
     let names: usize = profile.functions.iter().map(|function| 96 + function.name.len()).sum();
-    let stacks: usize = profile.stacks.iter().map(|stack| 24 + 4 * stack.len()).sum();
+    let stacks = 8 * profile.stacks.len() + 4 * profile.stacks.values().len();
     let labels: usize = profile.label_sets.iter().map(|labels| 24 + 80 * labels.len()).sum();
     names + stacks + labels + 96 * profile.locations.len() + 64 * profile.samples.len() + 1024
 }

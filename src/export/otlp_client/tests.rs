@@ -28,7 +28,7 @@ fn window(processes: i64) -> Arc<Profile> {
         period: 10_000_000,
         start_unix_ns: 1_700_000_000_000_000_000,
         duration_ns: 10_000_000_000,
-        stacks: vec![vec![]],
+        stacks: [[]].into(),
         label_sets: (0..processes).map(labels).collect(),
         samples: (0..count).map(|labels| Sample { stack: 0, labels, values: vec![3, 30_000_000] }).collect(),
         ..Profile::default()

@@ -122,7 +122,7 @@ mod tests {
                 labels: 0,
                 values: vec![value],
             });
-            profile.stacks.push(stack.to_vec());
+            profile.stacks.push(stack.iter().copied());
         }
         profile.validate().unwrap();
         profile

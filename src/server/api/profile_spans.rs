@@ -219,7 +219,7 @@ mod tests {
             default_value: 1,
             functions: vec![function("main"), function("burn")],
             locations: vec![location(0), location(1)],
-            stacks: vec![vec![1, 1, 0], vec![0], vec![1]].into_iter().collect(),
+            stacks: [vec![1, 1, 0], vec![0], vec![1]].into(),
             label_sets: vec![Vec::new(), labels("a"), labels("b")],
             ..Profile::default()
         };

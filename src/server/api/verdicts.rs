@@ -294,8 +294,7 @@ fn parts_of(stretches: &[Stretch]) -> Vec<Part> {
 }
 
 fn is_too_much(profile: &Profile) -> bool {
-    let frames: usize = profile.stacks.iter().map(Vec::len).sum();
-    frames > MOST_FRAMES || profile.stacks.len() > MOST_STACKS
+    profile.stacks.values().len() > MOST_FRAMES || profile.stacks.len() > MOST_STACKS
 }
 
 /// The stretches of a side, each a part of its profile.

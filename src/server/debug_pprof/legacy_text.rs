@@ -35,7 +35,7 @@ pub fn write(profile: &Profile) -> String {
     let _ =
         writeln!(text, "{} profile: total {}", kind.replace(char::is_whitespace, "_"), profile.total(value));
     for ((stack, labels), count) in rows {
-        let stack = profile.stacks.get(stack as usize).map_or(&[][..], Vec::as_slice);
+        let stack = profile.stacks.get(stack).unwrap_or_default();
         let _ = write!(text, "{count} @");
         let locations = || stack.iter().filter_map(|&index| profile.locations.get(index as usize));
         for location in locations() {
@@ -98,7 +98,7 @@ mod tests {
                 Location { address: 0x10, frames: vec![frame(1, 3), frame(0, 7)], ..Location::default() },
                 Location { address: 0x20, ..Location::default() },
             ],
-            stacks: vec![vec![1], vec![0, 1]],
+            stacks: [vec![1], vec![0, 1]].into(),
             label_sets: vec![vec![], vec![Label::text("comm", "a \"b\""), Label::number("pid", 4)]],
             samples: vec![
                 Sample { stack: 0, labels: 0, values: vec![2, 20] },

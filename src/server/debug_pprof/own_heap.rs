@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use crate::model::{Function, Interner, Label, Location, Profile, Sample, ValueType};
+use crate::model::{Function, Interner, Label, Location, Profile, Sample, Slices, ValueType};
 use crate::server::api::moment::now_unix_ns;
 
 /// What one sort of mapping takes, bytes.
@@ -64,7 +64,7 @@ fn parse(text: &str) -> Memory {
 pub fn profile(memory: &Memory) -> Profile {
     let mut functions = Interner::new();
     let mut locations = Vec::new();
-    let mut stacks = Vec::new();
+    let mut stacks = Slices::default();
     let mut label_sets = Interner::new();
     let mut samples = Vec::new();
     let mut location = |name: &str| {
@@ -76,8 +76,7 @@ pub fn profile(memory: &Memory) -> Profile {
     for ((sort, name), taken) in memory {
         let values = [taken.mappings, taken.private_dirty, taken.resident];
         let values = values.iter().map(|&value| i64::try_from(value).unwrap_or(i64::MAX)).collect();
-        let stack = vec![location(name), location(sort)];
-        stacks.push(stack);
+        stacks.push([location(name), location(sort)]);
         let labels = label_sets.intern(vec![Label::text("memory", sort)]);
         samples.push(Sample { stack: (stacks.len() - 1) as u32, labels, values });
     }

@@ -7,7 +7,9 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::model::{Frame, Function, Interner, Label, Location, Mapping, Profile, Sample, ValueType};
+use crate::model::{
+    Frame, Function, Interner, Label, Location, Mapping, Profile, Sample, SliceInterner, ValueType,
+};
 
 /// Libraries in which a stack is not taken.
 const NOT_UNWOUND: [&str; 4] = ["libc.", "libgcc", "ld-linux", "vdso"];
@@ -41,7 +43,7 @@ fn to_profile(report: &pprof::Report, frequency_hz: i32) -> Profile {
     let period_ns = 1_000_000_000 / i64::from(frequency_hz.max(1));
     let mut functions = Interner::new();
     let mut locations = Interner::new();
-    let mut stacks = Interner::new();
+    let mut stacks = SliceInterner::default();
     let mut label_sets = Interner::new();
     let mut samples = Vec::new();
     for (frames, &count) in &report.data {
@@ -69,7 +71,7 @@ fn to_profile(report: &pprof::Report, frequency_hz: i32) -> Profile {
         let labels = vec![Label::text("thread_name", &frames.thread_name_or_id())];
         let count = i64::try_from(count).unwrap_or(0);
         samples.push(Sample {
-            stack: stacks.intern(stack),
+            stack: stacks.intern(&stack),
             labels: label_sets.intern(labels),
             values: vec![count, count.saturating_mul(period_ns)],
         });
@@ -91,7 +93,7 @@ fn to_profile(report: &pprof::Report, frequency_hz: i32) -> Profile {
         }],
         functions: functions.into_values(),
         locations: locations.into_values(),
-        stacks: stacks.into_values(),
+        stacks: stacks.into_slices(),
         label_sets: label_sets.into_values(),
         samples,
         comments: vec![format!("no stacks are taken in {}: time there is missing", NOT_UNWOUND.join(", "))],

@@ -1,7 +1,7 @@
 //! Threads of this process and what they wait for: name and state of each, and where in the kernel it stands
 //! if we may see that (`/proc/self/task/TID/stack` for root, else `wchan`).
 
-use crate::model::{Frame, FrameKind, Function, Interner, Label, Location, Profile, Sample, ValueType};
+use crate::model::{Frame, FrameKind, Function, Interner, Label, Location, Profile, Sample, Slices, ValueType};
 use crate::server::api::moment::now_unix_ns;
 
 /// A thread.
@@ -70,7 +70,7 @@ pub fn profile(threads: &[Thread]) -> Profile {
     let mut functions = Interner::new();
     let mut locations: Interner<Location> = Interner::new();
     let mut label_sets = Interner::new();
-    let mut stacks = Vec::new();
+    let mut stacks = Slices::default();
     let mut samples = Vec::new();
     for thread in threads {
         let mut stack = Vec::new();

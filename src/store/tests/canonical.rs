@@ -50,7 +50,7 @@ pub(super) fn canonical(profile: &Profile) -> Profile {
         mappings: mappings.into_values(),
         functions: functions.into_values(),
         locations: locations.into_values(),
-        stacks: stacks.into_values(),
+        stacks: stacks.into_values().into_iter().collect(),
         label_sets: label_sets.into_values(),
         samples,
         ..profile.clone()

@@ -243,7 +243,7 @@ fn chosen_labels_have_the_sums_that_all_labels_have() {
             for sample in &profile.samples {
                 let mut labels = profile.label_sets[sample.labels as usize].clone();
                 labels.retain(|label| chosen.contains(&label.key.as_str()));
-                let stack = profile.stacks[sample.stack as usize].clone();
+                let stack = profile.stacks[sample.stack as usize].to_vec();
                 let of_stack: &mut i64 = sums.entry((labels, stack)).or_default();
                 *of_stack += sample.values[1];
             }

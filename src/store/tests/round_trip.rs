@@ -98,7 +98,7 @@ fn heap() -> Profile {
             location(Some(3), 10),
             location(None, 0),
         ],
-        stacks: vec![vec![0, 1, 2, 3, 4], vec![], vec![4, 4, 4, 4], vec![4]],
+        stacks: [vec![0, 1, 2, 3, 4], vec![], vec![4, 4, 4, 4], vec![4]].into(),
         label_sets: vec![vec![], strange],
         samples: vec![
             Sample { stack: 0, labels: 0, values: vec![1, -2, i64::MAX, i64::MIN] },

@@ -151,7 +151,7 @@ pub(super) fn window(host: Host, number: u64) -> Profile {
         mappings,
         functions: functions.into_values(),
         locations: locations.into_values(),
-        stacks: stacks.into_values(),
+        stacks: stacks.into_values().into_iter().collect(),
         label_sets: label_sets.into_values(),
         samples,
         comments: vec![format!("window {number}")],
