@@ -244,7 +244,7 @@ fn pprof(function: &str) -> Vec<u8> {
             frames: vec![Frame { function: 0, line: 7 }],
             ..Location::default()
         }],
-        stacks: vec![vec![0]],
+        stacks: [[0]].into(),
         label_sets: vec![vec![Label::number("pid", 4_000_001)]],
         samples: vec![Sample { stack: 0, labels: 0, values: vec![3, 30_000_000] }],
         ..Profile::default()

@@ -5,8 +5,7 @@ use std::collections::HashMap;
 use super::frame_kind::{self, SuffixedName};
 use super::{IngestError, Limits};
 use crate::model::{
-    Frame, FrameKind, Function, Interner, Label, Location, Mapping, Profile, Sample,
-    SliceInterner, ValueType,
+    Frame, FrameKind, Function, Interner, Label, Location, Mapping, Profile, Sample, SliceInterner, ValueType,
 };
 
 /// Frames in one stack of text: more than any runtime's own limit on recursion.
@@ -75,10 +74,10 @@ impl ProfileBuilder {
     }
 
     /// A stack of location indices, leaf first.
-    pub(super) fn stack(&mut self, locations: Vec<u32>) -> Result<u32, IngestError> {
+    pub(super) fn stack(&mut self, locations: &[u32]) -> Result<u32, IngestError> {
         let entries = locations.len();
         let before = self.stacks.len();
-        let stack = self.stacks.intern(&locations);
+        let stack = self.stacks.intern(locations);
         if self.stacks.len() > before {
             self.stack_entries = self.stack_entries.saturating_add(entries);
             if self.stack_entries > self.limits.stack_entries {
@@ -122,7 +121,7 @@ impl ProfileBuilder {
             rest = others;
         }
         locations.reverse();
-        self.stack(locations)
+        self.stack(&locations)
     }
 
     fn text_location(&mut self, outermost: TextFrame, inlined: &[TextFrame]) -> u32 {

@@ -148,7 +148,7 @@ impl<'a> Reader<'a> {
                         let stack = match stacks.get(&sample.stack_index) {
                             Some(&known) => known,
                             None => {
-                                let new = builder.stack(self.stack(sample.stack_index)?)?;
+                                let new = builder.stack(&self.stack(sample.stack_index)?)?;
                                 stacks.insert(sample.stack_index, new);
                                 new
                             }

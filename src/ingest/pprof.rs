@@ -14,8 +14,8 @@ use super::pprof_samples::{Labels, RawSample};
 use super::{IngestError, Limits, frame_kind};
 use crate::export::pprof_proto as proto;
 use crate::model::{
-    Frame, Function, Interner, Label, LabelValue, Location, Mapping, Profile, Sample, SliceInterner,
-    Slices, ValueType,
+    Frame, Function, Interner, Label, LabelValue, Location, Mapping, Profile, Sample, SliceInterner, Slices,
+    ValueType,
 };
 
 pub(super) fn read(bytes: &[u8], limits: &Limits) -> Result<Profile, IngestError> {

@@ -126,6 +126,12 @@ impl Dictionary {
         (index, self.mapping_flags.get(index as usize).copied().unwrap_or(flags))
     }
 
+    /// [`FormatRow::expected_factors`] of a series.
+    pub(super) fn factors_of(&self, series: u32) -> Vec<i64> {
+        let format = self.series.get(series).and_then(|row| self.formats.get(row.format));
+        format.map(FormatRow::expected_factors).unwrap_or_default()
+    }
+
     /// The number of a text.
     pub(super) fn text(&mut self, text: &str) -> u32 {
         self.texts.intern_text(text)

@@ -14,6 +14,7 @@ use super::error::StoreError;
 use super::kept_labels::KeptLabels;
 use super::merge::{GroupKey, MAX_SAMPLES, SeenMappings};
 use super::query::{Selected, Times};
+use super::rollup::can_answer;
 use super::segment::{SegmentReader, broken};
 use super::selection::Selection;
 use super::sums::{NodeSums, Sums};
@@ -57,7 +58,11 @@ impl SelectedSums {
         let mut times = Times::default();
         let mut formats: BTreeMap<u32, FormatSums> = BTreeMap::new();
         let mut comments = Vec::new();
-        let mut windows = Windows::default();
+        let rollups = match can_answer(&query.detail, selection) {
+            true => reader.rollups(query.range)?,
+            false => Vec::new(),
+        };
+        let mut windows = Windows::with_rollups(rollups);
         let mut stretches: HashMap<i64, u64> = HashMap::new();
         reader.windows(query.range, |window| {
             let failed = |what| broken(reader.path(), "window", what);
@@ -89,7 +94,7 @@ impl SelectedSums {
             window_starts: stretches,
         };
         let adders = question.read(reader, &windows)?;
-        let mut matched = windows.len() > 0 && !selection.is_by_thread();
+        let mut matched = !windows.is_empty() && !selection.is_by_thread();
         let mut kept_labels = Interner::new();
         let mut groups = Interner::new();
         for adder in adders {
@@ -130,7 +135,7 @@ impl<'a> Question<'a> {
         let threads = match self.layout {
             // All series add to the same nodes.
             Layout::ByNode => 1,
-            Layout::BySeries if windows.len() < LEAST_BLOCKS_FOR_THREADS => 1,
+            Layout::BySeries if windows.work() < LEAST_BLOCKS_FOR_THREADS => 1,
             Layout::BySeries => processors.min(MAX_THREADS),
         };
         if threads == 1 {

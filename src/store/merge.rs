@@ -12,7 +12,8 @@ use super::sums::NodeSums;
 use super::varint::Malformed;
 use super::window_row::{SeenMapping, set_flags};
 use crate::model::{
-    Frame, Function, IndexMap, Interner, Label, LabelValue, Location, Mapping, Profile, Sample, Slices, ValueType,
+    Frame, Function, IndexMap, Interner, Label, LabelValue, Location, Mapping, Profile, Sample, Slices,
+    ValueType,
 };
 
 /// Most samples of an answer.

@@ -7,7 +7,7 @@
 //!
 //! [`WindowStore`] is what the rest of spanflame sees; [`SqliteStore`] is the one that stands behind it.
 //! How its files are laid out is told in `segment.rs` (the file), `rows.rs`, `nodes.rs` and `stacks.rs` (its
-//! dictionary), `block.rs` (its samples) and `spans/` (its spans).
+//! dictionary), `block.rs` (its samples), `rollup.rs` (what is added up already) and `spans/` (its spans).
 
 mod bits;
 mod block;
@@ -23,6 +23,7 @@ mod merge;
 mod nodes;
 mod query;
 mod retention;
+mod rollup;
 mod rows;
 mod segment;
 mod selection;

@@ -48,7 +48,7 @@ impl Retention {
 
     /// How far a log grows before it is written back.
     pub(super) fn log_bytes(&self) -> u64 {
-        (self.segment_bytes() / 8).min(4 << 20)
+        (self.segment_bytes() / 8).min(2 << 20)
     }
 
     /// What is left after a window was written. The next one takes its bytes twice, in the log and in the

@@ -5,6 +5,7 @@
 //! dictionary  pages of rows (rows.rs), to be read in order of id
 //! windows     a row for each window: time, format, totals by series, mappings, comments
 //! blocks      the samples of some series in a window: segment/blocks.rs
+//! rollup…     samples of some hours added up: segment/rollups.rs
 //! span_…      spans: segment/spans.rs
 //! ```
 //!
@@ -14,20 +15,23 @@
 //! written back, not at each window (`synchronous=NORMAL`): the end of the process costs nothing, a loss of power the
 //! last windows. A segment that is finished has no log any more.
 
-mod blocks;
+pub(super) mod blocks;
+pub(super) mod rollups;
 mod spans;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
+use self::blocks::Table;
 use super::TimeRange;
 use super::block::Layout;
 use super::dictionary::{Dictionary, Tables};
 use super::encode::{EncodedWindow, encode};
 use super::error::StoreError;
+use super::rollup::stretch_at;
 use super::rows::FormatRow;
 use super::spans::dictionary::SpanDictionary;
 use super::varint::Malformed;
@@ -203,6 +207,8 @@ pub(super) struct SegmentWriter {
     pub(super) dictionary: Dictionary,
     span_dictionary: SpanDictionary,
     pub(super) extent: Extent,
+    /// Of the last window, if there is one that is not added up (`rollup.rs`).
+    stretch: Option<u64>,
 }
 
 impl SegmentWriter {
@@ -217,6 +223,7 @@ impl SegmentWriter {
         let transaction =
             connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         transaction.execute_batch(SCHEMA).map_err(failed)?;
+        transaction.execute_batch(rollups::SCHEMA).map_err(failed)?;
         transaction.execute_batch(spans::SCHEMA).map_err(failed)?;
         let sql = "INSERT INTO segment VALUES (1, ?1, ?1, 0, 0, 0, 0)";
         transaction.execute(sql, [as_signed(now_ns)]).map_err(failed)?;
@@ -224,7 +231,7 @@ impl SegmentWriter {
         transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(failed)?;
         transaction.commit().map_err(failed)?;
         let (dictionary, span_dictionary) = (Dictionary::default(), SpanDictionary::default());
-        Ok(Self { path: path.to_owned(), connection, dictionary, span_dictionary, extent })
+        Ok(Self { path: path.to_owned(), connection, dictionary, span_dictionary, extent, stretch: None })
     }
 
     /// A segment that was written before, to go on with; nothing if it is of an earlier version.
@@ -234,6 +241,7 @@ impl SegmentWriter {
             return Ok(None);
         }
         set_up(&connection, log_bytes)
+            .and_then(|()| connection.execute_batch(rollups::SCHEMA))
             .map_err(|source| StoreError::database(path, "cannot be written", source))?;
         let mut writer = Self {
             path: path.to_owned(),
@@ -241,6 +249,7 @@ impl SegmentWriter {
             dictionary: Dictionary::default(),
             span_dictionary: SpanDictionary::default(),
             extent: Extent::default(),
+            stretch: None,
         };
         writer.reread()?;
         Ok(Some(writer))
@@ -258,7 +267,7 @@ impl SegmentWriter {
         let texts = spans::read_texts(&self.connection, &self.path)?;
         self.span_dictionary =
             SpanDictionary::from_texts(&texts).map_err(|what| broken(&self.path, "texts of spans", what))?;
-        Ok(())
+        self.find_stretch()
     }
 
     /// Writes a window of at most `max_bytes`.
@@ -266,6 +275,8 @@ impl SegmentWriter {
     /// # Errors
     /// [`StoreError`]. What is in memory may differ from the file then: [`SegmentWriter::reread`].
     pub(super) fn append(&mut self, window: &Profile, now_ns: u64, max_bytes: u64) -> Result<(), StoreError> {
+        self.roll_up_before(window.start_unix_ns);
+        let stretch = stretch_at(window.start_unix_ns);
         let window = encode(window, &mut self.dictionary)?;
         let pages = self.dictionary.new_pages();
         let page_bytes: usize = pages.iter().map(|(_, page)| page.len() + 16).sum();
@@ -283,6 +294,7 @@ impl SegmentWriter {
         written.map_err(|source| StoreError::database(&self.path, "a window cannot be written", source))?;
         self.dictionary.set_written();
         self.extent = extent;
+        self.stretch = self.stretch.max(Some(stretch));
         Ok(())
     }
 }
@@ -331,10 +343,7 @@ fn insert(
     extent: &Extent,
 ) -> Result<(), rusqlite::Error> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    for (kind, page) in pages {
-        let sql = "INSERT INTO dictionary (kind, rows) VALUES (?1, ?2)";
-        transaction.prepare_cached(sql)?.execute(params![kind, page])?;
-    }
+    insert_pages(&transaction, pages)?;
     let sql = "INSERT INTO windows (start_ns, duration_ns, format, totals, mappings, comments)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     transaction.prepare_cached(sql)?.execute(params![
@@ -345,19 +354,22 @@ fn insert(
         window.mappings,
         window.comments
     ])?;
-    let window_id = transaction.last_insert_rowid();
-    {
-        let mut statement = transaction.prepare_cached("INSERT INTO blocks (id, samples) VALUES (?1, ?2)")?;
-        for (series, row) in blocks::rows(&window.blocks) {
-            statement.execute(params![blocks::row_id(window_id, series), row])?;
-        }
-    }
+    blocks::insert(&transaction, Table::Windows, transaction.last_insert_rowid(), &window.blocks)?;
     let sql = "UPDATE segment SET written_ns = ?1, windows = ?2, first_start_ns = ?3, last_end_ns = ?4,
                longest_ns = ?5";
     let numbers =
         [extent.written_ns, extent.windows, extent.first_start_ns, extent.last_end_ns, extent.longest_ns];
     transaction.prepare_cached(sql)?.execute(numbers.map(as_signed))?;
     transaction.commit()
+}
+
+/// Writes new pages of the dictionary.
+fn insert_pages(transaction: &Transaction<'_>, pages: &[(i64, Vec<u8>)]) -> Result<(), rusqlite::Error> {
+    let mut statement = transaction.prepare_cached("INSERT INTO dictionary (kind, rows) VALUES (?1, ?2)")?;
+    for (kind, page) in pages {
+        statement.execute(params![kind, page])?;
+    }
+    Ok(())
 }
 
 /// A window as a reader gets it.

@@ -234,7 +234,8 @@ impl SqliteStore {
             Some(open) if has_room(&open) => open,
             finished => match self.new_segment(writer, now_ns, retention) {
                 Ok(new) => {
-                    if let Some((segment, finished)) = finished {
+                    if let Some((segment, mut finished)) = finished {
+                        finished.roll_up();
                         drop(finished);
                         segment::seal(&segment.path);
                     }

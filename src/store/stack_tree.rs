@@ -61,11 +61,7 @@ impl Tree {
         self.stacks_within(MAX_STACK_ENTRIES, is_wanted)
     }
 
-    fn stacks_within(
-        &self,
-        limit: usize,
-        is_wanted: &[bool],
-    ) -> Result<(Slices<u32>, Vec<u32>), StoreError> {
+    fn stacks_within(&self, limit: usize, is_wanted: &[bool]) -> Result<(Slices<u32>, Vec<u32>), StoreError> {
         let nodes = &self.nodes;
         let (mut first_child, mut next_sibling) =
             (vec![0_u32; nodes.len() + 1], vec![0_u32; nodes.len() + 1]);
@@ -131,7 +127,11 @@ mod tests {
         let callers_of: Vec<u32> = stacks.iter().map(|stack| stack[1]).collect();
         let changes = callers_of.windows(2).filter(|pair| pair[0] != pair[1]).count();
         assert_eq!(changes, callers.len() - 1);
-        assert_eq!(tree.stacks(&[true, true]).unwrap().0, [vec![], vec![1]].into(), "the empty one, the root's");
+        assert_eq!(
+            tree.stacks(&[true, true]).unwrap().0,
+            [vec![], vec![1]].into(),
+            "the empty one, the root's"
+        );
         assert_eq!(
             tree.intern(NodeRow { parent: root, location: 1007 }),
             callers[7],

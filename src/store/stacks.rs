@@ -99,6 +99,11 @@ impl SeriesStacks {
         number
     }
 
+    /// How many stacks a series has.
+    pub(super) fn len_of(&self, series: u32) -> usize {
+        self.of_series.get(series as usize).map_or(0, |stacks| stacks.nodes.len())
+    }
+
     /// How many stacks all series have.
     pub(super) fn len(&self) -> usize {
         self.len

@@ -1,10 +1,13 @@
-//! The windows of a segment that a question goes to, and the blocks of them that it needs.
+//! The windows of a segment that a question goes to, and the blocks of them, or of the rollups that stand for them, that
+//! it needs.
 
 use std::ops::Range;
 
 use super::error::StoreError;
 use super::query::Selected;
 use super::rows::FormatRow;
+use super::segment::blocks::Table;
+use super::segment::rollups::Rollup;
 use super::segment::{SegmentReader, StoredWindow};
 use super::varint::Malformed;
 
@@ -14,9 +17,17 @@ pub(super) struct Windows {
     wanted: Vec<(i64, u32)>,
     /// How many blocks the windows have in all.
     blocks: usize,
+    /// Rollups whose windows are all asked for, and which of their series are wanted, by number.
+    rollups: Vec<(Rollup, Vec<bool>)>,
 }
 
 impl Windows {
+    /// No windows yet. In place of those that have been added up, rollups are read where they have a series.
+    pub(super) fn with_rollups(rollups: Vec<Rollup>) -> Self {
+        let rollups = rollups.into_iter().map(|rollup| (rollup, Vec::new())).collect();
+        Self { rollups, ..Self::default() }
+    }
+
     /// Adds a window, with what of it is selected.
     pub(super) fn add(
         &mut self,
@@ -24,17 +35,37 @@ impl Windows {
         format: &FormatRow,
         selected: &Selected,
     ) -> Result<(), Malformed> {
+        let Self { wanted, blocks, rollups } = self;
+        let mut rollup = rollups.iter_mut().find(|(rollup, _)| rollup.has_window(window.id, window.start_ns));
         window.totals(format, |series, _| {
-            self.blocks += 1;
-            if selected.has_series(series) {
-                self.wanted.push((window.id, series));
+            *blocks += 1;
+            if !selected.has_series(series) {
+                return;
+            }
+            match &mut rollup {
+                Some((rollup, series_wanted)) if rollup.has_series(series) => {
+                    let place = series as usize;
+                    if series_wanted.len() <= place {
+                        series_wanted.resize(place + 1, false);
+                    }
+                    if let Some(is_wanted) = series_wanted.get_mut(place) {
+                        *is_wanted = true;
+                    }
+                }
+                _ => wanted.push((window.id, series)),
             }
         })
     }
 
-    /// How many blocks are wanted.
-    pub(super) fn len(&self) -> usize {
-        self.wanted.len()
+    /// Whether no block is wanted.
+    pub(super) fn is_empty(&self) -> bool {
+        self.wanted.is_empty() && self.rollups.iter().all(|(_, wanted)| wanted.is_empty())
+    }
+
+    /// About how many blocks of windows there are to be read: one of a rollup has the stacks of many.
+    pub(super) fn work(&self) -> usize {
+        let of_rollups = self.rollups.iter().map(|(_, wanted)| wanted.len()).sum::<usize>();
+        self.wanted.len() + of_rollups * BLOCKS_OF_ROLLUP
     }
 
     /// Reads the wanted blocks: one by one if they are few, else all in one go, which takes a tenth of
@@ -44,7 +75,6 @@ impl Windows {
         reader: &SegmentReader,
         mut hand_on: impl FnMut(Batch) -> Result<Batch, StoreError>,
     ) -> Result<(), StoreError> {
-        let (Some(&first), Some(&last)) = (self.wanted.first(), self.wanted.last()) else { return Ok(()) };
         let mut batch = Some(Batch::default());
         let mut add = |window, series, block: &[u8]| {
             let mut filled = batch.take().unwrap_or_default();
@@ -56,12 +86,20 @@ impl Windows {
             batch = Some(if filled.bytes.len() >= BATCH_BYTES { hand_on(filled.sorted())? } else { filled });
             Ok(())
         };
+        for (rollup, wanted) in &self.rollups {
+            let wanted: Vec<_> = (0..)
+                .zip(wanted)
+                .filter(|(_, wanted)| **wanted)
+                .map(|(series, _)| (rollup.id, series))
+                .collect();
+            reader.blocks(Table::Rollups, &wanted, &mut add)?;
+        }
         if self.wanted.len() < self.blocks / 8 {
-            reader.blocks(&self.wanted, add)?;
-        } else {
+            reader.blocks(Table::Windows, &self.wanted, add)?;
+        } else if let (Some(&first), Some(&last)) = (self.wanted.first(), self.wanted.last()) {
             let mut wanted = self.wanted.iter().peekable();
             let mut found = 0;
-            reader.all_blocks(first.0, last.0, |window, series, block| {
+            reader.all_blocks(Table::Windows, first.0, last.0, |window, series, block| {
                 while wanted.next_if(|next| **next < (window, series)).is_some() {}
                 if wanted.next_if(|next| **next == (window, series)).is_none() {
                     return Ok(());
@@ -81,6 +119,8 @@ impl Windows {
 const BATCH_BYTES: usize = 8 << 20;
 /// So many blocks probably fill a batch.
 const MANY_BLOCKS: usize = 50_000;
+/// The block of a rollup takes about as long as so many of windows.
+const BLOCKS_OF_ROLLUP: usize = 64;
 
 /// Blocks of many windows, series by series: those of one series add to the same stacks, which stay in the
 /// processor's caches then. Of a day of a host every sample would be a cache miss.
@@ -92,13 +132,13 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    fn add(&mut self, window: i64, series: u32, block: &[u8]) {
+    pub(super) fn add(&mut self, window: i64, series: u32, block: &[u8]) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(block);
         self.blocks.push((series, window, start..self.bytes.len()));
     }
 
-    fn sorted(mut self) -> Self {
+    pub(super) fn sorted(mut self) -> Self {
         self.blocks.sort_unstable_by_key(|&(series, window, _)| (series, window));
         self
     }

@@ -1,7 +1,9 @@
 //! Threads of this process and what they wait for: name and state of each, and where in the kernel it stands
 //! if we may see that (`/proc/self/task/TID/stack` for root, else `wchan`).
 
-use crate::model::{Frame, FrameKind, Function, Interner, Label, Location, Profile, Sample, Slices, ValueType};
+use crate::model::{
+    Frame, FrameKind, Function, Interner, Label, Location, Profile, Sample, Slices, ValueType,
+};
 use crate::server::api::moment::now_unix_ns;
 
 /// A thread.

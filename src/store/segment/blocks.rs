@@ -1,12 +1,14 @@
-//! The table of blocks.
+//! The table of blocks; rollups have one of the same form.
 //!
 //! ```text
-//! id       window × 2^24 + the first series that it has
+//! id       window (or rollup) × 2^24 + the first series that it has
 //! samples  (series − series before, length, block)…, in order of series; the first has no difference
 //! ```
 //!
 //! A block (`block.rs`) has some tens of bytes, a row of SQLite a dozen of its own: so several blocks share one, but
 //! no more than leave the pages full. Before version 4 of the schema a row was a block.
+
+use rusqlite::{Transaction, params};
 
 use super::{SegmentReader, blob, broken};
 use crate::store::block::Layout;
@@ -20,7 +22,38 @@ pub(super) const MAX_SERIES: u32 = (1 << SERIES_BITS) - 1;
 /// next as a whole, which leaves half as many unused.
 const ROW_BYTES: usize = 512;
 
-pub(super) fn row_id(window: i64, series: u32) -> i64 {
+/// Whose blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum Table {
+    Windows,
+    Rollups,
+}
+
+impl Table {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Windows => "blocks",
+            Self::Rollups => "rollup_blocks",
+        }
+    }
+}
+
+/// Writes the blocks of a window or rollup.
+pub(super) fn insert(
+    transaction: &Transaction<'_>,
+    table: Table,
+    of: i64,
+    blocks: &[(u32, Vec<u8>)],
+) -> Result<(), rusqlite::Error> {
+    let sql = format!("INSERT INTO {} (id, samples) VALUES (?1, ?2)", table.name());
+    let mut statement = transaction.prepare_cached(&sql)?;
+    for (series, row) in rows(blocks) {
+        statement.execute(params![row_id(of, series), row])?;
+    }
+    Ok(())
+}
+
+fn row_id(window: i64, series: u32) -> i64 {
     window << SERIES_BITS | i64::from(series & MAX_SERIES)
 }
 
@@ -29,7 +62,7 @@ fn series_of(id: i64) -> u32 {
 }
 
 /// The rows of a window's blocks, with the first series of each.
-pub(super) fn rows(blocks: &[(u32, Vec<u8>)]) -> Vec<(u32, Vec<u8>)> {
+fn rows(blocks: &[(u32, Vec<u8>)]) -> Vec<(u32, Vec<u8>)> {
     let mut rows: Vec<(u32, Vec<u8>)> = Vec::new();
     let mut before = 0;
     for (series, block) in blocks {
@@ -80,12 +113,14 @@ impl SegmentReader {
     /// Calls `each` with the samples of these series in these windows: `(window, series)`, sorted.
     pub(in crate::store) fn blocks(
         &self,
+        table: Table,
         wanted: &[(i64, u32)],
         mut each: impl FnMut(i64, u32, &[u8]) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let failed = |source| StoreError::database(&self.path, "its samples cannot be read", source);
-        let sql = "SELECT id, samples FROM blocks WHERE id <= ?1 ORDER BY id DESC LIMIT 1";
-        let mut statement = self.connection.prepare_cached(sql).map_err(failed)?;
+        let table = table.name();
+        let sql = format!("SELECT id, samples FROM {table} WHERE id <= ?1 ORDER BY id DESC LIMIT 1");
+        let mut statement = self.connection.prepare_cached(&sql).map_err(failed)?;
         let mut wanted = wanted.iter().copied().peekable();
         while let Some(&(window, series)) = wanted.peek() {
             let mut rows = statement.query([row_id(window, series)]).map_err(failed)?;
@@ -101,7 +136,10 @@ impl SegmentReader {
                 }
             }
             if wanted.peek() == Some(&(window, series)) {
-                return Err(StoreError::corrupt(&self.path, format!("window {window} lacks a block")));
+                return Err(StoreError::corrupt(
+                    &self.path,
+                    format!("row {window} of {table} lacks a block"),
+                ));
             }
         }
         Ok(())
@@ -110,13 +148,14 @@ impl SegmentReader {
     /// Calls `each` with all samples of the windows from `first` to `last`.
     pub(in crate::store) fn all_blocks(
         &self,
+        table: Table,
         first: i64,
         last: i64,
         mut each: impl FnMut(i64, u32, &[u8]) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let failed = |source| StoreError::database(&self.path, "its samples cannot be read", source);
-        let sql = "SELECT id, samples FROM blocks WHERE id BETWEEN ?1 AND ?2 ORDER BY id";
-        let mut statement = self.connection.prepare_cached(sql).map_err(failed)?;
+        let sql = format!("SELECT id, samples FROM {} WHERE id BETWEEN ?1 AND ?2 ORDER BY id", table.name());
+        let mut statement = self.connection.prepare_cached(&sql).map_err(failed)?;
         let ids = [row_id(first, 0), row_id(last, MAX_SERIES)];
         let mut rows = statement.query(ids).map_err(failed)?;
         while let Some(row) = rows.next().map_err(failed)? {

@@ -5,6 +5,7 @@ mod crash;
 mod earlier_versions;
 mod full_disk;
 mod queries;
+mod rollups;
 mod round_trip;
 pub(in crate::store) mod spans;
 mod synthetic;

@@ -11,6 +11,7 @@ use super::round_trip::all_of;
 use super::synthetic::{Host, SMALL, window};
 use super::{MIDNIGHT_NS, SECOND_NS, TestClock, WINDOW_NS, open};
 use crate::model::Profile;
+use crate::store::segment::blocks::Table;
 use crate::store::{
     Detail, ProfileQuery, Retention, Selector, SqliteStore, StoreError, TimeRange, WindowStore,
 };
@@ -135,7 +136,7 @@ fn a_question_that_is_being_answered_outlives_the_file() {
     assert_eq!(windows, 3);
     let mut blocks = 0;
     reader
-        .all_blocks(1, 3, |_, _, _| {
+        .all_blocks(Table::Windows, 1, 3, |_, _, _| {
             blocks += 1;
             Ok(())
         })
