@@ -9,8 +9,7 @@
 //! knows, and is read by itself.
 //!
 //! A rollup is only kept of a series for which it takes an eighth of the bytes of the blocks that it stands for, or
-//! less. What runs the same again and again takes a hundredth; of twenty thousand stacks that come and go the windows have
-//! each too few times to be worth it.
+//! less. What runs the same again and again takes a hundredth; where nothing comes twice there is nothing to be saved.
 
 use super::block::{BlockWriter, Layout, Samples, Thread};
 use super::selection::Selection;
