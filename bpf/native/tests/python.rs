@@ -3,34 +3,23 @@
 //! anew). What is right is said by the interpreter itself: see `fixtures/python/held.py`.
 
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use spanflame_symbols::address::Bias;
+use spanflame_symbols::ProcessAddress;
 use spanflame_symbols::process_memory::{LiveMemory, ProcessMemory, RecordedMemory};
 use spanflame_symbols::python::{Interpreter, InterpreterPlace};
-use spanflame_symbols::script::{MappedObject, Runtime, ScriptFrame, ScriptFunction, ScriptRuntime};
-use spanflame_symbols::{ObjectFile, ProcessAddress};
-use spanflame_unwind_native::{Image, RawScriptFrame, Recorder, Registers, Walk, Walker};
+use spanflame_symbols::script::{Runtime, ScriptFunction, ScriptRuntime};
+use spanflame_unwind_native::{Image, Recorder, Registers, Walk, Walker};
 
-const ENTRY: u8 = 1;
-const LEAF: u8 = 2;
+use recording::{
+    ENTRY, Held, LEAF, Told, executable_mappings, hex, images, mapped_objects, read_frame_or_memory,
+    recordings, repository, script_frame, start, write_frames_and_memory,
+};
+
+mod recording;
+
 const COMPLETE: u32 = 1;
-
-/// What the interpreter says of a frame: line, name, file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Told {
-    line: u32,
-    name: String,
-    file: String,
-}
-
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the repository")
-}
 
 /// Interpreters that can be had here: how to start each, and its minor version.
 fn interpreters() -> Vec<Vec<String>> {
@@ -65,84 +54,6 @@ fn interpreters() -> Vec<Vec<String>> {
     commands
 }
 
-struct Held {
-    child: Child,
-    thread: u64,
-    version: String,
-    frames: Vec<Told>,
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        // It waits for its input to end.
-        drop(self.child.stdin.take());
-        let _ = self.child.wait();
-    }
-}
-
-/// `None`: it is a version that is not read, or cannot be started here.
-fn start(command: &[String]) -> Option<Held> {
-    let mut child = Command::new(&command[0])
-        .args(&command[1..])
-        .env("PYTHONIOENCODING", "utf-8")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .ok()?;
-    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines().map_while(Result::ok);
-    let head = lines.next().unwrap_or_default();
-    let (thread, version) = head.split_once(' ').unwrap_or_default();
-    let (thread, version) = (thread.parse().unwrap_or(0), version.to_owned());
-    let mut frames = Vec::new();
-    for line in lines {
-        if line == "held" {
-            wait_until_it_reads(child.id());
-            return Some(Held { child, thread, version, frames });
-        }
-        frames.push(told(&line));
-    }
-    eprintln!("skipped: {command:?} does not run the fixture: {head}");
-    let _ = child.wait();
-    None
-}
-
-/// It has said so, but still has to begin to wait for its input: read(0, …) then is its system call.
-fn wait_until_it_reads(pid: u32) {
-    let begin = Instant::now();
-    while !std::fs::read_to_string(format!("/proc/{pid}/syscall"))
-        .is_ok_and(|text| text.starts_with("0 0x0 "))
-    {
-        assert!(begin.elapsed() < Duration::from_secs(60), "it does not wait for its input");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-fn told(line: &str) -> Told {
-    let mut words = line.splitn(3, ' ');
-    let mut word = || words.next().unwrap_or_default().to_owned();
-    Told { line: word().parse().expect("a line"), name: word(), file: word() }
-}
-
-/// The executable files that a process has mapped.
-fn mapped_objects(pid: u32) -> Vec<MappedObject> {
-    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("its mappings");
-    let mut objects = Vec::new();
-    for line in maps.lines().filter(|line| line.contains(" r-xp ") && line.contains('/')) {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let (begin, end) = words[0].split_once('-').expect("a range");
-        let [begin, end] = [begin, end].map(|text| u64::from_str_radix(text, 16).expect("hexadecimal"));
-        let offset = u64::from_str_radix(words[2], 16).expect("hexadecimal");
-        // Not by its path, which is another one for a process with a root of its own.
-        let path = PathBuf::from(format!("/proc/{pid}/map_files/{begin:x}-{end:x}"));
-        let Ok(file) = std::fs::File::open(&path) else { continue };
-        let file = ObjectFile::new(file, &path).expect("an ELF file");
-        let linked = file.elf_address(spanflame_symbols::FileOffset(offset)).expect("it is mapped");
-        objects
-            .push(MappedObject { file: Arc::new(file), bias: Bias::between(ProcessAddress(begin), linked) });
-    }
-    objects
-}
-
 fn walk(interpreter: &Interpreter, thread: u64, memory: &dyn ProcessMemory) -> Walk {
     let words =
         interpreter.layout().chunks(8).map(|word| u64::from_ne_bytes(word.try_into().expect("8"))).collect();
@@ -157,24 +68,10 @@ fn walk(interpreter: &Interpreter, thread: u64, memory: &dyn ProcessMemory) -> W
     walk
 }
 
-fn script_frame(raw: &RawScriptFrame) -> ScriptFrame {
-    ScriptFrame {
-        runtime: Runtime::Python,
-        kind: raw.kind,
-        is_entry: raw.flags & ENTRY != 0,
-        is_leaf: raw.flags & LEAF != 0,
-        address: raw.address,
-        object: raw.object,
-        other: raw.other,
-        position: raw.position,
-        identity: raw.identity,
-    }
-}
-
 fn names(interpreter: &Interpreter, walk: &Walk, memory: &dyn ProcessMemory) -> Vec<(ScriptFunction, bool)> {
     let mut names = Vec::new();
     for raw in &walk.scripts {
-        let functions = interpreter.name(&script_frame(raw), memory);
+        let functions = interpreter.name(&script_frame(Runtime::Python, raw), memory);
         let functions = functions.unwrap_or_else(|refusal| panic!("{}: {refusal:?}", interpreter.version()));
         names.extend(functions.into_iter().map(|function| (function, raw.flags & ENTRY != 0)));
     }
@@ -223,10 +120,10 @@ fn every_interpreter_that_runs_here() {
     let mut seen = 0;
     for command in interpreters() {
         let Some(held) = start(&command) else { continue };
-        let pid = held.child.id();
+        let pid = held.pid();
         let live = LiveMemory::open(pid).expect("its memory");
         let recorder = Recorder::new(&live);
-        let objects = mapped_objects(pid);
+        let objects = mapped_objects(&executable_mappings(pid));
         let found = Interpreter::find(&objects, &recorder);
         let minor: u32 = held.version.split('.').nth(1).and_then(|minor| minor.parse().ok()).unwrap_or(0);
         if minor < 8 || held.version.starts_with('2') {
@@ -245,7 +142,7 @@ fn every_interpreter_that_runs_here() {
             interpreter.evaluation()
         );
         seen += 1;
-        if std::env::var_os("SPANFLAME_RECORD").is_some() {
+        if recording::is_recording() {
             let place = objects.iter().find_map(InterpreterPlace::find).expect("it was found");
             record(&held, &place, &recorder.recorded());
         }
@@ -253,10 +150,6 @@ fn every_interpreter_that_runs_here() {
     if seen == 0 {
         eprintln!("skipped: no CPython can be had here");
     }
-}
-
-fn images() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/images")
 }
 
 fn record(held: &Held, place: &InterpreterPlace, memory: &RecordedMemory) {
@@ -269,28 +162,15 @@ fn record(held: &Held, place: &InterpreterPlace, memory: &RecordedMemory) {
     if let Some((minor, Some(micro))) = place.told {
         let _ = writeln!(text, "told {minor:x} {micro:x}");
     }
-    for frame in &held.frames {
-        let _ = writeln!(text, "frame {} {} {}", frame.line, frame.name, frame.file);
-    }
-    for (begin, contents) in memory.regions() {
-        let _ = write!(text, "memory {begin:x} ");
-        for byte in contents {
-            let _ = write!(text, "{byte:02x}");
-        }
-        text.push('\n');
-    }
+    write_frames_and_memory(&mut text, &held.frames, memory);
     std::fs::write(images().join(format!("python-{}.txt", held.version)), text).expect("written");
 }
 
 #[test]
 fn every_recorded_interpreter() {
     let mut seen = 0;
-    for entry in std::fs::read_dir(images()).expect("recordings").flatten() {
-        if !entry.file_name().to_string_lossy().starts_with("python-") {
-            continue;
-        }
-        let (place, thread, told, memory) =
-            recorded(&std::fs::read_to_string(entry.path()).expect("readable"));
+    for text in recordings("python-") {
+        let (place, thread, told, memory) = recorded(&text);
         let interpreter = Interpreter::read(&place, &memory).expect("it was readable");
         check(&interpreter, &walk(&interpreter, thread, &memory), &memory, &told);
         seen += 1;
@@ -299,7 +179,6 @@ fn every_recorded_interpreter() {
 }
 
 fn recorded(text: &str) -> (InterpreterPlace, u64, Vec<Told>, RecordedMemory) {
-    let hex = |text: &str| u64::from_str_radix(text, 16).expect("hexadecimal");
     let mut place =
         InterpreterPlace { runtime: ProcessAddress(0), code_type: None, version: None, told: None };
     let (mut thread, mut frames, mut memory) = (0, Vec::new(), RecordedMemory::default());
@@ -314,16 +193,7 @@ fn recorded(text: &str) -> (InterpreterPlace, u64, Vec<Told>, RecordedMemory) {
                 let (minor, micro) = rest.split_once(' ').expect("both");
                 place.told = Some((hex(minor) as u8, Some(hex(micro) as u8)));
             }
-            "frame" => frames.push(told(rest)),
-            "memory" => {
-                let (begin, digits) = rest.split_once(' ').expect("both");
-                let contents = digits
-                    .as_bytes()
-                    .chunks(2)
-                    .map(|pair| hex(std::str::from_utf8(pair).expect("digits")) as u8);
-                memory.add(hex(begin), contents.collect());
-            }
-            other => panic!("{other}?"),
+            _ => assert!(read_frame_or_memory((word, rest), &mut frames, &mut memory), "{word}?"),
         }
     }
     (place, thread, frames, memory)

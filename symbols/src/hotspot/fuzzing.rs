@@ -58,7 +58,7 @@ pub(super) fn layout_17() -> Layout {
     }
 }
 
-fn layout_25() -> Layout {
+pub(super) fn layout_25() -> Layout {
     let old = layout_17();
     Layout {
         kernel: KernelLayout {

@@ -32,17 +32,17 @@ const MAX_FLAGS: u64 = 8192;
 pub(super) struct Heap {
     pub(super) begin: u64,
     pub(super) end: u64,
-    segment_map: u64,
-    log2_segment: u64,
+    pub(super) segment_map: u64,
+    pub(super) log2_segment: u64,
 }
 
 /// `struct sf_hotspot_entry`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Entry {
-    begin: u64,
-    end: u64,
-    pop: u64,
-    push: u64,
+    pub(super) begin: u64,
+    pub(super) end: u64,
+    pub(super) pop: u64,
+    pub(super) push: u64,
 }
 
 /// `struct sf_hotspot`; its fields are described there.
@@ -107,38 +107,42 @@ impl KernelLayout {
         for entry in self.entries {
             words.extend([entry.begin, entry.end, entry.pop, entry.push]);
         }
-        let offsets = [
-            self.heap_block_bytes,
-            self.heap_block_used,
-            self.blob_name,
-            self.blob_bytes,
-            self.blob_frame_complete,
-            self.blob_frame_size,
-            self.blob_code_begin,
-            self.blob_is_compact,
-            self.blob_read_bytes,
-            self.nmethod_read_bytes,
-            self.nmethod_method,
-            self.nmethod_compile_id,
-            self.nmethod_entry_bci,
-            self.nmethod_orig_pc,
-            self.nmethod_deopt,
-            self.nmethod_deopt_mh,
-            self.method_const_method,
-            self.const_method_constants,
-            self.const_method_code_size,
-            self.const_method_name_index,
-            self.const_method_signature_index,
-            self.const_method_idnum,
-            self.const_method_bytes,
-            self.constants_holder,
-            self.klass_name,
-            0,
-            0,
-            0,
-        ];
+        let mut copy = self.clone();
+        let reserved = [0; 3];
+        let offsets = copy.offsets().into_iter().map(|offset| *offset).chain(reserved);
         let words = words.into_iter().flat_map(u64::to_le_bytes);
-        words.chain(offsets.into_iter().flat_map(u16::to_le_bytes)).collect()
+        words.chain(offsets.flat_map(u16::to_le_bytes)).collect()
+    }
+
+    /// The offsets, in the order of `struct sf_hotspot`.
+    pub(super) fn offsets(&mut self) -> [&mut u16; 25] {
+        [
+            &mut self.heap_block_bytes,
+            &mut self.heap_block_used,
+            &mut self.blob_name,
+            &mut self.blob_bytes,
+            &mut self.blob_frame_complete,
+            &mut self.blob_frame_size,
+            &mut self.blob_code_begin,
+            &mut self.blob_is_compact,
+            &mut self.blob_read_bytes,
+            &mut self.nmethod_read_bytes,
+            &mut self.nmethod_method,
+            &mut self.nmethod_compile_id,
+            &mut self.nmethod_entry_bci,
+            &mut self.nmethod_orig_pc,
+            &mut self.nmethod_deopt,
+            &mut self.nmethod_deopt_mh,
+            &mut self.method_const_method,
+            &mut self.const_method_constants,
+            &mut self.const_method_code_size,
+            &mut self.const_method_name_index,
+            &mut self.const_method_signature_index,
+            &mut self.const_method_idnum,
+            &mut self.const_method_bytes,
+            &mut self.constants_holder,
+            &mut self.klass_name,
+        ]
     }
 }
 

@@ -22,6 +22,7 @@ mod identity;
 mod layout;
 mod legal_names;
 mod methods;
+mod recorded;
 #[cfg(test)]
 mod tests;
 mod vm_structs;
@@ -134,27 +135,35 @@ pub fn find(
     objects: &[MappedObject],
     memory: &dyn ProcessMemory,
 ) -> Result<Option<Arc<dyn ScriptRuntime>>, NotRead> {
-    for object in objects {
-        let Some(symbols) = SymbolTable::of(&object.file, object.bias) else { continue };
-        if object.file.machine() != Machine::X86_64 {
-            return Err(NotRead::Unsupported {
-                runtime: NAME,
-                version: String::new(),
-                what: "only its x86-64 code has been looked at".to_owned(),
-            });
-        }
-        return Ok(Some(Arc::new(Hotspot { layout: Layout::read(&symbols, memory)? })));
-    }
-    Ok(None)
+    Ok(Hotspot::find(objects, memory)?.map(|machine| Arc::new(machine) as Arc<dyn ScriptRuntime>))
 }
 
 /// A virtual machine in a process.
-#[derive(Debug)]
-struct Hotspot {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hotspot {
     layout: Layout,
 }
 
 impl Hotspot {
+    /// Finds that of a process, if it has one.
+    ///
+    /// # Errors
+    /// [`NotRead`]: it has one, but that is not set up yet, or is of a version that is not known.
+    pub fn find(objects: &[MappedObject], memory: &dyn ProcessMemory) -> Result<Option<Self>, NotRead> {
+        for object in objects {
+            let Some(symbols) = SymbolTable::of(&object.file, object.bias) else { continue };
+            if object.file.machine() != Machine::X86_64 {
+                return Err(NotRead::Unsupported {
+                    runtime: NAME,
+                    version: String::new(),
+                    what: "only its x86-64 code has been looked at".to_owned(),
+                });
+            }
+            return Ok(Some(Self { layout: Layout::read(&symbols, memory)? }));
+        }
+        Ok(None)
+    }
+
     fn interpreted(
         &self,
         frame: &ScriptFrame,

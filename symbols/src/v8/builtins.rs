@@ -19,13 +19,13 @@ const RSP: u8 = 7;
 
 /// The builtins of an object; ELF addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Builtins {
+pub struct Builtins {
     /// All of them.
-    pub(crate) code: Range<u64>,
+    pub code: Range<u64>,
     /// Handlers of bytecodes, which are the last ones.
-    pub(crate) handlers_begin: u64,
+    pub handlers_begin: u64,
     /// What makes the frame of an interpreted function.
-    pub(crate) trampoline: Range<u64>,
+    pub trampoline: Range<u64>,
 }
 
 /// Gathers the symbols that tell where the builtins are.

@@ -30,13 +30,12 @@ mod positions;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use self::builtins::Builtins;
+pub use self::builtins::Builtins;
 use self::code::{KnownMap, Place};
-use self::elf_symbols::Told;
 use self::heap::Heap;
 use self::layout::Layout;
 use self::lines::Lines;
-use crate::ElfAddress;
+use crate::ProcessAddress;
 use crate::process_memory::ProcessMemory;
 use crate::script::{MappedObject, NotRead, Refusal, Runtime, ScriptFrame, ScriptFunction, ScriptRuntime};
 
@@ -59,6 +58,41 @@ struct V8 {
     instruction_map: KnownMap,
 }
 
+/// What the object that V8 is in tells of it: all that is taken from a file and not from the process.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct V8Place {
+    /// V8's constants for debuggers: names without `v8dbg_` → numbers. Its version too, as `major_E` and so on.
+    pub constants: HashMap<String, i32>,
+    /// `None`: it was stripped of their symbols.
+    pub builtins: Option<Builtins>,
+    /// Sizes of bytecodes: a byte for each bytecode, for operands of three widths.
+    pub bytecode_sizes: Vec<u8>,
+    /// Where Node has its versions as text.
+    pub metadata: Option<ProcessAddress>,
+}
+
+impl V8Place {
+    /// What an object tells. `Ok(None)`: V8 is not in it.
+    ///
+    /// # Errors
+    /// [`NotRead::Unsupported`] if its tables cannot be read.
+    pub fn find(mapped: &MappedObject) -> Result<Option<Self>, NotRead> {
+        if mapped.file.file_bytes() < builtins::MIN_OBJECT_BYTES {
+            return Ok(None);
+        }
+        let told = elf_symbols::told(&mapped.file).map_err(|error| unsupported("", error.to_string()))?;
+        if told.constants.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            builtins: told.builtins.builtins(&mapped.file),
+            constants: told.constants,
+            bytecode_sizes: told.bytecode_sizes,
+            metadata: told.metadata.map(|address| mapped.bias.to_process(address)),
+        }))
+    }
+}
+
 /// Finds V8 in a process. `Ok(None)`: it has none.
 ///
 /// # Errors
@@ -67,32 +101,31 @@ pub fn find(
     objects: &[MappedObject],
     memory: &dyn ProcessMemory,
 ) -> Result<Option<Arc<dyn ScriptRuntime>>, NotRead> {
-    for mapped in objects.iter().filter(|mapped| mapped.file.file_bytes() >= builtins::MIN_OBJECT_BYTES) {
-        let told = elf_symbols::told(&mapped.file).map_err(|error| unsupported("", error.to_string()))?;
-        if !told.constants.is_empty() {
-            return read(mapped, told, memory).map(Some);
+    for mapped in objects {
+        if let Some(place) = V8Place::find(mapped)? {
+            return read(place, memory).map(Some);
         }
     }
     Ok(None)
 }
 
-fn read(
-    mapped: &MappedObject,
-    told: Told,
-    memory: &dyn ProcessMemory,
-) -> Result<Arc<dyn ScriptRuntime>, NotRead> {
-    let (number, name) = v8_version(&told.constants)
+/// V8 as its object tells of it.
+///
+/// # Errors
+/// [`NotRead::Unsupported`] for a version or build whose layout is not known.
+pub fn read(place: V8Place, memory: &dyn ProcessMemory) -> Result<Arc<dyn ScriptRuntime>, NotRead> {
+    let (number, name) = v8_version(&place.constants)
         .ok_or_else(|| unsupported("", "its symbols do not tell its version".to_owned()))?;
-    let layout = Layout::new(number, &told.constants).map_err(|what| unsupported(&name, what))?;
-    let builtins = told.builtins.builtins(&mapped.file);
-    let builtins = builtins
+    let layout = Layout::new(number, &place.constants).map_err(|what| unsupported(&name, what))?;
+    let builtins = place
+        .builtins
         .ok_or_else(|| unsupported(&name, "it was stripped of the symbols of its builtins".to_owned()))?;
-    let version = told.metadata.and_then(|address| node_version(mapped, address, memory));
+    let version = place.metadata.and_then(|address| node_version(address, memory));
     Ok(Arc::new(V8 {
         version: version.unwrap_or(name),
         layout,
         builtins,
-        bytecode_sizes: told.bytecode_sizes,
+        bytecode_sizes: place.bytecode_sizes,
         lines: Lines::default(),
         instruction_map: KnownMap::default(),
     }))
@@ -111,8 +144,8 @@ fn v8_version(constants: &HashMap<String, i32>) -> Option<((u32, u32), String)> 
 }
 
 /// Node's version: the first of the strings that it has for `process.versions`.
-fn node_version(mapped: &MappedObject, metadata: ElfAddress, memory: &dyn ProcessMemory) -> Option<String> {
-    let address = mapped.bias.to_process(metadata).0;
+fn node_version(metadata: ProcessAddress, memory: &dyn ProcessMemory) -> Option<String> {
+    let address = metadata.0;
     // A std::string of libstdc++: where the characters are, and how many.
     let (characters, length) = (memory.u64_at(address).ok()?, memory.u64_at(address.checked_add(8)?).ok()?);
     let mut bytes = vec![0; usize::try_from(length).ok().filter(|length| (5..=32).contains(length))?];
@@ -343,7 +376,7 @@ mod tests {
             smi(44),
         ]);
         // Bytecode 0: offset 22; 3: offset 36.
-        let positions = made.object(&[array_map, smi(4), u64::from_le_bytes([0, 92, 6, 56, 0, 0, 0, 0])]);
+        let positions = made.object(&[array_map, smi(4), u64::from_le_bytes([2, 92, 6, 56, 0, 0, 0, 0])]);
         let bytecode_map = made.map(layout.type_bytecode_array);
         let bytecode = made.object(&[bytecode_map, smi(8), 0, positions, 0, 0, 0, 0, 0]);
         let shared_map = made.map(layout.type_shared);
@@ -370,7 +403,7 @@ mod tests {
             address: 0x1000,
             object: shared,
             other: bytecode,
-            position: 63 + 4,
+            position: 63 + 3,
             identity,
         }
     }

@@ -2,7 +2,8 @@
 //! highest bit set where more follow.
 //!
 //! *Source positions* (src/codegen/source-position-table.cc): for each entry two signed numbers (zigzag), the
-//! distance from the entry before: of the offset in the code, below zero (and less one) where no statement begins;
+//! distance from the entry before (the first from -1, where what stands before the function is): of the offset in
+//! the code, below zero (and less one) where no statement begins;
 //! and of the position, whose 64 bits are in optimised code {external: 1, offset in the script + 1: 30,
 //! inlining + 1: 16}.
 //!
@@ -58,8 +59,7 @@ impl Quantities<'_> {
 /// just there. `None` if there is none.
 pub(super) fn find_position(table: &[u8], offset: u64) -> Option<(u64, bool)> {
     let mut quantities = Quantities { rest: table.iter() };
-    // What stands before the function is at -1.
-    let (mut code, mut position) = (0i64, 0i64);
+    let (mut code, mut position) = (-1i64, 0i64);
     let mut found = None;
     while let (Some(code_step), Some(step)) = (quantities.signed(), quantities.signed()) {
         code = code.wrapping_add(if code_step >= 0 { code_step } else { !code_step });
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn the_last_entry_that_does_not_lie_behind_an_offset_counts() {
         // 3 → 100, 10 → 40 (no statement), 10 → 60, 2^20 → 2^40.
-        let steps = [(3, 100), (!7, -60), (0, 20), ((1 << 20) - 10, (1 << 40) - 60)];
+        let steps = [(4, 100), (!7, -60), (0, 20), ((1 << 20) - 10, (1 << 40) - 60)];
         let table: Vec<u8> =
             steps.iter().flat_map(|(code, position)| [signed(*code), signed(*position)].concat()).collect();
         assert_eq!(find_position(&table, 2), None);
@@ -141,6 +141,35 @@ mod tests {
         assert_eq!(find_position(&table, u64::MAX), None);
         for end in 0..table.len() {
             let _ = find_position(table.get(..end).unwrap_or_default(), 10);
+        }
+    }
+
+    /// Of `*generated() { yield this.price; … }` in Node 18, which lists it so with `--print-bytecode`.
+    #[test]
+    fn a_table_of_a_real_function_is_read_as_v8_lists_it() {
+        const TABLE: [u8; 23] = [
+            0x01, 0x98, 0x39, 0x17, 0x00, 0x0b, 0x00, 0x29, 0x00, 0x08, 0x60, 0x17, 0x2b, 0x29, 0x00, 0x08,
+            0x58, 0x13, 0x00, 0x29, 0x00, 0x0a, 0x38,
+        ];
+        let listed = [
+            (10, 1829),
+            (15, 1829),
+            (35, 1829),
+            (39, 1853),
+            (50, 1842),
+            (70, 1842),
+            (74, 1864),
+            (83, 1864),
+            (103, 1864),
+            (108, 1878),
+        ];
+        for (code, offset) in listed {
+            let (raw, is_exact) = find_position(&TABLE, code).expect("it is listed");
+            assert_eq!((Position::decode(raw).offset, is_exact), (Some(offset), true), "{code}");
+        }
+        for (code, before) in [(0, 1829), (38, 1829), (40, 1853), (49, 1853), (107, 1864)] {
+            let (raw, is_exact) = find_position(&TABLE, code).expect("the function's entry comes first");
+            assert_eq!((Position::decode(raw).offset, is_exact), (Some(before), false), "{code}");
         }
     }
 
