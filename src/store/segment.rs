@@ -275,7 +275,7 @@ impl SegmentWriter {
     /// # Errors
     /// [`StoreError`]. What is in memory may differ from the file then: [`SegmentWriter::reread`].
     pub(super) fn append(&mut self, window: &Profile, now_ns: u64, max_bytes: u64) -> Result<(), StoreError> {
-        self.roll_up_before(window.start_unix_ns);
+        self.roll_up_before(window.start_unix_ns)?;
         let stretch = stretch_at(window.start_unix_ns);
         let window = encode(window, &mut self.dictionary)?;
         let pages = self.dictionary.new_pages();

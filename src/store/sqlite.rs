@@ -235,7 +235,9 @@ impl SqliteStore {
             finished => match self.new_segment(writer, now_ns, retention) {
                 Ok(new) => {
                     if let Some((segment, mut finished)) = finished {
-                        finished.roll_up();
+                        if let Err(error) = finished.roll_up() {
+                            tracing::debug!("{error}");
+                        }
                         drop(finished);
                         segment::seal(&segment.path);
                     }

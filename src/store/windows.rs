@@ -17,14 +17,20 @@ pub(super) struct Windows {
     wanted: Vec<(i64, u32)>,
     /// How many blocks the windows have in all.
     blocks: usize,
-    /// Rollups whose windows are all asked for, and which of their series are wanted, by number.
+    /// Rollups whose windows are all asked for, and which of their series are wanted.
     rollups: Vec<(Rollup, Vec<bool>)>,
 }
 
 impl Windows {
     /// No windows yet. In place of those that have been added up, rollups are read where they have a series.
     pub(super) fn with_rollups(rollups: Vec<Rollup>) -> Self {
-        let rollups = rollups.into_iter().map(|rollup| (rollup, Vec::new())).collect();
+        let rollups = rollups
+            .into_iter()
+            .map(|rollup| {
+                let wanted = vec![false; rollup.series().len()];
+                (rollup, wanted)
+            })
+            .collect();
         Self { rollups, ..Self::default() }
     }
 
@@ -42,29 +48,24 @@ impl Windows {
             if !selected.has_series(series) {
                 return;
             }
-            match &mut rollup {
-                Some((rollup, series_wanted)) if rollup.has_series(series) => {
-                    let place = series as usize;
-                    if series_wanted.len() <= place {
-                        series_wanted.resize(place + 1, false);
-                    }
-                    if let Some(is_wanted) = series_wanted.get_mut(place) {
-                        *is_wanted = true;
-                    }
-                }
-                _ => wanted.push((window.id, series)),
+            let of_rollup =
+                rollup.as_mut().and_then(|(rollup, wanted)| wanted.get_mut(rollup.place_of(series)?));
+            match of_rollup {
+                Some(is_wanted) => *is_wanted = true,
+                None => wanted.push((window.id, series)),
             }
         })
     }
 
     /// Whether no block is wanted.
     pub(super) fn is_empty(&self) -> bool {
-        self.wanted.is_empty() && self.rollups.iter().all(|(_, wanted)| wanted.is_empty())
+        self.work() == 0
     }
 
     /// About how many blocks of windows there are to be read: one of a rollup has the stacks of many.
     pub(super) fn work(&self) -> usize {
-        let of_rollups = self.rollups.iter().map(|(_, wanted)| wanted.len()).sum::<usize>();
+        let of_rollups: usize =
+            self.rollups.iter().map(|(_, wanted)| wanted.iter().filter(|wanted| **wanted).count()).sum();
         self.wanted.len() + of_rollups * BLOCKS_OF_ROLLUP
     }
 
@@ -87,10 +88,12 @@ impl Windows {
             Ok(())
         };
         for (rollup, wanted) in &self.rollups {
-            let wanted: Vec<_> = (0..)
+            let wanted: Vec<_> = rollup
+                .series()
+                .iter()
                 .zip(wanted)
                 .filter(|(_, wanted)| **wanted)
-                .map(|(series, _)| (rollup.id, series))
+                .map(|(series, _)| (rollup.id, *series))
                 .collect();
             reader.blocks(Table::Rollups, &wanted, &mut add)?;
         }

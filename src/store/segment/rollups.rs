@@ -40,8 +40,8 @@ pub(in crate::store) struct Rollup {
     pub(in crate::store) id: i64,
     range: TimeRange,
     last_window: i64,
-    /// By number of series.
-    has_series: Vec<bool>,
+    /// Rising.
+    series: Vec<u32>,
 }
 
 impl Rollup {
@@ -50,8 +50,14 @@ impl Rollup {
         window <= self.last_window && (self.range.from_unix_ns..self.range.to_unix_ns).contains(&start_ns)
     }
 
-    pub(in crate::store) fn has_series(&self, series: u32) -> bool {
-        self.has_series.get(series as usize).copied().unwrap_or(false)
+    /// The series that it has, by number.
+    pub(in crate::store) fn series(&self) -> &[u32] {
+        &self.series
+    }
+
+    /// Where among its series this one is.
+    pub(in crate::store) fn place_of(&self, series: u32) -> Option<usize> {
+        self.series.binary_search(&series).ok()
     }
 }
 
@@ -77,7 +83,7 @@ impl SegmentReader {
                     to_unix_ns: time(2).map_err(failed)?,
                 },
                 last_window: row.get(3).map_err(failed)?,
-                has_series: read_series(blob(row, 4).map_err(failed)?)
+                series: read_series(blob(row, 4).map_err(failed)?)
                     .map_err(|what| broken(&self.path, "rollups", what))?,
             });
         }
@@ -100,40 +106,48 @@ fn write_series(blocks: &[(u32, Vec<u8>)]) -> Vec<u8> {
     bytes
 }
 
-fn read_series(bytes: &[u8]) -> Result<Vec<bool>, Malformed> {
+fn read_series(bytes: &[u8]) -> Result<Vec<u32>, Malformed> {
     let mut bytes = Reader::new(bytes);
-    let mut has_series = Vec::new();
-    let mut series = 0_u32;
+    let mut series: Vec<u32> = Vec::new();
     while !bytes.is_empty() {
-        let next = series.checked_add(bytes.id()?).filter(|&series| series <= blocks::MAX_SERIES);
-        series = next.ok_or(Malformed("a series beyond all that can be"))?;
-        if has_series.len() <= series as usize {
-            has_series.resize(series as usize + 1, false);
-        }
-        if let Some(has) = has_series.get_mut(series as usize) {
-            *has = true;
-        }
+        let step = bytes.id()?;
+        let next = match series.last() {
+            Some(_) if step == 0 => return Err(Malformed("a series that is there twice")),
+            Some(last) => last.checked_add(step),
+            None => Some(step),
+        };
+        let next = next.filter(|&next| next <= blocks::MAX_SERIES);
+        series.push(next.ok_or(Malformed("a series beyond all that can be"))?);
     }
-    Ok(has_series)
+    Ok(series)
 }
 
 impl SegmentWriter {
     /// Adds the windows of the last stretch up if one that begins at this time is of a later one.
-    pub(super) fn roll_up_before(&mut self, start_ns: u64) {
+    pub(super) fn roll_up_before(&mut self, start_ns: u64) -> Result<(), StoreError> {
         if self.stretch.is_some_and(|stretch| stretch < stretch_at(start_ns)) {
-            self.roll_up();
+            self.roll_up()?;
         }
+        Ok(())
     }
 
-    /// Adds the windows of the last stretch up, if there are any. Questions are answered without, if they cannot be:
+    /// Adds the windows of the last stretch up, if there are any. If they cannot be, questions are answered without;
     /// they take longer then.
-    pub(in crate::store) fn roll_up(&mut self) {
-        let Some(stretch) = self.stretch.take() else { return };
+    ///
+    /// # Errors
+    /// [`StoreError`] if the segment cannot be read again after that: whether a commit that failed has left pages of
+    /// the dictionary in the file is only told by the file.
+    pub(in crate::store) fn roll_up(&mut self) -> Result<(), StoreError> {
+        let Some(stretch) = self.stretch.take() else { return Ok(()) };
         if let Err(error) = self.try_to_roll_up(range_of(stretch)) {
             tracing::warn!(
                 "windows could not be added up, so that questions about a day take longer: {error}"
             );
+            self.reread()?;
+            // Not tried again with every window.
+            self.stretch = None;
         }
+        Ok(())
     }
 
     fn try_to_roll_up(&mut self, stretch: TimeRange) -> Result<(), StoreError> {
@@ -262,15 +276,14 @@ mod tests {
         #[test]
         fn the_series_of_a_rollup_come_back(series in prop::collection::btree_set(0..5000_u32, 0..50)) {
             let blocks: Vec<_> = series.iter().map(|&series| (series, Vec::new())).collect();
-            let has_series = read_series(&write_series(&blocks)).unwrap();
-            let read = (0..).zip(&has_series).filter(|(_, has)| **has).map(|(series, _)| series);
-            prop_assert!(read.eq(series));
+            prop_assert!(read_series(&write_series(&blocks)).unwrap().into_iter().eq(series));
         }
 
         #[test]
         fn hostile_lists_of_series_never_panic_and_take_little(bytes: Vec<u8>) {
-            if let Ok(has_series) = read_series(&bytes) {
-                prop_assert!(has_series.len() <= blocks::MAX_SERIES as usize + 1);
+            if let Ok(series) = read_series(&bytes) {
+                prop_assert!(series.len() <= bytes.len());
+                prop_assert!(series.is_sorted_by(|before, after| before < after));
             }
         }
     }
