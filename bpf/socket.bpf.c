@@ -21,6 +21,7 @@
 #include <bpf/bpf_tracing.h>
 
 #include "request_maps.h"
+#include "socket/io_uring.h"
 #include "socket/new_code.h"
 #include "socket/syscalls.h"
 #include "socket/tcp_state.h"
@@ -71,15 +72,10 @@ static __always_inline bool sf_is_read(__u64 number)
 
 /* ---- the hooks -------------------------------------------------------------------------------- */
 
-static __always_inline bool sf_is_followed(__u64 pid_tgid)
-{
-	return !config.exclude_agent || pid_tgid >> 32 != agent_tgid;
-}
-
-/* Whether the call is one to look at: not the agent's, not of a 32-bit program. */
+/* Whether the call is one to look at: of a process that is followed, not of a 32-bit program. */
 static __always_inline bool sf_is_ours(struct task_struct *task, __u64 pid_tgid)
 {
-	if (!sf_is_followed(pid_tgid))
+	if (!sf_is_followed(pid_tgid >> 32))
 		return false;
 	if (task->thread_info.status & TS_COMPAT) {
 		sf_count(SF_SOCKET_COUNTER_LOST_32_BIT, 1);
@@ -132,6 +128,10 @@ int BPF_PROG(on_sys_enter, struct pt_regs *regs, long number)
 	case SF_SYS_WRITE:
 	case SF_SYS_WRITEV:
 		break;
+	case SF_SYS_IO_URING_ENTER:
+		sf_tell_io_uring(pid_tgid);
+		sf_begin_wait(task, number, regs);
+		return 0;
 	default:
 		sf_begin_wait(task, number, regs);
 		return 0;
@@ -208,6 +208,9 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long result)
 		sf_end_callback(task, result, false);
 		sf_end_opening(task, pid_tgid, result, SF_ROLE_ACCEPTED);
 		return 0;
+	case SF_SYS_IO_URING_SETUP:
+		sf_tell_io_uring(pid_tgid);
+		return 0;
 	case SF_SYS_SHUTDOWN:
 		sf_end_shutdown(task, pid_tgid, regs->di, regs->si);
 		return 0;
@@ -215,61 +218,6 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long result)
 		break;
 	}
 	sf_end_read(task, pid_tgid, number, regs, result);
-	return 0;
-}
-
-/* ---- what no system call explains ------------------------------------------------------------------ */
-
-/* By tgid; the processes that did so most lately. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, SF_MAX_UNEXPLAINED);
-	__type(key, __u32);
-	__type(value, struct sf_unexplained);
-} unexplained SEC(".maps");
-
-/*
- * io_uring moves bytes of sockets without any of the system calls above: within io_uring_enter, or in
- * threads of the kernel's own making. Which they were is not seen here, only that there were some.
- */
-static __always_inline void sf_count_unexplained(const struct sock *sk, int moved, __u32 direction)
-{
-	struct task_struct *task = bpf_get_current_task_btf();
-	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	struct sf_unexplained fresh = {}, *process;
-	struct pt_regs *regs;
-
-	if (moved <= 0 || sk->sk_type != SOCK_STREAM || !sf_is_followed(bpf_get_current_pid_tgid()))
-		return;
-	if (!(task->flags & PF_IO_WORKER)) {
-		regs = (struct pt_regs *)bpf_task_pt_regs(task);
-		if (!regs || regs->orig_ax != SF_SYS_IO_URING_ENTER)
-			return;
-	}
-	sf_count(direction == SF_IN ? SF_SOCKET_COUNTER_UNEXPLAINED_IN : SF_SOCKET_COUNTER_UNEXPLAINED_OUT,
-		 moved);
-	process = bpf_map_lookup_elem(&unexplained, &tgid);
-	if (!process) {
-		bpf_map_update_elem(&unexplained, &tgid, &fresh, BPF_NOEXIST);
-		process = bpf_map_lookup_elem(&unexplained, &tgid);
-	}
-	if (process)
-		__sync_fetch_and_add(&process->bytes[direction & 1], moved);
-}
-
-/* Linux 6.3 and later. */
-SEC("tp_btf/sock_send_length")
-int BPF_PROG(on_sent, struct sock *sk, int moved, int flags)
-{
-	sf_count_unexplained(sk, moved, SF_OUT);
-	return 0;
-}
-
-SEC("tp_btf/sock_recv_length")
-int BPF_PROG(on_received, struct sock *sk, int moved, int flags)
-{
-	if (!(flags & MSG_PEEK))
-		sf_count_unexplained(sk, moved, SF_IN);
 	return 0;
 }
 
@@ -307,6 +255,32 @@ int list_unix(struct bpf_iter__unix *ctx)
 		return 0;
 	id = BPF_CORE_READ((const struct socket_alloc *)socket, vfs_inode.i_ino) | SF_CONNECTION_UNIX;
 	bpf_seq_write(ctx->meta->seq, &id, sizeof(id));
+	return 0;
+}
+
+/* Read once when following begins: threads that the kernel has made for rings (create_io_thread). */
+SEC("iter/task")
+int list_io_workers(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+	__u64 pid;
+
+	if (!task || !(task->flags & PF_IO_WORKER))
+		return 0;
+	pid = task->pid;
+	bpf_seq_write(ctx->meta->seq, &pid, sizeof(pid));
+	return 0;
+}
+
+/* Loaded only if some processes are left alone: the number of one that has ended will be another's. */
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(on_process_end, struct task_struct *task)
+{
+	__u32 tgid = task->tgid;
+
+	/* do_exit has taken this thread off the count; two last threads may both see none left. */
+	if (task->signal->live.counter <= 0)
+		bpf_map_delete_elem(&left_alone, &tgid);
 	return 0;
 }
 

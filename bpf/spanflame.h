@@ -422,6 +422,7 @@ enum sf_socket_event_type {
 	SF_SOCKET_STREAM = 6,
 	SF_SOCKET_LISTENS = 7, /* nothing but the head: a TCP socket is to be connected to */
 	SF_SOCKET_NEW_CODE = 8,
+	SF_SOCKET_IO_URING = 9, /* nothing but the head, of no connection: somebody uses io_uring */
 };
 
 /* Ring buffer `socket_events`: each event begins so. */
@@ -543,10 +544,10 @@ struct sf_unexplained {
 
 /* Read-only data of socket.bpf.c (section .rodata.config), set before loading. */
 struct sf_socket_config {
-	unsigned int wake_at_bytes; /* wake the reader when this much lies in the ring */
+	unsigned int wake_at_bytes; /* wake the reader when so much more lies in the ring; a power of two */
 	unsigned int exclude_agent; /* 1: nothing that the agent itself does is looked at */
 	unsigned int cpus;          /* possible numbers of CPUs are below it */
-	unsigned int reserved;
+	unsigned int leaves_some_alone; /* 1: processes in the map `left_alone` are not looked at */
 };
 
 /*

@@ -20,6 +20,7 @@
 
 #define SF_PLAIN_MINTER 0x8000
 
+#include "socket/left_alone.h"
 #include "spanflame.h"
 #include "tls/plain_bytes.h"
 #include "uprobes.h"
@@ -50,11 +51,6 @@ static __always_inline bool sf_is_write(__u32 function)
 static __always_inline bool sf_is_reading(__u32 function)
 {
 	return sf_is_read(function) || function == SF_TLS_HANDSHAKE;
-}
-
-static __always_inline bool sf_is_not_ours(__u64 pid_tgid)
-{
-	return config.exclude_agent && pid_tgid >> 32 == agent_tgid;
 }
 
 /* The connection that an object is for; 0: it is not known, or `is_gone`. */
@@ -119,7 +115,7 @@ static __noinline int sf_begin_tls_call(bpf_user_pt_regs_t *registers)
 	struct sf_tls_call *call;
 	bool is_gone;
 
-	if (sf_is_not_ours(pid_tgid))
+	if (!sf_is_followed(pid_tgid >> 32))
 		return 0;
 	thread = bpf_task_storage_get(&tls_threads, bpf_get_current_task_btf(), NULL,
 				      BPF_LOCAL_STORAGE_GET_F_CREATE);
@@ -293,7 +289,7 @@ static __noinline int sf_end_tls_call(bpf_user_pt_regs_t *registers)
 	struct sf_tls_call *call;
 	bool is_go;
 
-	if (sf_is_not_ours(pid_tgid))
+	if (!sf_is_followed(pid_tgid >> 32))
 		return 0;
 	thread = bpf_task_storage_get(&tls_threads, bpf_get_current_task_btf(), NULL, 0);
 	if (!thread) {

@@ -13,6 +13,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "../kernel_fields.h"
 #include "../spanflame.h"
 #include "../vmlinux.h"
 
@@ -115,7 +116,7 @@ static __always_inline bool sf_is_regular_file(struct task_struct *task, __u32 d
 		return false;
 	if (bpf_probe_read_kernel(&file, sizeof(file), table->fd + descriptor) || !file)
 		return false;
-	return (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) == S_IFREG;
+	return (SF_FIELD(inode, SF_FIELD(file, file, f_inode), i_mode) & S_IFMT) == S_IFREG;
 }
 
 /* False: no socket, or none of the kinds that are followed. */
@@ -133,29 +134,29 @@ static __always_inline bool sf_find_socket(struct task_struct *task, __u32 descr
 		return false;
 	if (bpf_probe_read_kernel(&file, sizeof(file), table->fd + descriptor) || !file)
 		return false;
-	inode = BPF_CORE_READ(file, f_inode);
-	if ((BPF_CORE_READ(inode, i_mode) & S_IFMT) != S_IFSOCK)
+	inode = SF_FIELD(file, file, f_inode);
+	if ((SF_FIELD(inode, inode, i_mode) & S_IFMT) != S_IFSOCK)
 		return false;
-	socket = BPF_CORE_READ(file, private_data);
-	sk = BPF_CORE_READ(socket, sk);
+	socket = SF_FIELD(file, file, private_data);
+	sk = SF_FIELD(socket, socket, sk);
 	/* UNIX sockets in the file system are inodes of that kind too, but cannot be opened. */
-	type = BPF_CORE_READ(socket, type);
+	type = SF_FIELD(socket, socket, type);
 	if (!sk || type != SOCK_STREAM)
 		return false;
 	found->sk = sk;
-	found->family = BPF_CORE_READ(sk, __sk_common.skc_family);
-	found->state = BPF_CORE_READ(sk, __sk_common.skc_state);
+	found->family = SF_FIELD(sock, sk, __sk_common.skc_family);
+	found->state = SF_FIELD(sock, sk, __sk_common.skc_state);
 	found->inode = 0;
 	found->protocol_ok = 1;
 	if (found->family == AF_UNIX) {
-		found->inode = BPF_CORE_READ(inode, i_ino);
+		found->inode = SF_FIELD(inode, inode, i_ino);
 		found->connection = found->inode | SF_CONNECTION_UNIX;
 		return true;
 	}
 	if (found->family != AF_INET && found->family != AF_INET6)
 		return false;
-	found->protocol_ok = BPF_CORE_READ(sk, sk_protocol) == IPPROTO_TCP;
-	found->connection = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+	found->protocol_ok = SF_FIELD(sock, sk, sk_protocol) == IPPROTO_TCP;
+	found->connection = SF_FIELD(sock, sk, __sk_common.skc_cookie.counter);
 	return true;
 }
 

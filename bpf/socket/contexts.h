@@ -16,6 +16,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "../kernel_fields.h"
 #include "../propagation_maps.h"
 #include "../spanflame.h"
 #include "connections.h"
@@ -68,7 +69,7 @@ static __always_inline bool sf_take_context(struct sf_socket_data *data, const s
 
 	if (!incoming)
 		return false;
-	first = BPF_CORE_READ((const struct tcp_sock *)sk, copied_seq) - (__u32)data->length - begun_bytes;
+	first = SF_FIELD(tcp_sock, sk, copied_seq) - (__u32)data->length - begun_bytes;
 	is_its = first - incoming->sequence < incoming->end - incoming->sequence;
 	if (is_its) {
 		__builtin_memcpy(data->trace_id, incoming->context.trace_id, sizeof(data->trace_id));
@@ -159,7 +160,7 @@ static __noinline int sf_send_context(struct sf_socket_scratch *scratch, struct 
 	}
 	__builtin_memcpy(outgoing.context.trace_id, data->trace_id, sizeof(data->trace_id));
 	__builtin_memcpy(outgoing.context.span_id, data->span_id, sizeof(data->span_id));
-	outgoing.sequence = BPF_CORE_READ((const struct tcp_sock *)sk, write_seq);
+	outgoing.sequence = SF_FIELD(tcp_sock, sk, write_seq);
 	sf_plan_header(propagation, scratch, connection, &outgoing);
 	if (bpf_map_update_elem(&outgoing_contexts, &id, &outgoing, BPF_ANY))
 		return 0;

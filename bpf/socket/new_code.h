@@ -7,16 +7,19 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
+#include "left_alone.h"
 #include "send.h"
 
 static __always_inline void sf_tell_new_code(__u64 pid_tgid, bool is_program)
 {
 	struct sf_socket_new_code new_code = {.is_program = is_program};
+	/* A program that is to be left alone may be over before the reader looks by itself. */
+	bool may_wait = is_program && !config.leaves_some_alone;
 
 	sf_begin_event(&new_code.event, SF_SOCKET_NEW_CODE, 0, bpf_ktime_get_ns(), pid_tgid, 0);
 	/* A library may be called within milliseconds; programs are many, and most of them none of ours. */
 	if (bpf_ringbuf_output(&socket_events, &new_code, sizeof(new_code),
-			       is_program ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP))
+			       may_wait ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP))
 		sf_count(SF_SOCKET_COUNTER_LOST_RING_FULL, 1);
 	else
 		sf_count(SF_SOCKET_COUNTER_EVENTS, 1);
@@ -46,7 +49,12 @@ static __noinline int sf_end_mapping(struct task_struct *task, __u64 pid_tgid, _
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(on_exec, struct task_struct *task)
 {
-	sf_tell_new_code(bpf_get_current_pid_tgid(), true);
+	__u64 pid_tgid = bpf_get_current_pid_tgid();
+	__u32 tgid = pid_tgid >> 32;
+
+	if (config.leaves_some_alone)
+		bpf_map_delete_elem(&left_alone, &tgid);
+	sf_tell_new_code(pid_tgid, true);
 	return 0;
 }
 

@@ -17,9 +17,10 @@
 
 /* Where the bytes of a call lie. */
 struct sf_buffers {
-	__u64 address; /* of the buffer, or of an array of iovecs */
-	__u64 iovecs;  /* 0: it is a buffer */
-	__u64 length;  /* bytes that lie there */
+	__u64 address;  /* of the buffer, or of an array of iovecs */
+	__u32 iovecs;   /* 0: it is a buffer */
+	__u32 are_read; /* 1: the iovecs are in the scratch already */
+	__u64 length;   /* bytes that lie there */
 };
 
 #define SF_IOV_MAX 1024 /* the kernel's own limit (UIO_MAXIOV) */
@@ -56,10 +57,20 @@ static long sf_add_iovec(__u32 index, struct sf_summing *summing)
 }
 
 /* The bytes that an array of iovecs has. Nonzero: the array could not be read. */
-static __always_inline int sf_sum_iovecs(struct sf_buffers *buffers)
+static __always_inline int sf_sum_iovecs(struct sf_socket_scratch *scratch, struct sf_buffers *buffers)
 {
 	struct sf_summing summing = {.address = buffers->address, .count = buffers->iovecs};
+	__u32 index;
 
+	if (buffers->iovecs <= SF_MAX_IOVECS) {
+		if (sf_read_iovecs(scratch, buffers->address, buffers->iovecs))
+			return 1;
+		buffers->are_read = 1;
+		buffers->length = 0;
+		for (index = 0; index < SF_MAX_IOVECS && index < buffers->iovecs; index++)
+			buffers->length += scratch->iovecs[index].length;
+		return 0;
+	}
 	bpf_loop(SF_IOV_MAX, sf_add_iovec, &summing, 0);
 	buffers->length = summing.sum;
 	return summing.failed;
@@ -144,7 +155,7 @@ static __noinline int sf_capture(struct sf_socket_scratch *scratch, const struct
 		__builtin_memset(walk, 0, sizeof(*walk));
 		walk->length = length;
 		walk->wanted = wanted;
-		if (sf_read_iovecs(scratch, buffers->address, buffers->iovecs))
+		if (!buffers->are_read && sf_read_iovecs(scratch, buffers->address, buffers->iovecs))
 			return 1;
 		bpf_loop(SF_MAX_IOVECS, sf_gather_iovec, &gathering, 0);
 		if (walk->failed)

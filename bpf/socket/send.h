@@ -102,7 +102,14 @@ static __always_inline void sf_count(__u32 counter, __u64 amount)
 
 static __always_inline bool sf_send(void *event, __u64 bytes)
 {
-	bool is_filling = bpf_ringbuf_query(&socket_events, BPF_RB_AVAIL_DATA) > config.wake_at_bytes;
+	/*
+	 * The reader is woken each time that so much more has come, and not by every event from then on until it
+	 * runs: a wake-up is an interrupt. `wake_at_bytes` is a power of two, so that its bit tells. An event takes a
+	 * head of eight bytes in the ring, and is aligned to eight.
+	 */
+	__u64 filled = bpf_ringbuf_query(&socket_events, BPF_RB_AVAIL_DATA);
+	__u64 then = filled + ((bytes + 15) & ~7ULL);
+	bool is_filling = (filled ^ then) & config.wake_at_bytes || bytes > config.wake_at_bytes;
 
 	if (bpf_ringbuf_output(&socket_events, event, bytes,
 			       is_filling ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP)) {

@@ -37,6 +37,7 @@ enum sf_syscall {
 	SF_SYS_ACCEPT4 = 288,
 	SF_SYS_RECVMMSG = 299,
 	SF_SYS_SENDMMSG = 307,
+	SF_SYS_IO_URING_SETUP = 425,
 	SF_SYS_IO_URING_ENTER = 426,
 	SF_SYS_EPOLL_PWAIT2 = 441,
 };
@@ -50,7 +51,7 @@ enum sf_syscall {
 
 /*
  * Reads are looked at when they return, and so are writes whose outcome is not known before. Whether a connection
- * has come about is asked by getsockopt, at the beginning of an event loop's callback for it.
+ * has come about is asked by getsockopt, at the beginning of an event loop's callback for it. See io_uring.h, too.
  */
 #define SF_EXIT_CALLS(X, word)                                                                               \
 	(X(SF_SYS_READ, word) | X(SF_SYS_READV, word) | X(SF_SYS_RECVFROM, word) | X(SF_SYS_RECVMSG, word) | \
@@ -58,7 +59,7 @@ enum sf_syscall {
 	 X(SF_SYS_SENDTO, word) | X(SF_SYS_SENDMSG, word) | X(SF_SYS_SENDMMSG, word) |                       \
 	 X(SF_SYS_SENDFILE, word) | X(SF_SYS_SPLICE, word) | X(SF_SYS_SHUTDOWN, word) |                      \
 	 X(SF_SYS_CONNECT, word) | X(SF_SYS_GETSOCKOPT, word) | X(SF_SYS_ACCEPT, word) |                     \
-	 X(SF_SYS_ACCEPT4, word) | X(SF_SYS_MMAP, word))
+	 X(SF_SYS_ACCEPT4, word) | X(SF_SYS_MMAP, word) | X(SF_SYS_IO_URING_SETUP, word))
 
 #define SF_SYSCALL_BIT(number, word) ((number) / 64 == (word) ? 1ULL << ((number) % 64) : 0)
 #define SF_SYSCALL_BITS(CALLS)                                                         \

@@ -6,7 +6,9 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
+#include "../kernel_fields.h"
 #include "following.h"
+#include "left_alone.h"
 #include "tls_pairs.h"
 
 /* ---- TCP's own account of how connections begin and end ------------------------------------------ */
@@ -55,7 +57,7 @@ static __noinline int sf_enter_connection(const struct sock *sk, __u64 id, __u32
 			if (thread)
 				sf_leave_prompt(task, thread->serves_many);
 		}
-		if (config.exclude_agent && fresh.opener_pid == agent_tgid)
+		if (!sf_is_followed(fresh.opener_pid))
 			return 0;
 	}
 	sf_describe_tcp(sk, &fresh);
@@ -99,7 +101,7 @@ static __always_inline __u32 sf_unread_bytes(const struct sock *sk)
 {
 	const struct tcp_sock *tcp = (const struct tcp_sock *)sk;
 
-	return BPF_CORE_READ(tcp, rcv_nxt) - BPF_CORE_READ(tcp, copied_seq);
+	return SF_FIELD(tcp_sock, tcp, rcv_nxt) - SF_FIELD(tcp_sock, tcp, copied_seq);
 }
 
 static __noinline int sf_leave_connection(__u64 id, __u32 ending, int error)
@@ -140,7 +142,7 @@ static __noinline int sf_tell_listening(__u64 id)
 	struct sf_socket_event event = {};
 
 	sf_begin_event(&event, SF_SOCKET_LISTENS, id, bpf_ktime_get_ns(), bpf_get_current_pid_tgid(), 0);
-	if (!config.exclude_agent || event.pid != agent_tgid)
+	if (sf_is_followed(event.pid))
 		sf_send(&event, sizeof(event));
 	return 0;
 }

@@ -6,6 +6,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
+#include "../kernel_fields.h"
 #include "evidence.h"
 #include "following.h"
 #include "payload.h"
@@ -65,13 +66,12 @@ static __noinline int sf_number(struct sf_socket_data *data, const struct sf_cal
 
 	data->sequence = 0;
 	data->reserved = 0;
-	if (call->socket.family == AF_UNIX ||
-	    BPF_CORE_READ((const struct inet_connection_sock *)tcp, icsk_ulp_ops))
+	if (call->socket.family == AF_UNIX || SF_FIELD(inet_connection_sock, tcp, icsk_ulp_ops))
 		return 0;
 	if (call->direction == SF_IN) {
-		read_to = BPF_CORE_READ(tcp, copied_seq);
+		read_to = SF_FIELD(tcp_sock, tcp, copied_seq);
 		/* The end of the stream counts as one byte, and may have been read with those before it. */
-		if (read_to == BPF_CORE_READ(tcp, rcv_nxt)) {
+		if (read_to == SF_FIELD(tcp_sock, tcp, rcv_nxt)) {
 			if (state == TCP_CLOSE)
 				return 0;
 			read_to -= state == TCP_CLOSE_WAIT || state == TCP_LAST_ACK || state == TCP_CLOSING ||
@@ -82,7 +82,7 @@ static __noinline int sf_number(struct sf_socket_data *data, const struct sf_cal
 		/* What opens the connection (TCP Fast Open) counts as one byte, too. */
 		if (state == TCP_SYN_SENT)
 			return 0;
-		data->sequence = BPF_CORE_READ(tcp, write_seq) - (call->is_over ? length : 0);
+		data->sequence = SF_FIELD(tcp_sock, tcp, write_seq) - (call->is_over ? length : 0);
 	}
 	data->flags |= SF_DATA_SEQUENCE;
 	return 0;
@@ -151,13 +151,14 @@ static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call 
 }
 
 /* Where the bytes of a call with arguments `second` and `third` lie. False: nowhere, or it is not known. */
-static __noinline bool sf_find_buffers(__u64 number, __u64 second, __u64 third, struct sf_buffers *buffers)
+static __noinline bool sf_find_buffers(struct sf_socket_scratch *scratch, __u64 number, __u64 second,
+				       __u64 third, struct sf_buffers *buffers)
 {
 	switch (number) {
 	case SF_SYS_READV:
 	case SF_SYS_WRITEV:
 		buffers->address = second;
-		buffers->iovecs = third;
+		buffers->iovecs = third < SF_IOV_MAX ? third : SF_IOV_MAX;
 		break;
 	case SF_SYS_SENDMSG:
 	case SF_SYS_RECVMSG:
@@ -169,7 +170,7 @@ static __noinline bool sf_find_buffers(__u64 number, __u64 second, __u64 third, 
 					(void *)(second + __builtin_offsetof(struct sf_msghdr, iov))))
 			return false;
 		buffers->address = array[0];
-		buffers->iovecs = array[1];
+		buffers->iovecs = array[1] < SF_IOV_MAX ? array[1] : SF_IOV_MAX;
 		break;
 	}
 	default:
@@ -190,7 +191,7 @@ static __noinline bool sf_find_buffers(__u64 number, __u64 second, __u64 third, 
 		buffers->iovecs = 0;
 		return true;
 	}
-	return !sf_sum_iovecs(buffers);
+	return !sf_sum_iovecs(scratch, buffers);
 }
 
 static __always_inline bool sf_is_open(const struct sf_socket *socket)
@@ -223,7 +224,7 @@ static __noinline int sf_begin_write(struct task_struct *task, __u64 pid_tgid, _
 		return 0;
 	call.time_ns = bpf_ktime_get_ns();
 	call.direction = SF_OUT;
-	if (sf_find_buffers(number, regs->si, regs->dx, &call.buffers)) {
+	if (sf_find_buffers(scratch, number, regs->si, regs->dx, &call.buffers)) {
 		call.length = call.buffers.length;
 		told = call.length ? sf_tell(scratch, &call) : SF_TOLD_NOTHING;
 	}
@@ -280,7 +281,7 @@ __noinline int sf_end_transfer(struct sf_call *call, __u64 number, __u64 second,
 	call->is_over = 1;
 	if (number == SF_SYS_SENDFILE || number == SF_SYS_SPLICE) {
 		call->buffers.length = 0;
-	} else if (sf_find_buffers(number, second, third, &call->buffers)) {
+	} else if (sf_find_buffers(scratch, number, second, third, &call->buffers)) {
 		if (number == SF_SYS_RECVMMSG || number == SF_SYS_SENDMMSG) {
 			__u32 first = 0;
 

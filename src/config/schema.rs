@@ -112,6 +112,11 @@ section! {
             exclude_paths: Vec<PathPattern> = Vec::new(), Reload, example r#"["/healthz", "/static/*"]"#;
             /// Ports whose connections are left alone.
             exclude_ports: Vec<u16> = Vec::new(), Restart, example "[22, 2379]";
+            /// Programs that are left alone, by the path of their executable as they see it: the whole path, or its
+            /// beginning before a final `*`. Nothing that they ask or answer is looked at; what others answer them is.
+            /// A process that is over before its executable could be read is followed.
+            exclude_executables: Vec<PathPattern> = Vec::new(), Restart,
+                example r#"["/usr/bin/wrk", "/opt/monitoring/*"]"#;
             /// Whether the query string stands in the attributes of a span. It often holds secrets.
             capture_query: bool = false, Reload;
             /// Whether `traceparent`, `tracestate` and B3 of requests are believed. Without, every parent is inferred.

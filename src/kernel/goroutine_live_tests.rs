@@ -116,6 +116,7 @@ fn check(server: &Server, version: &str, offsets: &spanflame_symbols::go::Gorout
         ring_buffer_bytes: 4 << 20,
         excluded_ports: Vec::new(),
         exclude_agent: true,
+        leaves_some_alone: false,
         publish_contexts_in: None,
     };
     let mut tracer = match SocketTracer::load(&options) {

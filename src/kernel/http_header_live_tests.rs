@@ -29,6 +29,7 @@ fn tracer() -> Option<SocketTracer> {
         ring_buffer_bytes: 4 << 20,
         excluded_ports: Vec::new(),
         exclude_agent: false,
+        leaves_some_alone: false,
         publish_contexts_in: None,
     };
     let mut tracer = match SocketTracer::load(&options) {

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use libbpf_rs::{Map, MapCore, MapType, Object};
+use libbpf_rs::{Map, MapCore, MapType, Object, ProgramImpl};
 
 use super::run_statistics::program_id;
 
@@ -55,7 +55,8 @@ pub(super) fn programs<'a>(
     object: &'a Object,
     attached: &'a dyn Fn(&str) -> bool,
 ) -> impl Iterator<Item = ProgramState> + 'a {
-    object.progs().map(move |program| {
+    // Those that were left out have no number.
+    object.progs().filter(ProgramImpl::autoload).map(move |program| {
         let name = program.name().to_string_lossy().into_owned();
         let kind = snake_case(&format!("{:?}", program.prog_type()));
         ProgramState { attached: attached(&name), id: program_id(program.as_fd()), name, kind }

@@ -29,6 +29,7 @@ pub(super) fn decode(record: &[u8]) -> Option<SocketEvent> {
         sf_socket_event_type::SF_SOCKET_STREAM => stream(record)?,
         sf_socket_event_type::SF_SOCKET_ENDED => ended(record)?,
         sf_socket_event_type::SF_SOCKET_NEW_CODE => new_code(record)?,
+        sf_socket_event_type::SF_SOCKET_IO_URING => SocketEventKind::IoUring,
         _ => return None,
     };
     let connection = u64_at(record, offset_of!(sf_socket_event, connection))?;
@@ -38,7 +39,7 @@ pub(super) fn decode(record: &[u8]) -> Option<SocketEvent> {
         goroutine: u64_at(record, offset_of!(sf_socket_event, goroutine))?,
     };
     let time_ns = u64_at(record, offset_of!(sf_socket_event, time_ns))?;
-    let is_of_none = matches!(kind, SocketEventKind::NewCode { .. });
+    let is_of_none = matches!(kind, SocketEventKind::NewCode { .. } | SocketEventKind::IoUring);
     let event = SocketEvent { connection: ConnectionId(connection), time_ns, actor, kind };
     ((connection == 0) == is_of_none).then_some(event)
 }

@@ -16,6 +16,7 @@ fn options() -> SocketTracerOptions {
         ring_buffer_bytes: 4 << 20,
         excluded_ports: Vec::new(),
         exclude_agent: false,
+        leaves_some_alone: false,
         publish_contexts_in: None,
     }
 }

@@ -40,6 +40,8 @@ pub struct SocketTracerOptions {
     pub excluded_ports: Vec<u16>,
     /// Nothing that this process itself does is looked at.
     pub exclude_agent: bool,
+    /// Some processes are left alone: those that [`SocketTracer::leave_alone`] names.
+    pub leaves_some_alone: bool,
     /// Where the BPF file system is in which other profilers are told which request a thread is at; `None`: they are
     /// not.
     pub publish_contexts_in: Option<PathBuf>,
@@ -86,9 +88,12 @@ pub struct SocketCounters {
     pub swept: u64,
 }
 
-/// Programs that the tracer can do without, by the tracepoint that older kernels lack.
-const OPTIONAL_PROGRAMS: [(&str, &CStr); 2] =
+/// Programs that count what `io_uring` moves, by the tracepoint that older kernels lack.
+const IO_URING_PROGRAMS: [(&str, &CStr); 2] =
     [("on_sent", c"sock_send_length"), ("on_received", c"sock_recv_length")];
+
+/// Loaded only if some processes are left alone.
+const PROCESS_END: &str = "on_process_end";
 
 /// As much as the kernel puts into one answer.
 const LISTED_BYTES: usize = 32 << 10;
@@ -106,6 +111,7 @@ pub struct SocketTracer {
     captures: MapHandle,
     connections: MapHandle,
     statistics: Option<OwnedFd>,
+    counts_io_uring: bool,
     malformed: u64,
     swept: u64,
     // After all programs that use what is pinned.
@@ -128,7 +134,7 @@ impl SocketTracer {
             wake_at_bytes: options.ring_buffer_bytes / 4,
             exclude_agent: u32::from(options.exclude_agent),
             cpus: scratches,
-            reserved: 0,
+            leaves_some_alone: u32::from(options.leaves_some_alone),
         };
         let mut socket = open_object("the socket programs", SOCKET_OBJECT)?;
         let cannot = |error| KernelError::bpf("prepare the socket programs", error);
@@ -151,8 +157,12 @@ impl SocketTracer {
             }
         }
         for mut program in socket.progs_mut() {
+            if program.name() == PROCESS_END {
+                program.set_autoload(options.leaves_some_alone);
+                continue;
+            }
             let Some((_, tracepoint)) =
-                OPTIONAL_PROGRAMS.iter().find(|(name, _)| program.name() == OsStr::new(name))
+                IO_URING_PROGRAMS.iter().find(|(name, _)| program.name() == OsStr::new(name))
             else {
                 continue;
             };
@@ -181,6 +191,7 @@ impl SocketTracer {
             captures: map_handle(&socket, "captures")?,
             connections: map_handle(&socket, "connections")?,
             statistics: None,
+            counts_io_uring: false,
             malformed: 0,
             swept: 0,
             socket,
@@ -209,16 +220,48 @@ impl SocketTracer {
                  network namespaces takes CAP_SYS_ADMIN"
             );
         }
+        if find_program(&self.socket, PROCESS_END)?.autoload() {
+            links.push(self.attach(PROCESS_END)?);
+        }
         links.push(self.attach("on_exec")?);
         links.push(self.attach("on_sys_enter")?);
         links.push(self.attach("on_sys_exit")?);
-        for (name, _) in OPTIONAL_PROGRAMS {
-            let program = find_program(&self.socket, name)?;
-            if program.autoload() {
-                links.push(self.attach(name)?);
+        self.links = links;
+        let counted = self.count_rings_that_there_are();
+        if counted.is_err() {
+            self.links.clear();
+        }
+        counted
+    }
+
+    /// Counts what `io_uring` moves from the start if there are rings already.
+    fn count_rings_that_there_are(&mut self) -> Result<(), KernelError> {
+        let workers = find_program(&self.socket, "list_io_workers")?
+            .attach()
+            .map_err(|error| KernelError::bpf("run list_io_workers", error))?;
+        let workers = list_here(workers.as_fd()).map_err(|source| KernelError::System {
+            what: "read the threads that list_io_workers lists".to_owned(),
+            source,
+        })?;
+        if workers.is_empty() { Ok(()) } else { self.count_io_uring() }
+    }
+
+    /// From now on what `io_uring` moves is counted, where the kernel says it (Linux 6.3 and later). Not before, because
+    /// it costs every call on a socket some hundred nanoseconds.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn count_io_uring(&mut self) -> Result<(), KernelError> {
+        if self.counts_io_uring {
+            return Ok(());
+        }
+        for (name, _) in IO_URING_PROGRAMS {
+            if find_program(&self.socket, name)?.autoload() {
+                let link = self.attach(name)?;
+                self.links.push(link);
             }
         }
-        self.links = links;
+        self.counts_io_uring = true;
         Ok(())
     }
 
@@ -564,6 +607,21 @@ impl SocketTracer {
         }
     }
 
+    /// Leaves a process alone until it executes something else or ends, or follows it again.
+    ///
+    /// # Errors
+    /// If the kernel has no room for another one.
+    pub fn leave_alone(&self, pid: u32, is_left: bool) -> Result<(), KernelError> {
+        let map = find_map(&self.socket, "left_alone")?;
+        if !is_left {
+            // Not there is fine.
+            let _ = map.delete(&pid.to_ne_bytes());
+            return Ok(());
+        }
+        map.update(&pid.to_ne_bytes(), &1_u32.to_ne_bytes(), MapFlags::ANY)
+            .map_err(|error| KernelError::bpf(format!("leave process {pid} alone"), error))
+    }
+
     /// Says how the event loops of a process go about their work, if that is known.
     ///
     /// # Errors
@@ -715,7 +773,11 @@ impl SocketTracer {
     /// The programs and maps as the kernel has them. A system call for each entry of a map that is a hash.
     #[must_use]
     pub fn ebpf(&self) -> EbpfState {
-        let is_following = |name: &str| name.starts_with("on_") && !self.links.is_empty();
+        let is_of_rings = |name: &str| IO_URING_PROGRAMS.iter().any(|(of_rings, _)| *of_rings == name);
+        let is_following = |name: &str| {
+            let is_wanted = self.counts_io_uring || !is_of_rings(name);
+            name.starts_with("on_") && is_wanted && !self.links.is_empty()
+        };
         let waiting_bytes = self.ring.written_position().saturating_sub(self.ring.read_position());
         EbpfState {
             programs: self

@@ -196,6 +196,8 @@ pub enum SocketEventKind {
         /// It runs another program.
         is_program: bool,
     },
+    /// Of no connection: a process uses `io_uring`. Said once.
+    IoUring,
 }
 
 /// How much of a connection's fragments is to be captured. Every connection begins with `Heads`.
@@ -213,7 +215,7 @@ pub enum Capture {
 /// An event of a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SocketEvent {
-    /// The connection's end; 0 for [`SocketEventKind::NewCode`].
+    /// The connection's end; 0 for [`SocketEventKind::NewCode`] and [`SocketEventKind::IoUring`].
     pub connection: ConnectionId,
     /// `CLOCK_MONOTONIC`, nanoseconds: for reads when they returned, for writes when they began.
     pub time_ns: u64,

@@ -98,6 +98,11 @@ impl SpanResources {
         resource
     }
 
+    /// It is another program now: what was read of it holds no more.
+    pub fn forget(&mut self, pid: u32) {
+        self.entries.remove(&pid);
+    }
+
     /// When a process that was met was started, nanoseconds since the Unix epoch.
     #[must_use]
     pub fn started_unix_ns(&self, pid: u32) -> Option<u64> {

@@ -8,7 +8,9 @@ use crate::kernel::{EbpfState, KernelError, RequestMaps, SocketTracer, SocketTra
 use crate::metrics::requests::Request;
 use crate::profile::RequestSamplingOptions;
 use crate::profile::continuous::FollowedRequests;
-use crate::trace::{Conventions, Outcome, Sampled, Sampler, SpanOptions, Tracer, TracerStatus};
+use crate::trace::{
+    Conventions, Executables, LeftAlone, Outcome, Sampled, Sampler, SpanOptions, Tracer, TracerStatus,
+};
 
 /// Room for a tenth of a second of some 10,000 requests a second; what finds none is lost, and counted.
 const RING_BUFFER_BYTES: u32 = 8 << 20;
@@ -60,6 +62,7 @@ impl RequestTracer {
             ring_buffer_bytes: RING_BUFFER_BYTES,
             excluded_ports: network.exclude_ports.clone(),
             exclude_agent: true,
+            leaves_some_alone: !network.exclude_executables.is_empty(),
             publish_contexts_in: network
                 .publish_context
                 .then(|| configuration.agent.ebpf.bpf_file_system.as_path().to_owned()),
@@ -86,7 +89,8 @@ impl RequestTracer {
             };
             keeper.offer(SpanBatch { spans, not_exported, unsampled });
         });
-        let tracer = Tracer::start(socket, span_options(configuration), on_outcome)?;
+        let left_alone = LeftAlone::new(left_alone(&network.exclude_executables));
+        let tracer = Tracer::start(socket, span_options(configuration), left_alone, on_outcome)?;
         Ok(Self { tracer: Mutex::new(Some(Arc::new(tracer))), maps, export, ways })
     }
 
@@ -179,6 +183,15 @@ fn open_ways(socket: &mut SocketTracer, wanted: ContextPropagation, bound: u64) 
         },
     };
     ways
+}
+
+/// Which executables' processes are left alone; `None`: none.
+fn left_alone(patterns: &[PathPattern]) -> Option<Executables> {
+    let patterns = patterns.to_vec();
+    let is_any = !patterns.is_empty();
+    is_any.then(|| {
+        Box::new(move |path: &str| patterns.iter().any(|pattern| pattern.matches(path))) as Executables
+    })
 }
 
 /// What the configuration asks of spans.

@@ -79,44 +79,37 @@ impl Spans {
         }
         let mut over = std::mem::take(&mut self.over);
         let fate = self.undecided.end((open, ended), &mut over);
-        self.hand_on(fate, &mut over, Some(requests), outcome);
+        self.hand_on(fate, &mut over, requests, outcome);
         self.over = over;
     }
 
     /// A request that is not over is not waited for any more.
-    pub(super) fn leave_undecided(&mut self, open: &Open, outcome: &mut Outcome) {
+    pub(super) fn leave_undecided(&mut self, open: &Open, requests: &mut Requests, outcome: &mut Outcome) {
         if open.is_undecided {
-            self.leave_trace(open.trace_id, outcome);
+            self.leave_trace(open.trace_id, requests, outcome);
         }
     }
 
     /// One that belonged to this trace, which is beyond the limit, is given up or belongs to another one.
-    pub(super) fn leave_trace(&mut self, trace_id: TraceId, outcome: &mut Outcome) {
+    pub(super) fn leave_trace(&mut self, trace_id: TraceId, requests: &mut Requests, outcome: &mut Outcome) {
         let mut over = std::mem::take(&mut self.over);
         let fate = self.undecided.leave(trace_id, &mut over);
-        self.hand_on(fate, &mut over, None, outcome);
+        self.hand_on(fate, &mut over, requests, outcome);
         self.over = over;
     }
 
     /// Requests that are over, of a trace beyond the limit of which it is known now whether it is kept.
-    fn hand_on(
-        &mut self,
-        fate: Fate,
-        over: &mut Vec<Over>,
-        mut requests: Option<&mut Requests>,
-        outcome: &mut Outcome,
-    ) {
+    fn hand_on(&mut self, fate: Fate, over: &mut Vec<Over>, requests: &mut Requests, outcome: &mut Outcome) {
         for (mut open, ended) in over.drain(..) {
             if let (Sampling::Beyond, Fate::Kept(reason)) = (open.sampling, fate) {
                 open.sampling = Sampling::Late(reason);
             }
             let Sampling::Late(reason) = open.sampling else {
-                self.count_unsampled(open, &ended, outcome);
+                self.count_unsampled(open, &ended, requests, outcome);
                 continue;
             };
             *self.counts.kept_late.entry(reason).or_default() += 1;
-            if let (Some(requests), Some(key), Ok(stamp)) = (requests.as_deref_mut(), open.key, open.stamp())
-            {
+            if let (Some(key), Ok(stamp)) = (open.key, open.stamp()) {
                 requests.keep(key, stamp);
             }
             self.count_kept(&open, &ended);

@@ -173,7 +173,7 @@ fn of_a_request_that_is_given_up_nobody_waits() {
     let key = host.begin(Request { exchange: 2, ..server(2, 9) });
     host.begin(Request { exchange: 2, ..client(3, 9).within(key) });
     host.tell_end(3, 2, None, Some(Failure::Reset), LATER + 10);
-    host.spans.withdraw_open(&mut host.outcome);
+    host.spans.withdraw_open(&mut host.requests, &mut host.outcome);
     assert_eq!(host.outcome.spans.len(), 1, "its call has failed");
     assert_eq!(host.spans.undecided.len(), 0);
 }

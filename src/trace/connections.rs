@@ -136,7 +136,7 @@ impl Connections {
                     connection.conversation.end(event.time_ns, ending, &mut news.events);
                 }
             }
-            SocketEventKind::NewCode { .. } => return,
+            SocketEventKind::NewCode { .. } | SocketEventKind::IoUring => return,
         }
         self.note_settling(event.connection);
     }

@@ -9,6 +9,7 @@
 //!
 //! ```text
 //! events ──▶ connections.rs     the connections that are heard of
+//!            left_alone.rs      … but of some processes
 //!            conversation.rs    one for each: which protocol is it, then
 //!            protocols/*.rs     bytes → requests and responses, paired: Exchange events
 //!        ──▶ spans.rs           exchange → span: name, status, times
@@ -18,7 +19,7 @@
 //!            attributes.rs      … attributes; route.rs finds the template of a path
 //!            tls.rs             the libraries whose plain bytes are such events
 //!            streams.rs         … who works on which stream of HTTP/2; go_programs.rs: whose that is
-//!        ──▶ requests.rs        what the keys of samples came to; published.rs: what other profilers are told of them
+//!        ──▶ requests.rs        what the keys of samples came to, untraced.rs: of most; published.rs: what others are told
 //! ```
 //!
 //! Apart from them `joining/` tells which span that an SDK has sent is which of ours.
@@ -34,6 +35,7 @@ mod event_loops;
 pub mod exchange;
 mod go_programs;
 pub mod joining;
+mod left_alone;
 mod limit;
 mod open;
 mod parents;
@@ -53,11 +55,13 @@ mod tls;
 mod tracer;
 mod typical;
 mod undecided;
+mod untraced;
 #[cfg(test)]
 mod wire;
 
 pub use attributes::Conventions;
 pub use beyond_limit::KEPT_FOR;
+pub use left_alone::{Executables, LeftAlone};
 pub use sampled_minutes::Sampled;
 pub use sampling::Sampler;
 pub use spans::{NotSampled, Outcome, SpanCounts, SpanOptions};

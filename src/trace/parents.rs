@@ -340,7 +340,7 @@ impl Spans {
         let connections = &self.connections;
         let requests = self.by_trace.get_mut(&(pid, trace_id))?;
         let open_at = |&(connection, exchange): &(ConnectionId, ExchangeId)| {
-            let open = connections.get(&connection)?.open.get(&exchange)?;
+            let open = connections.get(&connection)?.open.get(&exchange)?.as_ref();
             (open.trace_id == trace_id && open.actor.pid == pid).then_some(open)
         };
         requests.retain(|of| open_at(of).is_some());
@@ -393,6 +393,22 @@ impl Spans {
         if self.by_trace.len() > MAX_TRACES {
             self.has_too_many_traces = true;
             self.by_trace.clear();
+        }
+    }
+
+    /// A request is over or given up. One whose process or trace is another one by now is found later.
+    pub(super) fn forget_trace(&mut self, connection: ConnectionId, exchange: ExchangeId, open: &Open) {
+        if !open.is_of_known_trace {
+            return;
+        }
+        let key = (open.actor.pid, open.trace_id);
+        if let Some(requests) = self.by_trace.get_mut(&key) {
+            if let Some(place) = requests.iter().position(|of| *of == (connection, exchange)) {
+                requests.swap_remove(place);
+            }
+            if requests.is_empty() {
+                self.by_trace.remove(&key);
+            }
         }
     }
 
@@ -461,7 +477,7 @@ impl Spans {
         }
         let (trace_before, was_undecided) = (open.trace_id, open.is_undecided);
         if was_undecided {
-            self.leave_trace(trace_before, outcome);
+            self.leave_trace(trace_before, requests, outcome);
         }
         let is_undecided = sampling == Sampling::Beyond;
         if is_undecided {
@@ -476,7 +492,7 @@ impl Spans {
     }
 
     fn open_mut(&mut self, (connection, exchange): (ConnectionId, ExchangeId)) -> Option<&mut Open> {
-        self.connections.get_mut(&connection)?.open.get_mut(&exchange)
+        self.connections.get_mut(&connection)?.open.get_mut(&exchange).map(Box::as_mut)
     }
 
     /// The server's span within which a request was sent.

@@ -1,12 +1,14 @@
 //! What the kernel side's request keys came to: samples carry keys, spans have ids.
 //!
 //! A request is known from when its head is complete until a while after its last byte, so that samples of
-//! a window that is cut later still find it. Bounded: the requests that ended first are forgotten first.
+//! a window that is cut later still find it. Bounded: the requests that ended first are forgotten first. Of those that
+//! turned out to have no span only the end is remembered (`untraced.rs`).
 
 use std::collections::VecDeque;
 
 use foldhash::HashMap;
 
+use super::untraced::Untraced;
 use crate::model::{RequestKey, Stamp, Unstamped};
 
 /// How long a request is known after its end: longer than a window, and than it takes to name one.
@@ -37,8 +39,9 @@ impl Request {
 #[derive(Debug, Default)]
 pub(super) struct Requests {
     known: HashMap<RequestKey, Request>,
-    /// Those that have ended, the earliest first.
+    /// Those that have ended, the earliest first. Not those of which it is open whether they have a span.
     ended: VecDeque<(u64, RequestKey)>,
+    untraced: Untraced,
     newest_forgotten_ns: u64,
 }
 
@@ -54,10 +57,13 @@ impl Requests {
         self.known.insert(key, request);
     }
 
+    /// It is over. If its trace is not kept up to now, [`Self::keep`] or [`Self::leave`] says later what becomes of it.
     pub(super) fn end(&mut self, key: RequestKey, last_byte_ns: u64) {
         if let Some(request) = self.known.get_mut(&key) {
             request.last_byte_ns = Some(last_byte_ns);
-            self.ended.push_back((last_byte_ns, key));
+            if request.stamp != Err(Unstamped::NotTraced) {
+                self.ended.push_back((last_byte_ns, key));
+            }
         }
         while self.ended.front().is_some_and(|&(ended, _)| ended.saturating_add(KEEP_NS) < last_byte_ns) {
             self.forget_one();
@@ -81,6 +87,17 @@ impl Requests {
             && request.stamp == Err(Unstamped::NotTraced)
         {
             request.stamp = Ok(stamp);
+            self.ended.extend(request.last_byte_ns.map(|last_byte_ns| (last_byte_ns, key)));
+        }
+    }
+
+    /// It is over, and its trace is not kept.
+    pub(super) fn leave(&mut self, key: RequestKey) {
+        if let Some(&Request { stamp: Err(Unstamped::NotTraced), last_byte_ns: Some(last_byte_ns), .. }) =
+            self.known.get(&key)
+        {
+            self.known.remove(&key);
+            self.untraced.note(key, last_byte_ns);
         }
     }
 
@@ -120,8 +137,14 @@ impl Requests {
 
     pub(super) fn span_at(&mut self, key: RequestKey, time_ns: u64) -> Result<Stamp, Unstamped> {
         let Some(request) = self.known.get_mut(&key) else {
-            let may_be_forgotten = time_ns <= self.newest_forgotten_ns;
-            return Err(if may_be_forgotten { Unstamped::Forgotten } else { Unstamped::Unconfirmed });
+            return Err(match self.untraced.ended_ns(key) {
+                Some(ended_ns) if time_ns <= ended_ns => Unstamped::NotTraced,
+                Some(_) => Unstamped::Outside,
+                None if time_ns <= self.newest_forgotten_ns.max(self.untraced.newest_forgotten_ns()) => {
+                    Unstamped::Forgotten
+                }
+                None => Unstamped::Unconfirmed,
+            });
         };
         if time_ns < request.first_byte_ns || request.last_byte_ns.is_some_and(|last| time_ns > last) {
             return Err(Unstamped::Outside);
@@ -185,6 +208,34 @@ mod tests {
         requests.begin(RequestKey(8), Request { stamp: Err(Unstamped::GoroutineUnknown), ..request(10) });
         requests.keep(RequestKey(8), stamp);
         assert_eq!(requests.span_at(RequestKey(8), 11), Err(Unstamped::GoroutineUnknown));
+    }
+
+    #[test]
+    fn of_a_request_whose_trace_is_not_kept_the_end_is_remembered() {
+        let mut requests = Requests::default();
+        let key = RequestKey(7);
+        requests.begin(key, Request { stamp: Err(Unstamped::NotTraced), ..request(10) });
+        requests.leave(key);
+        assert_eq!(requests.len(), 1, "it is not over");
+        requests.end(key, 20);
+        requests.leave(key);
+        assert_eq!(requests.len(), 0);
+        assert_eq!(requests.span_at(key, 20), Err(Unstamped::NotTraced));
+        assert_eq!(requests.span_at(key, 21), Err(Unstamped::Outside));
+        requests.keep(key, request(10).stamp.expect("a stamp"));
+        assert_eq!(requests.span_at(key, 20), Err(Unstamped::NotTraced), "too late");
+    }
+
+    #[test]
+    fn what_is_kept_after_its_end_is_forgotten_after_a_minute_too() {
+        let mut requests = Requests::default();
+        requests.begin(RequestKey(1), Request { stamp: Err(Unstamped::NotTraced), ..request(10) });
+        requests.end(RequestKey(1), 20);
+        requests.keep(RequestKey(1), request(10).stamp.expect("a stamp"));
+        requests.begin(RequestKey(2), request(30));
+        requests.end(RequestKey(2), 21 + KEEP_NS);
+        assert_eq!(requests.span_at(RequestKey(1), 15), Err(Unstamped::Forgotten));
+        assert_eq!(requests.len(), 1);
     }
 
     #[test]

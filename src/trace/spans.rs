@@ -165,7 +165,8 @@ impl Ends {
 #[derive(Debug, Default)]
 pub(super) struct Connection {
     pub(super) opened: Option<Opened>,
-    pub(super) open: HashMap<ExchangeId, Open>,
+    /// Boxed: they are a kilobyte each, and change hands six times.
+    pub(super) open: HashMap<ExchangeId, Box<Open>>,
     /// Exchanges it has had.
     pub(super) exchanges: u64,
     pub(super) streams: Streams,
@@ -273,13 +274,18 @@ impl Spans {
     }
 
     /// A connection is no more; its exchanges have ended before.
-    pub(super) fn connection_ended(&mut self, connection: ConnectionId, outcome: &mut Outcome) {
+    pub(super) fn connection_ended(
+        &mut self,
+        connection: ConnectionId,
+        requests: &mut Requests,
+        outcome: &mut Outcome,
+    ) {
         let Some(ended) = self.connections.remove(&connection) else { return };
         for open in ended.open.values() {
             if let Some(key) = open.key {
                 self.by_key.remove(&key);
             }
-            self.leave_undecided(open, outcome);
+            self.leave_undecided(open, requests, outcome);
         }
         let ends = ended.opened.map(|opened| Ends::of(&opened));
         if let Some(ends) = ends.filter(|ends| self.clients.get(ends) == Some(&connection)) {
@@ -345,14 +351,17 @@ impl Spans {
             ExchangeEvent::Ended(ended) => self.end(connection, ended, requests, outcome),
             ExchangeEvent::Discarded(exchange, reason) => {
                 *self.counts.discarded.entry(reason).or_default() += 1;
-                let open = exchange
-                    .and_then(|exchange| self.connections.get_mut(&connection)?.open.remove(&exchange));
-                if let Some(open) = open {
+                let open = exchange.and_then(|exchange| {
+                    let open = self.connections.get_mut(&connection)?.open.remove(&exchange)?;
+                    Some((exchange, open))
+                });
+                if let Some((exchange, open)) = open {
                     if let Some(key) = open.key {
                         self.by_key.remove(&key);
                         requests.discard(key);
                     }
-                    self.withdraw(&open, reason != Discarded::NotConfirmed, outcome);
+                    self.forget_trace(connection, exchange, &open);
+                    self.withdraw(&open, reason != Discarded::NotConfirmed, requests, outcome);
                 }
             }
         }
@@ -372,16 +381,16 @@ impl Spans {
             let event = ExchangeEvent::Discarded(Some(exchange), Discarded::TooMany);
             self.take(connection, event, of, requests, outcome);
         }
-        self.connection_ended(connection, outcome);
+        self.connection_ended(connection, requests, outcome);
     }
 
     /// Nothing more will be heard of any request: those that were shown while they were open are told to have
     /// an end that nobody saw.
-    pub(super) fn withdraw_open(&mut self, outcome: &mut Outcome) {
+    pub(super) fn withdraw_open(&mut self, requests: &mut Requests, outcome: &mut Outcome) {
         let connections = self.connections.values_mut();
-        let open: Vec<Open> = connections.flat_map(|of| of.open.drain().map(|(_, open)| open)).collect();
+        let open: Vec<Box<Open>> = connections.flat_map(|of| of.open.drain().map(|(_, open)| open)).collect();
         for open in &open {
-            self.withdraw(open, true, outcome);
+            self.withdraw(open, true, requests, outcome);
         }
         self.by_key.clear();
     }
@@ -465,7 +474,7 @@ impl Spans {
         // An id of our own that no head carries is one that no program knows.
         let is_of_known_trace =
             began.direction == Direction::In && (context.is_some() || trace_id != own_trace);
-        let open = Open {
+        let open = Box::new(Open {
             trace_id,
             span_id,
             parent,
@@ -494,7 +503,7 @@ impl Spans {
             has_children: false,
             is_sent,
             head: began.head,
-        };
+        });
         if open.is_kept() || is_undecided {
             self.beginnings.push_back((open.first_byte_ns, connection, began.exchange));
         }
@@ -538,6 +547,7 @@ impl Spans {
             self.by_key.remove(&key);
             requests.end(key, ended.last_byte_ns);
         }
+        self.forget_trace(connection, ended.exchange, &open);
         if open.may_be_followed && self.options.follows_by_answer(&ended) {
             open.is_excluded = false;
             self.limit.note_begun(open.sampling);
@@ -547,6 +557,9 @@ impl Spans {
         }
         if open.is_excluded {
             self.counts.excluded += 1;
+            if let Some(key) = open.key {
+                requests.leave(key);
+            }
             return;
         }
         match open.direction {
@@ -566,19 +579,28 @@ impl Spans {
             self.count_kept(&open, &ended);
             outcome.spans.push(open.ended_span(&ended, self.style()));
         } else {
-            self.count_unsampled(open, &ended, outcome);
+            self.count_unsampled(open, &ended, requests, outcome);
         }
     }
 
     /// A request is over and has no span.
-    pub(super) fn count_unsampled(&mut self, open: Open, ended: &Ended, outcome: &mut Outcome) {
+    pub(super) fn count_unsampled(
+        &mut self,
+        open: Box<Open>,
+        ended: &Ended,
+        requests: &mut Requests,
+        outcome: &mut Outcome,
+    ) {
+        if let Some(key) = open.key {
+            requests.leave(key);
+        }
         let NotSampled { parent, share, limit } = &mut self.counts.not_sampled;
         *match open.sampling {
             Sampling::NotAsked => parent,
             Sampling::NotDrawn => share,
             _ => limit,
         } += 1;
-        let request = unsampled(open, ended);
+        let request = unsampled(*open, ended);
         self.minutes.note(request.end_unix_ns, false);
         outcome.unsampled.push(request);
     }
@@ -624,7 +646,7 @@ impl Spans {
     /// A request of which nothing more will be heard. If it was shown while it was open, it would be shown so for
     /// ever; if others are below it, and it was a request (`is_request`), they would be below nothing. Then it gets an
     /// end, the last moment at which it was surely open, that is said to be none.
-    fn withdraw(&mut self, open: &Open, is_request: bool, outcome: &mut Outcome) {
+    fn withdraw(&mut self, open: &Open, is_request: bool, requests: &mut Requests, outcome: &mut Outcome) {
         let is_known_to_others = is_request && (open.has_children || open.is_answered_for || open.is_sent);
         if open.is_kept() && (open.is_shown || is_known_to_others) {
             let surely_open_ns = if open.is_shown { SHOWN_WHILE_OPEN_NS } else { 0 };
@@ -633,7 +655,7 @@ impl Spans {
             span.attributes.push(attributes::uncertain_end("not_seen"));
             outcome.spans.push(span);
         }
-        self.leave_undecided(open, outcome);
+        self.leave_undecided(open, requests, outcome);
     }
 }
 

@@ -255,7 +255,7 @@ impl Host {
     }
 
     /// A request that is over, as it is known then.
-    pub(super) fn over_request(&mut self, exchange: u64) -> (Open, Ended) {
+    pub(super) fn over_request(&mut self, exchange: u64) -> super::undecided::Over {
         self.begin(Request { exchange, ..Request::server(2, 9) });
         let of = self.spans.connections.get_mut(&ConnectionId(2)).expect("it is known");
         let open = of.open.remove(&ExchangeId(exchange)).expect("it has begun");
@@ -768,7 +768,7 @@ fn a_request_that_was_shown_while_it_hung_is_not_shown_so_for_ever() {
         host.spans.show_open(2_000_000_000, &mut host.requests, &mut host.outcome);
         host.outcome.spans.clear();
         match is_stopped {
-            true => host.spans.withdraw_open(&mut host.outcome),
+            true => host.spans.withdraw_open(&mut host.requests, &mut host.outcome),
             false => host.tell(2, ExchangeEvent::Discarded(Some(ExchangeId(1)), Discarded::Gap)),
         }
         let span = host.outcome.spans.pop().expect("it is told once more");

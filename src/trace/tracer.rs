@@ -19,6 +19,7 @@ use super::connections::{Connections, News};
 use super::event_loops::EventLoops;
 use super::exchange::ExchangeEvent;
 use super::go_programs::GoProcesses;
+use super::left_alone::LeftAlone;
 use super::published::Published;
 use super::requests::Requests;
 use super::sampled_minutes::{Sampled, SampledMinutes};
@@ -98,6 +99,7 @@ impl Tracer {
     pub fn start(
         mut socket: SocketTracer,
         options: SpanOptions,
+        left_alone: LeftAlone,
         on_outcome: OnOutcome,
     ) -> Result<Self, KernelError> {
         let system = |what: &str| {
@@ -126,6 +128,8 @@ impl Tracer {
             go_programs: GoPrograms::default(),
             go_processes: Vec::new(),
             event_loops: Vec::new(),
+            left_alone,
+            uses_io_uring: false,
             published: socket.publishes_contexts().then(Published::default),
             news: News::default(),
             events: 0,
@@ -259,18 +263,29 @@ struct Engine {
     new_code: Vec<u32>,
     /// Whose connection is TLS that could not be read.
     unreadable: Vec<u32>,
-    /// Which processes are Go programs, as long as they are the same.
-    programs: foldhash::HashMap<u32, (Arc<SpanResource>, bool)>,
+    /// What processes run, as long as they are the same.
+    programs: foldhash::HashMap<u32, Program>,
     go_programs: GoPrograms,
     /// Processes that the kernel side is to know as Go programs from now on, or not any more.
     go_processes: Vec<(u32, Option<GoProcess>)>,
     /// Likewise, programs whose event loops may be known, by their executables.
     event_loops: Vec<(u32, Option<String>)>,
+    left_alone: LeftAlone,
+    /// Since the last turn somebody was seen to.
+    uses_io_uring: bool,
     /// Requests that other profilers are told of, if they are.
     published: Option<Published>,
     news: News,
     events: u64,
     failures: TracerFailures,
+}
+
+/// What a process runs.
+#[derive(Clone)]
+struct Program {
+    resource: Arc<SpanResource>,
+    is_go: bool,
+    is_left_alone: bool,
 }
 
 /// One look at what has happened.
@@ -292,8 +307,21 @@ impl Engine {
     }
 
     fn understand(&mut self, event: &SocketEvent, turn: &mut Turn<'_>) {
-        if let SocketEventKind::NewCode { .. } = event.kind {
-            self.new_code.push(event.actor.pid);
+        let pid = event.actor.pid;
+        if let SocketEventKind::NewCode { is_program } = event.kind {
+            if is_program && self.left_alone.may_be() {
+                self.resources.forget(pid);
+                self.meet(pid, turn.now_ns);
+            } else {
+                self.new_code.push(pid);
+            }
+            return;
+        }
+        if event.kind == SocketEventKind::IoUring {
+            self.uses_io_uring = true;
+            return;
+        }
+        if self.left_alone.may_be() && pid != 0 && self.meet(pid, turn.now_ns).is_left_alone {
             return;
         }
         let mut news = std::mem::take(&mut self.news);
@@ -302,8 +330,8 @@ impl Engine {
         if let Some(opened) = news.opened {
             self.spans.connection_opened(event.connection, opened);
             // Before its requests are: whose they are is for the kernel side to know.
-            if event.actor.pid != 0 {
-                self.meet(event.actor.pid, turn.now_ns);
+            if pid != 0 {
+                self.meet(pid, turn.now_ns);
             }
         }
         self.hear(event.connection, &mut news, turn);
@@ -312,14 +340,14 @@ impl Engine {
                 let work = StreamWork { direction, request, actor: event.actor };
                 self.spans.stream_taken(event.connection, stream_id, work, &mut lock(turn.requests));
             }
-            SocketEventKind::Listens => drop(self.meet(event.actor.pid, turn.now_ns)),
+            SocketEventKind::Listens => drop(self.meet(pid, turn.now_ns)),
             _ => {}
         }
         if let Some(capture) = news.capture {
             self.captures.push((event.connection, news.is_decrypted, capture));
         }
         if news.is_opaque {
-            self.spans.process_is_opaque(event.actor.pid);
+            self.spans.process_is_opaque(pid);
         }
         self.news = news;
     }
@@ -330,7 +358,7 @@ impl Engine {
             // Only what begins is asked whose it is; what ends may be nobody's doing.
             let (resource, is_go) = match &exchange {
                 ExchangeEvent::Began(began) => {
-                    let (resource, is_go) = self.meet(began.actor.pid, turn.now_ns);
+                    let Program { resource, is_go, .. } = self.meet(began.actor.pid, turn.now_ns);
                     if let Some(published) = self.published.as_mut().filter(|_| !is_go) {
                         published.begin(began);
                     }
@@ -343,38 +371,44 @@ impl Engine {
             self.spans.take(connection, exchange, &of, &mut requests, &mut self.outcome);
         }
         if news.is_over {
-            self.spans.connection_ended(connection, &mut self.outcome);
+            self.spans.connection_ended(connection, &mut lock(turn.requests), &mut self.outcome);
         }
     }
 
     /// Who a process is. A Go program that is met for the first time is remembered for the kernel side.
-    fn meet(&mut self, pid: u32, now_ns: u64) -> (Arc<SpanResource>, bool) {
+    fn meet(&mut self, pid: u32, now_ns: u64) -> Program {
         let resource = self.resources.of(pid, now_ns);
         let known_before = match self.programs.get(&pid) {
-            Some((known, is_go)) if Arc::ptr_eq(known, &resource) => return (resource, *is_go),
+            Some(known) if Arc::ptr_eq(&known.resource, &resource) => return known.clone(),
             known => known.is_some(),
         };
-        let process = self.go_programs.of(pid);
-        let is_go = process.is_some();
-        self.go_processes.push((pid, process));
         let executable = resource.text("process.executable.path").unwrap_or_default();
-        let may_be_known = EventLoops::may_be_known(executable);
+        let is_left_alone = self.left_alone.meet(pid, executable);
+        let process = if is_left_alone { None } else { self.go_programs.of(pid) };
+        let is_go = process.is_some();
+        let may_be_known = !is_left_alone && EventLoops::may_be_known(executable);
         if may_be_known || known_before {
             self.event_loops.push((pid, may_be_known.then(|| executable.to_owned())));
         }
-        self.new_code.push(pid);
+        if !is_left_alone || known_before {
+            self.go_processes.push((pid, process));
+        }
+        if !is_left_alone {
+            self.new_code.push(pid);
+        }
         if self.programs.len() >= MAX_PROGRAMS {
             self.programs.clear();
         }
-        self.programs.insert(pid, (Arc::clone(&resource), is_go));
-        (resource, is_go)
+        let program = Program { resource, is_go, is_left_alone };
+        self.programs.insert(pid, program.clone());
+        program
     }
 
     /// The kernel side forgets Go programs that have ended: their numbers will be others'.
     fn forget_dead_programs(&mut self) {
         let (go_processes, event_loops) = (&mut self.go_processes, &mut self.event_loops);
         let connections = &mut self.connections;
-        self.programs.retain(|&pid, &mut (_, is_go)| {
+        self.programs.retain(|&pid, &mut Program { is_go, .. }| {
             let lives = std::path::Path::new("/proc").join(pid.to_string()).exists();
             if !lives {
                 connections.forget_process(pid);
@@ -440,6 +474,7 @@ impl Worker {
         for process in living() {
             self.engine.meet(process.pid, monotonic_ns());
         }
+        self.engine.left_alone.note(&self.socket);
         self.engine.note_go(&mut self.go, &self.socket);
         self.event_loops.note(&self.socket, &mut self.engine.event_loops);
         loop {
@@ -475,7 +510,8 @@ impl Worker {
             }
             self.turn();
             if is_over {
-                self.engine.spans.withdraw_open(&mut self.engine.outcome);
+                let mut requests = lock(&self.shared.requests);
+                self.engine.spans.withdraw_open(&mut requests, &mut self.engine.outcome);
             }
             let is_due =
                 self.last_handed_on.elapsed() >= HAND_ON_INTERVAL && !(self.engine.outcome.is_empty());
@@ -531,6 +567,12 @@ impl Worker {
             }
         }
         engine.settle(&mut turn);
+        engine.left_alone.note(socket);
+        if std::mem::take(&mut engine.uses_io_uring)
+            && let Err(error) = socket.count_io_uring()
+        {
+            tracing::warn!("what io_uring moves is not counted: {error}");
+        }
         if let Some(published) = &mut engine.published
             && let Err(error) = published.settle(&shared.requests, socket)
         {

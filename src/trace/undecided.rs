@@ -28,7 +28,7 @@ pub(super) enum Fate {
 }
 
 /// A request that is over.
-pub(super) type Over = (Open, Ended);
+pub(super) type Over = (Box<Open>, Ended);
 
 #[derive(Debug, Default)]
 struct Trace {

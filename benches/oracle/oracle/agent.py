@@ -75,7 +75,8 @@ class ReceiverHandler(BaseHTTPRequestHandler):
 
 
 class Agent:
-    def __init__(self, folder, mode="inferred", with_tracing=True, with_export=False, keeps_all=False):
+    def __init__(self, folder, mode="inferred", with_tracing=True, with_export=False, keeps_all=False,
+                 leaves_alone=()):
         self.folder = folder
         folder.mkdir(parents=True)
         self.port = free_port()
@@ -85,6 +86,7 @@ class Agent:
         self.told_once = Counter()  # spans that the API alone has, or the export
         binary = os.environ.get("SPANFLAME", REPOSITORY / "target" / "debug" / "spanflame")
         contexts = "read_context: true" if mode == "propagated" else "read_context: false, context_propagation: disabled"
+        alone = f"exclude_executables: {[str(path) for path in leaves_alone]}, " if leaves_alone else ""
         limit = "max_spans_per_second: 0, " if keeps_all else ""
         ports = [self.port]
         export = ""
@@ -95,7 +97,7 @@ class Agent:
         (folder / "spanflame.yaml").write_text(
             # What is asked and received here are requests, too.
             f"agent: {{ebpf: {{network: {{enabled: {str(with_tracing).lower()}, exclude_ports: {ports},"
-            f" {limit}{contexts}}}}}}}\n{export}")
+            f" {alone}{limit}{contexts}}}}}}}\n{export}")
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SPANFLAME_")}
         command = [binary, "serve", "--config", folder / "spanflame.yaml", "--data-dir", folder / "data",
                    "--listen", f"127.0.0.1:{self.port}"]
