@@ -50,7 +50,7 @@ struct sf_sample_scratch {
 	__u64 second_ns;     /* when the second began in which time is being spent */
 	__u64 spent_ns;      /* on samples within requests since then */
 	__u32 thinned_ticks; /* since the last sample that stands for such */
-	__u32 padding;
+	__u32 unasked_bytes; /* sent since it was asked how full the ring is */
 };
 
 /* One for each CPU; user space sets how many. Not a per-CPU map, whose values are limited to 32 KiB. */
@@ -265,15 +265,35 @@ static __attribute__((noinline)) int take_words(struct task_struct *task, __u32 
 	return 0;
 }
 
+/*
+ * A task's name, as two loads: a call of a helper takes as long as a frame. What may stand behind the name's NUL does
+ * not matter.
+ */
+static __always_inline void copy_name(char *to, const struct task_struct *task)
+{
+	const __u64 *name = (const __u64 *)&task->comm;
+
+	((__u64 *)to)[0] = name[0];
+	((__u64 *)to)[1] = name[1];
+}
+
 #define SF_WORDS_OF(type) (sizeof(type) / sizeof(__u64))
 
-/* Whether the reader should look now instead of at its next timer. */
-static __always_inline bool is_urgent(struct sf_sample_scratch *scratch)
+/* What a CPU sends before it asks anew how full the ring is. */
+#define SF_ASKED_EACH_BYTES 4096
+
+/* Whether the reader should look now instead of at its next timer, as there are `bytes` more. */
+static __always_inline bool is_urgent(struct sf_sample_scratch *scratch, __u64 bytes)
 {
 	const struct sf_sample *sample = &scratch->sample;
 
-	if (bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > config.wake_at_bytes)
-		return true;
+	/* To ask is a call of a helper, too. */
+	scratch->unasked_bytes += bytes;
+	if (scratch->unasked_bytes >= SF_ASKED_EACH_BYTES) {
+		scratch->unasked_bytes = 0;
+		if (bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > config.wake_at_bytes)
+			return true;
+	}
 	/*
 	 * Something about a process that user space does not know yet, a table that it is to build, an object
 	 * of a runtime that may move.
@@ -340,13 +360,12 @@ int sample(struct bpf_perf_event_data *ctx)
 		sample->flags |= SF_SAMPLE_SHARED;
 		count(SF_COUNTER_SHARED, 1);
 	}
-	/* What may stand behind a name's NUL does not matter; a copy as a string takes several times as long. */
 	leader = task->group_leader;
-	bpf_probe_read_kernel(sample->thread_name, sizeof(sample->thread_name), task->comm);
+	copy_name(sample->thread_name, task);
 	if (leader == task)
 		__builtin_memcpy(sample->comm, sample->thread_name, sizeof(sample->comm));
 	else
-		bpf_probe_read_kernel(sample->comm, sizeof(sample->comm), leader->comm);
+		copy_name(sample->comm, leader);
 
 	in_kernel = (ctx->regs.cs & 3) == 0;
 	if (in_kernel) {
@@ -400,7 +419,7 @@ int sample(struct bpf_perf_event_data *ctx)
 	if (bytes > sizeof(*sample))
 		bytes = sizeof(*sample);
 	if (bpf_ringbuf_output(&events, sample, bytes,
-			       is_urgent(scratch) ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP))
+			       is_urgent(scratch, bytes) ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP))
 		count(SF_COUNTER_LOST_RING_FULL, 1);
 	else
 		count(SF_COUNTER_SENT, 1);

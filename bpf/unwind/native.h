@@ -226,7 +226,10 @@ __attribute__((noinline)) int sf_enter_mapping(struct sf_walk *walk, __u64 addre
 		/* A table that changes meanwhile must not be taken for the generation before. */
 		if (*(volatile const __u64 *)&object->state != state)
 			walk->object_state = SF_OBJECT_PENDING;
-		if (walk->object_state == SF_OBJECT_READY && !(walk->object_flags & SF_OBJECT_TRACKS_RBX))
+		if (walk->object_state == SF_OBJECT_READY && !(walk->object_flags & SF_OBJECT_TRACKS_RBX) &&
+		    ((mapping->begin - mapping->bias) | (mapping->end - mapping->bias)) >>
+				    SF_CACHED_ADDRESS_BITS ==
+			    0)
 			walk->remembered = (__u64)object_id << SF_FRAME_OBJECT_SHIFT;
 	}
 	walk->mapping_bytes = mapping->end - mapping->begin;
@@ -272,7 +275,7 @@ __attribute__((noinline)) int sf_find_rule(struct sf_walk *walk, __u64 address)
  */
 __attribute__((noinline)) int sf_walk_plain_frames(struct sf_walk *walk, struct sf_frames *frames)
 {
-	__u64 pc, stack_pointer, frame_pointer, frame_pointer_known, count, generation, address, elf_address;
+	__u64 pc, stack_pointer, frame_pointer, frame_pointer_known, count, address, elf_address;
 	__u64 key, rule, cfa, caller_pc, saved_words, word, index;
 	struct sf_rule_cache *cache;
 	__u32 cpu;
@@ -289,15 +292,15 @@ __attribute__((noinline)) int sf_walk_plain_frames(struct sf_walk *walk, struct 
 	frame_pointer = walk->registers[SF_RBP];
 	frame_pointer_known = walk->known & SF_REGISTER_BIT(SF_RBP);
 	count = walk->frames;
-	generation = sf_plain_generation(walk->object_generation);
 
 	for (step = 0; step < SF_PLAIN_STEPS; step++) {
 		address = pc - walk->pc_is_return;
 		if (address - walk->mapping_begin >= walk->mapping_bytes || count >= SF_MAX_USER_FRAMES)
 			break;
 		elf_address = address - walk->bias;
-		key = walk->remembered | (elf_address & SF_FRAME_ADDRESS_MASK);
-		rule = sf_find_cached_rule(sf_cached_rules(cache, key), key, generation);
+		key = sf_cached_key(walk->remembered, elf_address);
+		rule = sf_find_cached_rule(sf_cached_rules(cache, key),
+					   sf_cached_tag(key, walk->object_generation));
 		if (!rule)
 			break;
 		word = walk->remembered | ((elf_address - walk->in_syscall) & SF_FRAME_ADDRESS_MASK);
@@ -362,8 +365,7 @@ __attribute__((noinline)) int sf_walk_plain_frames(struct sf_walk *walk, struct 
 static __always_inline void sf_remember_rule(const struct sf_walk *walk, __u64 elf_address,
 					     const struct sf_unwind_rule *rule)
 {
-	__u64 key = walk->remembered | (elf_address & SF_FRAME_ADDRESS_MASK);
-	__u64 plain = sf_plain_rule(rule, walk->object_generation);
+	__u64 key = sf_cached_key(walk->remembered, elf_address), plain = sf_plain_rule(rule);
 	__u32 cpu = bpf_get_smp_processor_id();
 	struct sf_rule_cache *cache;
 
@@ -371,7 +373,8 @@ static __always_inline void sf_remember_rule(const struct sf_walk *walk, __u64 e
 		return;
 	cache = bpf_map_lookup_elem(&rule_cache, &cpu);
 	if (cache)
-		sf_cache_rule(sf_cached_rules(cache, key), key, plain);
+		sf_cache_rule(sf_cached_rules(cache, key), sf_cached_tag(key, walk->object_generation),
+			      plain);
 }
 
 /* Goes to the caller. Everything about the frame that is left must have been read before. */

@@ -17,17 +17,7 @@
 #define SF_UNWIND_PAGES_H
 
 #include "../spanflame.h"
-
-/* Keeps the compiler from knowing x, hence from turning masks back into branches. */
-#define SF_OPAQUE(x) asm volatile("" : "+r"(x))
-
-/* Bounds x, right before its use: Linux 6.1's verifier forgets what was compared once x has been on the stack. */
-#define SF_AT_MOST(x, limit)           \
-	do {                           \
-		SF_OPAQUE(x);          \
-		if ((x) > (limit))     \
-			(x) = (limit); \
-	} while (0)
+#include "../verifier.h"
 
 /* All ones if a < b, else 0. Both below 2^63. */
 static __always_inline __u64 sf_mask_less(__u64 a, __u64 b)

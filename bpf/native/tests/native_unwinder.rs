@@ -105,13 +105,12 @@ fn a_stack_that_spans_pages_is_read_to_its_end() {
 
 #[test]
 fn remembered_rules_keep_every_case_of_rbp_apart() {
-    let saved_far =
-        UnwindRule { frame_pointer: saved_fp::AT_CFA, fp_offset: -1016, ..by(register::RSP, 1032) };
-    let too_far = UnwindRule { frame_pointer: saved_fp::AT_CFA, fp_offset: -1024, ..by(register::RSP, 1040) };
+    let saved_far = UnwindRule { frame_pointer: saved_fp::AT_CFA, fp_offset: -120, ..by(register::RSP, 136) };
+    let too_far = UnwindRule { frame_pointer: saved_fp::AT_CFA, fp_offset: -128, ..by(register::RSP, 144) };
     let lost = UnwindRule { frame_pointer: saved_fp::UNKNOWN, ..by(register::RSP, 8) };
     for (rule, words_to_rbp, words_to_pc, expected) in [
-        (saved_far, 2, 128, outcome::COMPLETE),
-        (too_far, 2, 129, outcome::COMPLETE),
+        (saved_far, 2, 16, outcome::COMPLETE),
+        (too_far, 2, 17, outcome::COMPLETE),
         (lost, 200, 0, outcome::REGISTER_LOST),
         (by(register::RSP, 8), 200, 0, outcome::COMPLETE),
     ] {
@@ -134,7 +133,7 @@ fn remembered_rules_keep_every_case_of_rbp_apart() {
 #[test]
 fn a_table_that_was_replaced_is_not_remembered() {
     let mut walker = Walker::default();
-    for (generation, offset) in [(1, 8), (2, 24), (3, 8), (1 << 24, 16)] {
+    for (generation, offset) in [(1, 8), (2, 24), (3, 8), (1 << 11, 16)] {
         let mut image = image(&[row(0x1000, by(register::RSP, offset))]);
         image.set_generation(1, generation);
         let mut words = page_of(&[]);
@@ -543,6 +542,32 @@ fn remembered_rules_are_those_of_the_object_and_address() {
         assert_eq!(
             walk.frames,
             [frame(short, 0x1100), frame(long, 0x1100), frame(short, 0x1100), frame(short, MAIN_FRAME)]
+        );
+    }
+}
+
+#[test]
+fn addresses_that_do_not_fit_what_is_remembered_are_not_taken_for_others() {
+    const FAR: u64 = 1 << 32;
+    const OTHER: u64 = 0x6666_0000_0000;
+    let mut image = Image::new();
+    let near = [row(0x1000, by(register::RSP, 8)), row(0x8000, END)];
+    image.add_rows(&near);
+    // Of 32 bits of the address too many, the one here would make the number of the next object of this one's.
+    let far = image.add_rows(&[row(FAR + 0x1000, by(register::RSP, 16)), row(FAR + 0x8000, END)]);
+    let near = image.add_rows(&near);
+    assert_eq!((far, near), (2, 3));
+    image.set_mappings(&[
+        (BIAS + 0x1000, BIAS + 0x9000, BIAS, MappingKind::Object(near)),
+        (OTHER + 0x1000, OTHER + 0x9000, OTHER - FAR, MappingKind::Object(far)),
+    ]);
+    image.add_words(STACK, &[OTHER + 0x1101, 0, BIAS + 0x1101, MAIN]);
+    let mut walker = Walker::default();
+    for _ in 0..3 {
+        let walk = walker.walk(&image, &registers(0x1100, STACK, 0));
+        assert_eq!(
+            walk.frames,
+            [frame(near, 0x1100), frame(far, FAR + 0x1100), frame(near, 0x1100), frame(near, MAIN_FRAME)]
         );
     }
 }
