@@ -150,8 +150,12 @@ fn peer_run(context: &Context, frequency_hz: u32, folder: &Path, cost: &mut Cost
     let (_sink, address) = start_sink(folder)?;
     let before = BpfBefore::take();
     let begin = Instant::now();
-    let mut command = Command::new(folder.join("ebpf-profiler"));
+    // It reads tracefs, which is not mounted everywhere: here in a mount namespace of its own.
+    let mut command = Command::new("unshare");
     command
+        .args(["--mount", "sh", "-c"])
+        .arg("mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null; exec \"$0\" \"$@\"")
+        .arg(folder.join("ebpf-profiler"))
         .args(["-collection-agent", &address, "-disable-tls"])
         .args(["-samples-per-second", &frequency_hz.to_string()]);
     pretend_memlock_was_raised(&mut command);

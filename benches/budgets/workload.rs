@@ -124,12 +124,19 @@ impl Deep {
 
     /// Keeps `threads` threads busy under `depth` user frames each until the guard goes.
     pub fn start(&self, depth: u32, threads: usize) -> Result<Running> {
+        self.start_among(4096, depth, threads)
+    }
+
+    /// The same with stacks that lead through so many functions.
+    pub fn start_among(&self, functions: u32, depth: u32, threads: usize) -> Result<Running> {
         // The end is a safety net for a bench that is killed: no load is left behind for ever.
-        Running::start(Command::new(&self.executable).args([
-            depth.to_string(),
-            threads.to_string(),
-            "600".to_owned(),
-        ]))
+        let (seconds, slice_us) = (600, 200);
+        Running::start(
+            Command::new(&self.executable).args(
+                [u64::from(depth), threads as u64, seconds, slice_us, functions.into()]
+                    .map(|word| word.to_string()),
+            ),
+        )
     }
 }
 
