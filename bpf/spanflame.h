@@ -10,10 +10,10 @@
  * How unwind tables are laid out
  * ------------------------------
  * All variable-size data that the unwinder reads lives in 4 KiB *pages*. Pages come in *slabs*
- * (ARRAY maps of SF_SLAB_PAGES pages, mmapable, created when needed) that stand in one
- * ARRAY_OF_MAPS, so that finding page N is two array look-ups that the JIT inlines, no helper call,
- * and filling a page is a memory write, no system call. A page number is slab * SF_SLAB_PAGES +
- * index; an *extent* is a run of consecutive page numbers. Four things live in pages:
+ * (ARRAY maps of SF_SLAB_PAGES pages, created when needed; mmapable, so that their pages are pages of memory) that
+ * stand in one ARRAY_OF_MAPS, so that finding page N is two array look-ups that the JIT inlines, no helper call.
+ * A page number is slab * SF_SLAB_PAGES + index; an *extent* is a run of consecutive page numbers. Four things
+ * live in pages:
  *
  *   mapping table  of a process: struct sf_mapping, sorted by begin, without overlaps
  *   directory      of an object: one struct sf_directory_entry per 4 KiB chunk of text

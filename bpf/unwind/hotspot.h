@@ -312,10 +312,12 @@ static __always_inline __u32 sf_hotspot_epilogue(const struct sf_walk *walk)
 static __always_inline __u32 sf_hotspot_prologue(const struct sf_walk *walk, __u64 offset, __u32 frame_bytes)
 {
 	__u32 begin = offset < SF_HOTSPOT_CODE_BEFORE ? SF_AT_PC - (__u32)offset : 0;
+	/* A number that the verifier does not know: else it follows each pair of this and `begin`, for 100 ms. */
+	__u32 at = (__u32)walk->zero;
 	__u64 code, before;
-	__u32 bytes, at, length;
+	__u32 bytes, length;
 
-	for (at = 0; at < SF_AT_PC; at++) {
+	for (int i = 0; i < SF_AT_PC; i++, at++) {
 		if (at < begin)
 			continue;
 		code = sf_hotspot_code(walk, at);

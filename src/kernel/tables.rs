@@ -86,7 +86,8 @@ pub struct Tables {
     slabs_map: MapHandle,
     processes_map: MapHandle,
     objects_memory: SharedMemory,
-    slabs: Vec<SharedMemory>,
+    /// Written by system calls: mapped, each of them would count as 4 MiB of this process.
+    slabs: Vec<MapHandle>,
     /// What the slabs take of the kernel's memory; read by the sampler.
     slab_bytes: Arc<AtomicU64>,
     extents: Extents,
@@ -188,7 +189,7 @@ impl Tables {
 
         let extent = self.take_pages(pages)?;
         for (number, page) in (extent.first..).zip(table.pages.chunks_exact(PAGE_BYTES)) {
-            self.write_page(number, page);
+            self.write_page(number, page).inspect_err(|_| self.extents.release(extent, Instant::now()))?;
         }
         if let Some(old) = slot.extent {
             // Between the old table and the new one walks end with TablePending, as at first; a reader
@@ -269,7 +270,8 @@ impl Tables {
             for mapping in mappings {
                 page.extend_from_slice(abi::bytes_of(&encode_mapping(mapping)));
             }
-            self.write_page(number, &page);
+            page.resize(PAGE_BYTES, 0);
+            self.write_page(number, &page).inspect_err(|_| self.extents.release(extent, Instant::now()))?;
         }
         let process = sf_process {
             mapping_page: extent.first,
@@ -369,29 +371,23 @@ impl Tables {
         let slab =
             MapHandle::create(MapType::Array, Some("slab"), 4, PAGE_BYTES as u32, SLAB_PAGES, &options)
                 .map_err(refused)?;
-        let memory = SharedMemory::map(
-            slab.as_fd(),
-            0,
-            SLAB_PAGES as usize * PAGE_BYTES,
-            true,
-            "a slab of unwind tables",
-        )?;
         let index = self.slabs.len() as u32;
         let slab_fd = std::os::fd::AsRawFd::as_raw_fd(&slab.as_fd());
         self.slabs_map
             .update(&index.to_ne_bytes(), &slab_fd.to_ne_bytes(), MapFlags::ANY)
             .map_err(|error| KernelError::bpf("add a slab of unwind tables", error))?;
-        // The outer map holds the slab from here on; the descriptor is not needed any more.
         self.slab_bytes.fetch_add(map_memory_bytes(slab.as_fd()), Ordering::Relaxed);
-        self.slabs.push(memory);
+        self.slabs.push(slab);
         self.extents.grow(SLAB_PAGES);
         Ok(())
     }
 
-    fn write_page(&mut self, number: u32, contents: &[u8]) {
-        if let Some(slab) = self.slabs.get_mut((number / SLAB_PAGES) as usize) {
-            slab.write((number % SLAB_PAGES) as usize * PAGE_BYTES, contents);
-        }
+    /// `contents`: a whole page.
+    fn write_page(&self, number: u32, contents: &[u8]) -> Result<(), KernelError> {
+        let slab = self.slabs.get((number / SLAB_PAGES) as usize);
+        slab.ok_or(KernelError::Missing("slab of unwind tables"))?
+            .update(&(number % SLAB_PAGES).to_ne_bytes(), contents, MapFlags::ANY)
+            .map_err(|error| KernelError::bpf("write a page of unwind tables", error))
     }
 
     /// State, flags and generation share one aligned word, written last and in one piece.

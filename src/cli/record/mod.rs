@@ -32,6 +32,7 @@ const SIGNAL_INTERVAL: Duration = Duration::from_millis(250);
 pub fn run(args: &Args, started: Instant) -> Result<(), CommandError> {
     let Kind::Cpu = args.kind;
     args.check()?;
+    crate::metrics::memory::keep_no_large_pieces();
     let descriptor_limit = crate::cli::descriptors::raise_descriptor_limit();
     let signals = Signals::register().context("cannot handle signals")?;
     let held = match args.command.as_slice() {
