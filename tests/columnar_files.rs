@@ -12,7 +12,7 @@ use convert_support::one_of_everything;
 use spanflame::export::flame_tree::{TreeOptions, merge};
 use spanflame::export::{self, Format, columnar, flame_json};
 use spanflame::ingest::{self, IngestError};
-use spanflame::model::{Profile, ValueType};
+use spanflame::model::{Function, Profile, ValueType};
 
 fn folded(text: &str) -> Profile {
     ingest::read(text.as_bytes(), Format::Folded, &ingest::Options::default()).expect("valid")
@@ -27,6 +27,12 @@ fn profiles() -> Vec<(&'static str, Profile, Option<usize>)> {
     let large_values = folded(
         "srv;main;a 9007199254740000\nsrv;main;b 127\nsrv;main;c 128\nsrv;main;größe_[j] 16384\nsrv;main;k_[k] 1\n",
     );
+    let mut approximate = folded("srv;run_[j];order_[i] 3\nsrv;run_[j];price_[i] 2\nsrv;run_[j];tax_[i] 1\n");
+    for name in ["order", "price"] {
+        let function =
+            approximate.functions.iter().position(|function| function.name == name).expect("it is there");
+        approximate.functions[function].system_name = Function::APPROXIMATE.to_owned();
+    }
     let deep = folded(&format!("srv;{} 3\nsrv;f;f 1\n", vec!["f"; 3_000].join(";")));
     vec![
         ("empty", empty, None),
@@ -35,6 +41,7 @@ fn profiles() -> Vec<(&'static str, Profile, Option<usize>)> {
         ("recursive", recursive, None),
         ("large_values", large_values, None),
         ("deep", deep, None),
+        ("approximate", approximate, None),
     ]
 }
 

@@ -29,7 +29,7 @@
 //! |---|---|---|
 //! | 0 | strings | varint: length in bytes |
 //! | 1 | | all strings, UTF-8, end to end; the first is empty |
-//! | 2 | frames | one byte: sort ([`class_code`]), plus 0x80 if the name is only an address |
+//! | 2 | frames | one byte: sort ([`class_code`]), plus 0x80 if the name is only an address, 0x40 if some sample has it by the runtime's nearest record alone |
 //! | 3 | frames | varint: string, the name |
 //! | 4 | frames | varint: string, the source file |
 //! | 5 | frames | varint: the function's first line, 0 if unknown |
@@ -61,6 +61,8 @@ pub const MAGIC: [u8; 4] = *b"SFCG";
 pub const VERSION: u16 = 1;
 /// Added to the sort of a frame whose name is only an address.
 pub const UNNAMED: u8 = 0x80;
+/// Added to the sort of a frame that is approximate, [`TreeFrame::is_approximate`](super::flame_tree::TreeFrame).
+pub const APPROXIMATE: u8 = 0x40;
 
 /// The number of a frame's sort in the file.
 #[must_use]
@@ -109,7 +111,8 @@ pub fn write_tree(
     let mut frames = FrameColumns::default();
     for frame in &tree.frames {
         let unnamed = if frame.unnamed { UNNAMED } else { 0 };
-        frames.classes.push(class_code(frame.class) | unnamed);
+        let approximate = if frame.is_approximate { APPROXIMATE } else { 0 };
+        frames.classes.push(class_code(frame.class) | unnamed | approximate);
         push_varint(&mut frames.names, strings.intern(&frame.name).into());
         push_varint(&mut frames.files, strings.intern(frame.file).into());
         push_varint(&mut frames.lines, frame.line.into());

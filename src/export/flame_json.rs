@@ -79,6 +79,7 @@ mod tests {
             name: name.to_owned().into(),
             class: NodeClass::Label,
             unnamed: false,
+            is_approximate: false,
             file: "",
             line: 0,
             module: "",

@@ -7,11 +7,12 @@
 //! a marker that names the reason, instead of beside the complete stacks as if it were one of them.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use super::ExportError;
 use super::frame_text::{FrameClass, frames_of_location};
 use super::growing_tree::{GrowingTree, Refused};
-use crate::model::{Interner, Label, LabelValue, Location, Outcome, Profile};
+use crate::model::{Function, Interner, Label, LabelValue, Location, Outcome, Profile};
 
 /// Frames of one path from the root: more than any runtime lets a thread recurse.
 pub const MAX_DEPTH: usize = u16::MAX as usize;
@@ -55,6 +56,9 @@ pub struct TreeFrame<'a> {
     pub module: &'a str,
     /// Build id of the mapping, empty if there is none.
     pub build_id: &'a str,
+    /// Whether some sample has it by the runtime's nearest record alone, [`Function::is_approximate`]. Tells no frame
+    /// from another: what is certain and what is not count together.
+    pub is_approximate: bool,
 }
 
 /// A node of the tree.
@@ -113,11 +117,16 @@ pub fn merge<'a>(profile: &'a Profile, options: &TreeOptions) -> Result<FlameTre
     let mut frames: Interner<TreeFrame<'a>> = Interner::new();
     let root = frame_of(Cow::Borrowed(""), NodeClass::Root, "");
     frames.intern(root);
+    let approximate = approximate_frames(profile);
     let frames_by_location: Vec<Vec<u32>> = profile
         .locations
         .iter()
         .map(|location| {
-            tree_frames(profile, location).into_iter().map(|frame| frames.intern(frame)).collect()
+            let marked = tree_frames(profile, location).into_iter().map(|(frame, _)| {
+                let is_approximate = approximate.contains(&frame);
+                frames.intern(TreeFrame { is_approximate, ..frame })
+            });
+            marked.collect()
         })
         .collect();
     let mut prefixes: Interner<Vec<u32>> = Interner::new();
@@ -198,11 +207,20 @@ fn too_large(refused: Refused, max_nodes: usize) -> ExportError {
 
 /// A frame that is no code.
 fn frame_of<'a>(name: Cow<'a, str>, class: NodeClass, module: &'a str) -> TreeFrame<'a> {
-    TreeFrame { name, class, unnamed: false, file: "", line: 0, module, build_id: "" }
+    TreeFrame { name, class, unnamed: false, file: "", line: 0, module, build_id: "", is_approximate: false }
 }
 
-/// The frames of a location, the outermost first.
-fn tree_frames<'a>(profile: &'a Profile, location: &Location) -> Vec<TreeFrame<'a>> {
+/// The frames that some location has by the nearest record alone; none of them says so itself.
+fn approximate_frames(profile: &Profile) -> HashSet<TreeFrame<'_>> {
+    if !profile.functions.iter().any(Function::is_approximate) {
+        return HashSet::new();
+    }
+    let frames = profile.locations.iter().flat_map(|location| tree_frames(profile, location));
+    frames.filter_map(|(frame, is_approximate)| is_approximate.then_some(frame)).collect()
+}
+
+/// The frames of a location, the outermost first, and whether they are approximate there.
+fn tree_frames<'a>(profile: &'a Profile, location: &Location) -> Vec<(TreeFrame<'a>, bool)> {
     let mapping = location.mapping.and_then(|index| profile.mappings.get(index as usize));
     let mut named = Vec::new();
     for (index, frame) in frames_of_location(profile, location).into_iter().enumerate() {
@@ -213,7 +231,8 @@ fn tree_frames<'a>(profile: &'a Profile, location: &Location) -> Vec<TreeFrame<'
             .rev()
             .nth(index)
             .and_then(|frame| profile.functions.get(frame.function as usize));
-        named.push(TreeFrame {
+        let is_approximate = function.is_some_and(Function::is_approximate);
+        let frame = TreeFrame {
             name: frame.name,
             class: NodeClass::Code(frame.class),
             unnamed: frame.unnamed,
@@ -221,7 +240,9 @@ fn tree_frames<'a>(profile: &'a Profile, location: &Location) -> Vec<TreeFrame<'
             line: function.map_or(0, |function| function.start_line),
             module: mapping.map_or("", |mapping| mapping.path.as_str()),
             build_id: mapping.map_or("", |mapping| mapping.build_id.as_str()),
-        });
+            is_approximate: false,
+        };
+        named.push((frame, is_approximate));
     }
     named
 }
@@ -254,7 +275,7 @@ fn prefix<'a>(labels: &'a [Label], options: &TreeOptions) -> Vec<TreeFrame<'a>> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Frame, FrameKind, Function, Mapping, Sample, ValueType};
+    use crate::model::{Frame, FrameKind, Mapping, Sample, ValueType};
 
     /// A stack, root first; labels; a value.
     type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], i64);
@@ -315,6 +336,17 @@ mod tests {
         }
         let tree = merge(&profile, &TreeOptions::default()).expect("merged");
         assert_eq!(rows(&tree), ["0  0", "1 a 3", "1 a 4"]);
+    }
+
+    #[test]
+    fn a_function_that_is_approximate_in_some_places_counts_together_and_says_so() {
+        let mut profile = profile(&[("a", &[], 1), ("b", &[], 2), ("c", &[], 4)]);
+        let exact = profile.functions[0].clone();
+        profile.functions[1] = Function { system_name: Function::APPROXIMATE.to_owned(), ..exact };
+        let tree = merge(&profile, &TreeOptions::default()).expect("merged");
+        assert_eq!(rows(&tree), ["0  0", "1 a 3", "1 c 4"]);
+        let marked: Vec<_> = tree.frames.iter().map(|frame| (&*frame.name, frame.is_approximate)).collect();
+        assert_eq!(marked, [("", false), ("a", true), ("c", false)]);
     }
 
     #[test]

@@ -125,6 +125,18 @@ pub struct Function {
     pub start_line: u32,
 }
 
+impl Function {
+    /// The system name of a function of a script of which the runtime's records do not say whether it was there at the
+    /// very instruction, only that it was at the nearest one before: no field of any format says so.
+    pub const APPROXIMATE: &'static str = "[approximate]";
+
+    /// Whether that is so.
+    #[must_use]
+    pub fn is_approximate(&self) -> bool {
+        self.system_name == Self::APPROXIMATE
+    }
+}
+
 /// A function at a line: one frame as a person counts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Frame {

@@ -345,8 +345,7 @@ fn of_script(function: &ScriptFunction) -> SymbolFrame {
     let ScriptFunction { name, file, start_line, line, is_approximate } = function;
     SymbolFrame {
         name: name.clone(),
-        // No field of any format says so.
-        system_name: if *is_approximate { "[approximate]".to_owned() } else { String::new() },
+        system_name: if *is_approximate { Function::APPROXIMATE.to_owned() } else { String::new() },
         file: file.clone(),
         line: *line,
         start_line: *start_line,

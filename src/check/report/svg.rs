@@ -70,6 +70,7 @@ impl<'a> Names<'a> {
             name: Cow::Borrowed(name),
             class,
             unnamed: false,
+            is_approximate: false,
             file,
             line,
             module,

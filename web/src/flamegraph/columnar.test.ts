@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 
 import { ColumnarError, decodeColumnar } from './columnar';
+import { detailsOf } from './details';
 import { FrameClass, buildGraph, childrenOf, type FlameGraph } from './graph';
 import { encodeForTest, frameOf, randomNumbers } from './testgraphs';
 
@@ -13,7 +14,7 @@ interface JsonNode {
 }
 
 // Written by `cargo test --test columnar_files`.
-const NAMES = ['empty', 'everything', 'smaller', 'recursive', 'large_values', 'deep'];
+const NAMES = ['empty', 'everything', 'smaller', 'recursive', 'large_values', 'deep', 'approximate'];
 const testdata = (name: string): Uint8Array =>
   new Uint8Array(readFileSync(new URL(`../../testdata/${name}`, import.meta.url)));
 const everything = testdata('everything.columnar');
@@ -63,6 +64,17 @@ describe('files that the server writes', () => {
       frameClass: FrameClass.Incomplete,
       module: 'The stack is deeper than the frame limit.',
     });
+  });
+
+  test('what is known by the nearest record alone says so, and is of its sort all the same', () => {
+    const { graph } = decodeColumnar(testdata('approximate.columnar'));
+    const shown = graph.frames.filter(({ frameClass }) => frameClass === FrameClass.Inlined);
+    const marked = Object.fromEntries(shown.map(({ name, approximate }) => [name, approximate]));
+    expect(marked).toEqual({ order: true, price: true, tax: false });
+    const order = graph.frame.findIndex((frame) => graph.frames[frame]!.name === 'order');
+    const details = detailsOf(graph, order, 0, { kind: 'cpu', unit: 'nanoseconds' });
+    expect(details.sort).toBe('inlined, in part approximate');
+    expect(details.note).toContain('the nearest place before');
   });
 
   test('stacks that are too small to be drawn stand below what they have in common with greater ones', () => {

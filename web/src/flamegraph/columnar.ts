@@ -6,8 +6,8 @@
 //   nanoseconds, u64 length in nanoseconds, then u32: string of the value's kind, string of its unit,
 //   number of strings, of frames, of nodes, and 0;
 // - eleven columns, each a u32 length and that many bytes: string lengths (varint), string bytes; of
-//   frames the sort (u8, 0x80 added if the name is only an address), then varints: name, file, line,
-//   module, build id; of nodes varints: steps up from the node before to this node's parent, frame, self.
+//   frames the sort (u8, 0x80 added if the name is only an address, 0x40 if it is approximate), then varints:
+//   name, file, line, module, build id; of nodes varints: steps up from the node before to this node's parent, frame, self.
 //
 // The bytes may come from anywhere. Every row of a column takes at least one byte, so a count is checked
 // against the column's length before anything is reserved: memory stays within some 50 times the file,
@@ -36,6 +36,7 @@ export class ColumnarError extends Error {
 const HEADER_BYTES = 64;
 const VERSION = 1;
 const UNNAMED = 0x80;
+const APPROXIMATE = 0x40;
 const COLUMNS = [
   'string lengths',
   'strings',
@@ -179,7 +180,7 @@ export function decodeColumnar(bytes: Uint8Array): ColumnarFile {
   const frames: Frame[] = [];
   for (let row = 0; row < frameCount; row++) {
     const sort = sorts.byte();
-    const frameClass = sort & ~UNNAMED;
+    const frameClass = sort & ~(UNNAMED | APPROXIMATE);
     if (frameClass > FrameClass.Smaller || (frameClass === FrameClass.Root) !== (row === 0)) {
       throw sorts.error(`frame ${row} is of sort ${frameClass}`);
     }
@@ -187,7 +188,8 @@ export function decodeColumnar(bytes: Uint8Array): ColumnarFile {
     frames.push({
       name: row === 0 ? 'all' : name,
       frameClass: frameClass as FrameClass,
-      unnamed: sort >= UNNAMED,
+      unnamed: (sort & UNNAMED) !== 0,
+      approximate: (sort & APPROXIMATE) !== 0,
       file: strings[fileOf[row]!] ?? missing(fileOf[row]!, files),
       line: lineOf[row]!,
       module: strings[moduleOf[row]!] ?? missing(moduleOf[row]!, modules),

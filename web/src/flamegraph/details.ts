@@ -20,7 +20,7 @@ export interface Details {
   readonly source: string;
   readonly module: string;
   readonly buildId: string;
-  /** An explanation, of frames that stand for something missing. */
+  /** An explanation, of frames that stand for something missing, or that are not quite certain. */
   readonly note: string;
   /** Of a comparison the value after; the self value is then empty. */
   readonly total: string;
@@ -47,9 +47,14 @@ const SORTS: Readonly<Record<number, string>> = {
   [FrameClass.Smaller]: 'smaller stacks',
 };
 
+const APPROXIMATE =
+  'Of some samples the runtime does not say which functions are inlined at the very instruction, or its line: those of ' +
+  'the nearest place before it that it does say were taken.';
+
 export function sortOf(frame: Frame): string {
   if (frame.frameClass === FrameClass.Label) return frame.module === 'comm' ? 'process' : frame.module || 'label';
-  return SORTS[frame.frameClass]! + (frame.unnamed ? ', no name found' : '');
+  const approximate = frame.approximate ? ', in part approximate' : '';
+  return SORTS[frame.frameClass]! + (frame.unnamed ? ', no name found' : '') + approximate;
 }
 
 export function sourceOf(frame: Frame): string {
@@ -89,7 +94,7 @@ export function detailsOf(
     source: sourceOf(frame),
     module: isCode(frame) ? frame.module : '',
     buildId: frame.buildId,
-    note: explains ? frame.module : '',
+    note: explains ? frame.module : frame.approximate ? APPROXIMATE : '',
     total: formatValue(total, measure.unit, measure.kind),
     self: comparison === undefined ? formatValue(self, measure.unit, measure.kind) : '',
     totalOfAll: formatShare(total, all),

@@ -22,6 +22,8 @@ export interface Frame {
   readonly frameClass: FrameClass;
   /** Whether `name` is an address because no name was found. */
   readonly unnamed: boolean;
+  /** Whether some sample has it by the runtime's nearest record alone, not by one of the very instruction. */
+  readonly approximate: boolean;
   /** Source file, empty if unknown. */
   readonly file: string;
   /** First line of the function, 0 if unknown. */

@@ -9,7 +9,7 @@ export function frameOf(name: string): Frame {
     : name.endsWith('_[i]')
       ? FrameClass.Inlined
       : FrameClass.Native;
-  return { name: name.replace(/_\[[ki]\]$/, ''), frameClass, unnamed: false, file: '', line: 0, module: '/bin/x', buildId: '' };
+  return { name: name.replace(/_\[[ki]\]$/, ''), frameClass, unnamed: false, approximate: false, file: '', line: 0, module: '/bin/x', buildId: '' };
 }
 
 /** From folded stacks: `main;f;g 3`. */
