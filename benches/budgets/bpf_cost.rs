@@ -5,10 +5,11 @@ use anyhow::Result;
 use crate::report::{Bound, Figure, Section};
 use crate::{Context, recorder::Recording};
 
-/// Through how many functions the stacks of a load lead, and how deep they are. A budget is of a load like that of the
-/// peer's figures (GROUND.md), a program that is busy with one thing: on the machines of both, the peer takes as long for
-/// 45 frames among 128 functions as it is said to there, 22.6 µs; among 4096 it takes 29 to 32. That load is what is worst
-/// for tables: hardly a return address is met twice before a processor's caches have forgotten its rule.
+/// Through how many functions the stacks of a load lead, how deep they are, and whether budgets are of it. They are of a
+/// program that is busy with one thing, as that of the peer's figures is (GROUND.md, 22.6 µs). Among 4096 functions hardly
+/// a return address is met twice before a processor's caches have forgotten its rule, which is what is worst for tables
+/// and tells how much cache there is: on a Xeon with much of it the peer took 21.6 µs for that load, on an EPYC whose
+/// caches others share it takes 27 to 32, and 23 to 24 among 128.
 const LOADS: [(u32, &[u32], bool); 2] = [(128, &[10, 30, 45, 100], true), (4096, &[30, 45, 100], false)];
 
 /// Runs it.
