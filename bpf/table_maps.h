@@ -43,10 +43,13 @@ struct {
 
 /*
  * One for each CPU, see unwind/rule_cache.h; user space sets how many. Not a per-CPU map, whose values
- * are limited to 32 KiB. Only the sampler may use it: what interrupts a walk needs one of its own.
+ * are limited to 32 KiB. Mmapable, though nobody does: such a map's values begin on a page, so that a set is one line
+ * of a processor's cache; else they begin 16 bytes behind a line, and each set is two. Only the sampler may use
+ * it: what interrupts a walk needs one of its own.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct sf_rule_cache);
