@@ -287,9 +287,10 @@ static __always_inline bool is_urgent(struct sf_sample_scratch *scratch, __u64 b
 {
 	const struct sf_sample *sample = &scratch->sample;
 
-	/* To ask is a call of a helper, too. */
+	/* To ask is a call of a helper, too. A small ring is asked of more often. */
 	scratch->unasked_bytes += bytes;
-	if (scratch->unasked_bytes >= SF_ASKED_EACH_BYTES) {
+	if (scratch->unasked_bytes >= SF_ASKED_EACH_BYTES ||
+	    scratch->unasked_bytes >= config.wake_at_bytes / 2) {
 		scratch->unasked_bytes = 0;
 		if (bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > config.wake_at_bytes)
 			return true;
