@@ -107,10 +107,15 @@ fn a_stack_that_spans_pages_is_read_to_its_end() {
 fn remembered_rules_keep_every_case_of_rbp_apart() {
     let saved_far = UnwindRule { frame_pointer: saved_fp::AT_CFA, fp_offset: -120, ..by(register::RSP, 136) };
     let too_far = UnwindRule { frame_pointer: saved_fp::AT_CFA, fp_offset: -128, ..by(register::RSP, 144) };
+    let farther = UnwindRule { frame_pointer: saved_fp::AT_CFA, fp_offset: -1016, ..by(register::RSP, 1032) };
+    let farthest =
+        UnwindRule { frame_pointer: saved_fp::AT_CFA, fp_offset: -1024, ..by(register::RSP, 1040) };
     let lost = UnwindRule { frame_pointer: saved_fp::UNKNOWN, ..by(register::RSP, 8) };
     for (rule, words_to_rbp, words_to_pc, expected) in [
         (saved_far, 2, 16, outcome::COMPLETE),
         (too_far, 2, 17, outcome::COMPLETE),
+        (farther, 2, 128, outcome::COMPLETE),
+        (farthest, 2, 129, outcome::COMPLETE),
         (lost, 200, 0, outcome::REGISTER_LOST),
         (by(register::RSP, 8), 200, 0, outcome::COMPLETE),
     ] {
@@ -133,7 +138,7 @@ fn remembered_rules_keep_every_case_of_rbp_apart() {
 #[test]
 fn a_table_that_was_replaced_is_not_remembered() {
     let mut walker = Walker::default();
-    for (generation, offset) in [(1, 8), (2, 24), (3, 8), (1 << 11, 16)] {
+    for (generation, offset) in [(1, 8), (2, 24), (3, 8), (1 << 11, 16), ((1 << 24) + 4, 32)] {
         let mut image = image(&[row(0x1000, by(register::RSP, offset))]);
         image.set_generation(1, generation);
         let mut words = page_of(&[]);

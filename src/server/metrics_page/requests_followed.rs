@@ -16,7 +16,7 @@ pub(super) fn add(page: &mut Page, tracer: &TracerStatus) {
     page.add(
         Kind::Counter,
         "socket_unexplained_bytes",
-        "Bytes that no system call moved: io_uring",
+        "Bytes that no system call moved: io_uring, from a moment after its first ring on",
         |family| {
             family
                 .labelled(&[("direction", "in")], socket.unexplained_in_bytes)
