@@ -69,7 +69,8 @@ enum sf_cfa {
 	SF_CFA_FRAME_POINTER = 5, /* push rbp; mov rbp, rsp: CFA = rbp + 16, rbp and pc below it */
 	SF_CFA_END = 6,           /* outermost frame: the return address is undefined */
 	SF_CFA_UNSUPPORTED = 7,   /* there is information, but of a form that is not evaluated */
-	SF_CFA_RUNTIME = 8,       /* code of V8 inside of the executable: v8.h knows its frames */
+	SF_CFA_RUNTIME =
+		8, /* no rule: V8's code in the executable, see v8.h; else it keeps rbp, see sf_step_generated */
 };
 
 /* Where a frame saved the caller's rbp. */

@@ -6,7 +6,7 @@ mod support;
 use std::process::{Command, Stdio};
 
 use support::folded::percent;
-use support::program::Program;
+use support::program::{Program, children_of, command_line};
 use support::{quiet_cores, recording, seconds, servers, skip};
 
 /// Records the processes and looks at the executable with this file name.
@@ -176,4 +176,38 @@ fn openssl_speed() {
         await_work(program.pid);
         assert_complete(&[program.pid], "openssl");
     }
+}
+
+/// The process that draws the page: below the browser, as a child of the process that forks such.
+fn renderer_of(pid: u32) -> Option<u32> {
+    children_of(pid).into_iter().find_map(|child| {
+        if command_line(child).contains("--type=renderer") { Some(child) } else { renderer_of(child) }
+    })
+}
+
+#[test]
+fn chromium_laying_out_a_page_by_its_frame_pointers() {
+    // Debian's, and its executable proper: /usr/bin/chromium is a shell script.
+    const CHROMIUM: &str = "/usr/lib/chromium/chromium";
+    if !std::path::Path::new(CHROMIUM).exists() {
+        return skip("Debian's chromium is not installed");
+    }
+    needs!();
+    let _quiet = quiet_cores();
+    let folder = tempfile::tempdir().expect("a folder");
+    let page = "data:text/html,<body><script>let n=0;setInterval(()=>{let h='';\
+                for(let i=0;i<3000;i++)h+='<p>word '+(n++)+'</p>';\
+                document.body.innerHTML=h;document.body.offsetHeight;},0)</script>";
+    let program = start(
+        Command::new(CHROMIUM)
+            .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"])
+            .arg(format!("--user-data-dir={}", folder.path().display()))
+            .args(["--remote-debugging-port=0", page]),
+    );
+    let renderer =
+        support::await_event("Chromium has a renderer", std::time::Duration::from_secs(30), || {
+            renderer_of(program.pid)
+        });
+    await_work(renderer);
+    assert_complete(&[renderer], "chromium");
 }

@@ -18,13 +18,15 @@
  * case. The mapping and its object are kept from frame to frame.
  *
  * Code that a runtime generated goes through runtime.h first, which knows its frames if the process is known
- * to have that runtime; else it is expected to keep frame pointers.
+ * to have that runtime; else it is expected to keep frame pointers. So is the code of programs that are built with
+ * those instead of unwind tables (symbols/src/unwind/frame_pointers.rs).
  *
  * Needs from whoever includes it: the maps `slabs`, `objects` and `rule_cache` and those of runtime_maps.h,
  * bpf_map_lookup_elem, bpf_loop, bpf_probe_read_user, and the two functions of uprobe.h that are declared below.
  *
  * Known gaps: compat (32-bit) code; callee-saved registers other than rbp and rbx in the CFA of a
- * frame that is not the leaf; JIT code's prologues and epilogues, whose caller is skipped.
+ * frame that is not the leaf; of code that is expected to keep frame pointers, a leaf function that does not: its
+ * caller is skipped (of one that does, prologue and epilogue are read).
  */
 #ifndef SF_UNWIND_NATIVE_H
 #define SF_UNWIND_NATIVE_H
@@ -638,10 +640,39 @@ __attribute__((noinline)) int sf_step(struct sf_walk *walk, struct sf_frames *fr
 	return sf_stop(walk, SF_OUTCOME_UNSUPPORTED_RULE);
 }
 
-/* A frame of generated code of which no more is known than that it may keep a frame pointer. */
+/*
+ * Where the instructions around the pc say that a leaf has no frame yet or no more: the slot of its return address.
+ * 0: they do not, or cannot be read.
+ */
+static __always_inline __u64 sf_slot_of_frameless_leaf(struct sf_walk *walk)
+{
+	__u64 before, code;
+
+	if (bpf_probe_read_user(walk->object_bytes, 16, (void *)(walk->pc - 8)))
+		return 0;
+	before = ((const __u64 *)walk->object_bytes)[0];
+	code = ((const __u64 *)walk->object_bytes)[1];
+	if ((code & 0xffffffff) == 0xfa1e0ff3) /* endbr64 */
+		code >>= 32;
+	if ((code & 0xff) == 0xc3 || (code & 0xff) == 0xc2) /* ret; ret n */
+		return walk->registers[SF_RSP];
+	if ((code & 0xffffffff) == 0xe5894855 ||
+	    (code & 0xffffffff) == 0xec8b4855) /* push rbp; mov rbp, rsp */
+		return walk->registers[SF_RSP];
+	if (before >> 56 == 0x55 && ((code & 0xffffff) == 0xe58948 || (code & 0xffffff) == 0xec8b48))
+		return walk->registers[SF_RSP] + 8;
+	/* pop rbp (not pop r13), and a call in place of a return: jmp n; jmp r; jmp [r + n]; or vzeroupper. */
+	if (before >> 56 == 0x5d && (before >> 48 & 0xff) != 0x41 &&
+	    ((code & 0xff) == 0xe9 || (code & 0xff) == 0xeb || (code & 0xf0ff) == 0xe0ff ||
+	     (code & 0xf8ff) == 0x60ff || (code & 0xf8ff) == 0xa0ff || (code & 0xffffff) == 0x77f8c5))
+		return walk->registers[SF_RSP];
+	return 0;
+}
+
+/* A frame of code of which no more is known than that it may keep a frame pointer. */
 __attribute__((noinline)) int sf_step_generated(struct sf_walk *walk, struct sf_frames *frames)
 {
-	__u64 address, word;
+	__u64 address, word, slot, frame_pointer, pc;
 
 	if (!walk || !frames)
 		return 1;
@@ -649,7 +680,20 @@ __attribute__((noinline)) int sf_step_generated(struct sf_walk *walk, struct sf_
 	word = walk->kind == SF_MAPPING_JIT ? address & SF_FRAME_ADDRESS_MASK
 					    : sf_word_of_object(walk, address - walk->bias);
 	sf_push_frame(walk, frames, word);
-	return sf_step_by_frame_pointer(walk, 1);
+	slot = walk->pc_is_return ? 0 : sf_slot_of_frameless_leaf(walk);
+	if (!slot)
+		return sf_step_by_frame_pointer(walk, 1);
+	frame_pointer = walk->registers[SF_RBP];
+	if (sf_read_stack(&walk->window, slot, &pc) ||
+	    (slot != walk->registers[SF_RSP] &&
+	     sf_read_stack(&walk->window, walk->registers[SF_RSP], &frame_pointer)))
+		return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
+	if (!pc)
+		return sf_stop(walk, SF_OUTCOME_FRAME_POINTER_END);
+	walk->last_was_frame_pointer = 1;
+	walk->passed_jit = 1;
+	return sf_enter_caller(walk, pc, slot, slot + 8, frame_pointer,
+			       SF_REGISTER_BIT(SF_RSP) | SF_REGISTER_BIT(SF_RBP));
 }
 
 /*

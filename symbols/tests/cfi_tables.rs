@@ -117,3 +117,31 @@ fn every_row_is_found_in_the_table_at_both_its_ends() {
     }
     assert!(compared_objects >= 4, "only {compared_objects} objects are there");
 }
+
+#[test]
+fn only_code_that_nothing_describes_is_taken_to_keep_frame_pointers() {
+    let mut compared_objects = 0;
+    for path in objects() {
+        // Node's table says where V8's builtins are by the same rule.
+        let Some(object) = open(&path).filter(|_| !path.ends_with("node")) else {
+            println!("skipped: {}", path.display());
+            continue;
+        };
+        let mut rows: Vec<Row> = Vec::new();
+        cfi::rows(&object, &mut rows).unwrap();
+        let by_frame_pointer: u64 = rows
+            .windows(2)
+            .filter(|pair| pair[0].rule.cfa == cfa::RUNTIME)
+            .map(|pair| pair[1].address.0 - pair[0].address.0)
+            .sum();
+        if path.ends_with("chromium") {
+            let text = object.section_header(".text").unwrap().bytes;
+            println!("chromium: {by_frame_pointer} of {text} bytes");
+            assert!(by_frame_pointer * 100 >= text * 80, "{by_frame_pointer} of {text} bytes of Chromium");
+        } else {
+            assert_eq!(by_frame_pointer, 0, "{} has unwind tables", path.display());
+        }
+        compared_objects += 1;
+    }
+    assert!(compared_objects >= 4, "only {compared_objects} objects are there");
+}

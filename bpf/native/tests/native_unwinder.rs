@@ -411,6 +411,54 @@ fn jit_code_is_walked_by_frame_pointers_into_compiled_code_and_back() {
 }
 
 #[test]
+fn a_leaf_of_generated_code_has_its_caller_before_and_after_it_has_a_frame() {
+    const JIT: u64 = 0x3000_0000;
+    const PC: u64 = JIT + 0x108;
+    /// Eight bytes before the pc and eight from it on; where the return address is, words above the stack pointer.
+    type Case = (&'static str, [u8; 8], [u8; 8], Option<u64>);
+    let cases: [Case; 12] = [
+        ("push rbp; mov rbp, rsp", [0xcc; 8], [0x55, 0x48, 0x89, 0xe5, 0x53, 0x50, 0, 0], Some(0)),
+        ("as V8 writes it", [0xcc; 8], [0x55, 0x48, 0x8b, 0xec, 0x53, 0x50, 0, 0], Some(0)),
+        ("endbr64 before it", [0xcc; 8], [0xf3, 0x0f, 0x1e, 0xfa, 0x55, 0x48, 0x89, 0xe5], Some(0)),
+        ("endbr64 elsewhere", [0xcc; 8], [0xf3, 0x0f, 0x1e, 0xfa, 0x89, 0xc3, 0x48, 0x89], None),
+        (
+            "mov rbp, rsp",
+            [0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0x55],
+            [0x48, 0x89, 0xe5, 0, 0, 0, 0, 0],
+            Some(1),
+        ),
+        ("push of another", [0x55; 8], [0x53, 0x48, 0x89, 0xe5, 0, 0, 0, 0], None),
+        ("pop rbp", [0; 8], [0x5d, 0xc3, 0, 0, 0, 0, 0, 0], None),
+        ("ret", [0, 0, 0, 0, 0, 0, 0, 0x5d], [0xc3, 0, 0, 0, 0, 0, 0, 0], Some(0)),
+        ("ret 16", [0, 0, 0, 0, 0, 0, 0, 0x5d], [0xc2, 16, 0, 0, 0, 0, 0, 0], Some(0)),
+        ("a tail call", [0, 0, 0, 0, 0, 0, 0, 0x5d], [0xff, 0xe0, 0, 0, 0, 0, 0, 0], Some(0)),
+        ("a jump behind pop r13", [0, 0, 0, 0, 0, 0, 0x41, 0x5d], [0xe9, 0, 0, 0, 0, 0, 0, 0], None),
+        ("a jump in the middle", [0; 8], [0xe9, 0, 0, 0, 0, 0, 0, 0], None),
+    ];
+    for (what, before, from, above) in cases {
+        let mut image = Image::new();
+        let object = image.add_rows(&[row(0x1000, by(register::RBP, 16)), row(0x8000, END)]);
+        image.set_mappings(&[
+            (JIT, JIT + 0x1000, 0, MappingKind::Jit),
+            (BIAS + 0x1000, BIAS + 0x9000, BIAS, MappingKind::Object(object)),
+        ]);
+        image.add_words(PC - 8, &[u64::from_le_bytes(before), u64::from_le_bytes(from)]);
+        // The stack of a leaf, its caller's frame above it.
+        image.add_words(STACK, &[STACK + 32, JIT + 0x21, STACK + 32, JIT + 0x41, STACK + 48, MAIN]);
+        let slot = STACK + 24;
+        let mut start = registers(0, slot - 8 * above.unwrap_or(0), STACK + 32);
+        start.pc = PC;
+        let walk = image.walk(&start);
+        let expected = match above {
+            Some(_) => vec![PC, JIT + 0x40, frame(object, MAIN_FRAME)],
+            None => vec![PC, frame(object, MAIN_FRAME)],
+        };
+        assert_eq!(walk.frames, expected, "{what}");
+        assert_eq!(walk.outcome, outcome::COMPLETE, "{what}");
+    }
+}
+
+#[test]
 fn pending_uretprobes_are_replaced_by_what_they_hide() {
     const TRAMPOLINE: u64 = 0x7fff_ffff_e000;
     let mut image = Image::new();

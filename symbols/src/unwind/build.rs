@@ -41,7 +41,7 @@ enum Stopped {
 pub(super) fn build(object: &ObjectFile) -> Result<(UnwindTable, CfiCounts), UnwindError> {
     let data = FrameData::read(object)?;
     let sources = data.sources();
-    let (spans, counts) = sources.spans();
+    let (spans, counts) = sources.spans(object)?;
     if spans.is_empty() {
         return Err(UnwindError::NoInformation(object.path().to_owned()));
     }

@@ -32,7 +32,7 @@ use crate::{BuildId, ElfAddress};
 
 /// To be raised with every change of the file's layout, of the pages' layout, and of what rows an
 /// object's call-frame information comes to.
-pub const FORMAT_VERSION: u32 = 3;
+pub const FORMAT_VERSION: u32 = 4;
 
 const MAGIC: [u8; 8] = *b"SPFLUNW\0";
 const DIGESTED_FROM: usize = 32;

@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use gimli::{BaseAddresses, DebugFrame, EhFrame, EhFrameHdr, EndianSlice, LittleEndian};
 
+use super::frame_pointers;
 use super::frame_section::{EntryReader, FrameSection};
 use super::go_rows::GoRows;
 use super::span::{self, Source, Span};
@@ -150,8 +151,11 @@ impl SourceReader<'_> {
 }
 
 impl<'data> FrameSources<'data> {
-    /// Everything that is described, in ascending order, without overlaps.
-    pub(super) fn spans(&self) -> (Vec<Span>, CfiCounts) {
+    /// Everything that is known of an object's code, in ascending order, without overlaps.
+    ///
+    /// # Errors
+    /// [`UnwindError::Object`] if code that nothing describes cannot be read.
+    pub(super) fn spans(&self, object: &ObjectFile) -> Result<(Vec<Span>, CfiCounts), UnwindError> {
         let mut counts = CfiCounts { go_rows: self.go_rows.len() as u64, ..CfiCounts::default() };
         let mut reader = SourceReader::new();
         let mut spans = Vec::new();
@@ -182,8 +186,11 @@ impl<'data> FrameSources<'data> {
             let span = Span::new(range.start, bytes, Source::Runtime(index as u32));
             spans = span::fill_gaps(spans, &[span]);
         }
-        self.add_entry(&mut spans);
-        (spans, counts)
+        let keeping_frame_pointers = frame_pointers::spans(object, self.code, &spans)?;
+        if !(spans.is_empty() && keeping_frame_pointers.is_empty()) {
+            self.add_entry(&mut spans);
+        }
+        Ok((span::fill_gaps(spans, &keeping_frame_pointers), counts))
     }
 
     /// The entry point is the outermost frame whether or not anything says so. In ld.so of glibc before
@@ -193,7 +200,7 @@ impl<'data> FrameSources<'data> {
         let is_described = behind.checked_sub(1).and_then(|last| spans.get(last));
         let is_described = is_described.is_some_and(|span| self.entry < span.end());
         let is_code = self.code.iter().any(|range| range.contains(&self.entry));
-        if spans.is_empty() || is_described || !is_code {
+        if is_described || !is_code {
             return;
         }
         let end = spans.get(behind).map_or(u64::MAX, |next| next.begin);
@@ -218,6 +225,10 @@ impl<'data> FrameSources<'data> {
             }),
             Source::Entry => {
                 on_rule(span.begin, span.end(), UnwindRule::END);
+                0
+            }
+            Source::FramePointer => {
+                on_rule(span.begin, span.end(), frame_pointers::RULE);
                 0
             }
             Source::Runtime(index) => {
@@ -263,7 +274,7 @@ impl CfiCounts {
 pub fn rows(object: &ObjectFile, rows: &mut Vec<Row>) -> Result<CfiCounts, UnwindError> {
     let data = FrameData::read(object)?;
     let sources = data.sources();
-    let (spans, mut counts) = sources.spans();
+    let (spans, mut counts) = sources.spans(object)?;
     let first_row = rows.len();
     for follows_rbx in [false, true] {
         let mut reader = SourceReader::new();

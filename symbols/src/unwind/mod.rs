@@ -2,7 +2,8 @@
 //!
 //! Comes in: an [`crate::ObjectFile`]. `.eh_frame`, `.debug_frame` and Go's pcsp tables become address
 //! ranges with rules (`span` decides which source speaks for which addresses, `frame_section` runs the
-//! programs, `rule` and `expression` translate). Goes out: an [`UnwindTable`], packed into 4 KiB pages
+//! programs, `rule` and `expression` translate). Of code that nothing describes, `frame_pointers` looks whether it keeps
+//! those. Goes out: an [`UnwindTable`], packed into 4 KiB pages
 //! laid out as `bpf/spanflame.h` says; [`cache`] keeps them on disk by build id. Never: a rule that was
 //! guessed. What is not evaluated is `UNSUPPORTED`, what is not described is `NONE`.
 
@@ -11,6 +12,7 @@ pub mod cache;
 mod cache_file;
 pub mod cfi;
 mod expression;
+mod frame_pointers;
 mod frame_section;
 mod go_rows;
 pub mod layout;

@@ -18,6 +18,8 @@ pub(super) enum Source {
     Entry,
     /// Nobody; but it is known of a runtime: which of the pieces of code that were found.
     Runtime(u32),
+    /// Nobody; but the code keeps frame pointers.
+    FramePointer,
 }
 
 /// A half-open address range with one source. At most 4 GiB. 16 bytes: large programs have a million.
@@ -43,6 +45,7 @@ impl Span {
             Source::Go => GO,
             Source::Entry => ENTRY,
             Source::Runtime(index) => (index + 1) & OFFSET_MASK | ENTRY,
+            Source::FramePointer => OFFSET_MASK | ENTRY,
         };
         Self { begin, bytes, source }
     }
@@ -53,6 +56,7 @@ impl Span {
             0 => Source::EhFrame(offset),
             DEBUG_FRAME => Source::DebugFrame(offset),
             GO => Source::Go,
+            _ if offset == OFFSET_MASK => Source::FramePointer,
             _ => offset.checked_sub(1).map_or(Source::Entry, Source::Runtime),
         }
     }
