@@ -22,7 +22,8 @@
  *                size that call something (also the return barrier of virtual threads: its rbp is that of
  *                Continuation.enterSpecial, so the walk goes on below the virtual thread's mounted frames; those
  *                that still lie in the heap are not seen).
- *   other stubs  with a frame size, as compiled code; leaf ones without: see sf_hotspot_leaf_stub.
+ *   other stubs  with a frame size, as compiled code; leaf ones without: see sf_hotspot_leaf_stub. Adapters
+ *                between interpreted and compiled code: see sf_leave_adapter.
  *
  * A script frame has: address = the code; kind = enum sf_hotspot_kind;
  *   interpreted  object = Method, position = bytecode index (or ~0), identity = hash of its ConstMethod,
@@ -36,8 +37,8 @@
  * An identity of 0 was not read: user space refuses it.
  *
  * Verified on JDK 11, 17, 21 and 25. Not covered, and ending the walk with SF_SCRIPT_UNSUPPORTED: leaf code in
- * stubs that neither have a frame nor a caller that can be told by its call instruction; the interpreter's
- * entries for intrinsics (Math.sin and so on under -Xint). Not covered at all: Graal, Zero, frames of virtual
+ * stubs that neither have a frame nor a caller that can be told by its call instruction; adapters while they call the
+ * VM; the interpreter's entries for intrinsics (Math.sin and so on under -Xint). Not covered at all: Graal, Zero, frames of virtual
  * threads in the heap, code of other architectures.
  */
 #ifndef SF_UNWIND_HOTSPOT_H
@@ -505,6 +506,76 @@ static __always_inline long sf_leave_hotspot(struct sf_walk *walk, __u32 state, 
 	return sf_enter_caller(walk, pc, cfa - 8, cfa, frame_pointer, known);
 }
 
+/* Whether a word is the return address of code that HotSpot generated: after a call, or any of the interpreter's. */
+static __always_inline int sf_is_hotspot_return(struct sf_walk *walk, __u64 word)
+{
+	const struct sf_hotspot *layout = &walk->layout.hotspot;
+	__u64 before;
+
+	if (word >= layout->interpreter_begin && word < layout->interpreter_end)
+		return 1;
+	if (word - layout->code_begin >= layout->code_end - layout->code_begin ||
+	    bpf_probe_read_user(&walk->object_bytes[SF_HOTSPOT_CODE_AT], 8, (void *)(word - 8)))
+		return 0;
+	before = *(const __u64 *)&walk->object_bytes[SF_HOTSPOT_CODE_AT];
+	/* call rel32; call r; call [r + disp8]; call [r + disp32] without and with an index. */
+	return (before >> 24 & 0xff) == 0xe8 || (before >> 48 & 0xf8ff) == 0xd0ff ||
+	       (before >> 40 & 0xf8ff) == 0x50ff || (before >> 16 & 0xf8ff) == 0x90ff ||
+	       (before >> 8 & 0xf8ff) == 0x90ff;
+}
+
+/*
+ * From the adapters between interpreted and compiled code to their caller. They have no frame, but move the stack
+ * pointer: that from the interpreter takes the return address into rax, makes room, and pushes it again, with the
+ * caller's stack pointer in r13 all the time; that to the interpreter pops it into rax, notes the stack pointer in
+ * r13, makes room, and stores it on top. So it is in rax or on top, or in both; where what is in them could each be
+ * one, and where the caller's stack pointer cannot be told, the walk ends.
+ */
+__attribute__((noinline)) int sf_leave_adapter(struct sf_walk *walk)
+{
+	__u64 stack_pointer, sender, in_rax, on_top, above, caller, slot, code;
+	int rax_is_one, top_is_one;
+
+	if (!walk)
+		return 1;
+	/* While they have the VM look something up, registers lie above. */
+	if (walk->pc_is_return)
+		return sf_stop_hotspot(walk, SF_SCRIPT_UNSUPPORTED);
+	stack_pointer = walk->registers[SF_RSP];
+	sender = walk->registers[13];
+	in_rax = walk->registers[SF_RAX];
+	if (sf_read_stack(&walk->window, stack_pointer, &on_top))
+		return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
+	rax_is_one = sf_is_hotspot_return(walk, in_rax);
+	top_is_one = sf_is_hotspot_return(walk, on_top);
+	if ((rax_is_one && top_is_one && in_rax != on_top) || (!rax_is_one && !top_is_one) ||
+	    sf_read_hotspot_code(walk, walk->pc))
+		return sf_stop_hotspot(walk, SF_SCRIPT_UNSUPPORTED);
+	code = sf_hotspot_code(walk, SF_AT_PC);
+	caller = top_is_one ? on_top : in_rax;
+	slot = top_is_one ? stack_pointer : 0;
+	if (sender - stack_pointer >= SF_HOTSPOT_MAX_FRAME_BYTES || sender & 7) {
+		/* Not noted yet: it was called this moment, or has popped the address. */
+		sender = stack_pointer + (top_is_one ? 8 : 0);
+	} else if ((code & 0xffffff) == 0xec8b4c || (code & 0xffffff) == 0xe58949) {
+		/* It is about to note it: mov r13, rsp. */
+		sender = stack_pointer + (top_is_one ? 8 : 0);
+	} else if (sf_read_stack(&walk->window, sender, &above)) {
+		return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
+	} else if (above == caller) {
+		/* It asks the VM for a better callee, and has noted where the address lies. */
+		sender += 8;
+	} else if (in_rax != caller) {
+		/* What r13 has may be older. */
+		if (sf_read_stack(&walk->window, sender - 8, &above))
+			return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
+		if (above != caller)
+			return sf_stop_hotspot(walk, SF_SCRIPT_UNSUPPORTED);
+	}
+	return sf_enter_caller(walk, caller, slot, sender, walk->registers[SF_RBP],
+			       walk->known & (SF_REGISTER_BIT(SF_RSP) | SF_REGISTER_BIT(SF_RBP)));
+}
+
 /* What tells a method from others at its address; 0 if it could not be read. `position`: its bytecode index. */
 __attribute__((noinline)) int sf_read_hotspot_method(struct sf_walk *walk, __u64 method, __u64 bcp_register,
 						     __u64 bcp_slot)
@@ -678,20 +749,17 @@ __attribute__((noinline)) int sf_step_interpreted(struct sf_walk *walk, struct s
 /* Eight bytes of text as a number. */
 #define SF_TEXT_NMETHOD 0x00646f6874656d6eULL        /* "nmethod" */
 #define SF_TEXT_NATIVE_NMETHOD 0x6e2065766974616eULL /* "native nmethod" */
+#define SF_TEXT_ADAPTERS 0x204932432f433249ULL       /* "I2C/C2I adapters" */
+#define SF_TEXT_FLUSH 0x63695f6873756c66ULL          /* "flush_icache_stub" */
 
-/* enum sf_hotspot_kind of the blob in walk->object_bytes. */
-static __always_inline __u32 sf_hotspot_kind(struct sf_walk *walk, __u64 name)
+/* How the name of the blob in walk->object_bytes begins. 0: it cannot be read. */
+static __always_inline __u64 sf_hotspot_name(struct sf_walk *walk, __u64 name)
 {
-	__u64 text;
-
 	if (name && name == walk->layout.hotspot.nmethod_name)
-		return SF_HOTSPOT_COMPILED;
+		return SF_TEXT_NMETHOD;
 	if (bpf_probe_read_user(&walk->object_bytes[SF_HOTSPOT_CODE_AT], 8, (void *)name))
-		return SF_HOTSPOT_STUB;
-	text = *(const __u64 *)&walk->object_bytes[SF_HOTSPOT_CODE_AT];
-	if (text == SF_TEXT_NMETHOD)
-		return SF_HOTSPOT_COMPILED;
-	return text == SF_TEXT_NATIVE_NMETHOD ? SF_HOTSPOT_NATIVE_WRAPPER : SF_HOTSPOT_STUB;
+		return 0;
+	return *(const __u64 *)&walk->object_bytes[SF_HOTSPOT_CODE_AT];
 }
 
 /* The address of a deoptimisation handler that the field at `offset` of the blob tells. */
@@ -709,7 +777,7 @@ static __always_inline __u64 sf_hotspot_handler(const struct sf_walk *walk, __u6
 __attribute__((noinline)) int sf_step_hotspot_blob(struct sf_walk *walk, struct sf_frames *frames)
 {
 	const struct sf_hotspot *layout;
-	__u64 blob, begin, name, complete, pc, offset, method = 0, original;
+	__u64 blob, begin, name, text, complete, pc, offset, method = 0, original;
 	__u32 header, kind, frame_words, identity, position, state = SF_HOTSPOT_FRAME_WHOLE;
 	__s64 frame_complete;
 
@@ -730,7 +798,10 @@ __attribute__((noinline)) int sf_step_hotspot_blob(struct sf_walk *walk, struct 
 	}
 	if (frame_words > SF_HOTSPOT_MAX_FRAME_BYTES / 8 || begin - blob > (1 << 20))
 		return sf_stop_hotspot(walk, SF_SCRIPT_INCONSISTENT);
-	kind = sf_hotspot_kind(walk, name);
+	text = sf_hotspot_name(walk, name);
+	kind = text == SF_TEXT_NMETHOD          ? SF_HOTSPOT_COMPILED
+	       : text == SF_TEXT_NATIVE_NMETHOD ? SF_HOTSPOT_NATIVE_WRAPPER
+						: SF_HOTSPOT_STUB;
 	if (kind == SF_HOTSPOT_STUB) {
 		position = SF_HOTSPOT_NOT_A_POSITION;
 		identity = sf_hotspot_identity(
@@ -755,7 +826,9 @@ __attribute__((noinline)) int sf_step_hotspot_blob(struct sf_walk *walk, struct 
 	if (!walk->pc_is_return) {
 		complete = frame_complete < 0 ? 0 : frame_complete;
 		offset = pc - begin;
-		if (kind == SF_HOTSPOT_STUB && (!frame_words || frame_complete < 0))
+		if (text == SF_TEXT_FLUSH)
+			state = SF_HOTSPOT_FRAME_NONE;
+		else if (kind == SF_HOTSPOT_STUB && (!frame_words || frame_complete < 0))
 			state = sf_hotspot_leaf_stub(walk, begin);
 		else
 			state = sf_hotspot_leaf_state(walk, offset, complete, frame_words * 8);
@@ -763,6 +836,8 @@ __attribute__((noinline)) int sf_step_hotspot_blob(struct sf_walk *walk, struct 
 	if (sf_add_hotspot(walk, frames, pc - walk->pc_is_return, kind, blob,
 			   kind == SF_HOTSPOT_STUB ? name : method, position, identity) == 0)
 		sf_see_script(walk, blob, identity);
+	if (text == SF_TEXT_ADAPTERS)
+		return sf_leave_adapter(walk);
 	if (kind == SF_HOTSPOT_STUB && state == SF_HOTSPOT_FRAME_UNKNOWN) {
 		if (sf_hotspot_scan_stub(walk, begin))
 			return sf_stop_hotspot(walk, SF_SCRIPT_UNSUPPORTED);
