@@ -14,11 +14,14 @@
 //! ```
 //!
 //! A page that goes away between the look and the reading is waited for all the same; so is every page where
-//! `/proc/PID/map_files` may not be opened (`CAP_CHECKPOINT_RESTORE`).
+//! `/proc/PID/map_files` may not be opened (`CAP_CHECKPOINT_RESTORE`). What tells a function's name lies in few pages and
+//! is read in many small pieces, so a page that was there is not looked at again for a millisecond or two.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use super::{ProcessMemory, Unreadable};
 use crate::ObjectError;
@@ -32,6 +35,14 @@ const ENTRIES: usize = 64;
 /// Longer lists of mappings are not looked through.
 const MAX_MAPS_BYTES: u64 = 64 << 20;
 
+/// Pages of which it is remembered that they were there.
+const SEEN_PAGES: usize = 64;
+/// Time as it is remembered with them: in steps of about a millisecond, 28 bits. The page's number has those above.
+const STEP_NS_BITS: u32 = 20;
+const STEP_BITS: u32 = 28;
+/// No page's.
+const NOT_SEEN: u64 = u64::MAX;
+
 /// See the module's description. Reading it may wait for a file: never to be done on a thread that others wait for,
 /// but for [`LiveMemory::only_what_is_there`].
 #[derive(Debug)]
@@ -42,6 +53,9 @@ pub struct LiveMemory {
     pages: Option<File>,
     page_bytes: u64,
     may_wait: bool,
+    /// A page and when it was there last, by the page's lowest bits.
+    seen: [AtomicU64; SEEN_PAGES],
+    opened: Instant,
 }
 
 impl LiveMemory {
@@ -52,7 +66,16 @@ impl LiveMemory {
     pub fn open(pid: u32) -> std::io::Result<Self> {
         let memory = File::open(format!("/proc/{pid}/mem"))?;
         let pages = File::open(format!("/proc/{pid}/pagemap")).ok();
-        Ok(Self { pid, memory, pages, page_bytes: page_bytes(), may_wait: true })
+        let seen = std::array::from_fn(|_| AtomicU64::new(NOT_SEEN));
+        Ok(Self {
+            pid,
+            memory,
+            pages,
+            page_bytes: page_bytes(),
+            may_wait: true,
+            seen,
+            opened: Instant::now(),
+        })
     }
 
     /// From now on pages that are not there cannot be read, and nobody waits for a file.
@@ -66,6 +89,11 @@ impl LiveMemory {
         let pages = self.pages.as_ref()?;
         let last = address.checked_add(u64::try_from(bytes).ok()?.checked_sub(1)?)? / self.page_bytes;
         let mut first = address / self.page_bytes;
+        // Whoever must not wait looks each time.
+        let seen = (first == last && self.may_wait).then(|| self.seen_page(first)).flatten();
+        if seen.is_some_and(|(slot, now)| was_just_there(slot.load(Ordering::Relaxed), now)) {
+            return Some(true);
+        }
         let mut buffer = [0; ENTRIES * ENTRY_BYTES];
         while first <= last {
             let count =
@@ -78,7 +106,19 @@ impl LiveMemory {
             }
             first += count as u64;
         }
+        if let Some((slot, now)) = seen {
+            slot.store(now, Ordering::Relaxed);
+        }
         Some(true)
+    }
+
+    /// Where it is remembered of a page that it was there, and what says that it is so now. `None` for pages that no
+    /// process has.
+    fn seen_page(&self, page: u64) -> Option<(&AtomicU64, u64)> {
+        let slot = self.seen.get(usize::try_from(page).ok()? % SEEN_PAGES)?;
+        let step = (self.opened.elapsed().as_nanos() >> STEP_NS_BITS) as u64 + 1;
+        (page >> (u64::BITS - STEP_BITS) == 0)
+            .then_some((slot, page << STEP_BITS | step & ((1 << STEP_BITS) - 1)))
     }
 
     /// Reads what lies in one page that is not there.
@@ -128,6 +168,11 @@ impl ProcessMemory for LiveMemory {
         }
         Ok(())
     }
+}
+
+/// Whether both are of one page and of one step, or of one and the next.
+fn was_just_there(seen: u64, now: u64) -> bool {
+    now.wrapping_sub(seen) <= 1
 }
 
 fn page_bytes() -> u64 {
@@ -198,6 +243,28 @@ mod tests {
             assert!(memory.u64_at(nowhere).is_err(), "{nowhere:#x}");
         }
         assert_eq!(memory.only_what_is_there().u64_at(address), Ok(value));
+    }
+
+    #[test]
+    fn a_page_that_was_there_is_believed_for_a_moment_and_no_other_page_for_it() {
+        let memory = LiveMemory::open(std::process::id()).expect("our own");
+        let (slot, now) = memory.seen_page(0x7fff_1234).expect("a page");
+        assert!(!was_just_there(slot.load(Ordering::Relaxed), now), "nothing was seen yet");
+        assert!(was_just_there(now, now) && was_just_there(now, now + 1));
+        assert!(!was_just_there(now, now + 2), "that is too long ago");
+        assert!(!was_just_there(now + 1, now), "that was never");
+        let (same_slot, other) = memory.seen_page(0x7fff_1234 + SEEN_PAGES as u64).expect("a page");
+        assert!(std::ptr::eq(slot, same_slot) && !was_just_there(now, other));
+        assert!(memory.seen_page(u64::MAX / page_bytes()).is_none(), "no process has it");
+        // What is read once is remembered; whoever must not wait does not rely on it.
+        let value = 7_u64;
+        let page = std::ptr::from_ref(&value) as u64 / page_bytes();
+        assert_eq!(memory.u64_at(std::ptr::from_ref(&value) as u64), Ok(7));
+        let (slot, _) = memory.seen_page(page).expect("a page");
+        assert_eq!(slot.load(Ordering::Relaxed) >> STEP_BITS, page);
+        let only = LiveMemory::open(std::process::id()).expect("our own").only_what_is_there();
+        assert_eq!(only.u64_at(std::ptr::from_ref(&value) as u64), Ok(7));
+        assert!(only.seen.iter().all(|slot| slot.load(Ordering::Relaxed) == NOT_SEEN));
     }
 
     /// A file of pages, mapped with one page more than it has, and not touched; and its contents.
