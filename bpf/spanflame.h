@@ -69,8 +69,7 @@ enum sf_cfa {
 	SF_CFA_FRAME_POINTER = 5, /* push rbp; mov rbp, rsp: CFA = rbp + 16, rbp and pc below it */
 	SF_CFA_END = 6,           /* outermost frame: the return address is undefined */
 	SF_CFA_UNSUPPORTED = 7,   /* there is information, but of a form that is not evaluated */
-	SF_CFA_RUNTIME =
-		8, /* no rule: V8's code in the executable, see v8.h; else it keeps rbp, see sf_step_generated */
+	SF_CFA_RUNTIME = 8,       /* V8's code in the executable (v8.h); elsewhere code that keeps rbp */
 };
 
 /* Where a frame saved the caller's rbp. */
