@@ -38,8 +38,8 @@
  *
  * Verified on JDK 11, 17, 21 and 25. Not covered, and ending the walk with SF_SCRIPT_UNSUPPORTED: leaf code in
  * stubs that neither have a frame nor a caller that can be told by its call instruction; adapters while they call the
- * VM; the interpreter's entries for intrinsics (Math.sin and so on under -Xint). Not covered at all: Graal, Zero, frames of virtual
- * threads in the heap, code of other architectures.
+ * VM; the interpreter's entries for intrinsics (Math.sin and so on under -Xint). Not covered at all: Graal, Zero,
+ * frames of virtual threads in the heap, code of other architectures.
  */
 #ifndef SF_UNWIND_HOTSPOT_H
 #define SF_UNWIND_HOTSPOT_H

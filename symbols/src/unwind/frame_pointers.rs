@@ -110,7 +110,7 @@ fn frames_made(address: u64, code: &[u8]) -> impl Iterator<Item = bool> {
     const NOP: u8 = 0x90;
     const RETURN: u8 = 0xc3;
     const TRAP: u8 = 0xcc;
-    let first = (address.next_multiple_of(FUNCTION_ALIGNMENT) - address) as usize;
+    let first = (address.wrapping_neg() % FUNCTION_ALIGNMENT) as usize;
     let places = (first..code.len()).step_by(FUNCTION_ALIGNMENT as usize);
     places.filter_map(move |at| {
         let before = *code.get(at.checked_sub(1)?)?;
@@ -171,6 +171,11 @@ mod tests {
         let endbr64 = [&[0xf3, 0x0f, 0x1e, 0xfa], KEEPS].concat();
         assert_eq!(counted(0, &functions(&[(&endbr64, 1), (&[0x55, 0x31, 0xc0], 1)])), (1, 2));
         assert_eq!(counted(0, &[0xcc, 0x55]), (0, 0));
+        assert_eq!(
+            counted(u64::MAX, &[0xcc, 0x55]),
+            (0, 1),
+            "a damaged file's code may be at the end of all addresses"
+        );
     }
 
     #[test]

@@ -2,10 +2,10 @@
 //!
 //! Comes in: an [`crate::ObjectFile`]. `.eh_frame`, `.debug_frame` and Go's pcsp tables become address
 //! ranges with rules (`span` decides which source speaks for which addresses, `frame_section` runs the
-//! programs, `rule` and `expression` translate). Of code that nothing describes, `frame_pointers` looks whether it keeps
-//! those. Goes out: an [`UnwindTable`], packed into 4 KiB pages
-//! laid out as `bpf/spanflame.h` says; [`cache`] keeps them on disk by build id. Never: a rule that was
-//! guessed. What is not evaluated is `UNSUPPORTED`, what is not described is `NONE`.
+//! programs, `rule` and `expression` translate). Of code that nothing describes, `frame_pointers` looks whether it
+//! keeps those. Goes out: an [`UnwindTable`], packed into 4 KiB pages laid out as `bpf/spanflame.h` says; [`cache`]
+//! keeps them on disk by build id. Never: a rule that was guessed for code that is described. What is not evaluated is
+//! `UNSUPPORTED`, what is not described and does not keep frame pointers is `NONE`.
 
 mod build;
 pub mod cache;
