@@ -55,6 +55,7 @@ fn main() {
         .generate(out.join("sample.skel.rs"))
         .expect("the sampler's types can be described in Rust");
     compile("sample_small", &out);
+    compile("process_maps", &out);
     compile("lifecycle", &out);
     compile("socket", &out)
         .generate(out.join("socket.skel.rs"))

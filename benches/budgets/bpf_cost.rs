@@ -39,12 +39,6 @@ fn measure(context: &Context, section: &mut Section) -> Result<()> {
 
 fn measure_load(context: &Context, section: &mut Section, functions: u32, depths: &[u32]) -> Result<()> {
     let mut cost_by_depth = Vec::new();
-    let mut add = |figure: Figure, bound: Option<Bound>| {
-        section.add(match bound {
-            Some(bound) => figure.bounded(bound),
-            None => figure,
-        });
-    };
     for &depth in depths {
         let _load = context.deep.start_among(functions, depth, context.processors)?;
         let (mut per_sample, mut per_frame, mut frames, mut complete) = (vec![], vec![], vec![], vec![]);
@@ -61,7 +55,17 @@ fn measure_load(context: &Context, section: &mut Section, functions: u32, depths
             frames.push(statistics.user_frames_per_sample());
             per_frame.push(statistics.bpf_run_ms * 1e6 / statistics.frames.user as f64);
             complete.push(statistics.complete_percent());
+            let incomplete = statistics.incomplete();
+            if !incomplete.is_empty() {
+                section.note(format!("not complete, {depth} frames among {functions}, run {run}: {incomplete}"));
+            }
         }
+        let mut add = |figure: Figure, bound: Option<Bound>| {
+            section.add(match bound {
+                Some(bound) => figure.bounded(bound),
+                None => figure,
+            });
+        };
         let load = format!("{depth} frames among {functions} functions");
         let sample = Figure::new(format!("a sample, {load}"), "µs", per_sample);
         let frames = Figure::new("… user frames of the average sample", "frames", frames);
@@ -79,7 +83,7 @@ fn measure_load(context: &Context, section: &mut Section, functions: u32, depths
     if let (Some(&(shallow, cheap)), Some(&(deep, dear))) = (cost_by_depth.first(), cost_by_depth.last()) {
         let marginal = (dear - cheap) * 1e3 / (deep - shallow);
         let what = format!("one more user frame among {functions} functions (slope)");
-        add(Figure::new(what, "ns", vec![marginal]), Some(Bound::AtMost(150.0)));
+        section.add(Figure::new(what, "ns", vec![marginal]).bounded(Bound::AtMost(150.0)));
     }
     Ok(())
 }

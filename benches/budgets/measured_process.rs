@@ -3,14 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::fd::AsFd;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use libbpf_rs::MapHandle;
 use libbpf_rs::ProgramType;
+use libbpf_rs::libbpf_sys::{BPF_STATS_RUN_TIME, bpf_enable_stats};
 use libbpf_rs::query::{MapInfoIter, ProgInfoIter};
 
 /// Nanoseconds of user and system time that a living process and its threads, ended ones included,
@@ -170,26 +170,19 @@ pub fn watch(pid: u32, before: &BpfBefore, warm_up: Duration, window: Duration) 
     Ok((Used::between(&begin, &end), end))
 }
 
-/// Keeps the kernel counting the run time of every BPF program; puts the setting back when it goes.
+/// Keeps the kernel counting the run time of every BPF program until this goes, or the process that holds it.
 #[derive(Debug)]
 pub struct RunTimeCounted {
-    was: String,
+    _held: OwnedFd,
 }
-
-const SETTING: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
 impl RunTimeCounted {
     /// Turns it on.
     pub fn turn_on() -> Result<Self> {
-        let was = fs::read_to_string(SETTING).with_context(|| format!("cannot read {SETTING}"))?;
-        fs::write(SETTING, "1").with_context(|| format!("cannot write {SETTING}"))?;
-        Ok(Self { was })
-    }
-}
-
-impl Drop for RunTimeCounted {
-    fn drop(&mut self) {
-        // Best effort: the setting costs some 20 ns a program run and is no danger.
-        let _ = fs::write(SETTING, self.was.trim());
+        // SAFETY: no pointers are involved.
+        let fd = unsafe { bpf_enable_stats(BPF_STATS_RUN_TIME) };
+        ensure!(fd >= 0, "BPF run times cannot be counted: {}", std::io::Error::from_raw_os_error(-fd));
+        // SAFETY: the call returned a new descriptor that nobody else has.
+        Ok(Self { _held: unsafe { OwnedFd::from_raw_fd(fd) } })
     }
 }

@@ -18,6 +18,8 @@ pub struct Statistics {
     pub samples: Samples,
     /// Written samples by how their unwinding ended.
     pub stacks: Stacks,
+    /// The same by the executable of the process.
+    pub executables: Vec<Executable>,
     /// Frames of all samples that were taken.
     pub frames: Frames,
     /// Milliseconds from the start of the program.
@@ -54,6 +56,17 @@ pub struct Stacks {
     pub incomplete: BTreeMap<String, u64>,
 }
 
+/// See [`Statistics::executables`].
+#[derive(Debug, Deserialize)]
+pub struct Executable {
+    /// Its file.
+    pub path: String,
+    /// Written samples with a user stack.
+    pub samples: u64,
+    /// Of these, down to the outermost frame.
+    pub complete: u64,
+}
+
 /// See [`Statistics::frames`].
 #[derive(Debug, Deserialize)]
 pub struct Frames {
@@ -66,6 +79,17 @@ impl Statistics {
     pub fn complete_percent(&self) -> f64 {
         let incomplete: u64 = self.stacks.incomplete.values().sum();
         self.stacks.complete as f64 * 100.0 / (self.stacks.complete + incomplete) as f64
+    }
+
+    /// Which stacks are not complete, and why; empty if all are.
+    pub fn incomplete(&self) -> String {
+        let reasons = self.stacks.incomplete.iter().map(|(reason, count)| format!("{count} {reason}"));
+        let executables = self.executables.iter().filter(|executable| executable.complete < executable.samples);
+        let executables = executables.map(|executable| {
+            let name = executable.path.rsplit('/').next().unwrap_or_default();
+            format!("{} of {} in {name}", executable.samples - executable.complete, executable.samples)
+        });
+        reasons.chain(executables).collect::<Vec<_>>().join(", ")
     }
 
     /// Microseconds of BPF for each sample.

@@ -113,17 +113,23 @@ pub struct Section {
     title: String,
     method: String,
     figures: Vec<Figure>,
+    notes: Vec<String>,
 }
 
 impl Section {
     /// An empty section.
     pub fn new(title: &str, method: &str) -> Self {
-        Self { title: title.to_owned(), method: method.to_owned(), figures: Vec::new() }
+        Self { title: title.to_owned(), method: method.to_owned(), figures: Vec::new(), notes: Vec::new() }
     }
 
     /// Adds a figure.
     pub fn add(&mut self, figure: Figure) {
         self.figures.push(figure);
+    }
+
+    /// Adds what is no figure: it is printed below them.
+    pub fn note(&mut self, note: String) {
+        self.notes.push(note);
     }
 
     /// Adds that something could not be measured, and goes on.
@@ -146,12 +152,15 @@ impl Section {
                 figure.verdict()
             );
         }
+        for note in &self.notes {
+            println!("  {note}");
+        }
     }
 
     /// The section for programs.
     pub fn json(&self) -> Value {
         let figures: Vec<Value> = self.figures.iter().map(Figure::json).collect();
-        json!({"title": self.title, "method": self.method, "figures": figures})
+        json!({"title": self.title, "method": self.method, "figures": figures, "notes": self.notes})
     }
 
     /// How many figures met their bound, missed it, and could not be had.

@@ -14,6 +14,9 @@ pub(super) static SAMPLE_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"),
 /// The sampler without the unwinders of V8 and HotSpot, as an ELF object.
 pub(super) static SMALL_SAMPLE_OBJECT: &[u8] =
     include_bytes!(concat!(env!("OUT_DIR"), "/sample_small.bpf.o"));
+/// The maps of what is known of processes, as an ELF object without programs.
+pub(super) static PROCESS_MAPS_OBJECT: &[u8] =
+    include_bytes!(concat!(env!("OUT_DIR"), "/process_maps.bpf.o"));
 /// The life-cycle programs, as an ELF object.
 pub(super) static LIFECYCLE_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/lifecycle.bpf.o"));
 

@@ -135,8 +135,9 @@ fn check(server: &Server, version: &str, offsets: &spanflame_symbols::go::Gorout
         ring_buffer_bytes: 4 << 20,
         exclude_agent: false,
     };
-    let mut sampler = Sampler::load_with(&sampling, Some(&requests)).expect("loaded");
-    sampler.add_target(pid, false).expect("room");
+    let (of_processes, _) = ProcessMaps::create().expect("maps");
+    let mut sampler = Sampler::load(&sampling, Some(&requests), &of_processes).expect("loaded");
+    of_processes.add_target(pid, false).expect("room");
     sampler.start().expect("started");
 
     // Eight connections at a time on two threads, so that the scheduler takes turns with them.

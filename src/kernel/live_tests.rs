@@ -15,9 +15,11 @@ const OPTIONS: SamplerOptions = SamplerOptions {
     exclude_agent: false,
 };
 
-fn load(options: &SamplerOptions) -> Option<Sampler> {
-    match Sampler::load(options) {
-        Ok(sampler) => Some(sampler),
+fn load(options: &SamplerOptions) -> Option<(Sampler, ProcessMaps, Tables)> {
+    let loaded = ProcessMaps::create()
+        .and_then(|(maps, tables)| Ok((Sampler::load(options, None, &maps)?, maps, tables)));
+    match loaded {
+        Ok(loaded) => Some(loaded),
         Err(error) if error.is_not_permitted() => {
             eprintln!("skipped: {error}");
             None
@@ -59,10 +61,10 @@ fn assert_accounts(counters: &Counters) {
 
 #[test]
 fn a_busy_target_is_sampled_and_every_tick_is_accounted_for() {
-    let Some(mut sampler) = load(&OPTIONS) else { return };
+    let Some((mut sampler, maps, _)) = load(&OPTIONS) else { return };
     let pid = std::process::id();
-    sampler.add_target(pid, false).expect("room for a target");
-    assert_eq!(sampler.targets(), [pid]);
+    maps.add_target(pid, false).expect("room for a target");
+    assert_eq!(maps.targets(), [pid]);
     sampler.enable_run_statistics().expect("may measure programs");
     sampler.start().expect("the sampler starts");
     burn_until_taken(&sampler, 100);
@@ -85,8 +87,10 @@ fn a_busy_target_is_sampled_and_every_tick_is_accounted_for() {
 
 #[test]
 fn a_full_ring_loses_samples_by_count() {
-    let Some(mut sampler) = load(&SamplerOptions { ring_buffer_bytes: 4096, ..OPTIONS }) else { return };
-    sampler.add_target(std::process::id(), false).expect("room for a target");
+    let Some((mut sampler, maps, _)) = load(&SamplerOptions { ring_buffer_bytes: 4096, ..OPTIONS }) else {
+        return;
+    };
+    maps.add_target(std::process::id(), false).expect("room for a target");
     sampler.start().expect("the sampler starts");
     burn_until_taken(&sampler, 200);
     sampler.stop().expect("the sampler stops");
@@ -99,13 +103,15 @@ fn a_full_ring_loses_samples_by_count() {
 
 #[test]
 fn impossible_options_are_refused_before_anything_is_loaded() {
+    let Some((_, maps, _)) = load(&OPTIONS) else { return };
     for options in [
         SamplerOptions { frequency_hz: 0, ..OPTIONS },
         SamplerOptions { frequency_hz: 1_000_000, ..OPTIONS },
         SamplerOptions { ring_buffer_bytes: 5000, ..OPTIONS },
         SamplerOptions { ring_buffer_bytes: 1024, ..OPTIONS },
     ] {
-        assert!(matches!(Sampler::load(&options), Err(KernelError::Option { .. })), "{options:?}");
+        let loaded = Sampler::load(&options, None, &maps);
+        assert!(matches!(loaded, Err(KernelError::Option { .. })), "{options:?}");
     }
 }
 
@@ -254,12 +260,11 @@ fn frame_pointer_table(text_begin: u64, text_bytes: u64, rows: usize) -> UnwindT
 
 #[test]
 fn a_deep_stack_is_walked_to_the_end_of_what_has_a_table_at_a_known_cost() {
-    let Some(mut sampler) = load(&OPTIONS) else { return };
+    let Some((mut sampler, maps, mut tables)) = load(&OPTIONS) else { return };
     let folder = tempfile::tempdir().expect("a temporary folder");
     let Some(victim) = start_deep_program(folder.path()) else { return };
     let pid = victim.0.id();
     let (begin, end, offset) = program_text(pid);
-    let mut tables = sampler.take_tables().expect("the first time");
     // Objects before and mappings around, so that nothing is found at once.
     let object = (0..20).map(|_| tables.allocate_object().expect("room")).last().expect("twenty");
     tables.publish_table(object, &frame_pointer_table(offset, end - begin, 300)).expect("published");
@@ -269,7 +274,7 @@ fn a_deep_stack_is_walked_to_the_end_of_what_has_a_table_at_a_known_cost() {
         .collect();
     mappings.push(mapping);
     tables.set_process(pid, super::monotonic_ns(), false, &mappings).expect("stored");
-    sampler.add_target(pid, false).expect("room for a target");
+    maps.add_target(pid, false).expect("room for a target");
     sampler.enable_run_statistics().expect("may measure programs");
     sampler.start().expect("the sampler starts");
     while sampler.counters().expect("counters").taken < 200 {
@@ -332,7 +337,7 @@ fn a_child_of_fork_is_walked_with_its_parents_mappings_until_the_parent_changes(
     use std::io::{BufRead, BufReader, Write};
     use std::process::{Command, Stdio};
 
-    let Some(mut sampler) = load(&OPTIONS) else { return };
+    let Some((mut sampler, maps, mut tables)) = load(&OPTIONS) else { return };
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (source, program) = (folder.path().join("forking.c"), folder.path().join("deep"));
     std::fs::write(&source, FORKING_PROGRAM).expect("the source can be written");
@@ -344,12 +349,11 @@ fn a_child_of_fork_is_walked_with_its_parents_mappings_until_the_parent_changes(
     let mut parent = Victim(parent.expect("it runs"));
     let pid = parent.0.id();
     let (begin, end, offset) = program_text(pid);
-    let mut tables = sampler.take_tables().expect("the first time");
     let object = tables.allocate_object().expect("room");
     tables.publish_table(object, &frame_pointer_table(offset, end - begin, 100)).expect("published");
     let mapping = ProcessMapping { begin, end, bias: begin - offset, kind: MappingKind::Object(object) };
     tables.set_process(pid, super::monotonic_ns(), false, &[mapping]).expect("stored");
-    sampler.add_target(pid, true).expect("room for a target");
+    maps.add_target(pid, true).expect("room for a target");
     sampler.start().expect("the sampler starts");
 
     let mut input = parent.0.stdin.take().expect("piped");
@@ -357,7 +361,7 @@ fn a_child_of_fork_is_walked_with_its_parents_mappings_until_the_parent_changes(
     input.write_all(b"x").expect("it listens");
     BufReader::new(parent.0.stdout.take().expect("piped")).read_line(&mut line).expect("it answers");
     let child: u32 = line.trim().parse().expect("a pid");
-    assert_eq!(sampler.targets(), [pid.min(child), pid.max(child)], "the child is followed");
+    assert_eq!(maps.targets(), [pid.min(child), pid.max(child)], "the child is followed");
     let outcomes_of_child = |sampler: &mut Sampler| {
         // What was taken before the change that is looked at does not count.
         sampler.drain(&mut |_| {}).expect("drained");
@@ -394,10 +398,10 @@ fn a_child_of_fork_is_walked_with_its_parents_mappings_until_the_parent_changes(
     // SAFETY: kill takes no pointers; the child is ours.
     unsafe { libc::kill(child as i32, libc::SIGKILL) };
     let deadline = Instant::now() + Duration::from_secs(5);
-    while sampler.targets().contains(&child) && Instant::now() < deadline {
+    while maps.targets().contains(&child) && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(5));
     }
-    assert_eq!(sampler.targets(), [pid]);
+    assert_eq!(maps.targets(), [pid]);
     sampler.stop().expect("the sampler stops");
     assert_accounts(&sampler.counters().expect("counters"));
 }

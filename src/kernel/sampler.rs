@@ -1,28 +1,22 @@
 //! Loads the sampling programs, starts and stops them, hands on what they send.
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use spanflame_symbols::script::Runtime;
-
 use libbpf_rs::{Link, Map, MapCore, MapFlags, MapHandle, Object, ProgramInput};
 
-use super::abi::{
-    self, LIFECYCLE_OBJECT, SAMPLE_OBJECT, SMALL_SAMPLE_OBJECT, sf_config, sf_counter, sf_target,
-};
-use super::application_words::ApplicationWords;
+use super::abi::{self, LIFECYCLE_OBJECT, SAMPLE_OBJECT, SMALL_SAMPLE_OBJECT, sf_config, sf_counter};
 use super::bpf_object::{
     find_map, find_program, forward_libbpf_messages, is_created, map_handle, open_object,
 };
 use super::event_ring::EventRing;
 use super::introspection::{self, EbpfState};
+use super::process_maps::ProcessMaps;
 use super::run_statistics::{self, RunStatistics, map_memory_bytes};
 use super::shared_contexts::OthersContexts;
-use super::tables::Tables;
 use super::{KernelError, cpus, perf_event, sample_decoder};
 use crate::model::RawSample;
 
@@ -31,7 +25,7 @@ use crate::model::RawSample;
 pub struct SamplerOptions {
     /// Samples a second and CPU, 1 to 999 as a rule, at most 10,000.
     pub frequency_hz: u32,
-    /// Only processes that [`Sampler::add_target`] names.
+    /// Only processes that [`ProcessMaps::add_target`] names.
     pub only_targets: bool,
     /// Size of the ring buffer: a power of two, at least a page.
     pub ring_buffer_bytes: u32,
@@ -104,12 +98,8 @@ pub struct Sampler {
     sample: Object,
     lifecycle: Object,
     ring: EventRing,
-    targets: MapHandle,
-    words: MapHandle,
     follows_generated_code: bool,
-    runtimes: [(Runtime, MapHandle); 3],
     others_contexts: OthersContexts,
-    tables: Option<Tables>,
     slab_bytes: Arc<AtomicU64>,
     statistics: Option<OwnedFd>,
     frequency_hz: u32,
@@ -117,23 +107,16 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Loads programs and maps.
+    /// Loads the programs, which look into `of_processes`; with `requests` samples carry the request that they were
+    /// taken in, and are taken more often there. Most of its time the kernel verifies the programs.
     ///
     /// # Errors
     /// [`KernelError::NotPermitted`] names the missing capability; [`KernelError::Option`] an option
     /// that cannot be; else what the kernel refused.
-    pub fn load(options: &SamplerOptions) -> Result<Self, KernelError> {
-        Self::load_with(options, None)
-    }
-
-    /// Loads programs and maps; with `requests` samples carry the request that they were taken in, and are
-    /// taken more often there.
-    ///
-    /// # Errors
-    /// As [`Sampler::load`].
-    pub fn load_with(
+    pub fn load(
         options: &SamplerOptions,
         requests: Option<&RequestSampling<'_>>,
+        of_processes: &ProcessMaps,
     ) -> Result<Self, KernelError> {
         check_options(options)?;
         // The kernel lowers its limit when interrupts take long; the host's own rate may still be allowed.
@@ -157,10 +140,11 @@ impl Sampler {
         let load = |elf: &[u8]| {
             let mut sample = open_object("the sampler", elf)?;
             let cannot = |error| KernelError::bpf("prepare the sampler", error);
+            of_processes.share_with("the sampler", &mut sample)?;
             for mut map in sample.maps_mut() {
                 if map.name() == "events" {
                     map.set_max_entries(options.ring_buffer_bytes).map_err(cannot)?;
-                } else if ["rule_cache", "sample_scratch"].iter().any(|name| map.name() == *name) {
+                } else if map.name() == "sample_scratch" {
                     map.set_max_entries(cpus).map_err(cannot)?;
                 } else if map.name() == ".rodata.config" {
                     map.set_initial_value(abi::bytes_of(&config)).map_err(cannot)?;
@@ -183,23 +167,10 @@ impl Sampler {
         let sample = whole.or_else(|_| load(SMALL_SAMPLE_OBJECT))?;
 
         let mut lifecycle = open_object("the life-cycle programs", LIFECYCLE_OBJECT)?;
-        let cannot = |error| KernelError::bpf("prepare the life-cycle programs", error);
-        for mut map in lifecycle.maps_mut() {
-            if let Some(shared) = sample.maps().filter(is_created).find(|shared| shared.name() == map.name())
-            {
-                map.reuse_fd(shared.as_fd()).map_err(cannot)?;
-            }
-        }
+        of_processes.share_with("the life-cycle programs", &mut lifecycle)?;
         let lifecycle =
             lifecycle.load().map_err(|error| KernelError::bpf("load the life-cycle programs", error))?;
 
-        let slab_bytes = Arc::new(AtomicU64::new(0));
-        let tables = Tables::new(
-            map_handle(&sample, "slabs")?,
-            &map_handle(&sample, "objects")?,
-            map_handle(&sample, "processes")?,
-            Arc::clone(&slab_bytes),
-        )?;
         let events = find_map(&sample, "events")?.as_fd().try_clone_to_owned().map_err(|source| {
             KernelError::System { what: "duplicate the ring buffer's descriptor".to_owned(), source }
         })?;
@@ -207,17 +178,9 @@ impl Sampler {
             timer_links: Vec::new(),
             lifecycle_links: Vec::new(),
             ring: EventRing::new(events, options.ring_buffer_bytes)?,
-            targets: map_handle(&sample, "targets")?,
-            words: map_handle(&sample, "words")?,
             follows_generated_code,
-            runtimes: [
-                (Runtime::Python, map_handle(&sample, "python_processes")?),
-                (Runtime::V8, map_handle(&sample, "v8_processes")?),
-                (Runtime::Hotspot, map_handle(&sample, "hotspot_processes")?),
-            ],
             others_contexts: OthersContexts::new(map_handle(&sample, "others_contexts")?),
-            tables: Some(tables),
-            slab_bytes,
+            slab_bytes: of_processes.slab_bytes(),
             statistics: None,
             frequency_hz,
             malformed: 0,
@@ -250,53 +213,6 @@ impl Sampler {
         }
     }
 
-    /// Asks for a process, by its pid in the initial pid namespace; with `follow_children` also for
-    /// those that it will fork, and theirs.
-    ///
-    /// # Errors
-    /// If there are as many targets as there can be.
-    pub fn add_target(&self, pid: u32, follow_children: bool) -> Result<(), KernelError> {
-        let target = sf_target { follow_children: u32::from(follow_children) };
-        self.targets
-            .update(&pid.to_ne_bytes(), abi::bytes_of(&target), MapFlags::ANY)
-            .map_err(|error| KernelError::bpf(format!("select process {pid}"), error))
-    }
-
-    /// Asks for a process no more. What it forked stays.
-    pub fn remove_target(&self, pid: u32) {
-        // Not there is fine: the kernel side drops targets that exit by itself.
-        let _ = self.targets.delete(&pid.to_ne_bytes());
-    }
-
-    /// From now on samples of this process say in which span they are, where it does.
-    ///
-    /// # Errors
-    /// If there is no room for more processes.
-    pub fn set_words(&self, pid: u32, words: &ApplicationWords) -> Result<(), KernelError> {
-        let words = words.for_kernel();
-        self.words
-            .update(&pid.to_ne_bytes(), abi::bytes_of(&words), MapFlags::ANY)
-            .map_err(|error| KernelError::bpf(format!("note how process {pid} names its spans"), error))
-    }
-
-    /// The process has ended, or runs another program.
-    pub fn remove_words(&self, pid: u32) {
-        // Not there is fine.
-        let _ = self.words.delete(&pid.to_ne_bytes());
-    }
-
-    /// Says how a runtime is laid out in a process: the bytes of `struct sf_python`, `sf_v8` or `sf_hotspot`.
-    ///
-    /// # Errors
-    /// If there is no room for more processes, or the layout is not of the size that the kernel side has.
-    pub fn set_runtime(&self, pid: u32, runtime: Runtime, layout: &[u8]) -> Result<(), KernelError> {
-        let what = || format!("note where {} of process {pid} has its frames", runtime.name());
-        let Some(map) = self.runtime_map(runtime) else {
-            return Err(KernelError::Missing("a runtime's map"));
-        };
-        map.update(&pid.to_ne_bytes(), layout, MapFlags::ANY).map_err(|error| KernelError::bpf(what(), error))
-    }
-
     /// Whether frames of code that V8 and HotSpot have generated are read: not where the kernel's verifier refuses
     /// their unwinders.
     #[must_use]
@@ -304,30 +220,10 @@ impl Sampler {
         self.follows_generated_code
     }
 
-    /// The process has ended, or runs another program.
-    pub fn remove_runtime(&self, pid: u32, runtime: Runtime) {
-        if let Some(map) = self.runtime_map(runtime) {
-            // Not there is fine.
-            let _ = map.delete(&pid.to_ne_bytes());
-        }
-    }
-
-    fn runtime_map(&self, runtime: Runtime) -> Option<&MapHandle> {
-        self.runtimes.iter().find_map(|(of, map)| (*of == runtime).then_some(map))
-    }
-
     /// Samples in which neither the application nor we know of a span take it from the map that another tracer has
     /// pinned at `path`, while there is one. Looks for it, if that was not done in the last seconds.
     pub fn read_contexts_of_others(&mut self, path: &Path) {
         self.others_contexts.look_for(path);
-    }
-
-    /// The processes asked for, ascending, those included that were forked since.
-    #[must_use]
-    pub fn targets(&self) -> Vec<u32> {
-        let pids: BTreeSet<u32> =
-            self.targets.keys().filter_map(|key| key.try_into().ok().map(u32::from_ne_bytes)).collect();
-        pids.into_iter().collect()
     }
 
     /// Starts a timer on each CPU that is online. Does nothing if they run already.
@@ -488,11 +384,6 @@ impl Sampler {
             programs: programs.collect(),
             maps: maps.map(|map| introspection::map(&map, waiting_bytes)).collect(),
         }
-    }
-
-    /// The unwinder's tables, to be filled by one thread. `None` after the first time.
-    pub fn take_tables(&mut self) -> Option<Tables> {
-        self.tables.take()
     }
 }
 

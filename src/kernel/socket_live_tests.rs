@@ -197,8 +197,9 @@ fn a_thread_is_sampled_often_and_stamped_from_reading_a_request_until_it_waits_f
     let Some(mut watch) = Watch::begin(&options()) else { return };
     let maps = watch.tracer.request_maps().expect("descriptors");
     let requests = RequestSampling { maps: &maps, frequency_hz: 499, budget_permille: 1000 };
-    let mut sampler = Sampler::load_with(&SAMPLING, Some(&requests)).expect("loaded");
-    sampler.add_target(std::process::id(), false).expect("room");
+    let (of_processes, _) = ProcessMaps::create().expect("maps");
+    let mut sampler = Sampler::load(&SAMPLING, Some(&requests), &of_processes).expect("loaded");
+    of_processes.add_target(std::process::id(), false).expect("room");
     sampler.start().expect("started");
     let (mut client, mut server) = tcp_pair("127.0.0.1");
     let (local, peer) = ports(&client);
@@ -474,8 +475,9 @@ fn samples_within_requests_beyond_their_budget_are_as_rare_as_others() {
     let Some(watch) = Watch::begin(&options()) else { return };
     let maps = watch.tracer.request_maps().expect("descriptors");
     let requests = RequestSampling { maps: &maps, frequency_hz: 499, budget_permille: 0 };
-    let mut sampler = Sampler::load_with(&SAMPLING, Some(&requests)).expect("loaded");
-    sampler.add_target(std::process::id(), false).expect("room");
+    let (of_processes, _) = ProcessMaps::create().expect("maps");
+    let mut sampler = Sampler::load(&SAMPLING, Some(&requests), &of_processes).expect("loaded");
+    of_processes.add_target(std::process::id(), false).expect("room");
     sampler.start().expect("started");
     let (mut client, mut server) = tcp_pair("127.0.0.1");
     client.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("written");

@@ -1,6 +1,7 @@
 //! Takes samples as they arrive, and has learnt what must be learnt while their process still lives.
 
 use super::aggregate::Aggregate;
+use super::known_processes::KnownProcesses;
 use super::naming::Namer;
 use super::raw_window::RawWindow;
 use super::session::Session;
@@ -62,7 +63,7 @@ impl Collector {
     /// Ends the window and begins another. `main_object` is listed first.
     pub fn take_window(&mut self, main_object: Option<ObjectId>, session: &Session) -> RawWindow {
         let aggregate = std::mem::take(&mut self.aggregate);
-        let Session { objects, processes, .. } = session;
+        let KnownProcesses { objects, processes, .. } = &session.known;
         RawWindow::new(aggregate, main_object, objects, processes, session.script_names())
     }
 }

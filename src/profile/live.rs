@@ -114,7 +114,7 @@ pub fn capture(
     let length = began.elapsed();
     let counters = session.counters()?;
 
-    let main_object = options.pid.and_then(|pid| session.processes.executable_object(pid));
+    let main_object = options.pid.and_then(|pid| session.known.processes.executable_object(pid));
     let began_at = began_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let taken = Taken {
         start_unix_ns: nanoseconds(began_at),

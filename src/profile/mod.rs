@@ -14,6 +14,7 @@ pub mod aggregate;
 pub mod collect;
 pub mod continuous;
 pub mod feed;
+pub mod known_processes;
 pub mod live;
 pub mod naming;
 pub mod raw_window;

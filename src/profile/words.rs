@@ -1,4 +1,4 @@
-//! Finds out how processes say in which span their threads are, and tells the sampler.
+//! Finds out how processes say in which span their threads are, and tells the kernel side.
 //!
 //! Comes in: processes and what they have mapped. Goes out: [`ApplicationWords`]. Never: a symbol looked for
 //! twice in one object.
@@ -18,7 +18,7 @@ use spanflame_symbols::process_memory::{LiveMemory, ProcessMemory as _};
 use spanflame_symbols::thread_local::{ThreadLocal, ThreadLocalPlace};
 use spanflame_symbols::{ElfAddress, ObjectFile};
 
-use crate::kernel::{ApplicationWords, Sampler};
+use crate::kernel::{ApplicationWords, ProcessMaps};
 use crate::model::ObjectId;
 use crate::process::{MappingContent, ObjectRegistry, ProcessTable};
 
@@ -59,18 +59,18 @@ impl Words {
         pid: u32,
         processes: &ProcessTable,
         objects: &ObjectRegistry,
-        sampler: &Sampler,
+        maps: &ProcessMaps,
     ) {
-        if !self.tell(pid, processes, objects, sampler) && self.waiting.len() < MAX_WAITING {
+        if !self.tell(pid, processes, objects, maps) && self.waiting.len() < MAX_WAITING {
             self.waiting.retain(|waiting| waiting.pid != pid);
             self.waiting.push(Waiting { pid, tries: TRIES });
         }
     }
 
     /// A process is no more.
-    pub(super) fn forget(&mut self, pid: u32, sampler: &Sampler) {
+    pub(super) fn forget(&mut self, pid: u32, maps: &ProcessMaps) {
         if self.told.remove(&pid).is_some() {
-            sampler.remove_words(pid);
+            maps.remove_words(pid);
         }
         self.waiting.retain(|waiting| waiting.pid != pid);
     }
@@ -80,7 +80,7 @@ impl Words {
         &mut self,
         processes: &ProcessTable,
         objects: &ObjectRegistry,
-        sampler: &Sampler,
+        maps: &ProcessMaps,
     ) {
         if self.waiting.is_empty() || self.looked.is_some_and(|looked| looked.elapsed() < RETRY_INTERVAL) {
             return;
@@ -88,7 +88,7 @@ impl Words {
         self.looked = Some(Instant::now());
         for mut waiting in std::mem::take(&mut self.waiting) {
             waiting.tries -= 1;
-            if !self.tell(waiting.pid, processes, objects, sampler) && waiting.tries > 0 {
+            if !self.tell(waiting.pid, processes, objects, maps) && waiting.tries > 0 {
                 self.waiting.push(waiting);
             }
         }
@@ -100,7 +100,7 @@ impl Words {
         pid: u32,
         processes: &ProcessTable,
         objects: &ObjectRegistry,
-        sampler: &Sampler,
+        maps: &ProcessMaps,
     ) -> bool {
         let Some(process) = processes.get(pid) else { return true };
         let executable = processes.executable_object(pid);
@@ -126,13 +126,13 @@ impl Words {
         };
         match words {
             // Again where it is known: the kernel side forgets it with each new program.
-            Some(words) => match sampler.set_words(pid, &words) {
+            Some(words) => match maps.set_words(pid, &words) {
                 Ok(()) => drop(self.told.insert(pid, words)),
                 Err(error) => tracing::warn!("spans that process {pid} names are not seen: {error}"),
             },
             None => {
                 if self.told.remove(&pid).is_some() {
-                    sampler.remove_words(pid);
+                    maps.remove_words(pid);
                 }
             }
         }

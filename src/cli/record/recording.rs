@@ -172,7 +172,7 @@ impl Recording {
         let counters = session.counters().map_err(session_error)?;
         let written = self.collector.aggregate().samples();
         let samples = SampleAccount::new(&counters, written);
-        let main_object = self.main_pid.and_then(|pid| session.processes.executable_object(pid));
+        let main_object = self.main_pid.and_then(|pid| session.known.processes.executable_object(pid));
         let began = self.began.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let taken = Taken {
             start_unix_ns: nanoseconds(began),

@@ -20,7 +20,7 @@ use std::fs;
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::{KernelError, Sampler, SamplerOptions};
+use super::{KernelError, ProcessMaps, Sampler, SamplerOptions};
 
 pub use setting::Setting;
 
@@ -125,7 +125,7 @@ impl Host {
                 exclude_agent: true,
             };
             let begun = Instant::now();
-            let loaded = Sampler::load(&options);
+            let loaded = ProcessMaps::create().and_then(|(maps, _)| Sampler::load(&options, None, &maps));
             // It has libbpf speak into our log; the questions that follow are to be refused in silence.
             libbpf_rs::set_print(None);
             let follows_generated_code = match loaded {

@@ -21,11 +21,11 @@ use spanflame_symbols::script::{MappedObject, Runtime, ScriptRuntime};
 use self::markers::Markers;
 pub use self::names::{ScriptCounts, ScriptName, ScriptNames};
 use self::reader::{Found, Reader, Wanted};
-use crate::kernel::Sampler;
+use crate::kernel::ProcessMaps;
 use crate::model::{ImageId, ObjectId, RawFrame, RawSample};
 use crate::process::{MappingContent, ObjectRegistry, ProcessTable, RuntimeOfProcess};
 
-/// How soon what the reader has found is told to the sampler.
+/// How soon what the reader has found is told to the kernel side.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// How long whoever begins to sample waits for the reader.
 const LOOK_LIMIT: Duration = Duration::from_secs(2);
@@ -84,7 +84,7 @@ pub(super) struct Scripts {
     past: VecDeque<Past>,
     waiting: Vec<Waiting>,
     /// Processes that the reader looks into now, and since when.
-    looked_into: usize,
+    looked_into: Vec<u32>,
     looked_into_since: Instant,
     /// What [`Scripts::all`] says, until something changes.
     all: Option<Arc<RuntimesOfProcesses>>,
@@ -104,7 +104,7 @@ impl Scripts {
             processes: HashMap::new(),
             past: VecDeque::new(),
             waiting: Vec::new(),
-            looked_into: 0,
+            looked_into: Vec::new(),
             looked_into_since: Instant::now(),
             all: None,
         })
@@ -128,11 +128,11 @@ impl Scripts {
         pid: u32,
         processes: &ProcessTable,
         objects: &ObjectRegistry,
-        sampler: &Sampler,
+        maps: &ProcessMaps,
     ) {
         let Some(process) = processes.get(pid) else { return };
         if self.processes.get(&pid).is_some_and(|known| known.image != process.image) {
-            self.forget(pid, sampler);
+            self.forget(pid, maps);
         }
         let decided = self.processes.get(&pid).map_or(&[][..], |known| &known.decided);
         let mut mapped = Vec::new();
@@ -145,20 +145,22 @@ impl Scripts {
             mapped.push((id, MappedObject { file: Arc::clone(file), bias }));
         }
         if is_new {
-            if self.looked_into == 0 {
+            if self.looked_into.is_empty() {
                 self.looked_into_since = Instant::now();
             }
             let wanted = Wanted { pid, image: process.image, decided: decided.to_vec(), objects: mapped };
-            self.looked_into += usize::from(self.reader.find(wanted));
+            if self.reader.find(wanted) {
+                self.looked_into.push(pid);
+            }
         }
     }
 
     /// A process is no more, or runs another program. Its last samples may be still to come.
-    pub(super) fn forget(&mut self, pid: u32, sampler: &Sampler) {
+    pub(super) fn forget(&mut self, pid: u32, maps: &ProcessMaps) {
         if let Some(InProcess { image, runtimes, .. }) = self.processes.remove(&pid) {
             self.all = None;
             for runtime in &runtimes {
-                sampler.remove_runtime(pid, runtime.runtime());
+                maps.remove_runtime(pid, runtime.runtime());
             }
             if !runtimes.is_empty() {
                 self.remember(Past { since: Instant::now(), image, runtimes });
@@ -187,17 +189,20 @@ impl Scripts {
         }
     }
 
-    /// Takes what the reader has found, tells the sampler, and looks again for what was not ready.
+    /// Takes what the reader has found, tells the kernel side, and looks again for what was not ready.
     pub(super) fn take_found(
         &mut self,
         processes: &ProcessTable,
         objects: &ObjectRegistry,
-        sampler: &Sampler,
+        maps: &ProcessMaps,
+        follows_generated_code: bool,
     ) {
         self.reader.look_after();
         while let Some(found) = self.reader.take_found() {
             let Found { pid, image, wanted, mut runtimes, mut about, again, is_late } = found;
-            self.looked_into = self.looked_into.saturating_sub(usize::from(!is_late));
+            if let Some(answered) = self.looked_into.iter().position(|asked| !is_late && *asked == pid) {
+                self.looked_into.swap_remove(answered);
+            }
             if processes.get(pid).is_none_or(|process| process.image != image || process.exited) {
                 continue;
             }
@@ -205,14 +210,14 @@ impl Scripts {
                 self.note_waiting(pid, again);
                 continue;
             }
-            if !sampler.follows_generated_code() {
+            if !follows_generated_code {
                 runtimes.retain(|runtime| runtime.runtime() == Runtime::Python);
                 for known in about.iter_mut().filter(|known| known.not_read.is_none()) {
                     known.not_read = (known.runtime != Some(Runtime::Python)).then(|| TOO_OLD.to_owned());
                 }
             }
             for runtime in &runtimes {
-                if let Err(error) = sampler.set_runtime(pid, runtime.runtime(), &runtime.layout()) {
+                if let Err(error) = maps.set_runtime(pid, runtime.runtime(), &runtime.layout()) {
                     tracing::warn!("frames of process {pid} are not read: {error}");
                 }
             }
@@ -236,7 +241,7 @@ impl Scripts {
             self.all = None;
             self.note_waiting(pid, again);
         }
-        self.look_again(processes, objects, sampler);
+        self.look_again(processes, objects, maps);
     }
 
     fn note_waiting(&mut self, pid: u32, again: bool) {
@@ -251,7 +256,7 @@ impl Scripts {
         }
     }
 
-    fn look_again(&mut self, processes: &ProcessTable, objects: &ObjectRegistry, sampler: &Sampler) {
+    fn look_again(&mut self, processes: &ProcessTable, objects: &ObjectRegistry, maps: &ProcessMaps) {
         let mut due = Vec::new();
         self.waiting.retain_mut(|waiting| {
             if waiting.since.elapsed() < waiting.interval {
@@ -264,13 +269,18 @@ impl Scripts {
             waiting.tries > 0
         });
         for pid in due {
-            self.look_at(pid, processes, objects, sampler);
+            self.look_at(pid, processes, objects, maps);
         }
     }
 
     /// Whether all processes that were to be looked into have been, or it takes too long.
     pub(super) fn is_idle(&self) -> bool {
-        self.looked_into == 0 || self.looked_into_since.elapsed() > LOOK_LIMIT
+        self.looked_into.is_empty() || self.looked_into_since.elapsed() > LOOK_LIMIT
+    }
+
+    /// Whether the reader looks into a process now.
+    pub(super) fn is_looking_into(&self, pid: u32) -> bool {
+        self.looked_into.contains(&pid)
     }
 
     /// When there is something to look at again, or somebody waits for what is found.
