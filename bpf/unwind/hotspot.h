@@ -81,7 +81,8 @@ enum sf_hotspot_frame_state {
 #define SF_HOTSPOT_SCAN_TRIES_AT 504
 
 #define SF_HOTSPOT_SEGMENT_HOPS 24
-#define SF_HOTSPOT_MAP_BYTES 256
+/* Most methods are smaller than what so many segments hold; a hop is 254 at most. */
+#define SF_HOTSPOT_MAP_BYTES 64
 #define SF_HOTSPOT_NOT_A_POSITION 0xffffffffU
 /* How far a leaf's return address is looked for in stubs that keep no frame pointer, and how many are tried. */
 #define SF_HOTSPOT_SCANNED_WORDS 144
@@ -581,7 +582,8 @@ __attribute__((noinline)) int sf_read_hotspot_method(struct sf_walk *walk, __u64
 						     __u64 bcp_slot)
 {
 	const struct sf_hotspot *layout;
-	__u64 const_method, constants, holder, name, symbol, hash, bytecode;
+	struct sf_hotspot_class *method_class;
+	__u64 const_method, constants, holder, name, hash, bytecode;
 	__u32 code_bytes, position = SF_HOTSPOT_NOT_A_POSITION;
 
 	if (!walk)
@@ -611,18 +613,27 @@ __attribute__((noinline)) int sf_read_hotspot_method(struct sf_walk *walk, __u64
 		position = bcp_slot - bytecode;
 	*(volatile __u32 *)&walk->object_bytes[SF_HOTSPOT_CODE_AT] = position;
 
-	if (bpf_probe_read_user(walk->object_bytes, 8, (void *)(constants + layout->constants_holder)))
-		return 0;
-	holder = *(const __u64 *)walk->object_bytes;
-	if (bpf_probe_read_user(walk->object_bytes, 8, (void *)(holder + layout->klass_name)))
-		return 0;
-	name = *(const __u64 *)walk->object_bytes;
-	if (bpf_probe_read_user(walk->object_bytes, 8, (void *)name))
-		return 0;
-	symbol = *(const __u64 *)walk->object_bytes & layout->symbol_mask;
-	hash = sf_hotspot_hash(hash, holder);
-	hash = sf_hotspot_hash(hash, name);
-	hash = sf_hotspot_hash(hash, symbol);
+	/* Methods that call each other are often of one class, which is as it was a moment ago. */
+	method_class = &walk->method_class;
+	if (method_class->constants != constants) {
+		method_class->constants = 0;
+		if (bpf_probe_read_user(walk->object_bytes, 8,
+					(void *)(constants + layout->constants_holder)))
+			return 0;
+		holder = *(const __u64 *)walk->object_bytes;
+		if (bpf_probe_read_user(walk->object_bytes, 8, (void *)(holder + layout->klass_name)))
+			return 0;
+		name = *(const __u64 *)walk->object_bytes;
+		if (bpf_probe_read_user(walk->object_bytes, 8, (void *)name))
+			return 0;
+		method_class->holder = holder;
+		method_class->name = name;
+		method_class->symbol = *(const __u64 *)walk->object_bytes & layout->symbol_mask;
+		method_class->constants = constants;
+	}
+	hash = sf_hotspot_hash(hash, method_class->holder);
+	hash = sf_hotspot_hash(hash, method_class->name);
+	hash = sf_hotspot_hash(hash, method_class->symbol);
 	return sf_hotspot_identity(hash);
 }
 

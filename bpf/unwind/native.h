@@ -45,8 +45,8 @@
 #define SF_SIGNAL_OFFSET 40
 
 /*
- * A frame takes a round, one more if it is the first of its mapping, and one more if it is of generated code. A few
- * pending uretprobes in one stack must not cost frames.
+ * A frame takes a round, one more if it is the first of its mapping, and one more if it is the first of generated code.
+ * A few pending uretprobes in one stack must not cost frames.
  */
 #define SF_MAX_STEPS (3 * SF_MAX_USER_FRAMES + 64)
 
@@ -58,6 +58,14 @@
 
 /* Room for what is read of a runtime's object at once. */
 #define SF_OBJECT_BYTES 512
+
+/* What hotspot.h has read of a method's class. */
+struct sf_hotspot_class {
+	__u64 constants; /* the method's ConstantPool, which leads there; 0: nothing was read */
+	__u64 holder;
+	__u64 name;
+	__u64 symbol; /* first word of what `name` points to, as far as it stays the same */
+};
 
 /* A walk in progress. Lives in a map value: it is too large for the BPF stack. */
 struct sf_walk {
@@ -122,6 +130,9 @@ struct sf_walk {
 		struct sf_hotspot hotspot;
 		struct sf_python python;
 	} layout;
+	struct sf_hotspot_class method_class; /* of the method that hotspot.h has read last */
+	__u64 file_name;                      /* that python.h has read last; 0: none */
+	__u64 file_name_hash;
 	unsigned char object_bytes[SF_OBJECT_BYTES] __attribute__((aligned(8))); /* an object of a runtime */
 	struct sf_script_frame scripts[SF_MAX_SCRIPT_FRAMES];
 };
@@ -703,6 +714,7 @@ __attribute__((noinline)) int sf_step_generated(struct sf_walk *walk, struct sf_
 static long sf_round(__u32 unused, struct sf_walk_context *context)
 {
 	struct sf_walk *walk = context->walk;
+	__u64 address;
 	int step;
 
 	(void)unused;
@@ -712,7 +724,14 @@ static long sf_round(__u32 unused, struct sf_walk_context *context)
 	step = sf_step_runtime(walk, context->frames);
 	if (step == SF_STEP_NOT_MINE)
 		step = sf_step_generated(walk, context->frames);
-	return step ? 1 : 0;
+	if (step)
+		return 1;
+	/* Generated code mostly calls generated code. What sf_step would say of that is known. */
+	address = walk->pc - walk->pc_is_return;
+	if (walk->kind == SF_MAPPING_JIT && address - walk->mapping_begin < walk->mapping_bytes &&
+	    walk->frames < SF_MAX_USER_FRAMES)
+		walk->next = SF_NEXT_GENERATED;
+	return 0;
 }
 
 /*

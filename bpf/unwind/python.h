@@ -39,7 +39,7 @@
  * suspended (it is not running). In 3.13 and later the evaluation function does not store each instruction
  * that it executes, so the innermost frame's position may be one of a few instructions earlier.
  *
- * Cost: reads for each sample 4, for each frame 2, before 3.12 4.
+ * Cost: reads for each sample 4, for each frame 2, before 3.12 3, and 4 where its file is not that of the one before.
  */
 #ifndef SF_UNWIND_PYTHON_H
 #define SF_UNWIND_PYTHON_H
@@ -248,14 +248,43 @@ static __always_inline __u64 sf_python_hash(__u64 hash, __u64 word)
 	return hash ^ hash >> 29;
 }
 
+/* An odd number for a word's place, like a random one (splitmix64; Steele and others 2014). Known when this is compiled. */
+static __always_inline __u64 sf_python_factor(__u64 place)
+{
+	__u64 factor = (place + 1) * SF_PYTHON_HASH_FACTOR;
+
+	factor = (factor ^ factor >> 30) * 0xbf58476d1ce4e5b9ULL;
+	factor = (factor ^ factor >> 27) * 0x94d049bb133111ebULL;
+	return (factor ^ factor >> 31) | 1;
+}
+
 /*
- * Adds length and characters of a string to a hash: of an ASCII string its first 64 at most, fewer where its page
- * ends. Which they are depends on nothing but address and length, since user space has to do the same.
+ * The body of a code object in one number: multilinear hashing (Lemire and Kaser 2014), in which no product waits for
+ * another one.
+ */
+static __always_inline __u64 sf_python_hash_body(const unsigned char *half, __u64 bytes)
+{
+	__u64 hash = 0;
+
+#pragma unroll
+	for (__u64 place = 0; place < SF_PYTHON_BODY_WORDS; place++) {
+		__u64 offset = SF_PYTHON_BODY + place * 8;
+
+		if (offset < bytes)
+			hash += *(const __u64 *)(half + offset) * sf_python_factor(place);
+	}
+	return hash;
+}
+
+/*
+ * Length and characters of a string in one number: of an ASCII string its first 64 at most, fewer where its page
+ * ends. Which they are depends on nothing but address and length, since user space has to do the same. 0 if it could
+ * be read.
  */
 __attribute__((noinline)) int sf_python_hash_string(struct sf_walk *walk, __u64 string, __u64 *hash)
 {
 	__u64 in_page = SF_USER_PAGE_BYTES - (string & (SF_USER_PAGE_BYTES - 1));
-	__u64 bytes = SF_PYTHON_STRING_BYTES, characters, word, mixed, index, header, length;
+	__u64 bytes = SF_PYTHON_STRING_BYTES, characters, word, sum, header, length;
 
 	if (!walk || !hash)
 		return -1;
@@ -268,19 +297,34 @@ __attribute__((noinline)) int sf_python_hash_string(struct sf_walk *walk, __u64 
 	characters = header < bytes ? bytes - header : 0;
 	if (length < characters)
 		characters = length;
-	mixed = sf_python_hash(*hash, length);
-	for (index = 0; index < SF_PYTHON_STRING_WORDS; index++) {
-		__u64 left = characters - index * 8;
+	sum = length * sf_python_factor(SF_PYTHON_STRING_WORDS);
+#pragma unroll
+	for (__u64 place = 0; place < SF_PYTHON_STRING_WORDS; place++) {
+		__u64 left = characters - place * 8;
 
-		if (characters <= index * 8)
+		if (characters <= place * 8)
 			break;
-		word = sf_python_word(walk->object_bytes, header + index * 8);
+		word = sf_python_word(walk->object_bytes, header + place * 8);
 		/* What lies behind the last character is not the string's. */
 		if (left < 8)
 			word &= (1ULL << (left & 7) * 8) - 1;
-		mixed = sf_python_hash(mixed, word);
+		sum += word * sf_python_factor(place);
 	}
-	*hash = mixed;
+	*hash = sum;
+	return 0;
+}
+
+/* The same of the file that a code object was compiled from. Functions that call each other are often of one. */
+static __always_inline int sf_python_hash_file(struct sf_walk *walk, __u64 file, __u64 *hash)
+{
+	if (walk->file_name != file) {
+		walk->file_name = 0;
+		if (sf_python_hash_string(walk, file, hash))
+			return -1;
+		walk->file_name = file;
+		walk->file_name_hash = *hash;
+	}
+	*hash = walk->file_name_hash;
 	return 0;
 }
 
@@ -289,7 +333,7 @@ __attribute__((noinline)) int sf_python_read_code(struct sf_walk *walk, __u64 co
 {
 	const struct sf_python *python;
 	unsigned char *half;
-	__u64 hash = 0, index;
+	__u64 hash;
 
 	if (!walk || !identity)
 		return SF_SCRIPT_INCONSISTENT;
@@ -299,17 +343,14 @@ __attribute__((noinline)) int sf_python_read_code(struct sf_walk *walk, __u64 co
 		return SF_SCRIPT_UNREADABLE;
 	if (sf_python_word(half, SF_PYTHON_TYPE) != python->code_type)
 		return SF_SCRIPT_INCONSISTENT;
-	for (index = 0; index < SF_PYTHON_BODY_WORDS; index++) {
-		__u64 offset = SF_PYTHON_BODY + index * 8;
-
-		if (offset >= python->code_bytes)
-			break;
-		hash = sf_python_hash(hash, sf_python_word(half, offset));
-	}
+	hash = sf_python_hash_body(half, python->code_bytes);
 	if (python->flags & SF_PYTHON_CODE_UNNUMBERED) {
-		if (sf_python_hash_string(walk, sf_python_word(half, python->code_name), &hash) ||
-		    sf_python_hash_string(walk, sf_python_word(half, python->code_file), &hash))
+		__u64 name = 0, file = 0;
+
+		if (sf_python_hash_string(walk, sf_python_word(half, python->code_name), &name) ||
+		    sf_python_hash_file(walk, sf_python_word(half, python->code_file), &file))
 			return SF_SCRIPT_UNREADABLE;
+		hash = sf_python_hash(sf_python_hash(hash, name), file);
 	}
 	*identity = (__u32)(hash ^ hash >> 32);
 	return SF_SCRIPT_COMPLETE;
@@ -438,6 +479,7 @@ __attribute__((noinline)) int sf_walk_python(struct sf_walk *walk)
 	outcome = sf_python_find_thread(walk, &frames.frame);
 	if (outcome != SF_SCRIPT_COMPLETE)
 		return outcome;
+	walk->file_name = 0;
 	frames.walk = walk;
 	frames.begun = walk->script_frames;
 	frames.outcome = SF_SCRIPT_TRUNCATED;

@@ -79,6 +79,7 @@ __attribute__((noinline)) int sf_take_layout(struct sf_walk *walk)
 		if (hotspot) {
 			walk->layout.hotspot = *hotspot;
 			walk->layout_of = SF_RUNTIME_HOTSPOT;
+			walk->method_class.constants = 0;
 		}
 	}
 	walk->runtime = walk->layout_of;

@@ -73,21 +73,30 @@ fn is_counted(references: u64) -> bool {
 
 /// As `sf_python_read_code` of `bpf/unwind/python.h` computes it.
 fn identity(layout: &Layout, memory: &dyn ProcessMemory, code: &[u8]) -> Result<u32, Refusal> {
-    let mut hash = 0;
-    for index in 0..CODE_BODY_WORDS {
-        let offset = CODE_BODY + index * 8;
+    let mut hash = 0_u64;
+    for place in 0..CODE_BODY_WORDS {
+        let offset = CODE_BODY + place * 8;
         if offset >= layout.code_bytes {
             break;
         }
-        hash = mix(hash, u64_at(code, usize::from(offset)).ok_or(Refusal::Malformed)?);
+        let word = u64_at(code, usize::from(offset)).ok_or(Refusal::Malformed)?;
+        hash = hash.wrapping_add(word.wrapping_mul(factor(u64::from(place))));
     }
     if layout.flags & flag::CODE_UNNUMBERED != 0 {
         for offset in [layout.code_name, layout.code_file] {
             let string = u64_at(code, usize::from(offset)).ok_or(Refusal::Malformed)?;
-            hash = mix_string(layout, memory, hash, string)?;
+            hash = mix(hash, hash_string(layout, memory, string)?);
         }
     }
     Ok((hash ^ hash >> 32) as u32)
+}
+
+/// As `sf_python_factor`.
+const fn factor(place: u64) -> u64 {
+    let factor = (place + 1).wrapping_mul(HASH_FACTOR);
+    let factor = (factor ^ factor >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let factor = (factor ^ factor >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (factor ^ factor >> 31) | 1
 }
 
 fn mix(hash: u64, word: u64) -> u64 {
@@ -96,7 +105,7 @@ fn mix(hash: u64, word: u64) -> u64 {
 }
 
 /// As `sf_python_hash_string`.
-fn mix_string(layout: &Layout, memory: &dyn ProcessMemory, hash: u64, string: u64) -> Result<u64, Refusal> {
+fn hash_string(layout: &Layout, memory: &dyn ProcessMemory, string: u64) -> Result<u64, Refusal> {
     let in_page = PAGE_BYTES - string % PAGE_BYTES;
     let bytes = in_page.clamp(SHORT_STRING_BYTES, STRING_BYTES);
     let mut contents = vec![0; usize::try_from(bytes).map_err(|_| Refusal::Malformed)?];
@@ -104,10 +113,10 @@ fn mix_string(layout: &Layout, memory: &dyn ProcessMemory, hash: u64, string: u6
     let header = u64::from(layout.string_header);
     let length = u64_at(&contents, STRING_LENGTH).ok_or(Refusal::Malformed)?;
     let characters = bytes.saturating_sub(header).min(length);
-    let mut hash = mix(hash, length);
-    for index in 0..STRING_WORDS {
-        let Some(left) = characters.checked_sub(index * 8).filter(|left| *left > 0) else { break };
-        let offset = usize::try_from(header + index * 8).map_err(|_| Refusal::Malformed)?;
+    let mut hash = length.wrapping_mul(factor(STRING_WORDS));
+    for place in 0..STRING_WORDS {
+        let Some(left) = characters.checked_sub(place * 8).filter(|left| *left > 0) else { break };
+        let offset = usize::try_from(header + place * 8).map_err(|_| Refusal::Malformed)?;
         // The kernel side's buffer has something behind what was read, but masks it away.
         let mut word = [0; 8];
         let available = contents.get(offset..).unwrap_or_default();
@@ -118,7 +127,7 @@ fn mix_string(layout: &Layout, memory: &dyn ProcessMemory, hash: u64, string: u6
         if left < 8 {
             word &= (1 << (left * 8)) - 1;
         }
-        hash = mix(hash, word);
+        hash = hash.wrapping_add(word.wrapping_mul(factor(place)));
     }
     Ok(hash)
 }
