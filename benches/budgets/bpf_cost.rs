@@ -57,7 +57,8 @@ fn measure_load(context: &Context, section: &mut Section, functions: u32, depths
             complete.push(statistics.complete_percent());
             let incomplete = statistics.incomplete();
             if !incomplete.is_empty() {
-                section.note(format!("not complete, {depth} frames among {functions}, run {run}: {incomplete}"));
+                section
+                    .note(format!("not complete, {depth} frames among {functions}, run {run}: {incomplete}"));
             }
         }
         let mut add = |figure: Figure, bound: Option<Bound>| {

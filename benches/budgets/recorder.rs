@@ -84,7 +84,8 @@ impl Statistics {
     /// Which stacks are not complete, and why; empty if all are.
     pub fn incomplete(&self) -> String {
         let reasons = self.stacks.incomplete.iter().map(|(reason, count)| format!("{count} {reason}"));
-        let executables = self.executables.iter().filter(|executable| executable.complete < executable.samples);
+        let executables =
+            self.executables.iter().filter(|executable| executable.complete < executable.samples);
         let executables = executables.map(|executable| {
             let name = executable.path.rsplit('/').next().unwrap_or_default();
             format!("{} of {} in {name}", executable.samples - executable.complete, executable.samples)

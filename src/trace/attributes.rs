@@ -75,8 +75,7 @@ impl Asked {
         let query = target.and_then(route::query).map(Text::from);
         let rpc = Self::rpc_of(head, path.as_deref());
         // The answer will say whether anything was found there; until then the template is a good name.
-        let template = path.as_deref().and_then(route::template).filter(|_| rpc.is_none());
-        let route = template.map(Text::from);
+        let route = path.as_deref().filter(|_| rpc.is_none()).and_then(route::template);
         // The path may have gone by before anybody listened.
         let is_rpc = rpc.is_some() || path.is_none() && Self::is_of_rpc(head);
         Self { method: Self::method_of(head), path, query, route, is_rpc, rpc }

@@ -6,9 +6,9 @@
 //! method alone, as the conventions have it where no route is known; that is counted. Paths that nothing
 //! was found at are no routes, so that somebody who tries paths does not use up the room.
 
-use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use foldhash::{HashMap, HashSet};
+
+use crate::model::span::Text;
 
 /// Routes that one service may have.
 pub const MAX_ROUTES: usize = 200;
@@ -44,42 +44,52 @@ pub fn query(target: &str) -> Option<&str> {
 }
 
 /// A path with its ids taken out; `None` if it is too long to be told by a name. Percent-encoded characters
-/// stay as they are.
+/// stay as they are. O(bytes), and nothing is allocated for short ones: this is done for every request.
 #[must_use]
-pub fn template(path: &str) -> Option<Cow<'_, str>> {
+pub fn template(path: &str) -> Option<Text> {
     if path.len() > MAX_PATH_BYTES {
         return None;
     }
-    if !path.split('/').any(is_id) {
-        return Some(Cow::Borrowed(path));
-    }
-    let mut template = String::with_capacity(path.len());
-    for (nth, segment) in path.split('/').enumerate() {
-        if nth > 0 {
-            template.push('/');
+    let mut template: Option<Text> = None;
+    let mut begin = 0;
+    for segment in path.as_bytes().split(|&byte| byte == b'/') {
+        let end = begin + segment.len();
+        let is_id = is_id(segment);
+        if is_id && template.is_none() {
+            template = path.get(..begin).map(Text::from);
         }
-        template.push_str(if is_id(segment) { "{id}" } else { segment });
+        if let Some(template) = &mut template {
+            template.push_str(if is_id { "{id}" } else { path.get(begin..end)? });
+            if end < path.len() {
+                template.push('/');
+            }
+        }
+        begin = end + 1;
     }
-    Some(Cow::Owned(template))
+    Some(template.unwrap_or_else(|| Text::from(path)))
 }
 
 /// Whether a segment is a whole number, a UUID, or hexadecimal digits that are no word.
-fn is_id(segment: &str) -> bool {
-    let digits = segment.strip_prefix('-').unwrap_or(segment);
-    if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+fn is_id(segment: &[u8]) -> bool {
+    // Most words are told by their first letter.
+    if !segment.first().is_some_and(|first| first.is_ascii_hexdigit() || *first == b'-') {
+        return false;
+    }
+    let digits = segment.strip_prefix(b"-").unwrap_or(segment);
+    if !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) {
         return true;
     }
-    if segment.len() >= MIN_HEX_DIGITS && segment.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+    if segment.len() >= MIN_HEX_DIGITS && segment.iter().all(u8::is_ascii_hexdigit) {
         return true;
     }
     is_uuid(segment)
 }
 
 /// 8-4-4-4-12 digits (RFC 9562 section 4).
-fn is_uuid(segment: &str) -> bool {
+fn is_uuid(segment: &[u8]) -> bool {
     segment.len() == 36
-        && segment.bytes().enumerate().all(|(at, byte)| match at {
-            8 | 13 | 18 | 23 => byte == b'-',
+        && segment.iter().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => *byte == b'-',
             _ => byte.is_ascii_hexdigit(),
         })
 }
@@ -87,20 +97,19 @@ fn is_uuid(segment: &str) -> bool {
 /// The routes of all services, so that there are not too many.
 #[derive(Debug, Default)]
 pub struct Routes {
-    services: HashMap<Arc<str>, HashSet<Arc<str>>>,
+    services: HashMap<Text, HashSet<Text>>,
     refused: u64,
 }
 
 impl Routes {
-    /// The route of a request to this service with this path. `is_found`: its answer does not say that nothing
-    /// is there (404, 405, 400, …). `None` if it can have none.
-    pub fn route(&mut self, service: &str, path: &str, is_found: bool) -> Option<Arc<str>> {
-        let template = template(path)?;
-        if let Some(route) = self.services.get(service).and_then(|routes| routes.get(template.as_ref())) {
-            return Some(Arc::clone(route));
+    /// Whether the [template](template) of a request's path is a route of this service, from now on if not before.
+    /// `is_found`: the answer does not say that nothing is there (404, 405, 400, …).
+    pub fn takes(&mut self, service: &str, template: &str, is_found: bool) -> bool {
+        if self.services.get(service).is_some_and(|routes| routes.contains(template)) {
+            return true;
         }
         if !is_found {
-            return None;
+            return false;
         }
         let is_full = match self.services.get(service) {
             Some(routes) => routes.len() >= MAX_ROUTES,
@@ -108,11 +117,10 @@ impl Routes {
         };
         if is_full {
             self.refused += 1;
-            return None;
+            return false;
         }
-        let route: Arc<str> = Arc::from(template);
-        self.services.entry(Arc::from(service)).or_default().insert(Arc::clone(&route));
-        Some(route)
+        self.services.entry(Text::from(service)).or_default().insert(Text::from(template));
+        true
     }
 
     /// How many requests had no route because their service has too many.
@@ -187,16 +195,16 @@ mod tests {
     #[test]
     fn a_service_with_too_many_routes_keeps_those_it_has() {
         let mut routes = Routes::default();
-        assert_eq!(routes.route("a", "/guessed", false), None);
+        assert!(!routes.takes("a", "/guessed", false));
         for nth in 0..MAX_ROUTES {
-            assert!(routes.route("a", &format!("/r{nth}"), true).is_some());
+            assert!(routes.takes("a", &format!("/r{nth}"), true));
         }
-        assert_eq!(routes.route("a", "/one-more", true), None);
+        assert!(!routes.takes("a", "/one-more", true));
         assert_eq!(routes.refused(), 1);
-        assert_eq!(routes.route("a", "/r7", true).as_deref(), Some("/r7"));
-        assert_eq!(routes.route("a", "/r7", false).as_deref(), Some("/r7"), "known all the same");
-        assert_eq!(routes.route("b", "/one-more", true).as_deref(), Some("/one-more"));
-        assert_eq!(routes.route("a", "/guessed/17", false), None);
+        assert!(routes.takes("a", "/r7", true));
+        assert!(routes.takes("a", "/r7", false), "known all the same");
+        assert!(routes.takes("b", "/one-more", true));
+        assert!(!routes.takes("a", "/guessed/{id}", false));
         assert_eq!(routes.refused(), 1);
     }
 

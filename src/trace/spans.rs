@@ -22,7 +22,6 @@ use super::streams::{StreamWork, Streams};
 use super::typical::Typical;
 use super::undecided::{Over, Undecided};
 use crate::model::socket::{Direction, Endpoint, Opened};
-use crate::model::span::Text;
 use crate::model::{ConnectionId, RequestKey, Span, SpanId, SpanResource, TraceId, UnsampledRequest};
 
 /// A request that has been open for so long is shown while it hangs.
@@ -526,12 +525,12 @@ impl Spans {
 
     /// The route, now that the answer is known, and the name that follows from it.
     fn settle_route(&mut self, open: &mut Open, status: Option<u16>) {
-        let Some(path) = open.asked.path.as_deref().filter(|_| !open.asked.is_rpc) else { return };
-        let is_found = status.is_some_and(|status| !matches!(status, 400 | 404 | 405 | 414));
-        let route = self.routes.route(open.resource.service(), path, is_found);
-        if route.as_deref() != open.asked.route.as_deref() {
-            open.asked.route = route.as_deref().map(Text::from);
+        if open.asked.is_rpc {
+            return;
         }
+        let is_found = status.is_some_and(|status| !matches!(status, 400 | 404 | 405 | 414));
+        let routes = &mut self.routes;
+        open.asked.route.take_if(|template| !routes.takes(open.resource.service(), template, is_found));
     }
 
     fn end(
