@@ -7,7 +7,7 @@
 
 use super::compressed::Stream;
 use super::layout::{DebugInformation, Layout};
-use super::methods::NamedMethod;
+use super::methods::Methods;
 use crate::little_endian::{u32_at, u64_at};
 use crate::process_memory::ProcessMemory;
 use crate::script::{Refusal, ScriptFrame, ScriptFunction};
@@ -23,6 +23,7 @@ const SCOPE_BYTES: u64 = 15;
 /// A compiled method's blob as it was read.
 pub(super) struct Compiled<'a> {
     pub(super) layout: &'a Layout,
+    pub(super) methods: &'a Methods,
     pub(super) blob: u64,
     pub(super) bytes: &'a [u8],
     pub(super) memory: &'a dyn ProcessMemory,
@@ -157,7 +158,7 @@ impl Compiled<'_> {
             let method = self.metadata(parts, method)?;
             // -1 stands for the method's entry, before its first bytecode.
             let bytecode_index = Some(bytecode_index.saturating_sub(1));
-            functions.push(NamedMethod::read(self.layout, method, self.memory)?.at(
+            functions.push(self.methods.read(self.layout, method, self.memory)?.at(
                 self.layout,
                 bytecode_index,
                 is_approximate,

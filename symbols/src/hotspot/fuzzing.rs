@@ -9,7 +9,7 @@ use crate::script::ScriptRuntime;
 /// A virtual machine of JDK 17, or of JDK 25.
 #[must_use]
 pub fn machine(is_25: bool) -> impl ScriptRuntime {
-    Hotspot { layout: if is_25 { layout_25() } else { layout_17() } }
+    Hotspot::of(if is_25 { layout_25() } else { layout_17() })
 }
 
 pub(super) fn layout_17() -> Layout {

@@ -1,5 +1,8 @@
 //! Names and lines of methods: `Method` → `ConstMethod` → `ConstantPool` → `Symbol`s.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use super::compressed::line_of;
 use super::identity::MethodIdentity;
 use super::layout::{Layout, SourceFileIndex};
@@ -13,6 +16,9 @@ const MAX_CONSTANTS: u32 = 65536;
 const MAX_METHODS: u32 = 65536;
 /// A `ConstMethod`: up to 64 KiB of bytecode, and tables.
 const MAX_CONST_METHOD_BYTES: u64 = 1 << 20;
+/// Methods that are remembered: a few hundred bytes each, with their tables of lines. When there are more, all are read
+/// anew.
+const MAX_KNOWN: usize = 2048;
 /// `ConstMethodFlags::_misc_has_linenumber_table`, the same in all versions.
 const HAS_LINE_NUMBERS: u16 = 1;
 
@@ -20,15 +26,34 @@ fn plus(address: u64, offset: u64) -> Result<u64, Refusal> {
     address.checked_add(offset).ok_or(Refusal::Malformed)
 }
 
-/// A symbol's text.
-fn symbol(layout: &Layout, address: u64, memory: &dyn ProcessMemory) -> Result<String, Refusal> {
+/// A symbol's bytes, in Java's own form of UTF-8.
+fn symbol_bytes(layout: &Layout, address: u64, memory: &dyn ProcessMemory) -> Result<Vec<u8>, Refusal> {
     if address == 0 || address & 7 != 0 {
         return Err(Refusal::Malformed);
     }
     let bytes = memory.u16_at(plus(address, u64::from(layout.symbol_length))?)?;
     let mut text = vec![0; usize::from(bytes)];
     memory.read(plus(address, u64::from(layout.symbol_body))?, &mut text)?;
-    decoded(&text).ok_or(Refusal::Malformed)
+    Ok(text)
+}
+
+/// A symbol's text.
+fn symbol(layout: &Layout, address: u64, memory: &dyn ProcessMemory) -> Result<String, Refusal> {
+    decoded(&symbol_bytes(layout, address, memory)?).ok_or(Refusal::Malformed)
+}
+
+/// Whether a symbol is still that of these bytes: one read.
+fn is_symbol(
+    layout: &Layout,
+    address: u64,
+    expected: &[u8],
+    memory: &dyn ProcessMemory,
+) -> Result<bool, Refusal> {
+    let (length, body) = (usize::from(layout.symbol_length), usize::from(layout.symbol_body));
+    let mut bytes = vec![0; body + expected.len()];
+    memory.read(address, &mut bytes)?;
+    let is_as_long = u16_at(&bytes, length).is_some_and(|bytes| usize::from(bytes) == expected.len());
+    Ok(is_as_long && bytes.get(body..) == Some(expected))
 }
 
 /// The address of a symbol among a class's constants.
@@ -37,6 +62,16 @@ fn constant(layout: &Layout, constants: u64, index: u16, memory: &dyn ProcessMem
     if index == 0 || count > MAX_CONSTANTS || u32::from(index) >= count {
         return Err(Refusal::Malformed);
     }
+    constant_entry(layout, constants, index, memory)
+}
+
+/// The same where there are known to be as many.
+fn constant_entry(
+    layout: &Layout,
+    constants: u64,
+    index: u16,
+    memory: &dyn ProcessMemory,
+) -> Result<u64, Refusal> {
     let entry = u64::from(layout.constants_bytes) + 8 * u64::from(index);
     // The lowest bit once said that a class was not resolved yet.
     Ok(memory.u64_at(plus(constants, entry)?)? & !1)
@@ -94,23 +129,54 @@ fn parameters(signature: &str) -> Option<String> {
 pub(super) struct NamedMethod {
     name: String,
     file: String,
+    /// The symbols that its name was made of.
+    class_symbol: Vec<u8>,
+    method_symbol: (u64, Vec<u8>),
     /// The table of its lines, as it is stored.
     lines: Vec<u8>,
     pub(super) identity: u32,
 }
 
-impl NamedMethod {
-    /// Reads a method. What was read is checked to be of one method.
-    pub(super) fn read(layout: &Layout, method: u64, memory: &dyn ProcessMemory) -> Result<Self, Refusal> {
+/// Methods of a virtual machine that were read, by their addresses. Samples are of ever new places in the same methods,
+/// whose names take some thirty reads of the process's memory; whether they are still the same takes nine.
+#[derive(Debug, Default)]
+pub(super) struct Methods {
+    known: Mutex<HashMap<u64, (MethodIdentity, Arc<NamedMethod>)>>,
+}
+
+impl Methods {
+    /// Reads a method. What was read is checked to be of one method, and what is known to be of the one that is there
+    /// now.
+    pub(super) fn read(
+        &self,
+        layout: &Layout,
+        method: u64,
+        memory: &dyn ProcessMemory,
+    ) -> Result<Arc<NamedMethod>, Refusal> {
         let identity = MethodIdentity::read(layout, method, memory)?;
-        let named = Self::of(layout, method, &identity, memory);
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&method).cloned();
+        if let Some((of, named)) = known
+            && of == identity
+            && named.is_still(layout, &identity, memory)?
+        {
+            return Ok(named);
+        }
+        let named = NamedMethod::of(layout, method, &identity, memory);
         // What was changed meanwhile may have led anywhere.
         if MethodIdentity::read(layout, method, memory)? != identity {
             return Err(Refusal::ObjectMoved);
         }
-        named
+        let named = Arc::new(named?);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MAX_KNOWN {
+            known.clear();
+        }
+        known.insert(method, (identity, Arc::clone(&named)));
+        Ok(named)
     }
+}
 
+impl NamedMethod {
     fn of(
         layout: &Layout,
         method: u64,
@@ -122,8 +188,10 @@ impl NamedMethod {
         let constants = identity.constants;
         let name_index = half(layout.kernel.const_method_name_index)?;
         let name_symbol = constant(layout, constants, name_index, memory)?;
-        let name = symbol(layout, name_symbol, memory)?;
-        let class = symbol(layout, identity.holder_name, memory)?;
+        let method_symbol = symbol_bytes(layout, name_symbol, memory)?;
+        let class_symbol = symbol_bytes(layout, identity.holder_name, memory)?;
+        let name = decoded(&method_symbol).ok_or(Refusal::Malformed)?;
+        let class = decoded(&class_symbol).ok_or(Refusal::Malformed)?;
         if !is_method(&name) || !is_class(&class) {
             return Err(Refusal::Malformed);
         }
@@ -146,9 +214,28 @@ impl NamedMethod {
         Ok(Self {
             name: full_name,
             file,
+            class_symbol,
+            method_symbol: (name_symbol, method_symbol),
             lines: lines(layout, identity, memory)?,
             identity: identity.identity,
         })
+    }
+
+    /// Whether what it was read of is what is there now, given that its identity is the same: another class of the same
+    /// shape that came to lie there has that by chance once in 65,536 times.
+    fn is_still(
+        &self,
+        layout: &Layout,
+        identity: &MethodIdentity,
+        memory: &dyn ProcessMemory,
+    ) -> Result<bool, Refusal> {
+        let index = u16_at(&identity.const_method_bytes, usize::from(layout.kernel.const_method_name_index));
+        let (name_symbol, name) = &self.method_symbol;
+        let entry = constant_entry(layout, identity.constants, index.ok_or(Refusal::Malformed)?, memory)?;
+        Ok(entry == *name_symbol
+            && is_symbol(layout, *name_symbol, name, memory)?
+            && is_symbol(layout, identity.holder_name, &self.class_symbol, memory)?
+            && lines(layout, identity, memory)? == self.lines)
     }
 
     /// The function at a bytecode index; without one at no line.

@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use debug_info::Compiled;
 use layout::Layout;
-use methods::NamedMethod;
+use methods::Methods;
 use vm_structs::{TableError, text_at};
 
 use crate::address::{Bias, ElfAddress};
@@ -139,12 +139,17 @@ pub fn find(
 }
 
 /// A virtual machine in a process.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Hotspot {
     layout: Layout,
+    methods: Methods,
 }
 
 impl Hotspot {
+    fn of(layout: Layout) -> Self {
+        Self { layout, methods: Methods::default() }
+    }
+
     /// Finds that of a process, if it has one.
     ///
     /// # Errors
@@ -159,7 +164,7 @@ impl Hotspot {
                     what: "only its x86-64 code has been looked at".to_owned(),
                 });
             }
-            return Ok(Some(Self { layout: Layout::read(&symbols, memory)? }));
+            return Ok(Some(Self::of(Layout::read(&symbols, memory)?)));
         }
         Ok(None)
     }
@@ -169,7 +174,7 @@ impl Hotspot {
         frame: &ScriptFrame,
         memory: &dyn ProcessMemory,
     ) -> Result<Vec<ScriptFunction>, Refusal> {
-        let method = NamedMethod::read(&self.layout, frame.object, memory)?;
+        let method = self.methods.read(&self.layout, frame.object, memory)?;
         if method.identity != frame.identity {
             return Err(Refusal::ObjectMoved);
         }
@@ -204,11 +209,14 @@ impl Hotspot {
         let functions = if frame.kind == kind::NATIVE_WRAPPER {
             Ok(Vec::new())
         } else {
-            Compiled { layout, blob: frame.object, bytes: &bytes, memory }.functions(frame)
+            Compiled { layout, methods: &self.methods, blob: frame.object, bytes: &bytes, memory }
+                .functions(frame)
         };
         let functions = match functions {
             // Code that belongs to the method as a whole: of a native one, or behind the last record.
-            Ok(functions) if functions.is_empty() => NamedMethod::read(layout, frame.other, memory)
+            Ok(functions) if functions.is_empty() => self
+                .methods
+                .read(layout, frame.other, memory)
                 .map(|method| vec![method.at(layout, None, frame.kind == kind::COMPILED)]),
             functions => functions,
         };

@@ -114,7 +114,7 @@ impl Hotspot {
         for (offset, number) in offsets(&mut layout).into_iter().zip(of_layout) {
             *offset = half(*number)?;
         }
-        Some(Self { layout })
+        Some(Self::of(layout))
     }
 }
 
@@ -190,12 +190,19 @@ mod tests {
             (layout.kernel.interpreter_begin, layout.kernel.interpreter_end) = (3, 4);
             (layout.kernel.method_entries_begin, layout.kernel.method_entries_end) = (5, 6);
             layout.kernel.nmethod_name = 7;
-            let machine = Hotspot { layout };
+            let machine = Hotspot::of(layout);
             let numbers = machine.to_numbers();
-            assert_eq!(Hotspot::of_numbers(machine.version(), &numbers).as_ref(), Some(&machine));
+            assert_eq!(
+                Hotspot::of_numbers(machine.version(), &numbers).map(|read| read.layout),
+                Some(machine.layout.clone())
+            );
             for end in 0..numbers.len() {
                 let fewer = numbers.get(..end).unwrap_or_default();
-                assert_ne!(Hotspot::of_numbers(machine.version(), fewer).as_ref(), Some(&machine), "{end}");
+                assert_ne!(
+                    Hotspot::of_numbers(machine.version(), fewer).map(|read| read.layout),
+                    Some(machine.layout.clone()),
+                    "{end}"
+                );
             }
         }
     }

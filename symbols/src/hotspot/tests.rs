@@ -1,11 +1,13 @@
 //! Names out of memory that is laid out by hand, and out of memory that holds anything.
 
+use std::cell::Cell;
+
 use proptest::prelude::*;
 
 use super::fuzzing::{layout_17, machine};
 use super::identity::{MethodIdentity, of_nmethod, of_stub};
 use super::kind;
-use crate::process_memory::RecordedMemory;
+use crate::process_memory::{ProcessMemory, RecordedMemory, Unreadable};
 use crate::script::{Refusal, Runtime, ScriptFrame, ScriptFunction, ScriptRuntime};
 
 const METHOD: u64 = 0x10_000;
@@ -116,6 +118,43 @@ fn the_signature_is_shown_where_the_name_alone_is_not_enough() {
     let memory = memory("com/example/Shop", 1);
     let named = machine(false).name(&interpreted(identity(&memory), 0), &memory);
     assert_eq!(named, Ok(vec![order("com.example.Shop.order(int, String)", 10, false)]));
+}
+
+/// Memory that counts how often it is read.
+struct Counted<'a>(&'a RecordedMemory, Cell<u32>);
+
+impl ProcessMemory for Counted<'_> {
+    fn read(&self, address: u64, into: &mut [u8]) -> Result<(), Unreadable> {
+        self.1.set(self.1.get() + 1);
+        self.0.read(address, into)
+    }
+}
+
+#[test]
+fn what_is_known_of_a_method_is_told_of_that_one_and_of_no_other_that_came_to_lie_there() {
+    let shop = memory("com/example/Shop", 4);
+    let frame = |position| interpreted(identity(&shop), position);
+    let machine = machine(false);
+    let counted = Counted(&shop, Cell::new(0));
+    assert_eq!(machine.name(&frame(0), &counted), Ok(vec![order("com.example.Shop.order", 10, false)]));
+    let first = counted.1.replace(0);
+    assert_eq!(machine.name(&frame(5), &counted), Ok(vec![order("com.example.Shop.order", 12, false)]));
+    assert!(counted.1.get() * 2 < first, "{} reads, {first} the first time", counted.1.get());
+    // Its identity is the same, but for the hash of its class's name; this one's is, by chance.
+    let show = memory("com/example/Show", 4);
+    assert_eq!(machine.name(&frame(5), &show), Ok(vec![order("com.example.Show.order", 12, false)]));
+    // The same class, compiled of a file in which it stands elsewhere.
+    let mut moved = RecordedMemory::default();
+    for (begin, contents) in shop.regions() {
+        let mut contents = contents.clone();
+        if *begin == CONST_METHODS {
+            put(&mut contents, 80, &[30]);
+        }
+        moved.add(*begin, contents);
+    }
+    let named = machine.name(&frame(0), &moved).expect("it is a method");
+    assert_ne!(named, vec![order("com.example.Shop.order", 10, false)], "that was the other one's line");
+    assert!(named[0].name == "com.example.Shop.order" && machine.name(&frame(0), &shop).is_ok());
 }
 
 #[test]
