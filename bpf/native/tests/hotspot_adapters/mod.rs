@@ -1,0 +1,212 @@
+//! Leaves in the adapters between interpreted and compiled code, as JDK 17 writes them: where the return address and
+//! the caller's stack pointer are after each of their instructions, and what is refused since it cannot be told.
+
+use spanflame_unwind_native::{Walk, outcome, register};
+
+use super::{
+    BYTECODE, Blob, HEAP, INTERPRETER, MAIN, METHOD, Machine, NAMES, NMETHOD, NONSENSE, address,
+    assert_whole, described, interpreted_frame, kind, script_outcome,
+};
+
+const ADAPTERS: u64 = NAMES + 42;
+const RAX: u8 = 0;
+const R13: u8 = 13;
+
+/// A return address in the interpreter.
+const INTERPRETED: u64 = INTERPRETER + 0x900;
+
+/// From the interpreter: pop rax; mov r11, rsp; sub rsp, 16; and rsp, -16; push rax; …; jmp r11.
+const FROM_INTERPRETER: [u8; 20] = [
+    0x58, 0x4c, 0x8b, 0xdc, 0x48, 0x83, 0xec, 0x10, 0x48, 0x83, 0xe4, 0xf0, 0x50, 0x49, 0x8b, 0x75, 0x00,
+    0x41, 0xff, 0xe3,
+];
+/// To the interpreter: pop rax; mov r13, rsp; sub rsp, 32; mov [rsp], rax; mov [rsp + 8], rsi; jmp rcx.
+const TO_INTERPRETER: [u8; 19] = [
+    0x58, 0x4c, 0x8b, 0xec, 0x48, 0x83, 0xec, 0x20, 0x48, 0x89, 0x04, 0x24, 0x48, 0x89, 0x74, 0x24, 0x08,
+    0xff, 0xe1,
+];
+
+/// A machine with adapters, the pc at an offset in them.
+fn in_adapter(code: &[u8], offset: u64) -> (Machine, Blob) {
+    let mut machine = Machine::new();
+    let adapter = machine.blob(HEAP + 0x8000, 0x1000, ADAPTERS, 0, -1, code);
+    machine.registers.pc = adapter.code + offset;
+    (machine, adapter)
+}
+
+/// The stack of a leaf in an adapter that the interpreter has called: the interpreter's frame, and "main" above it.
+fn interpreted_caller(machine: &mut Machine) {
+    machine.set(register::RBP, address(30));
+    machine.set(R13, address(20));
+    interpreted_frame(machine, 30, MAIN, NONSENSE, address(32), BYTECODE + 1);
+}
+
+fn assert_called_by_interpreter(walk: &Walk, adapter: Blob, offset: u64) {
+    assert_whole(
+        walk,
+        &[(kind::STUB, adapter.code + offset, adapter.address), (kind::INTERPRETED, INTERPRETED - 1, METHOD)],
+    );
+}
+
+/// A compiled caller with a frame of four words, which begin at `words` on the stack: found only if the stack pointer
+/// that it is left with is exactly that. Its return address.
+fn compiled_caller(machine: &mut Machine, words: usize) -> (Blob, u64) {
+    // call rel32
+    let caller = machine.blob(HEAP + 0xa000, 0x1000, NMETHOD, 4, 0, &[0xe8, 0, 0, 0, 0, 0x90]);
+    machine.stack[words + 3] = MAIN;
+    (caller, caller.code + 5)
+}
+
+fn assert_called_by_compiled(walk: &Walk, adapter: Blob, offset: u64, caller: Blob) {
+    assert_whole(
+        walk,
+        &[
+            (kind::STUB, adapter.code + offset, adapter.address),
+            (kind::COMPILED, caller.code + 4, caller.address),
+        ],
+    );
+}
+
+fn assert_refused(walk: &Walk, what: &str) {
+    assert_eq!(
+        (walk.outcome, walk.script_outcome),
+        (outcome::NO_RULE, script_outcome::UNSUPPORTED),
+        "{what}: {walk:x?}"
+    );
+    assert_eq!(walk.scripts.len(), walk.frames.len(), "{what}: {walk:x?}");
+}
+
+#[test]
+fn from_the_interpreter_the_address_is_on_top_in_rax_or_in_both() {
+    // Offset; whether rax has it; word of the stack that has it; word of the stack pointer. r13 is that of 20.
+    let cases = [
+        ("called this moment", 0, false, Some(19), 19),
+        ("popped", 1, true, None, 20),
+        ("made room", 8, true, None, 18),
+        ("pushed", 13, true, Some(17), 17),
+        ("about to jump", 17, true, Some(17), 17),
+    ];
+    for (what, offset, in_rax, on_top, stack_pointer) in cases {
+        let (mut machine, adapter) = in_adapter(&FROM_INTERPRETER, offset);
+        interpreted_caller(&mut machine);
+        machine.set(register::RSP, address(stack_pointer));
+        if in_rax {
+            machine.set(RAX, INTERPRETED);
+        }
+        machine.stack[on_top.unwrap_or(19)] = INTERPRETED;
+        println!("{what}");
+        assert_called_by_interpreter(&machine.walk(), adapter, offset);
+    }
+}
+
+#[test]
+fn to_the_interpreter_the_caller_has_the_stack_pointer_that_it_called_with() {
+    // Offset; whether rax has the return address; words of the stack pointer and of what r13 has (none: nonsense).
+    let cases = [
+        ("called this moment", 0, false, 19, None),
+        ("popped, about to note the stack pointer", 1, true, 20, None),
+        ("popped, and r13 has an older one", 1, true, 20, Some(200)),
+        ("noted", 4, true, 20, Some(20)),
+        ("made room", 8, true, 16, Some(20)),
+        ("stored", 12, true, 16, Some(20)),
+        ("about to jump", 17, true, 16, Some(20)),
+    ];
+    for (what, offset, in_rax, stack_pointer, noted) in cases {
+        let (mut machine, adapter) = in_adapter(&TO_INTERPRETER, offset);
+        let (caller, return_address) = compiled_caller(&mut machine, 20);
+        machine.set(register::RSP, address(stack_pointer));
+        if in_rax {
+            machine.set(RAX, return_address);
+        }
+        if let Some(word) = noted {
+            machine.set(R13, address(word));
+        }
+        machine.stack[19] = return_address;
+        if offset >= 12 {
+            machine.stack[16] = return_address;
+            // The slot that it came from has the last argument.
+            machine.stack[19] = 7;
+        }
+        println!("{what}");
+        assert_called_by_compiled(&machine.walk(), adapter, offset, caller);
+    }
+}
+
+#[test]
+fn before_r13_is_noted_an_older_stack_pointer_in_it_is_not_taken() {
+    // An adapter that may ask for a better callee first: what r13 has is plausible, and not of this call.
+    let (mut machine, _) = in_adapter(&TO_INTERPRETER, 0);
+    let (_, return_address) = compiled_caller(&mut machine, 20);
+    machine.set(register::RSP, address(19));
+    machine.set(R13, address(200));
+    machine.stack[19] = return_address;
+    assert_refused(&machine.walk(), "an older one");
+    // A stack pointer is a multiple of eight, and above the one that it is now.
+    for nonsense in [address(200) + 4, address(18), NONSENSE] {
+        machine.set(R13, nonsense);
+        let walk = machine.walk();
+        assert_eq!(walk.outcome, outcome::COMPLETE, "{nonsense:#x}");
+    }
+}
+
+#[test]
+fn an_adapter_that_asks_for_a_better_callee_has_noted_where_the_address_lies() {
+    let (mut machine, adapter) = in_adapter(&TO_INTERPRETER, 4);
+    let (caller, return_address) = compiled_caller(&mut machine, 20);
+    machine.set(register::RSP, address(19));
+    machine.set(R13, address(19));
+    machine.stack[19] = return_address;
+    assert_called_by_compiled(&machine.walk(), adapter, 4, caller);
+}
+
+#[test]
+fn two_return_addresses_that_differ_are_refused() {
+    let (mut machine, _) = in_adapter(&FROM_INTERPRETER, 8);
+    interpreted_caller(&mut machine);
+    machine.set(register::RSP, address(18));
+    machine.set(RAX, INTERPRETED);
+    machine.stack[19] = INTERPRETED;
+    assert_eq!(machine.walk().outcome, outcome::COMPLETE);
+    // Another of the interpreter's, then one behind a call of compiled code; r13 leading to either decides nothing.
+    let (caller, return_address) = compiled_caller(&mut machine, 40);
+    for other in [INTERPRETED + 1, return_address] {
+        machine.stack[18] = other;
+        assert_refused(&machine.walk(), "two");
+        machine.stack[19] = other;
+        assert_refused(&machine.walk(), "r13 leads to the one on top");
+        machine.stack[19] = INTERPRETED;
+    }
+    // Code that is behind no call was called by nobody.
+    machine.stack[18] = caller.code + 0x40;
+    assert_eq!(machine.walk().outcome, outcome::COMPLETE);
+}
+
+#[test]
+fn without_any_return_address_it_is_refused() {
+    let (mut machine, adapter) = in_adapter(&FROM_INTERPRETER, 8);
+    interpreted_caller(&mut machine);
+    machine.set(register::RSP, address(18));
+    machine.stack[18] = METHOD;
+    let walk = machine.walk();
+    assert_refused(&walk, "neither");
+    assert_eq!(described(&walk), [(kind::STUB, adapter.code + 8, adapter.address)]);
+}
+
+#[test]
+fn while_it_calls_the_virtual_machine_it_is_refused() {
+    let (mut machine, adapter) = in_adapter(&TO_INTERPRETER, 4);
+    // All that a leaf would need is there.
+    let (_, return_address) = compiled_caller(&mut machine, 20);
+    machine.set(register::RSP, address(9));
+    machine.set(RAX, return_address);
+    machine.set(R13, address(20));
+    machine.stack[19] = return_address;
+    let callee = machine.blob(HEAP + 0xc000, 0x1000, NMETHOD, 2, 0, &[0x90; 64]);
+    machine.registers.pc = callee.code + 0x20;
+    machine.stack[10] = adapter.code + 4;
+    machine.stack[11] = return_address;
+    let walk = machine.walk();
+    assert_refused(&walk, "calls the VM");
+    assert_eq!(walk.scripts.len(), 2);
+    assert_eq!(walk.scripts[1].address, adapter.code + 3);
+}
