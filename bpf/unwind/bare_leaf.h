@@ -29,7 +29,7 @@ static __always_inline int sf_is_covered(struct sf_walk *walk, __u64 elf_address
 	       SF_CFA_NONE;
 }
 
-/* Goes from a leaf that no rule covers, which is recorded already, to its caller, if that is certain. 1 ends the walk. */
+/* Goes from a leaf that no rule covers, and that is recorded, to its caller, if that is certain. 1 ends the walk. */
 __attribute__((noinline)) int sf_step_bare_leaf(struct sf_walk *walk)
 {
 	__u64 slot, caller, target;

@@ -22,8 +22,8 @@
  *                size that call something (also the return barrier of virtual threads: its rbp is that of
  *                Continuation.enterSpecial, so the walk goes on below the virtual thread's mounted frames; those
  *                that still lie in the heap are not seen).
- *   other stubs  with a frame size, as compiled code; leaf ones without, and adapters between interpreted and
- *                compiled code: hotspot_stubs.h.
+ *   other stubs  with a frame size, as compiled code; leaf ones without, adapters between interpreted and
+ *                compiled code, and those of method handles: hotspot_stubs.h.
  *
  * A script frame has: address = the code; kind = enum sf_hotspot_kind;
  *   interpreted  object = Method, position = bytecode index (or ~0), identity = hash of its ConstMethod,
@@ -391,7 +391,8 @@ __attribute__((noinline)) int sf_step_method_entry(struct sf_walk *walk, struct 
 			return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
 	}
 	sf_add_interpreted(walk, frames, walk->registers[SF_RBX], 0);
-	if (!caller || sender - stack_pointer >= SF_HOTSPOT_MAX_FRAME_BYTES)
+	/* A method handle has taken an argument from above r13: with the address popped, too, the stack ends higher. */
+	if (!caller || sender + 8 - stack_pointer >= SF_HOTSPOT_MAX_FRAME_BYTES)
 		return sf_stop_hotspot(walk, SF_SCRIPT_INCONSISTENT);
 	return sf_enter_caller(walk, caller, slot, sender, frame_pointer, known);
 }
@@ -451,6 +452,7 @@ __attribute__((noinline)) int sf_step_interpreted(struct sf_walk *walk, struct s
 #define SF_TEXT_NMETHOD 0x00646f6874656d6eULL        /* "nmethod" */
 #define SF_TEXT_NATIVE_NMETHOD 0x6e2065766974616eULL /* "native nmethod" */
 #define SF_TEXT_ADAPTERS 0x204932432f433249ULL       /* "I2C/C2I adapters" */
+#define SF_TEXT_METHOD_HANDLES 0x6148646f6874654dULL /* "MethodHandles adapters" */
 #define SF_TEXT_FLUSH 0x63695f6873756c66ULL          /* "flush_icache_stub" */
 
 /* How the name of the blob in walk->object_bytes begins. 0: it cannot be read. */
@@ -539,6 +541,8 @@ __attribute__((noinline)) int sf_step_hotspot_blob(struct sf_walk *walk, struct 
 		sf_see_script(walk, blob, identity);
 	if (text == SF_TEXT_ADAPTERS)
 		return sf_leave_adapter(walk);
+	if (text == SF_TEXT_METHOD_HANDLES)
+		return sf_leave_method_handle(walk);
 	if (kind == SF_HOTSPOT_STUB && state == SF_HOTSPOT_FRAME_UNKNOWN) {
 		if (sf_hotspot_scan_stub(walk, begin))
 			return sf_stop_hotspot(walk, SF_SCRIPT_UNSUPPORTED);

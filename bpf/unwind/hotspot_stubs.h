@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * Callers of leaves in code of HotSpot that has no frame size, and often no frame at all: stubs, and the adapters
- * between interpreted and compiled code. Included by hotspot.h, in its middle, after hotspot_code.h.
+ * Callers of leaves in code of HotSpot that has no frame size, and often no frame at all: stubs, the adapters between
+ * interpreted and compiled code, and those of method handles. Included by hotspot.h, in its middle, after
+ * hotspot_code.h.
  */
 #ifndef SF_UNWIND_HOTSPOT_STUBS_H
 #define SF_UNWIND_HOTSPOT_STUBS_H
@@ -177,6 +178,46 @@ __attribute__((noinline)) int sf_leave_adapter(struct sf_walk *walk)
 		if (above != caller)
 			return sf_stop_hotspot(walk, SF_SCRIPT_UNSUPPORTED);
 	}
+	return sf_enter_caller(walk, caller, slot, sender, walk->registers[SF_RBP],
+			       walk->known & (SF_REGISTER_BIT(SF_RSP) | SF_REGISTER_BIT(SF_RBP)));
+}
+
+/*
+ * From the interpreter's entries of what method handles are made of (invokeBasic, linkToStatic, …) to their caller.
+ * They find out which method is meant and jump to its entry. r13 has the caller's stack pointer from the beginning, and
+ * none of them changes it. The return address is on top of the stack, but where linkTo* take the last argument from
+ * below it: `pop rax; pop rbx; push rax`. Barriers of some collectors push registers: what the interpreter called has
+ * its return address right below where r13 leads, or right there once that argument was taken, and what lies elsewhere
+ * is none. Compiled callers come through an adapter, which makes room in between.
+ */
+__attribute__((noinline)) int sf_leave_method_handle(struct sf_walk *walk)
+{
+	__u64 stack_pointer, sender, caller, slot, code, before;
+
+	if (!walk)
+		return 1;
+	if (walk->pc_is_return || sf_read_hotspot_code(walk, walk->pc))
+		return sf_stop_hotspot(walk, SF_SCRIPT_UNSUPPORTED);
+	stack_pointer = walk->registers[SF_RSP];
+	sender = walk->registers[13];
+	code = sf_hotspot_code(walk, SF_AT_PC);
+	before = sf_hotspot_code(walk, SF_AT_PC - 8);
+	if ((before >> 56 == 0x58 && (code & 0xffff) == 0x505b) ||
+	    (before >> 48 == 0x5b58 && (code & 0xff) == 0x50)) {
+		slot = 0;
+		caller = walk->registers[SF_RAX];
+	} else {
+		slot = stack_pointer;
+		if (sf_read_stack(&walk->window, slot, &caller))
+			return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
+	}
+	/* Both popped, the stack pointer is a word above that of an interpreted caller. */
+	if (sender + 8 - stack_pointer >= SF_HOTSPOT_MAX_FRAME_BYTES || sender & 7 ||
+	    !sf_is_hotspot_return(walk, caller))
+		return sf_stop_hotspot(walk, SF_SCRIPT_UNSUPPORTED);
+	if (slot && slot != sender && slot + 8 != sender &&
+	    caller >= walk->layout.hotspot.interpreter_begin && caller < walk->layout.hotspot.interpreter_end)
+		return sf_stop_hotspot(walk, SF_SCRIPT_UNSUPPORTED);
 	return sf_enter_caller(walk, caller, slot, sender, walk->registers[SF_RBP],
 			       walk->known & (SF_REGISTER_BIT(SF_RSP) | SF_REGISTER_BIT(SF_RBP)));
 }

@@ -155,7 +155,8 @@ impl Machine {
     }
 }
 
-const NAMES_THERE: &[u8] = b"nmethod\0native nmethod\0call_stub and more\0I2C/C2I adapters\0";
+const NAMES_THERE: &[u8] =
+    b"nmethod\0native nmethod\0call_stub and more\0I2C/C2I adapters\0MethodHandles adapters\0";
 const NMETHOD: u64 = NAMES;
 const NATIVE_NMETHOD: u64 = NAMES + 8;
 const STUB: u64 = NAMES + 23;

@@ -1,14 +1,16 @@
-//! Leaves in the adapters between interpreted and compiled code, as JDK 17 writes them: where the return address and
-//! the caller's stack pointer are after each of their instructions, and what is refused since it cannot be told.
+//! Leaves in the adapters between interpreted and compiled code and in those of method handles, as JDK 17 writes them:
+//! where the return address and the caller's stack pointer are after each of their instructions, and what is refused
+//! since it cannot be told.
 
 use spanflame_unwind_native::{Walk, outcome, register};
 
 use super::{
-    BYTECODE, Blob, HEAP, INTERPRETER, MAIN, METHOD, Machine, NAMES, NMETHOD, NONSENSE, address,
-    assert_whole, described, interpreted_frame, kind, script_outcome,
+    BYTECODE, Blob, HEAP, INTERPRETER, MAIN, METHOD, METHOD_ENTRY, Machine, NAMES, NMETHOD, NONSENSE,
+    address, assert_whole, described, interpreted_frame, kind, script_outcome,
 };
 
 const ADAPTERS: u64 = NAMES + 42;
+const METHOD_HANDLES: u64 = ADAPTERS + 17;
 const RAX: u8 = 0;
 const R13: u8 = 13;
 
@@ -26,10 +28,24 @@ const TO_INTERPRETER: [u8; 19] = [
     0xff, 0xe1,
 ];
 
+/// invokeBasic: mov rdx, [rbx + 8]; movzx edx, word [rdx + 0x2c]; mov rcx, [rsp + 8 rdx]; mov ebx, [rcx + 20]; …
+const INVOKE_BASIC: [u8; 15] =
+    [0x48, 0x8b, 0x53, 0x08, 0x0f, 0xb7, 0x52, 0x2c, 0x48, 0x8b, 0x0c, 0xd4, 0x8b, 0x59, 0x14];
+/// linkToStatic: pop rax; pop rbx; push rax; mov ebx, [rbx + 36]; …; test rbx, rbx; …; jmp [rbx + 80].
+const LINK_TO: [u8; 20] = [
+    0x58, 0x5b, 0x50, 0x8b, 0x5b, 0x24, 0x48, 0xc1, 0xe3, 0x03, 0x48, 0x8b, 0x5b, 0x10, 0x48, 0x85, 0xdb,
+    0xff, 0x63, 0x50,
+];
+
 /// A machine with adapters, the pc at an offset in them.
 fn in_adapter(code: &[u8], offset: u64) -> (Machine, Blob) {
+    in_adapters_of(ADAPTERS, code, offset)
+}
+
+/// Likewise, with adapters of that name.
+fn in_adapters_of(name: u64, code: &[u8], offset: u64) -> (Machine, Blob) {
     let mut machine = Machine::new();
-    let adapter = machine.blob(HEAP + 0x8000, 0x1000, ADAPTERS, 0, -1, code);
+    let adapter = machine.blob(HEAP + 0x8000, 0x1000, name, 0, -1, code);
     machine.registers.pc = adapter.code + offset;
     (machine, adapter)
 }
@@ -209,4 +225,112 @@ fn while_it_calls_the_virtual_machine_it_is_refused() {
     assert_refused(&walk, "calls the VM");
     assert_eq!(walk.scripts.len(), 2);
     assert_eq!(walk.scripts[1].address, adapter.code + 3);
+}
+
+#[test]
+fn method_handles_that_the_interpreter_calls_have_it_for_their_caller() {
+    // Offset; whether rax has the return address; word of the stack that has it; word of the stack pointer. r13 is that
+    // of 20, with the argument that linkTo* take; two popped, the stack pointer is above it.
+    let basic = [("called", 0, false, Some(19), 19), ("later", 12, false, Some(19), 19)];
+    // No `pop rax`, but the last bytes of `mov rbx, [rbx + 0x58]`, and of one with another number.
+    let no_pop = [("after 58", 4, false, Some(19), 19), ("after 58 5b", 14, false, Some(19), 19)];
+    let numbers = [
+        0x48, 0x8b, 0x5b, 0x58, 0x48, 0x85, 0xdb, 0x48, 0x8b, 0x9b, 0x00, 0x00, 0x58, 0x5b, 0x48, 0x85, 0xdb,
+    ];
+    let link_to = [
+        ("called", 0, false, Some(19), 19),
+        ("popped", 1, true, None, 20),
+        ("both popped", 2, true, None, 21),
+        ("pushed", 3, true, Some(20), 20),
+        ("about to jump", 17, false, Some(20), 20),
+    ];
+    for (code, cases) in [(&INVOKE_BASIC[..], &basic[..]), (&LINK_TO, &link_to), (&numbers, &no_pop)] {
+        for &(what, offset, in_rax, on_top, stack_pointer) in cases {
+            let (mut machine, adapter) = in_adapters_of(METHOD_HANDLES, code, offset);
+            interpreted_caller(&mut machine);
+            machine.set(register::RSP, address(stack_pointer));
+            // rax is a register for anything, at other times.
+            machine.set(RAX, if in_rax { INTERPRETED } else { INTERPRETED + 1 });
+            match on_top {
+                Some(word) => machine.stack[word] = INTERPRETED,
+                None => machine.stack[stack_pointer] = METHOD,
+            }
+            println!("{what}");
+            assert_called_by_interpreter(&machine.walk(), adapter, offset);
+        }
+    }
+}
+
+#[test]
+fn method_handles_that_compiled_code_calls_leave_it_the_stack_pointer_in_r13() {
+    for (offset, in_rax, stack_pointer) in [(0, false, 14), (1, true, 15), (2, true, 16), (3, true, 15)] {
+        let (mut machine, adapter) = in_adapters_of(METHOD_HANDLES, &LINK_TO, offset);
+        let (caller, return_address) = compiled_caller(&mut machine, 20);
+        machine.set(register::RSP, address(stack_pointer));
+        machine.set(R13, address(20));
+        if in_rax {
+            machine.set(RAX, return_address);
+        }
+        if offset == 0 || offset == 3 {
+            machine.stack[stack_pointer] = return_address;
+        }
+        assert_called_by_compiled(&machine.walk(), adapter, offset, caller);
+    }
+}
+
+#[test]
+fn method_handles_whose_caller_cannot_be_told_are_refused() {
+    let new = || {
+        let (mut machine, adapter) = in_adapters_of(METHOD_HANDLES, &INVOKE_BASIC, 12);
+        interpreted_caller(&mut machine);
+        machine.set(register::RSP, address(19));
+        machine.stack[19] = INTERPRETED;
+        (machine, adapter)
+    };
+    assert_eq!(new().0.walk().outcome, outcome::COMPLETE);
+
+    let (mut machine, _) = new();
+    machine.stack[19] = METHOD;
+    assert_refused(&machine.walk(), "no return address");
+    for sender in [NONSENSE, address(20) + 4, address(17), address(20) + (4 << 20)] {
+        let (mut machine, _) = new();
+        machine.set(R13, sender);
+        assert_refused(&machine.walk(), "no stack pointer");
+        (_, machine.stack[19]) = compiled_caller(&mut machine, 20);
+        assert_refused(&machine.walk(), "no stack pointer of compiled code");
+    }
+    // A barrier has pushed a register in which an older return address was.
+    let (mut machine, _) = new();
+    machine.set(register::RSP, address(18));
+    machine.stack[18] = INTERPRETED + 1;
+    assert_refused(&machine.walk(), "something pushed");
+    // It calls the virtual machine.
+    let (mut machine, adapter) = new();
+    let callee = machine.blob(HEAP + 0xc000, 0x1000, NMETHOD, 2, 0, &[0x90; 64]);
+    machine.registers.pc = callee.code + 0x20;
+    machine.set(register::RSP, address(17));
+    machine.stack[18] = adapter.code + 12;
+    assert_refused(&machine.walk(), "calls the VM");
+}
+
+#[test]
+fn method_that_a_method_handle_enters_has_an_argument_less_than_r13_says() {
+    // As in a_method_that_is_being_entered_is_in_rbx, in between the pop and the push.
+    for offset in [0x11, 0x20] {
+        let mut machine = Machine::new();
+        machine.registers.pc = METHOD_ENTRY + offset;
+        machine.set(register::RBX, METHOD);
+        interpreted_caller(&mut machine);
+        machine.set(register::RSP, address(21));
+        machine.set(RAX, INTERPRETED);
+        assert_whole(
+            &machine.walk(),
+            &[
+                (kind::INTERPRETED, METHOD_ENTRY + offset, METHOD),
+                (kind::INTERPRETED, INTERPRETED - 1, METHOD),
+            ],
+        );
+        machine.set(register::RSP, address(22));
+        assert_eq!(machine.walk().script_outcome, script_outcome::INCONSISTENT);
+    }
 }
