@@ -38,8 +38,10 @@
  *
  * Verified on JDK 11, 17, 21 and 25. Not covered, and ending the walk with SF_SCRIPT_UNSUPPORTED: leaf code in
  * stubs that neither have a frame nor a caller that can be told by its call instruction; adapters while they call the
- * VM; the interpreter's entries for intrinsics (Math.sin and so on under -Xint). Not covered at all: Graal, Zero,
- * frames of virtual threads in the heap, code of other architectures.
+ * VM; the interpreter's entries for intrinsics (Math.sin and so on under -Xint); checks of types that C1 has pushed
+ * arguments for. Not covered, and leading astray: C1's leaves while such arguments are pushed, as around the check of
+ * an array copy (Arrays.copyOf). Not covered at all: Graal, Zero, frames of virtual threads in the heap, code of other
+ * architectures.
  */
 #ifndef SF_UNWIND_HOTSPOT_H
 #define SF_UNWIND_HOTSPOT_H
@@ -76,6 +78,9 @@ enum sf_hotspot_blob {
 #define SF_HOTSPOT_NOT_A_POSITION 0xffffffffU
 /* A stack pointer that moves further in one frame is none: locals and arguments are at most 2 × 65535 words. */
 #define SF_HOTSPOT_MAX_FRAME_BYTES (2 << 20)
+
+/* CodeBlob::_frame_size of what C1 calls and has none (G1's barriers, checks of types): -1. */
+#define SF_HOTSPOT_NO_FRAME_SIZE 0xffffffffU
 
 /* Slots of an interpreter's frame, from rbp (frame_x86.hpp; the same in JDK 11 to 25). */
 #define SF_HOTSPOT_SENDER_SP (-8)
@@ -481,7 +486,7 @@ __attribute__((noinline)) int sf_step_hotspot_blob(struct sf_walk *walk, struct 
 {
 	const struct sf_hotspot *layout;
 	__u64 blob, begin, name, text, complete, pc, offset, method = 0, original;
-	__u32 header, kind, frame_words, identity, position, state = SF_HOTSPOT_FRAME_WHOLE;
+	__u32 header, kind, frame_words, identity, position, state = SF_HOTSPOT_FRAME_WHOLE, has_frame_size;
 	__s64 frame_complete;
 
 	if (!walk || !frames)
@@ -499,6 +504,9 @@ __attribute__((noinline)) int sf_step_hotspot_blob(struct sf_walk *walk, struct 
 		begin = sf_object_u64(walk, header + layout->blob_code_begin);
 		frame_complete = (__s32)sf_object_u32(walk, header + layout->blob_frame_complete);
 	}
+	has_frame_size = frame_words != SF_HOTSPOT_NO_FRAME_SIZE;
+	if (!has_frame_size)
+		frame_words = 0;
 	if (frame_words > SF_HOTSPOT_MAX_FRAME_BYTES / 8 || begin - blob > (1 << 20))
 		return sf_stop_hotspot(walk, SF_SCRIPT_INCONSISTENT);
 	text = sf_hotspot_name(walk, name);
@@ -550,6 +558,8 @@ __attribute__((noinline)) int sf_step_hotspot_blob(struct sf_walk *walk, struct 
 		walk->known &= ~(__u64)SF_REGISTER_BIT(SF_RBP);
 		state = SF_HOTSPOT_FRAME_NONE;
 	}
+	if (!has_frame_size && state == SF_HOTSPOT_FRAME_NONE && sf_hotspot_caller_pops(walk))
+		return sf_stop_hotspot(walk, SF_SCRIPT_UNSUPPORTED);
 	/* A stub that is known to have a frame by rbp is left by it. */
 	if (kind == SF_HOTSPOT_STUB && !walk->pc_is_return && state == SF_HOTSPOT_FRAME_WHOLE &&
 	    frame_complete < 0)

@@ -112,6 +112,22 @@ __attribute__((noinline)) int sf_hotspot_leaf_stub(struct sf_walk *walk, __u64 b
 	return SF_HOTSPOT_FRAME_UNKNOWN;
 }
 
+/*
+ * Whether the caller of a stub that has no frame pops what it had pushed for it: C1 does so around some checks of types,
+ * and its frame is then not where its size says. `pop r` behind the call; also if nothing can be read.
+ */
+__attribute__((noinline)) int sf_hotspot_caller_pops(struct sf_walk *walk)
+{
+	__u64 caller;
+
+	if (!walk || sf_read_stack(&walk->window, walk->registers[SF_RSP], &caller) ||
+	    bpf_probe_read_user(&walk->object_bytes[SF_HOTSPOT_CODE_AT], 2, (void *)caller))
+		return 1;
+	return (walk->object_bytes[SF_HOTSPOT_CODE_AT] & 0xf8) == 0x58 ||
+	       (walk->object_bytes[SF_HOTSPOT_CODE_AT] == 0x41 &&
+		(walk->object_bytes[SF_HOTSPOT_CODE_AT + 1] & 0xf8) == 0x58);
+}
+
 /* Whether a word is the return address of code that HotSpot generated: after a call, or any of the interpreter's. */
 static __always_inline int sf_is_hotspot_return(struct sf_walk *walk, __u64 word)
 {

@@ -8,7 +8,7 @@ use spanflame_unwind_native::{
     Image, MappingKind, RawScriptFrame, Registers, Walk, Walker, frame, outcome, register,
 };
 
-mod hotspot_adapters;
+mod hotspot_stubs;
 
 const STACK: u64 = 0x7ffd_0000_0000;
 const STACK_WORDS: usize = 512;

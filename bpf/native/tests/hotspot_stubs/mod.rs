@@ -1,11 +1,11 @@
 //! Leaves in the adapters between interpreted and compiled code and in those of method handles, as JDK 17 writes them:
 //! where the return address and the caller's stack pointer are after each of their instructions, and what is refused
-//! since it cannot be told.
+//! since it cannot be told. And in the stubs that C1's code calls, of which some have no frame size.
 
 use spanflame_unwind_native::{Walk, outcome, register};
 
 use super::{
-    BYTECODE, Blob, HEAP, INTERPRETER, MAIN, METHOD, METHOD_ENTRY, Machine, NAMES, NMETHOD, NONSENSE,
+    BYTECODE, Blob, HEAP, INTERPRETER, MAIN, METHOD, METHOD_ENTRY, Machine, NAMES, NMETHOD, NONSENSE, STUB,
     address, assert_whole, described, interpreted_frame, kind, script_outcome,
 };
 
@@ -332,5 +332,67 @@ fn method_that_a_method_handle_enters_has_an_argument_less_than_r13_says() {
         );
         machine.set(register::RSP, address(22));
         assert_eq!(machine.walk().script_outcome, script_outcome::INCONSISTENT);
+    }
+}
+
+/// What stands for the frame size of stubs that have none.
+const NO_FRAME_SIZE: u32 = u32::MAX;
+
+/// A machine in a stub without a frame size that compiled code calls, with a frame of four words from 20 on. Behind the
+/// call stands `behind`. The stub, the caller, the return address.
+fn in_stub_without_frame_size(code: &[u8], offset: u64, behind: &[u8]) -> (Machine, Blob, Blob, u64) {
+    let mut machine = Machine::new();
+    let stub = machine.blob(HEAP + 0x8000, 0x1000, STUB, NO_FRAME_SIZE, -1, code);
+    let (caller, return_address) = compiled_caller(&mut machine, 20);
+    machine.put(caller.code + 1, &(stub.code.wrapping_sub(return_address) as u32).to_le_bytes());
+    machine.put(return_address, behind);
+    machine.registers.pc = stub.code + offset;
+    (machine, stub, caller, return_address)
+}
+
+#[test]
+fn stub_without_a_frame_size_that_makes_a_frame_is_left_by_it() {
+    /// As G1's barriers: push rbp; mov rbp, rsp; push rax; push rdx; …; leave; ret.
+    const BARRIER: [u8; 10] = [0x55, 0x48, 0x8b, 0xec, 0x50, 0x52, 0x90, 0x90, 0xc9, 0xc3];
+    // Offset; word of the stack pointer; whether there is a frame: the return address is in 19, rbp in 18.
+    let cases = [(0, 19, false), (1, 18, false), (4, 18, true), (5, 17, true), (6, 16, true), (9, 19, false)];
+    for (offset, stack_pointer, has_frame) in cases {
+        let (mut machine, stub, caller, return_address) =
+            in_stub_without_frame_size(&BARRIER, offset, &[0x90]);
+        machine.set(register::RSP, address(stack_pointer));
+        machine.stack[19] = return_address;
+        machine.stack[18] = NONSENSE;
+        if has_frame {
+            machine.set(register::RBP, address(18));
+        }
+        println!("{offset}");
+        assert_called_by_compiled(&machine.walk(), stub, offset, caller);
+    }
+}
+
+#[test]
+fn stub_without_a_frame_is_left_by_the_call_that_leads_to_it_if_nothing_was_pushed_for_that() {
+    /// As checks of types: push rdi; push rsi; push rcx; push rax; …; ret.
+    const CHECK: [u8; 10] = [0x57, 0x56, 0x51, 0x50, 0x90, 0x90, 0x90, 0x90, 0x90, 0xc3];
+    let is_found = |offset, stack_pointer, behind: &[u8]| {
+        let (mut machine, stub, caller, return_address) = in_stub_without_frame_size(&CHECK, offset, behind);
+        machine.set(register::RSP, address(stack_pointer));
+        machine.stack[19] = return_address;
+        let walk = machine.walk();
+        if walk.outcome == outcome::COMPLETE {
+            assert_called_by_compiled(&walk, stub, offset, caller);
+            return true;
+        }
+        assert_refused(&walk, "pops");
+        false
+    };
+    for (offset, stack_pointer) in [(4, 15), (9, 19)] {
+        for behind in [[0x90, 0x90], [0x85, 0xc0], [0x41, 0x8b]] {
+            assert!(is_found(offset, stack_pointer, &behind), "{offset} {behind:x?}");
+        }
+        // pop rsi; pop r9.
+        for behind in [[0x5e, 0x58], [0x41, 0x59]] {
+            assert!(!is_found(offset, stack_pointer, &behind), "{offset} {behind:x?}");
+        }
     }
 }
