@@ -185,7 +185,10 @@ __attribute__((noinline)) int sf_leave_adapter(struct sf_walk *walk)
 	} else if (sf_read_stack(&walk->window, sender, &above)) {
 		return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
 	} else if (above == caller) {
-		/* It asks the VM for a better callee, and has noted where the address lies. */
+		/*
+		 * It asks the VM for a better callee, and has noted where the address lies. Or a method handle of the
+		 * interpreter's has moved the address there: of the interpreter's frames rbp alone counts.
+		 */
 		sender += 8;
 	} else if (in_rax != caller) {
 		/* What r13 has may be older. */
