@@ -105,8 +105,7 @@ macro_rules! jdk {
 /// main thread waits. What has no frame that tells is counted as the worker's.
 fn is_worker(stack: &Stack) -> bool {
     let is_of_machine = stack.has("thread_native_entry") && !stack.has("JavaCalls::call_helper");
-    // Collectors spin in a function without a frame, at times on a stack that says nothing else.
-    !is_of_machine && !stack.has("SpinPause") && !stack.has("JavaMain") && !stack.has("Shares.churn")
+    !is_of_machine && !stack.has("JavaMain") && !stack.has("Shares.churn")
 }
 
 /// Java's part of a stack: the named methods of the fixture, root to leaf.

@@ -113,6 +113,18 @@ fn realigned_frames_and_alloca() {
 }
 
 #[test]
+fn leaf_in_assembly_without_call_frame_information_has_its_callers() {
+    needs!();
+    let _quiet = quiet_cores();
+    let (folded, stats) = record(&mut fixture_command(&["bare_leaf", "60"]));
+    let path = ["main", "call_leaf", "spin_until", "spin_without_cfi"];
+    assert_whole(&folded, |stack| stack.has("spin_without_cfi"), |stack| stack.has_path("_start", &path));
+    let share = percent(folded.inclusive("spin_without_cfi"), folded.total());
+    assert!((share - 50.0).abs() <= 4.0, "spin_without_cfi has {share:.1} %, 50 % is right");
+    assert_complete(&stats);
+}
+
+#[test]
 fn calls_through_the_plt() {
     needs!();
     let _quiet = quiet_cores();

@@ -10,7 +10,7 @@
  *   compiled     rbp is a general register. A frame is CodeBlob::_frame_size words; its uppermost is the return
  *                address, below it lies the caller's rbp. That holds from CodeBlob::_frame_complete_offset of the
  *                code on and until the frame is popped; for a leaf before or after that, the instructions
- *                around the pc tell how much of the frame there is (sf_hotspot_leaf_state).
+ *                around the pc tell how much of the frame there is (hotspot_code.h).
  *   deoptimised  the return address into a compiled method was replaced by its deoptimisation handler; the true
  *                one lies in the frame, at nmethod::_orig_pc_offset above its stack pointer.
  *   interpreted  rbp is the frame pointer. At rbp + 8 lies the return address, at rbp the caller's rbp, at
@@ -22,8 +22,8 @@
  *                size that call something (also the return barrier of virtual threads: its rbp is that of
  *                Continuation.enterSpecial, so the walk goes on below the virtual thread's mounted frames; those
  *                that still lie in the heap are not seen).
- *   other stubs  with a frame size, as compiled code; leaf ones without: see sf_hotspot_leaf_stub. Adapters
- *                between interpreted and compiled code: see sf_leave_adapter.
+ *   other stubs  with a frame size, as compiled code; leaf ones without, adapters between interpreted and
+ *                compiled code, and those of method handles: hotspot_stubs.h.
  *
  * A script frame has: address = the code; kind = enum sf_hotspot_kind;
  *   interpreted  object = Method, position = bytecode index (or ~0), identity = hash of its ConstMethod,
@@ -38,8 +38,10 @@
  *
  * Verified on JDK 11, 17, 21 and 25. Not covered, and ending the walk with SF_SCRIPT_UNSUPPORTED: leaf code in
  * stubs that neither have a frame nor a caller that can be told by its call instruction; adapters while they call the
- * VM; the interpreter's entries for intrinsics (Math.sin and so on under -Xint). Not covered at all: Graal, Zero,
- * frames of virtual threads in the heap, code of other architectures.
+ * VM; the interpreter's entries for intrinsics (Math.sin and so on under -Xint); checks of types that C1 has pushed
+ * arguments for. Not covered, and leading astray: C1's leaves while such arguments are pushed, as around the check of
+ * an array copy (Arrays.copyOf). Not covered at all: Graal, Zero, frames of virtual threads in the heap, code of other
+ * architectures.
  */
 #ifndef SF_UNWIND_HOTSPOT_H
 #define SF_UNWIND_HOTSPOT_H
@@ -60,15 +62,6 @@ enum sf_hotspot_blob {
 	SF_HOTSPOT_BLOB_NONE = 2,
 };
 
-/* How much of a leaf's frame there is. */
-enum sf_hotspot_frame_state {
-	SF_HOTSPOT_FRAME_WHOLE = 0,
-	SF_HOTSPOT_FRAME_NONE = 1,      /* the return address is on top of the stack */
-	SF_HOTSPOT_FRAME_PUSHED = 2,    /* the caller's rbp is, and the return address above it */
-	SF_HOTSPOT_FRAME_RBP_LIVES = 3, /* whole, but rbp was not saved yet */
-	SF_HOTSPOT_FRAME_UNKNOWN = 4,
-};
-
 /* How walk->object_bytes is used: the segment map or a blob with its header, then instructions, then numbers. */
 #define SF_HOTSPOT_BLOB_BYTES 400
 #define SF_HOTSPOT_CODE_AT 416
@@ -84,12 +77,11 @@ enum sf_hotspot_frame_state {
 /* Most methods are smaller than what so many segments hold; a hop is 254 at most. */
 #define SF_HOTSPOT_MAP_BYTES 64
 #define SF_HOTSPOT_NOT_A_POSITION 0xffffffffU
-/* How far a leaf's return address is looked for in stubs that keep no frame pointer, and how many are tried. */
-#define SF_HOTSPOT_SCANNED_WORDS 144
-#define SF_HOTSPOT_SCAN_TRIES 12
-#define SF_HOTSPOT_MAX_STUB_BYTES 65536
 /* A stack pointer that moves further in one frame is none: locals and arguments are at most 2 × 65535 words. */
 #define SF_HOTSPOT_MAX_FRAME_BYTES (2 << 20)
+
+/* CodeBlob::_frame_size of what C1 calls and has none (G1's barriers, checks of types): -1. */
+#define SF_HOTSPOT_NO_FRAME_SIZE 0xffffffffU
 
 /* Slots of an interpreter's frame, from rbp (frame_x86.hpp; the same in JDK 11 to 25). */
 #define SF_HOTSPOT_SENDER_SP (-8)
@@ -245,224 +237,8 @@ __attribute__((noinline)) int sf_find_hotspot_blob(struct sf_walk *walk, __u64 a
 	return SF_HOTSPOT_BLOB_FOUND;
 }
 
-/* Reads the instructions around an address. 0 if they could be. */
-static __always_inline int sf_read_hotspot_code(struct sf_walk *walk, __u64 address)
-{
-	return bpf_probe_read_user(&walk->object_bytes[SF_HOTSPOT_CODE_AT], SF_HOTSPOT_CODE_BYTES,
-				   (void *)(address - SF_HOTSPOT_CODE_BEFORE)) != 0;
-}
-
-/* Instruction bytes at `at` from the pc on, from the lowest address upwards in the number's lowest bits. */
-static __always_inline __u64 sf_hotspot_code(const struct sf_walk *walk, __u32 at)
-{
-	__u64 index = at;
-
-	index &= SF_HOTSPOT_CODE_BYTES - 1;
-	if (index > SF_HOTSPOT_CODE_BYTES - 8)
-		return 0;
-	SF_OPAQUE(index);
-	index &= SF_HOTSPOT_CODE_BYTES - 1;
-	return *(const __u64 *)&walk->object_bytes[SF_HOTSPOT_CODE_AT + index];
-}
-
-#define SF_AT_PC SF_HOTSPOT_CODE_BEFORE
-
-/*
- * Whether the instructions from the pc on lead to a `ret` with the stack pointer as it is: then the return
- * address is on top of the stack, or above the saved rbp that is popped first. What may stand between are the
- * polls for safepoints and vzeroupper.
- */
-static __always_inline __u32 sf_hotspot_epilogue(const struct sf_walk *walk)
-{
-	__u32 at = SF_AT_PC, pops = 0;
-	__u64 code = sf_hotspot_code(walk, at);
-
-	if ((code & 0xff) == 0x5d) {
-		pops = 1;
-		at++;
-	}
-	for (int i = 0; i < 4; i++) {
-		code = sf_hotspot_code(walk, at);
-		if ((code & 0xff) == 0xc3) /* ret */
-			return pops ? SF_HOTSPOT_FRAME_PUSHED : SF_HOTSPOT_FRAME_NONE;
-		if ((code & 0xffffff) == 0xa73b49 || (code & 0xffffff) == 0x978b4d)
-			at += 7; /* cmp rsp, [r15 + poll]; mov r10, [r15 + poll] */
-		else if ((code & 0xffffff) == 0x673b49 || (code & 0xffffff) == 0x578b4d)
-			at += 4;
-		else if ((code & 0xffff) == 0x870f || (code & 0xffff) == 0x0585)
-			at += 6; /* ja stub; test eax, [rip + poll] */
-		else if ((code & 0xffffff) == 0x028541 || (code & 0xffffff) == 0x77f8c5)
-			at += 3; /* test [r10], eax; vzeroupper */
-		else
-			break;
-	}
-	/* Where the poll of a popped frame goes: lea r10, [rip + n]; mov [r15 + n], r10; jmp. */
-	code = sf_hotspot_code(walk, at);
-	if (!pops && (code & 0xffffff) == 0x158d4c) {
-		at += 7;
-		code = sf_hotspot_code(walk, at);
-		if ((code & 0xffffff) == 0x97894d && (sf_hotspot_code(walk, at + 7) & 0xff) == 0xe9)
-			return SF_HOTSPOT_FRAME_NONE;
-	}
-	return SF_HOTSPOT_FRAME_WHOLE;
-}
-
-/*
- * In the prologue: [mov [rsp - n], eax;] push rbp; [mov rbp, rsp;] sub rsp, frame - 16, or in one step
- * sub rsp, frame - 8; mov [rsp + frame - 16], rbp. Then there may be the barrier for code that is being changed.
- */
-static __always_inline __u32 sf_hotspot_prologue(const struct sf_walk *walk, __u64 offset, __u32 frame_bytes)
-{
-	__u32 begin = offset < SF_HOTSPOT_CODE_BEFORE ? SF_AT_PC - (__u32)offset : 0;
-	/* A number that the verifier does not know: else it follows each pair of this and `begin`, for 100 ms. */
-	__u32 at = (__u32)walk->zero;
-	__u64 code, before;
-	__u32 bytes, length;
-
-	for (int i = 0; i < SF_AT_PC; i++, at++) {
-		if (at < begin)
-			continue;
-		code = sf_hotspot_code(walk, at);
-		if ((code & 0xffffff) == 0xec8148) {
-			bytes = code >> 24;
-			length = 7;
-		} else if ((code & 0xffffff) == 0xec8348) {
-			bytes = (code >> 24) & 0x7f;
-			length = 4;
-		} else {
-			continue;
-		}
-		if (at + length > SF_AT_PC)
-			continue;
-		if (bytes + 16 == frame_bytes)
-			return SF_HOTSPOT_FRAME_WHOLE;
-		if (bytes + 8 == frame_bytes)
-			return at + length == SF_AT_PC ? SF_HOTSPOT_FRAME_RBP_LIVES : SF_HOTSPOT_FRAME_WHOLE;
-	}
-	code = sf_hotspot_code(walk, SF_AT_PC);
-	before = sf_hotspot_code(walk, SF_AT_PC - 8);
-	if (offset >= 1 && (before >> 56) == 0x55 &&
-	    ((code & 0xffffff) == 0xec8148 || (code & 0xffffff) == 0xec8348 ||
-	     (code & 0xffffff) == 0xec8b48 || (code & 0xffffff) == 0xe58948 || frame_bytes == 16))
-		return SF_HOTSPOT_FRAME_PUSHED;
-	if (offset >= 4 && ((before >> 32) == 0xec8b4855 || (before >> 32) == 0xe5894855))
-		return SF_HOTSPOT_FRAME_PUSHED;
-	return SF_HOTSPOT_FRAME_NONE;
-}
-
-/* How much of the frame of a leaf there is, in code that has a frame size. `offset`: of the pc in the code. */
-__attribute__((noinline)) int sf_hotspot_leaf_state(struct sf_walk *walk, __u64 offset, __u64 complete,
-						    __u32 frame_bytes)
-{
-	__u32 state;
-
-	if (!walk || sf_read_hotspot_code(walk, walk->pc))
-		return SF_HOTSPOT_FRAME_UNKNOWN;
-	if (offset < complete)
-		return sf_hotspot_prologue(walk, offset, frame_bytes);
-	state = sf_hotspot_epilogue(walk);
-	return state;
-}
-
-/*
- * Where the call leads that pushed `return_address`, if that is at or before the pc and behind `begin`; else 0. Code
- * calls stubs by `call rel32`, or by `mov r10, imm64; call r10`.
- */
-static __always_inline __u64 sf_hotspot_called(struct sf_walk *walk, __u64 return_address, __u64 begin)
-{
-	const struct sf_hotspot *layout = &walk->layout.hotspot;
-	const unsigned char *code = &walk->object_bytes[SF_HOTSPOT_CODE_AT];
-	__u64 target = 0;
-
-	if (return_address - layout->code_begin >= layout->code_end - layout->code_begin)
-		return 0;
-	if (bpf_probe_read_user(&walk->object_bytes[SF_HOTSPOT_CODE_AT], 24, (void *)(return_address - 24)))
-		return 0;
-	/* The number of the second form lies 11 bytes, that of the first 4 bytes before the return address. */
-	if (code[11] == 0x49 && code[12] == 0xba && code[21] == 0x41 && code[22] == 0xff && code[23] == 0xd2)
-		target = *(const __u64 *)&code[13];
-	else if (code[19] == 0xe8)
-		target = return_address + (__s64) * (const __s32 *)&code[20];
-	if (target < begin || target > walk->pc || walk->pc - target >= SF_HOTSPOT_MAX_STUB_BYTES)
-		return 0;
-	return target;
-}
-
-/*
- * A search through the stack of a stub. What it has found is in walk->object_bytes: on its own stack the verifier
- * would follow every value that it may have.
- */
-struct sf_hotspot_scan {
-	struct sf_walk *walk;
-	__u64 begin; /* of the stub's blob's code */
-};
-
-/* Callback of bpf_loop; 1 ends the search. */
-static long sf_hotspot_scan_word(__u32 index, struct sf_hotspot_scan *scan)
-{
-	struct sf_walk *walk = scan->walk;
-	__u64 slot = walk->registers[SF_RSP] + 8 * (__u64)index, word, target;
-
-	if (sf_read_stack(&walk->window, slot, &word))
-		return 1;
-	if (word - walk->layout.hotspot.code_begin >=
-	    walk->layout.hotspot.code_end - walk->layout.hotspot.code_begin)
-		return 0;
-	if (++*(volatile __u64 *)&walk->object_bytes[SF_HOTSPOT_SCAN_TRIES_AT] > SF_HOTSPOT_SCAN_TRIES)
-		return 1;
-	target = sf_hotspot_called(walk, word, scan->begin);
-	if (target > *(volatile __u64 *)&walk->object_bytes[SF_HOTSPOT_SCAN_TARGET_AT]) {
-		*(volatile __u64 *)&walk->object_bytes[SF_HOTSPOT_SCAN_TARGET_AT] = target;
-		*(volatile __u64 *)&walk->object_bytes[SF_HOTSPOT_SCAN_SLOT_AT] = slot;
-	}
-	return 0;
-}
-
-/*
- * Makes the stack pointer that of the return address by which a stub's leaf was called. 0 if it is found. Such stubs
- * push registers and align the stack. What lies about of older calls leads to other stubs: no stub begins
- * between the one that the pc is in and the pc, so the call that leads furthest is the right one.
- */
-__attribute__((noinline)) int sf_hotspot_scan_stub(struct sf_walk *walk, __u64 begin)
-{
-	struct sf_hotspot_scan scan = {.walk = walk, .begin = begin};
-
-	if (!walk)
-		return -1;
-	*(volatile __u64 *)&walk->object_bytes[SF_HOTSPOT_SCAN_TARGET_AT] = 0;
-	*(volatile __u64 *)&walk->object_bytes[SF_HOTSPOT_SCAN_TRIES_AT] = 0;
-	bpf_loop(SF_HOTSPOT_SCANNED_WORDS, sf_hotspot_scan_word, &scan, 0);
-	if (!*(volatile __u64 *)&walk->object_bytes[SF_HOTSPOT_SCAN_TARGET_AT])
-		return -1;
-	walk->registers[SF_RSP] = *(volatile __u64 *)&walk->object_bytes[SF_HOTSPOT_SCAN_SLOT_AT];
-	return 0;
-}
-
-/*
- * The frame of a leaf in a stub without a frame size. Stubs begin with `push rbp; mov rbp, rsp` or have no frame at
- * all; which it is, is told by the instructions at its edges, else by whether the call leads to this code behind which
- * the address above rbp lies. enum sf_hotspot_frame_state, WHOLE meaning that rbp is the frame pointer.
- */
-__attribute__((noinline)) int sf_hotspot_leaf_stub(struct sf_walk *walk, __u64 begin)
-{
-	__u64 code, before, frame_pointer, stack_pointer, word;
-
-	if (!walk || sf_read_hotspot_code(walk, walk->pc))
-		return SF_HOTSPOT_FRAME_UNKNOWN;
-	code = sf_hotspot_code(walk, SF_AT_PC);
-	before = sf_hotspot_code(walk, SF_AT_PC - 8);
-	if ((code & 0xffffffff) == 0xec8b4855 || (code & 0xffffffff) == 0xe5894855 || (code & 0xff) == 0xc3)
-		return SF_HOTSPOT_FRAME_NONE;
-	if (((before >> 56) == 0x55 && ((code & 0xffffff) == 0xec8b48 || (code & 0xffffff) == 0xe58948)) ||
-	    (code & 0xffff) == 0xc35d)
-		return SF_HOTSPOT_FRAME_PUSHED;
-	frame_pointer = walk->registers[SF_RBP];
-	stack_pointer = walk->registers[SF_RSP];
-	if (frame_pointer - stack_pointer < SF_HOTSPOT_MAX_FRAME_BYTES &&
-	    !sf_read_stack(&walk->window, frame_pointer + 8, &word) && sf_hotspot_called(walk, word, begin))
-		return SF_HOTSPOT_FRAME_WHOLE;
-	return SF_HOTSPOT_FRAME_UNKNOWN;
-}
+#include "hotspot_code.h"
+#include "hotspot_stubs.h"
 
 /* Goes to the caller of a frame of which there is as much as `state` says. */
 static __always_inline long sf_leave_hotspot(struct sf_walk *walk, __u32 state, __u64 frame_bytes)
@@ -505,76 +281,6 @@ static __always_inline long sf_leave_hotspot(struct sf_walk *walk, __u32 state, 
 		return sf_stop(walk, SF_OUTCOME_NO_RULE);
 	walk->last_was_frame_pointer = 0;
 	return sf_enter_caller(walk, pc, cfa - 8, cfa, frame_pointer, known);
-}
-
-/* Whether a word is the return address of code that HotSpot generated: after a call, or any of the interpreter's. */
-static __always_inline int sf_is_hotspot_return(struct sf_walk *walk, __u64 word)
-{
-	const struct sf_hotspot *layout = &walk->layout.hotspot;
-	__u64 before;
-
-	if (word >= layout->interpreter_begin && word < layout->interpreter_end)
-		return 1;
-	if (word - layout->code_begin >= layout->code_end - layout->code_begin ||
-	    bpf_probe_read_user(&walk->object_bytes[SF_HOTSPOT_CODE_AT], 8, (void *)(word - 8)))
-		return 0;
-	before = *(const __u64 *)&walk->object_bytes[SF_HOTSPOT_CODE_AT];
-	/* call rel32; call r; call [r + disp8]; call [r + disp32] without and with an index. */
-	return (before >> 24 & 0xff) == 0xe8 || (before >> 48 & 0xf8ff) == 0xd0ff ||
-	       (before >> 40 & 0xf8ff) == 0x50ff || (before >> 16 & 0xf8ff) == 0x90ff ||
-	       (before >> 8 & 0xf8ff) == 0x90ff;
-}
-
-/*
- * From the adapters between interpreted and compiled code to their caller. They have no frame, but move the stack
- * pointer: that from the interpreter takes the return address into rax, makes room, and pushes it again, with the
- * caller's stack pointer in r13 all the time; that to the interpreter pops it into rax, notes the stack pointer in
- * r13, makes room, and stores it on top. So it is in rax or on top, or in both; where what is in them could each be
- * one, and where the caller's stack pointer cannot be told, the walk ends.
- */
-__attribute__((noinline)) int sf_leave_adapter(struct sf_walk *walk)
-{
-	__u64 stack_pointer, sender, in_rax, on_top, above, caller, slot, code;
-	int rax_is_one, top_is_one;
-
-	if (!walk)
-		return 1;
-	/* While they have the VM look something up, registers lie above. */
-	if (walk->pc_is_return)
-		return sf_stop_hotspot(walk, SF_SCRIPT_UNSUPPORTED);
-	stack_pointer = walk->registers[SF_RSP];
-	sender = walk->registers[13];
-	in_rax = walk->registers[SF_RAX];
-	if (sf_read_stack(&walk->window, stack_pointer, &on_top))
-		return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
-	rax_is_one = sf_is_hotspot_return(walk, in_rax);
-	top_is_one = sf_is_hotspot_return(walk, on_top);
-	if ((rax_is_one && top_is_one && in_rax != on_top) || (!rax_is_one && !top_is_one) ||
-	    sf_read_hotspot_code(walk, walk->pc))
-		return sf_stop_hotspot(walk, SF_SCRIPT_UNSUPPORTED);
-	code = sf_hotspot_code(walk, SF_AT_PC);
-	caller = top_is_one ? on_top : in_rax;
-	slot = top_is_one ? stack_pointer : 0;
-	if (sender - stack_pointer >= SF_HOTSPOT_MAX_FRAME_BYTES || sender & 7) {
-		/* Not noted yet: it was called this moment, or has popped the address. */
-		sender = stack_pointer + (top_is_one ? 8 : 0);
-	} else if ((code & 0xffffff) == 0xec8b4c || (code & 0xffffff) == 0xe58949) {
-		/* It is about to note it: mov r13, rsp. */
-		sender = stack_pointer + (top_is_one ? 8 : 0);
-	} else if (sf_read_stack(&walk->window, sender, &above)) {
-		return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
-	} else if (above == caller) {
-		/* It asks the VM for a better callee, and has noted where the address lies. */
-		sender += 8;
-	} else if (in_rax != caller) {
-		/* What r13 has may be older. */
-		if (sf_read_stack(&walk->window, sender - 8, &above))
-			return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
-		if (above != caller)
-			return sf_stop_hotspot(walk, SF_SCRIPT_UNSUPPORTED);
-	}
-	return sf_enter_caller(walk, caller, slot, sender, walk->registers[SF_RBP],
-			       walk->known & (SF_REGISTER_BIT(SF_RSP) | SF_REGISTER_BIT(SF_RBP)));
 }
 
 /* What tells a method from others at its address; 0 if it could not be read. `position`: its bytecode index. */
@@ -701,7 +407,8 @@ __attribute__((noinline)) int sf_step_method_entry(struct sf_walk *walk, struct 
 			return sf_stop(walk, SF_OUTCOME_STACK_UNREADABLE);
 	}
 	sf_add_interpreted(walk, frames, walk->registers[SF_RBX], 0);
-	if (!caller || sender - stack_pointer >= SF_HOTSPOT_MAX_FRAME_BYTES)
+	/* A method handle has taken an argument from above r13: with the address popped, too, the stack ends higher. */
+	if (!caller || sender + 8 - stack_pointer >= SF_HOTSPOT_MAX_FRAME_BYTES)
 		return sf_stop_hotspot(walk, SF_SCRIPT_INCONSISTENT);
 	return sf_enter_caller(walk, caller, slot, sender, frame_pointer, known);
 }
@@ -761,6 +468,7 @@ __attribute__((noinline)) int sf_step_interpreted(struct sf_walk *walk, struct s
 #define SF_TEXT_NMETHOD 0x00646f6874656d6eULL        /* "nmethod" */
 #define SF_TEXT_NATIVE_NMETHOD 0x6e2065766974616eULL /* "native nmethod" */
 #define SF_TEXT_ADAPTERS 0x204932432f433249ULL       /* "I2C/C2I adapters" */
+#define SF_TEXT_METHOD_HANDLES 0x6148646f6874654dULL /* "MethodHandles adapters" */
 #define SF_TEXT_FLUSH 0x63695f6873756c66ULL          /* "flush_icache_stub" */
 
 /* How the name of the blob in walk->object_bytes begins. 0: it cannot be read. */
@@ -789,7 +497,7 @@ __attribute__((noinline)) int sf_step_hotspot_blob(struct sf_walk *walk, struct 
 {
 	const struct sf_hotspot *layout;
 	__u64 blob, begin, name, text, complete, pc, offset, method = 0, original;
-	__u32 header, kind, frame_words, identity, position, state = SF_HOTSPOT_FRAME_WHOLE;
+	__u32 header, kind, frame_words, identity, position, state = SF_HOTSPOT_FRAME_WHOLE, has_frame_size;
 	__s64 frame_complete;
 
 	if (!walk || !frames)
@@ -807,6 +515,9 @@ __attribute__((noinline)) int sf_step_hotspot_blob(struct sf_walk *walk, struct 
 		begin = sf_object_u64(walk, header + layout->blob_code_begin);
 		frame_complete = (__s32)sf_object_u32(walk, header + layout->blob_frame_complete);
 	}
+	has_frame_size = frame_words != SF_HOTSPOT_NO_FRAME_SIZE;
+	if (!has_frame_size)
+		frame_words = 0;
 	if (frame_words > SF_HOTSPOT_MAX_FRAME_BYTES / 8 || begin - blob > (1 << 20))
 		return sf_stop_hotspot(walk, SF_SCRIPT_INCONSISTENT);
 	text = sf_hotspot_name(walk, name);
@@ -849,6 +560,8 @@ __attribute__((noinline)) int sf_step_hotspot_blob(struct sf_walk *walk, struct 
 		sf_see_script(walk, blob, identity);
 	if (text == SF_TEXT_ADAPTERS)
 		return sf_leave_adapter(walk);
+	if (text == SF_TEXT_METHOD_HANDLES)
+		return sf_leave_method_handle(walk);
 	if (kind == SF_HOTSPOT_STUB && state == SF_HOTSPOT_FRAME_UNKNOWN) {
 		if (sf_hotspot_scan_stub(walk, begin))
 			return sf_stop_hotspot(walk, SF_SCRIPT_UNSUPPORTED);
@@ -856,6 +569,8 @@ __attribute__((noinline)) int sf_step_hotspot_blob(struct sf_walk *walk, struct 
 		walk->known &= ~(__u64)SF_REGISTER_BIT(SF_RBP);
 		state = SF_HOTSPOT_FRAME_NONE;
 	}
+	if (!has_frame_size && state == SF_HOTSPOT_FRAME_NONE && sf_hotspot_caller_pops(walk))
+		return sf_stop_hotspot(walk, SF_SCRIPT_UNSUPPORTED);
 	/* A stub that is known to have a frame by rbp is left by it. */
 	if (kind == SF_HOTSPOT_STUB && !walk->pc_is_return && state == SF_HOTSPOT_FRAME_WHOLE &&
 	    frame_complete < 0)

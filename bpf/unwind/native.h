@@ -26,7 +26,8 @@
  *
  * Known gaps: compat (32-bit) code; callee-saved registers other than rbp and rbx in the CFA of a
  * frame that is not the leaf; of code that is expected to keep frame pointers, a leaf function that does not: its
- * caller is skipped (of one that does, prologue and epilogue are read).
+ * caller is skipped (of one that does, prologue and epilogue are read); code that nothing describes in an object whose
+ * other code is described, but for leaves without a frame (bare_leaf.h).
  */
 #ifndef SF_UNWIND_NATIVE_H
 #define SF_UNWIND_NATIVE_H
@@ -141,6 +142,7 @@ struct sf_walk {
 enum sf_next {
 	SF_NEXT_FRAME = 0,
 	SF_NEXT_GENERATED = 1, /* the frame is of code that a runtime has generated */
+	SF_NEXT_BARE_LEAF = 2, /* the frame is recorded; it is a leaf that no rule covers */
 };
 
 /* Where the frames go. */
@@ -404,7 +406,17 @@ static __always_inline long sf_enter_caller(struct sf_walk *walk, __u64 pc, __u6
 	return 0;
 }
 
-/* The unwinders of runtimes; they use what stands above. */
+/* Ends the walk at code that no rule covers. A leaf's caller may still be told, in a round of its own. */
+static __always_inline long sf_leave_uncovered(struct sf_walk *walk)
+{
+	if (walk->pc_is_return)
+		return sf_stop(walk, SF_OUTCOME_NO_RULE);
+	walk->next = SF_NEXT_BARE_LEAF;
+	return 0;
+}
+
+/* That round, and the unwinders of runtimes; they use what stands above. */
+#include "bare_leaf.h"
 #include "runtime.h"
 
 /* A frame that begins with push rbp; mov rbp, rsp. `in_jit`: nothing but hope says that it does. */
@@ -625,7 +637,7 @@ __attribute__((noinline)) int sf_step(struct sf_walk *walk, struct sf_frames *fr
 	page = rule_number < 0 ? NULL : sf_page_at(walk->rules_page + (__u32)rule_number / SF_RULES_PER_PAGE);
 	if (!page) {
 		sf_push_frame(walk, frames, word);
-		return sf_stop(walk, SF_OUTCOME_NO_RULE);
+		return sf_leave_uncovered(walk);
 	}
 	rule = (const struct sf_unwind_rule *)page + (__u32)rule_number % SF_RULES_PER_PAGE;
 	sf_remember_rule(walk, elf_address, rule);
@@ -647,7 +659,7 @@ __attribute__((noinline)) int sf_step(struct sf_walk *walk, struct sf_frames *fr
 	if (cfa_kind == SF_CFA_END)
 		return sf_stop(walk, SF_OUTCOME_COMPLETE);
 	if (cfa_kind == SF_CFA_NONE)
-		return sf_stop(walk, SF_OUTCOME_NO_RULE);
+		return sf_leave_uncovered(walk);
 	return sf_stop(walk, SF_OUTCOME_UNSUPPORTED_RULE);
 }
 
@@ -714,16 +726,22 @@ __attribute__((noinline)) int sf_step_generated(struct sf_walk *walk, struct sf_
 static long sf_round(__u32 unused, struct sf_walk_context *context)
 {
 	struct sf_walk *walk = context->walk;
+	__u32 next = walk->next;
 	__u64 address;
 	int step;
 
 	(void)unused;
-	if (walk->next == SF_NEXT_FRAME)
+	if (next == SF_NEXT_FRAME)
 		return sf_step(walk, context->frames) ? 1 : 0; /* as the verifier wants to see it */
 	walk->next = SF_NEXT_FRAME;
-	step = sf_step_runtime(walk, context->frames);
-	if (step == SF_STEP_NOT_MINE)
-		step = sf_step_generated(walk, context->frames);
+	if (next == SF_NEXT_BARE_LEAF) {
+		step = sf_step_bare_leaf(walk);
+	} else {
+		step = sf_step_runtime(walk, context->frames);
+		if (step == SF_STEP_NOT_MINE)
+			step = sf_step_generated(walk, context->frames);
+	}
+	SF_OPAQUE(step); /* else what the compiler knows of it leaves nothing to compare */
 	if (step)
 		return 1;
 	/* Generated code mostly calls generated code. What sf_step would say of that is known. */

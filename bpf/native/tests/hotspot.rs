@@ -8,6 +8,8 @@ use spanflame_unwind_native::{
     Image, MappingKind, RawScriptFrame, Registers, Walk, Walker, frame, outcome, register,
 };
 
+mod hotspot_stubs;
+
 const STACK: u64 = 0x7ffd_0000_0000;
 const STACK_WORDS: usize = 512;
 const HEAP: u64 = 0x7f00_0000_0000;
@@ -142,7 +144,7 @@ impl Machine {
         image.add_memory(HEAP, self.heap.clone());
         image.add_memory(SEGMENT_MAP, self.segment_map.clone());
         image.add_words(STACK, &self.stack);
-        image.add_memory(NAMES, b"nmethod\0native nmethod\0call_stub and more\0".to_vec());
+        image.add_memory(NAMES, NAMES_THERE.to_vec());
         image.add_words(METHODS, &methods());
         image.hotspot = Some(layout());
         Walker::default().walk(&image, &self.registers)
@@ -153,6 +155,8 @@ impl Machine {
     }
 }
 
+const NAMES_THERE: &[u8] =
+    b"nmethod\0native nmethod\0call_stub and more\0I2C/C2I adapters\0MethodHandles adapters\0";
 const NMETHOD: u64 = NAMES;
 const NATIVE_NMETHOD: u64 = NAMES + 8;
 const STUB: u64 = NAMES + 23;
