@@ -3,11 +3,11 @@
 //! Comes in: [`crate::model::RawSample`]s and process records of the kernel floor. Goes out: a
 //! [`crate::model::Profile`]. Never: files, formats, HTTP.
 //!
-//! [`session`] turns the wheel; [`feed`] builds unwind tables in the background; [`collect`] takes the
-//! samples, `words` finds out where programs name their spans themselves, [`scripts`] has the frames of language
-//! runtimes read and named, [`aggregate`] counts equal stacks; a [`raw_window`] is what is handed on, and [`naming`]
-//! has [`resolve`] give it names on another thread. [`continuous`] does all this for as long as it is left running,
-//! [`live`] once for whoever asks.
+//! [`session`] turns the wheel; [`known_processes`] keeps what the kernel side is told of processes, [`feed`] builds
+//! unwind tables in the background; [`collect`] takes the samples, `words` finds out where programs name their spans
+//! themselves, [`scripts`] has the frames of language runtimes read and named, [`aggregate`] counts equal stacks; a
+//! [`raw_window`] is what is handed on, and [`naming`] has [`resolve`] give it names on another thread. [`continuous`]
+//! does all this for as long as it is left running, [`live`] once for whoever asks.
 
 pub mod address_names;
 pub mod aggregate;
