@@ -726,8 +726,8 @@ __attribute__((noinline)) int sf_step_generated(struct sf_walk *walk, struct sf_
 static long sf_round(__u32 unused, struct sf_walk_context *context)
 {
 	struct sf_walk *walk = context->walk;
+	__u64 from = walk->pc - walk->pc_is_return, address;
 	__u32 next = walk->next;
-	__u64 address;
 	int step;
 
 	(void)unused;
@@ -746,8 +746,8 @@ static long sf_round(__u32 unused, struct sf_walk_context *context)
 		return 1;
 	/* Generated code mostly calls generated code. What sf_step would say of that is known. */
 	address = walk->pc - walk->pc_is_return;
-	if (walk->kind == SF_MAPPING_JIT && address - walk->mapping_begin < walk->mapping_bytes &&
-	    walk->frames < SF_MAX_USER_FRAMES)
+	if (address - walk->mapping_begin < walk->mapping_bytes && walk->frames < SF_MAX_USER_FRAMES &&
+	    (walk->kind == SF_MAPPING_JIT || (sf_is_builtin(walk, from) && sf_is_builtin(walk, address))))
 		walk->next = SF_NEXT_GENERATED;
 	return 0;
 }

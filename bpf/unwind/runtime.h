@@ -47,6 +47,13 @@ static __always_inline long sf_enter_caller(struct sf_walk *walk, __u64 pc, __u6
 
 #ifdef SF_WITHOUT_GENERATED_FRAMES
 
+static __always_inline int sf_is_builtin(const struct sf_walk *walk, __u64 address)
+{
+	(void)walk;
+	(void)address;
+	return 0;
+}
+
 static __always_inline int sf_step_runtime(struct sf_walk *walk, struct sf_frames *frames)
 {
 	(void)walk;
@@ -86,6 +93,18 @@ __attribute__((noinline)) int sf_take_layout(struct sf_walk *walk)
 	if (walk->runtime)
 		walk->script_outcome = SF_SCRIPT_COMPLETE;
 	return walk->runtime;
+}
+
+/*
+ * Whether an address of the mapping of the frame before is in code that V8 generated when Node was built. All of that
+ * lies together, so if that frame was in it, too, this one's rule is to come here.
+ */
+static __always_inline int sf_is_builtin(const struct sf_walk *walk, __u64 address)
+{
+	const struct sf_v8 *v8 = &walk->layout.v8;
+
+	return walk->layout_of == SF_RUNTIME_V8 &&
+	       address - walk->bias - v8->builtins_begin < v8->builtins_end - v8->builtins_begin;
 }
 
 /* One frame of generated code: records it and goes to its caller, if its runtime is known. */
