@@ -1,8 +1,6 @@
 //! What every BPF object of ours needs: opening it, finding its maps and programs.
 
-use std::os::fd::AsFd;
-
-use libbpf_rs::{Map, MapCore, MapHandle, Object, ObjectBuilder, OpenObject, PrintLevel};
+use libbpf_rs::{Map, MapCore, MapHandle, Object, ObjectBuilder, OpenMapMut, OpenObject, PrintLevel};
 
 use super::KernelError;
 
@@ -32,6 +30,26 @@ fn may_be_shared(name: &str) -> bool {
     !is_own || name == ".rodata.config"
 }
 
+/// Makes a map of an object that is not loaded yet one that exists.
+///
+/// # Errors
+/// If it is not as large, or the kernel refuses.
+pub(super) fn share_map(
+    what: &'static str,
+    map: &mut OpenMapMut<'_>,
+    shared: &impl MapCore,
+) -> Result<(), KernelError> {
+    let cannot = |error| KernelError::bpf(format!("prepare {what}"), error);
+    if (shared.key_size(), shared.value_size()) != (map.key_size(), map.value_size()) {
+        return Err(KernelError::Option {
+            option: "a shared map",
+            value: format!("{} of {what}", map.name().display()),
+            expected: "as large in both objects: the binary was built wrongly",
+        });
+    }
+    map.reuse_fd(shared.as_fd()).map_err(cannot)
+}
+
 /// Makes the maps of another object those of this one that have the same names, and returns these.
 ///
 /// # Errors
@@ -54,15 +72,7 @@ pub(super) fn share_maps(
         else {
             continue;
         };
-        let info = shared.info().map_err(cannot)?.info;
-        if (info.key_size, info.value_size) != (map.key_size(), map.value_size()) {
-            return Err(KernelError::Option {
-                option: "a shared map",
-                value: format!("{name} of {what}"),
-                expected: "as large in both objects: the binary was built wrongly",
-            });
-        }
-        map.reuse_fd(shared.as_fd()).map_err(cannot)?;
+        share_map(what, &mut map, &shared)?;
         names.push(name);
     }
     Ok(names)

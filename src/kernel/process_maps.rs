@@ -4,7 +4,6 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -13,7 +12,7 @@ use spanflame_symbols::script::Runtime;
 
 use super::abi::{self, PROCESS_MAPS_OBJECT, sf_target};
 use super::application_words::ApplicationWords;
-use super::bpf_object::{forward_libbpf_messages, open_object};
+use super::bpf_object::{forward_libbpf_messages, open_object, share_map};
 use super::tables::Tables;
 use super::{KernelError, cpus};
 
@@ -62,10 +61,9 @@ impl ProcessMaps {
 
     /// Has an object that is to be loaded take these maps where it has such by name.
     pub(super) fn share_with(&self, what: &'static str, object: &mut OpenObject) -> Result<(), KernelError> {
-        let cannot = |error| KernelError::bpf(format!("prepare {what}"), error);
         for mut map in object.maps_mut() {
             if let Some(shared) = self.find(map.name()) {
-                map.reuse_fd(shared.as_fd()).map_err(cannot)?;
+                share_map(what, &mut map, shared)?;
             }
         }
         Ok(())

@@ -16,9 +16,10 @@ const MAX_CONSTANTS: u32 = 65536;
 const MAX_METHODS: u32 = 65536;
 /// A `ConstMethod`: up to 64 KiB of bytecode, and tables.
 const MAX_CONST_METHOD_BYTES: u64 = 1 << 20;
-/// Methods that are remembered: a few hundred bytes each, with their tables of lines. When there are more, all are read
-/// anew.
+/// Methods that are remembered. When there are more, all are read anew.
 const MAX_KNOWN: usize = 2048;
+/// What is remembered of one at most: a few hundred bytes as a rule, but memory may hold anything.
+const MAX_KNOWN_BYTES: usize = 4096;
 /// `ConstMethodFlags::_misc_has_linenumber_table`, the same in all versions.
 const HAS_LINE_NUMBERS: u16 = 1;
 
@@ -167,6 +168,9 @@ impl Methods {
             return Err(Refusal::ObjectMoved);
         }
         let named = Arc::new(named?);
+        if named.bytes() > MAX_KNOWN_BYTES {
+            return Ok(named);
+        }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MAX_KNOWN {
             known.clear();
@@ -219,6 +223,12 @@ impl NamedMethod {
             lines: lines(layout, identity, memory)?,
             identity: identity.identity,
         })
+    }
+
+    /// Memory that its texts and its table take.
+    fn bytes(&self) -> usize {
+        let symbols = self.class_symbol.len() + self.method_symbol.1.len();
+        self.name.len() + self.file.len() + symbols + self.lines.len()
     }
 
     /// Whether what it was read of is what is there now, given that its identity is the same: another class of the same

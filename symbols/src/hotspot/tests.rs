@@ -158,6 +158,30 @@ fn what_is_known_of_a_method_is_told_of_that_one_and_of_no_other_that_came_to_li
 }
 
 #[test]
+fn a_method_of_any_size_is_named_and_a_large_one_is_not_remembered() {
+    let small = memory("com/example/Shop", 4);
+    let words = 2048_u32;
+    let mut large = RecordedMemory::default();
+    for (begin, contents) in small.regions() {
+        let mut contents = contents.clone();
+        if *begin == CONST_METHODS {
+            contents.resize(8 * words as usize, 0);
+            put(&mut contents, 24, &words.to_le_bytes());
+        }
+        // The other method's lies in what this one takes.
+        if *begin != CONST_METHODS + 0x100 {
+            large.add(*begin, contents);
+        }
+    }
+    let machine = machine(false);
+    let counted = Counted(&large, Cell::new(0));
+    let frame = interpreted(identity(&large), 0);
+    let named = machine.name(&frame, &counted).expect("it is a method");
+    let first = counted.1.replace(0);
+    assert_eq!((machine.name(&frame, &counted), counted.1.get()), (Ok(named), first), "read anew");
+}
+
+#[test]
 fn a_class_of_the_same_shape_at_the_same_place_has_another_identity() {
     let one = memory("com/example/Shop", 4);
     let mut two = memory("com/example/Show", 4);
