@@ -8,6 +8,8 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+use spanflame_symbols::symbolize::Limits;
+
 use super::continuous::FollowedRequests;
 use super::{
     Collector, Namer, RequestSamplingOptions, Session, SessionError, SessionOptions, Taken, resources,
@@ -64,7 +66,8 @@ pub fn capture(
     let system = |what| move |source| SessionError::System { what, source };
     // First: its thread is not to inherit the priority that the session gives to this one.
     let (sampling, spans) = requests.map(|requests| (requests.sampling, requests.spans)).unzip();
-    let namer = Namer::start(spans).map_err(system("start the thread that names stacks"))?;
+    let namer =
+        Namer::start(spans, Limits::default()).map_err(system("start the thread that names stacks"))?;
     let mut collector = Collector::new(namer);
     let cpus = online_cpus().map_err(SessionError::from)?.len();
     let interest = match options.pid {

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
-use spanflame_symbols::symbolize::Symbolizer;
+use spanflame_symbols::symbolize::{Limits, Symbolizer};
 
 use super::raw_window::{RawWindow, Taken};
 use super::resolve;
@@ -40,13 +40,14 @@ pub struct Namer {
 }
 
 impl Namer {
-    /// Starts the thread. `spans` knows what the requests of samples came to.
+    /// Starts the thread. `spans` knows what the requests of samples came to; `limits` is what is kept of the files that
+    /// names are in.
     ///
     /// # Errors
     /// The system's, if there can be no more threads.
-    pub fn start(spans: Option<Arc<dyn RequestSpans>>) -> std::io::Result<Self> {
+    pub fn start(spans: Option<Arc<dyn RequestSpans>>, limits: Limits) -> std::io::Result<Self> {
         let (requests, received) = crossbeam_channel::bounded(QUEUE);
-        let work = move || work(&received, spans.as_deref());
+        let work = move || work(&received, spans.as_deref(), limits);
         let thread = std::thread::Builder::new().name("naming".to_owned()).spawn(work)?;
         Ok(Self { requests: Some(requests), generated_code_read: HashMap::new(), thread: Some(thread) })
     }
@@ -104,12 +105,12 @@ impl Drop for Namer {
     }
 }
 
-fn work(requests: &Receiver<Request>, spans: Option<&dyn RequestSpans>) {
-    let mut symbolizer = Symbolizer::new();
+fn work(requests: &Receiver<Request>, spans: Option<&dyn RequestSpans>, limits: Limits) {
+    let mut symbolizer = Symbolizer::with_limits(limits);
     for request in requests {
         match request {
             Request::GeneratedCode(pid) => {
-                survive(&mut symbolizer, |symbolizer| symbolizer.remember_process(pid));
+                survive(&mut symbolizer, limits, |symbolizer| symbolizer.remember_process(pid));
             }
             Request::Window(mut window, taken, answer) => {
                 if let Some(spans) = spans
@@ -118,8 +119,9 @@ fn work(requests: &Receiver<Request>, spans: Option<&dyn RequestSpans>) {
                     spans.catch_up(monotonic_ns());
                 }
                 window.aggregate.settle(spans);
-                let named =
-                    survive(&mut symbolizer, |symbolizer| resolve::profile(&window, symbolizer, taken));
+                let named = survive(&mut symbolizer, limits, |symbolizer| {
+                    resolve::profile(&window, symbolizer, taken)
+                });
                 if let Some(profile) = named {
                     // Whoever gave up waiting does not want it any more.
                     let _ = answer.send((window, profile));
@@ -131,11 +133,15 @@ fn work(requests: &Receiver<Request>, spans: Option<&dyn RequestSpans>) {
 
 /// Files of processes are read here, and those may hold anything. Should one of them bring a mistake of ours to
 /// light, one window is lost, whoever waits for it learns that, and naming goes on with an empty cache.
-fn survive<T>(symbolizer: &mut Symbolizer, work: impl FnOnce(&mut Symbolizer) -> T) -> Option<T> {
+fn survive<T>(
+    symbolizer: &mut Symbolizer,
+    limits: Limits,
+    work: impl FnOnce(&mut Symbolizer) -> T,
+) -> Option<T> {
     let done = catch_unwind(AssertUnwindSafe(|| work(&mut *symbolizer)));
     if done.is_err() {
         tracing::error!("names could not be found, which is a mistake of spanflame; please report it");
-        *symbolizer = Symbolizer::new();
+        *symbolizer = Symbolizer::with_limits(limits);
     }
     done.ok()
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, anyhow};
+use spanflame_symbols::symbolize::Limits;
 
 use super::CommandError;
 use super::arguments::Args;
@@ -80,7 +81,8 @@ impl Recording {
             None => Interest::Only { pids: wanted.pids.iter().copied().collect(), follow_children: false },
         };
         // First: its thread is not to inherit the priority that the session gives to this one.
-        let namer = Namer::start(None).context("cannot start the thread that names stacks")?;
+        let namer =
+            Namer::start(None, Limits::default()).context("cannot start the thread that names stacks")?;
         let cpus = online_cpus().context("cannot size the ring buffer")?.len();
         let mut session = Session::open(&SessionOptions {
             frequency_hz: wanted.frequency_hz,

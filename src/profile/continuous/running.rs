@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use spanflame_symbols::symbolize::Limits;
+
 use super::{FollowedRequests, WINDOW};
 use crate::kernel::online_cpus;
 use crate::process::Interest;
@@ -38,7 +40,8 @@ impl Running {
         shared_contexts: &Path,
     ) -> Result<Self, SessionError> {
         // First: its thread is not to inherit the priority that the session gives to this one.
-        let namer = Namer::start(requests.map(|requests| Arc::clone(&requests.spans)))
+        let spans = requests.map(|requests| Arc::clone(&requests.spans));
+        let namer = Namer::start(spans, Limits::of_long_running())
             .map_err(|source| SessionError::System { what: "start the thread that names stacks", source })?;
         let cpus = online_cpus()?;
         let sampling = requests.map(|requests| requests.sampling.clone());

@@ -110,6 +110,15 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// For who is asked again and again: each time there are a few addresses that nobody asked for before, and reading an
+    /// object with all its debug information again takes 100 to 200 ms for libc or a Rust program of 40 MB.
+    #[must_use]
+    pub fn of_long_running() -> Self {
+        Self { object_bytes: 24 << 20, ..Self::default() }
+    }
+}
+
 /// What a [`Symbolizer`] did since its start, and what it holds now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SymbolizerStats {
