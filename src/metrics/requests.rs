@@ -9,11 +9,14 @@
 //! counts in one series for its kind whose labels read `_other`, and is counted as such.
 
 use std::borrow::Cow;
-use std::sync::{Mutex, PoisonError};
+use std::hash::BuildHasher as _;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use compact_str::ToCompactString as _;
-use foldhash::HashMap;
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use super::{Exemplar, Family, Histogram, Kind, Value};
 use crate::model::UnsampledRequest;
@@ -126,35 +129,29 @@ impl RequestLabels {
         let route = if kind == RequestKind::HttpServer { text(&["http.route"]) } else { None };
         Some(Self {
             kind,
-            service: short(span.resource.service()),
-            method: short(&method.unwrap_or_default()),
-            route: short(route.unwrap_or_default()),
+            service: short(span.resource.service()).into(),
+            method: short(&method.unwrap_or_default()).into(),
+            route: short(route.unwrap_or_default()).into(),
             status_code: status.map(|code| code.to_compact_string()).unwrap_or_default(),
-            error_type: short(text(&["error.type"]).unwrap_or_default()),
+            error_type: short(text(&["error.type"]).unwrap_or_default()).into(),
         })
     }
 
     /// Of a request that has no span; the same as of the span that it would have had.
     #[must_use]
     pub fn of_unsampled(request: &UnsampledRequest) -> Option<Self> {
-        let kind = match (request.kind, request.is_rpc, &request.http_method) {
-            (SpanKind::Server, true, _) => RequestKind::RpcServer,
-            (SpanKind::Client, true, _) => RequestKind::RpcClient,
-            (SpanKind::Server, false, Some(_)) => RequestKind::HttpServer,
-            (SpanKind::Client, false, Some(_)) => RequestKind::HttpClient,
-            _ => return None,
-        };
-        let rpc = request.rpc.as_ref().map(|(service, method)| Cow::Owned(format!("{service}/{method}")));
-        let method = if request.is_rpc { rpc } else { request.http_method.as_deref().map(Cow::Borrowed) };
-        let route = if kind == RequestKind::HttpServer { request.route.as_deref() } else { None };
-        Some(Self {
-            kind,
-            service: short(request.resource.service()),
-            method: short(&method.unwrap_or_default()),
-            route: short(route.unwrap_or_default()),
-            status_code: request.status_code.map(|code| code.to_compact_string()).unwrap_or_default(),
-            error_type: short(request.error.as_deref().unwrap_or_default()),
-        })
+        Labels::of_unsampled(request, |labels| labels.owned())
+    }
+
+    fn borrowed(&self) -> Labels<'_> {
+        Labels {
+            kind: self.kind,
+            service: &self.service,
+            method: &self.method,
+            route: &self.route,
+            status_code: &self.status_code,
+            error_type: &self.error_type,
+        }
     }
 
     /// Of all that find no room.
@@ -199,9 +196,56 @@ impl RequestLabels {
     }
 }
 
-fn short(text: &str) -> Text {
+/// [`RequestLabels`] of a request that is counted: nothing is copied unless it is the first of its series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Labels<'a> {
+    kind: RequestKind,
+    service: &'a str,
+    method: &'a str,
+    route: &'a str,
+    status_code: &'a str,
+    error_type: &'a str,
+}
+
+impl Labels<'_> {
+    fn owned(&self) -> RequestLabels {
+        RequestLabels {
+            kind: self.kind,
+            service: self.service.into(),
+            method: self.method.into(),
+            route: self.route.into(),
+            status_code: self.status_code.into(),
+            error_type: self.error_type.into(),
+        }
+    }
+
+    /// What `take` makes of a request's; nothing if it is of no known protocol.
+    fn of_unsampled<T>(request: &UnsampledRequest, take: impl FnOnce(Labels<'_>) -> T) -> Option<T> {
+        let kind = match (request.kind, request.is_rpc, &request.http_method) {
+            (SpanKind::Server, true, _) => RequestKind::RpcServer,
+            (SpanKind::Client, true, _) => RequestKind::RpcClient,
+            (SpanKind::Server, false, Some(_)) => RequestKind::HttpServer,
+            (SpanKind::Client, false, Some(_)) => RequestKind::HttpClient,
+            _ => return None,
+        };
+        let rpc = request.rpc.as_ref().map(|(service, method)| Cow::Owned(format!("{service}/{method}")));
+        let method = if request.is_rpc { rpc } else { request.http_method.as_deref().map(Cow::Borrowed) };
+        let route = if kind == RequestKind::HttpServer { request.route.as_deref() } else { None };
+        let status_code = request.status_code.map(|code| code.to_compact_string()).unwrap_or_default();
+        Some(take(Labels {
+            kind,
+            service: short(request.resource.service()),
+            method: short(&method.unwrap_or_default()),
+            route: short(route.unwrap_or_default()),
+            status_code: &status_code,
+            error_type: short(request.error.as_deref().unwrap_or_default()),
+        }))
+    }
+}
+
+fn short(text: &str) -> &str {
     let end = (0..=MAX_LABEL_BYTES.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
-    text.get(..end.unwrap_or(0)).unwrap_or_default().into()
+    text.get(..end.unwrap_or(0)).unwrap_or_default()
 }
 
 /// A request that has ended.
@@ -230,19 +274,6 @@ impl Request {
             duration_ns: span.duration_ns()?,
             end_unix_ns: span.end_unix_ns?,
             span: is_stored.then_some((span.trace_id, span.span_id)),
-        })
-    }
-}
-
-impl Request {
-    /// Of a request that has no span; nothing if it is of no known protocol.
-    #[must_use]
-    pub fn of_unsampled(request: &UnsampledRequest) -> Option<Self> {
-        Some(Self {
-            labels: RequestLabels::of_unsampled(request)?,
-            duration_ns: request.duration_ns,
-            end_unix_ns: request.end_unix_ns,
-            span: None,
         })
     }
 }
@@ -277,6 +308,14 @@ impl Series {
     fn new() -> Self {
         Self { seconds: Histogram::new(BOUNDS_S), exemplars: vec![None; BOUNDS_S.len() + 1] }
     }
+
+    /// Adds a request; returns how many seconds it took.
+    fn observe(&mut self, duration_ns: u64) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "what is scraped is a double")]
+        let seconds = duration_ns as f64 / 1e9;
+        self.seconds.observe(seconds);
+        seconds
+    }
 }
 
 /// Counts requests. Any thread may.
@@ -287,26 +326,44 @@ pub struct RequestMetrics {
 
 #[derive(Debug, Default)]
 struct State {
-    series: HashMap<RequestLabels, Series>,
+    series: HashTable<(RequestLabels, Series)>,
+    keys: RandomState,
     in_other: u64,
     requests: u64,
+}
+
+impl State {
+    /// The series in which a request counts, of which there is one more now.
+    fn count(&mut self, labels: Labels<'_>) -> &mut Series {
+        self.requests += 1;
+        let is_full = self.series.len() >= MAX_SERIES;
+        let hash = self.keys.hash_one(labels);
+        if is_full && self.series.find(hash, |(known, _)| known.borrowed() == labels).is_none() {
+            self.in_other += 1;
+            return self.series(RequestLabels::other(labels.kind).borrowed());
+        }
+        self.series(labels)
+    }
+
+    fn series(&mut self, labels: Labels<'_>) -> &mut Series {
+        let is = |(known, _): &(RequestLabels, Series)| known.borrowed() == labels;
+        let keys = &self.keys;
+        let entry =
+            self.series.entry(keys.hash_one(labels), is, |(known, _)| keys.hash_one(known.borrowed()));
+        match entry {
+            Entry::Occupied(known) => &mut known.into_mut().1,
+            Entry::Vacant(room) => &mut room.insert((labels.owned(), Series::new())).into_mut().1,
+        }
+    }
 }
 
 impl RequestMetrics {
     /// Adds requests.
     pub fn observe(&self, requests: impl IntoIterator<Item = Request>) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         for request in requests {
-            state.requests += 1;
-            let mut labels = request.labels;
-            if state.series.len() >= MAX_SERIES && !state.series.contains_key(&labels) {
-                labels = RequestLabels::other(labels.kind);
-                state.in_other += 1;
-            }
-            let series = state.series.entry(labels).or_insert_with(Series::new);
-            #[expect(clippy::cast_precision_loss, reason = "what is scraped is a double")]
-            let seconds = request.duration_ns as f64 / 1e9;
-            series.seconds.observe(seconds);
+            let series = state.count(request.labels.borrowed());
+            let seconds = series.observe(request.duration_ns);
             let bucket = BOUNDS_S.partition_point(|&bound| bound < seconds);
             if let (Some((trace_id, span_id)), Some(exemplar)) =
                 (request.span, series.exemplars.get_mut(bucket))
@@ -317,31 +374,44 @@ impl RequestMetrics {
         }
     }
 
+    /// Adds requests that have no span; those that are of no known protocol do not count. Of a busy host that is nearly
+    /// all of them.
+    pub fn observe_unsampled(&self, requests: &[UnsampledRequest]) {
+        let mut state = self.lock();
+        for request in requests {
+            Labels::of_unsampled(request, |labels| state.count(labels).observe(request.duration_ns));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// How many there were.
     #[must_use]
     pub fn requests(&self) -> u64 {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).requests
+        self.lock().requests
     }
 
     /// How many series there are.
     #[must_use]
     pub fn series(&self) -> u64 {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).series.len() as u64
+        self.lock().series.len() as u64
     }
 
     /// How many requests found no room for a series of their own.
     #[must_use]
     pub fn in_other(&self) -> u64 {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).in_other
+        self.lock().in_other
     }
 
     /// The families as they are now, series in order of labels. `kept_since` is when the oldest trace that is kept
     /// begins: exemplars of before are left out.
     #[must_use]
     pub fn families(&self, naming: Naming, kept_since: SystemTime) -> Vec<Family> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut series: Vec<(&RequestLabels, &Series)> = state.series.iter().collect();
-        series.sort_by_key(|(labels, _)| *labels);
+        let state = self.lock();
+        let mut series: Vec<&(RequestLabels, Series)> = state.series.iter().collect();
+        series.sort_by(|(one, _), (other, _)| one.cmp(other));
         let mut families = RequestKind::ALL.map(|kind| {
             let (prometheus, otel, help) = kind.names();
             let name = match naming {

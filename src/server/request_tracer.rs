@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::spans::{SpanBatch, SpanKeeper};
 use crate::config::{Configuration, ContextPropagation, PathPattern, SemanticConventions, SpanExport};
 use crate::kernel::{EbpfState, KernelError, RequestMaps, SocketTracer, SocketTracerOptions};
-use crate::metrics::requests::Request;
 use crate::profile::RequestSamplingOptions;
 use crate::profile::continuous::FollowedRequests;
 use crate::trace::{
@@ -72,22 +71,23 @@ impl RequestTracer {
         let maps = Arc::new(socket.request_maps()?);
         let export = Arc::new(Mutex::new(network.spans));
         let wanted = Arc::clone(&export);
-        let on_outcome = Box::new(move |outcome: Outcome| {
-            let unsampled = outcome.unsampled.iter().filter_map(Request::of_unsampled).collect();
+        let on_outcome = Box::new(move |outcome: &mut Outcome| {
             let exporters = keeper.self_exporters();
-            outcome.spans.iter().for_each(|span| exporters.look_at(span));
             outcome.unsampled.iter().for_each(|request| exporters.look_at_unsampled(request));
+            keeper.observe_unsampled(&outcome.unsampled);
+            outcome.spans.iter().for_each(|span| exporters.look_at(span));
+            let ended = std::mem::take(&mut outcome.spans);
             let (spans, not_exported) = match *wanted.lock().unwrap_or_else(PoisonError::into_inner) {
-                SpanExport::Always => (outcome.spans, Vec::new()),
-                SpanExport::Never => (Vec::new(), outcome.spans),
+                SpanExport::Always => (ended, Vec::new()),
+                SpanExport::Never => (Vec::new(), ended),
                 SpanExport::Auto => {
                     let (not_exported, spans): (Vec<_>, Vec<_>) =
-                        outcome.spans.into_iter().partition(|span| exporters.has(span));
+                        ended.into_iter().partition(|span| exporters.has(span));
                     keeper.count_left_to_sdks(not_exported.len());
                     (spans, not_exported)
                 }
             };
-            keeper.offer(SpanBatch { spans, not_exported, unsampled });
+            keeper.offer(SpanBatch { spans, not_exported });
         });
         let left_alone = LeftAlone::new(left_alone(&network.exclude_executables));
         let tracer = Tracer::start(socket, span_options(configuration), left_alone, on_outcome)?;

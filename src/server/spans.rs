@@ -17,7 +17,7 @@ use super::self_exporters::SelfExporters;
 use crate::export::otlp_client::OtlpExporter;
 use crate::kernel::monotonic_ns;
 use crate::metrics::requests::{Request, RequestMetrics};
-use crate::model::{Span, SpanKind};
+use crate::model::{Span, SpanKind, UnsampledRequest};
 use crate::store::{StoreError, WindowStore};
 use crate::trace::joining::{JoinCounts, Joiner};
 
@@ -42,8 +42,6 @@ pub struct SpanBatch {
     pub spans: Vec<Span>,
     /// Spans that are kept and not sent on: their process sends its own.
     pub not_exported: Vec<Span>,
-    /// Requests that have ended and have no span, since they are not sampled.
-    pub unsampled: Vec<Request>,
 }
 
 impl SpanBatch {
@@ -142,6 +140,9 @@ impl SpanKeeper {
     /// Takes a batch, or counts that there was no room for its spans. Never blocks.
     pub fn offer(&self, mut batch: SpanBatch) {
         let spans = batch.spans();
+        if spans == 0 {
+            return;
+        }
         self.counts.offered.fetch_add(spans, Ordering::Relaxed);
         let waiting = self.counts.waiting.load(Ordering::Relaxed);
         let result = match self.queue() {
@@ -163,8 +164,13 @@ impl SpanKeeper {
             // They count as requests all the same.
             let without_span = |span: &Span| Request::of(span, false);
             self.requests.observe(batch.spans.iter().chain(&batch.not_exported).filter_map(without_span));
-            self.requests.observe(batch.unsampled);
         }
+    }
+
+    /// Takes requests into account that have ended and have no span, since they are not sampled. Waits for nobody but
+    /// those who add some or read the figures.
+    pub fn observe_unsampled(&self, requests: &[UnsampledRequest]) {
+        self.requests.observe_unsampled(requests);
     }
 
     /// SDKs may send spans here from now on: ours are kept for a while to be compared with them.
@@ -281,7 +287,6 @@ impl Worker {
                     Message::Batch(mut batch) => {
                         all.spans.append(&mut batch.spans);
                         all.not_exported.append(&mut batch.not_exported);
-                        all.unsampled.append(&mut batch.unsampled);
                     }
                     Message::Received(spans) => {
                         let now_ns = monotonic_ns();
@@ -326,7 +331,6 @@ impl Worker {
     }
 
     fn write(&mut self, batch: SpanBatch) {
-        self.requests.observe(batch.unsampled);
         let exported: Arc<[Span]> = batch.spans.into();
         for spans in [&*exported, &batch.not_exported] {
             if spans.is_empty() {
@@ -464,12 +468,21 @@ mod tests {
             let (_folder, store) = store();
             let keeper = SpanKeeper::start(Arc::<SqliteStore>::clone(&store), Arc::clone(&exporter)).unwrap();
             let open = Span { end_unix_ns: None, ..span(2) };
-            let unsampled = Request::of(&span(9), false).unwrap();
-            keeper.offer(SpanBatch {
-                spans: vec![span(0), span(1), open],
-                not_exported: vec![span(3)],
-                unsampled: vec![unsampled],
-            });
+            let unsampled = UnsampledRequest {
+                kind: SpanKind::Server,
+                is_rpc: false,
+                resource: Arc::clone(&span(9).resource),
+                http_method: Some("GET".into()),
+                rpc: None,
+                path: None,
+                route: None,
+                status_code: None,
+                error: None,
+                duration_ns: 1,
+                end_unix_ns: 2,
+            };
+            keeper.offer(SpanBatch { spans: vec![span(0), span(1), open], not_exported: vec![span(3)] });
+            keeper.observe_unsampled(&[unsampled]);
             keeper.offer(SpanBatch { spans: vec![span(2)], ..SpanBatch::default() });
             assert!(keeper.flush());
             assert_eq!(exporter.flush(Duration::from_secs(20)).await, 0);

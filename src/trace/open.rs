@@ -9,6 +9,7 @@ use super::attributes::{self, Asked, Conventions, Outcome};
 use super::context::TraceContext;
 use super::exchange::{Ended, FirstByte, Known, RequestHead};
 use super::parents::{Parent, Received, attribute_of};
+use super::requests::Request;
 use super::sampling::Sampling;
 use super::spans::SpanOptions;
 use crate::model::socket::{Actor, Direction, Opened};
@@ -117,6 +118,11 @@ impl Open {
         }
     }
 
+    /// What samples with its key are told from now on.
+    pub(super) fn request(&self) -> Request {
+        Request { stamp: self.stamp(), first_byte_ns: self.first_byte_ns, last_byte_ns: None, is_told: false }
+    }
+
     /// Whether it was received with this context: the one that it was written with, or its own if we have put that into
     /// its head.
     pub(super) fn carries(&self, received: Option<&TraceContext>) -> bool {
@@ -124,9 +130,8 @@ impl Open {
         self.context.as_ref() == received || self.context.is_none() && received.is_some_and(is_ours)
     }
 
-    /// Whether a head that was received can be this request's, as far as both are known.
-    pub(super) fn asks_what(&self, head: &RequestHead) -> bool {
-        let received = Asked::of(head);
+    /// Whether what was received can be this request, as far as both are known.
+    pub(super) fn asks_what(&self, received: &Asked) -> bool {
         let may_be = |sent: Option<&str>, received: Option<&str>| {
             sent.zip(received).is_none_or(|(sent, received)| sent == received)
         };

@@ -32,6 +32,7 @@ use std::collections::VecDeque;
 
 use foldhash::{HashMap, HashMapExt as _};
 
+use super::attributes::Asked;
 use super::context::TraceContext;
 use super::exchange::{Began, ExchangeId};
 use super::open::Open;
@@ -142,7 +143,7 @@ impl Spans {
     pub(super) fn place_server(
         &mut self,
         connection: ConnectionId,
-        began: &Began,
+        (began, asked): (&Began, &Asked),
         opened: Option<Opened>,
         context: Option<&TraceContext>,
         (own_trace, own_span): (TraceId, SpanId),
@@ -159,7 +160,7 @@ impl Spans {
         // Where something was lost, or two requests have crossed, the two ends tell of different requests: what is
         // sent is what is received, on one connection.
         let (said, is_ambiguous) = match sent {
-            Some(sent) if !sent.carries(context) || !sent.asks_what(&began.head) => (None, true),
+            Some(sent) if !sent.carries(context) || !sent.asks_what(asked) => (None, true),
             Some(sent) if sent.is_excluded => (None, false),
             Some(sent) => (Some((sent.trace_id, sent.span_id, sent.sampling)), false),
             None => (None, peer.is_err()),

@@ -38,8 +38,12 @@ impl Request {
 /// See the module's description.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
-    known: HashMap<RequestKey, Request>,
-    /// Those that have ended, the earliest first. Not those of which it is open whether they have a span.
+    /// Those that are not over, and those of which it is open whether they have a span. Apart from `over`, of which there
+    /// are a hundred thousand: each of those is a cache miss, and most requests of a busy host never get there.
+    open: HashMap<RequestKey, Request>,
+    /// Those that have ended.
+    over: HashMap<RequestKey, Request>,
+    /// … the earliest first.
     ended: VecDeque<(u64, RequestKey)>,
     untraced: Untraced,
     newest_forgotten_ns: u64,
@@ -47,22 +51,22 @@ pub(super) struct Requests {
 
 impl Requests {
     pub(super) fn begin(&mut self, key: RequestKey, request: Request) {
-        if self.known.len() >= MAX_REQUESTS {
+        if self.len() >= MAX_REQUESTS {
             self.forget_one();
         }
         // All of them are open: samples of this one will be counted as unconfirmed.
-        if self.known.len() >= MAX_REQUESTS {
+        if self.len() >= MAX_REQUESTS {
             return;
         }
-        self.known.insert(key, request);
+        self.open.insert(key, request);
     }
 
     /// It is over. If its trace is not kept up to now, [`Self::keep`] or [`Self::leave`] says later what becomes of it.
     pub(super) fn end(&mut self, key: RequestKey, last_byte_ns: u64) {
-        if let Some(request) = self.known.get_mut(&key) {
+        if let Some(request) = self.open.get_mut(&key) {
             request.last_byte_ns = Some(last_byte_ns);
             if request.stamp != Err(Unstamped::NotTraced) {
-                self.ended.push_back((last_byte_ns, key));
+                self.remember(key, last_byte_ns);
             }
         }
         while self.ended.front().is_some_and(|&(ended, _)| ended.saturating_add(KEEP_NS) < last_byte_ns) {
@@ -70,9 +74,15 @@ impl Requests {
         }
     }
 
+    /// It has ended, and it is known whether it has a span.
+    fn remember(&mut self, key: RequestKey, last_byte_ns: u64) {
+        self.over.extend(self.open.remove_entry(&key));
+        self.ended.push_back((last_byte_ns, key));
+    }
+
     /// Its span has other ids than were thought, unless somebody knows it by the first ones. Whether it has now.
     pub(super) fn rename(&mut self, key: RequestKey, stamp: Result<Stamp, Unstamped>) -> bool {
-        match self.known.get_mut(&key) {
+        match self.find(key) {
             Some(request) if !request.is_told && request.may_have_span() => {
                 request.stamp = stamp;
                 true
@@ -83,60 +93,67 @@ impl Requests {
 
     /// Its trace is kept after all: who asks from now on is told its span.
     pub(super) fn keep(&mut self, key: RequestKey, stamp: Stamp) {
-        if let Some(request) = self.known.get_mut(&key)
+        if let Some(request) = self.open.get_mut(&key)
             && request.stamp == Err(Unstamped::NotTraced)
         {
             request.stamp = Ok(stamp);
-            self.ended.extend(request.last_byte_ns.map(|last_byte_ns| (last_byte_ns, key)));
+            if let Some(last_byte_ns) = request.last_byte_ns {
+                self.remember(key, last_byte_ns);
+            }
         }
     }
 
     /// It is over, and its trace is not kept.
     pub(super) fn leave(&mut self, key: RequestKey) {
         if let Some(&Request { stamp: Err(Unstamped::NotTraced), last_byte_ns: Some(last_byte_ns), .. }) =
-            self.known.get(&key)
+            self.open.get(&key)
         {
-            self.known.remove(&key);
+            self.open.remove(&key);
             self.untraced.note(key, last_byte_ns);
         }
     }
 
     /// The span of a request that is not over; `None` if it is, or has none.
     pub(super) fn open_stamp(&self, key: RequestKey) -> Option<Stamp> {
-        let request = self.known.get(&key)?;
+        let request = self.open.get(&key)?;
         request.stamp.ok().filter(|_| request.last_byte_ns.is_none())
     }
 
     /// Whether it is not over yet.
     pub(super) fn is_open(&self, key: RequestKey) -> bool {
-        self.known.get(&key).is_some_and(|request| request.last_byte_ns.is_none())
+        self.open.get(&key).is_some_and(|request| request.last_byte_ns.is_none())
     }
 
     /// Others know it by its name now.
     pub(super) fn note_told(&mut self, key: RequestKey) {
-        if let Some(request) = self.known.get_mut(&key) {
+        if let Some(request) = self.find(key) {
             request.is_told = true;
         }
     }
 
     /// It was no request.
     pub(super) fn discard(&mut self, key: RequestKey) {
-        self.known.remove(&key);
+        self.open.remove(&key);
+        self.over.remove(&key);
+    }
+
+    fn find(&mut self, key: RequestKey) -> Option<&mut Request> {
+        self.open.get_mut(&key).or_else(|| self.over.get_mut(&key))
     }
 
     fn forget_one(&mut self) {
         if let Some((ended_ns, key)) = self.ended.pop_front() {
-            self.known.remove(&key);
+            self.over.remove(&key);
             self.newest_forgotten_ns = self.newest_forgotten_ns.max(ended_ns);
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.known.len()
+        self.open.len() + self.over.len()
     }
 
     pub(super) fn span_at(&mut self, key: RequestKey, time_ns: u64) -> Result<Stamp, Unstamped> {
-        let Some(request) = self.known.get_mut(&key) else {
+        let Some(request) = self.find(key) else {
             return Err(match self.untraced.ended_ns(key) {
                 Some(ended_ns) if time_ns <= ended_ns => Unstamped::NotTraced,
                 Some(_) => Unstamped::Outside,

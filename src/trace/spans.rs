@@ -14,7 +14,7 @@ use super::exchange::{Began, Discarded, Ended, ExchangeEvent, ExchangeId};
 use super::limit::SpanLimit;
 use super::open::{Followed, Open, Style, unsampled};
 use super::parents::{Parent, Place, RecentIds};
-use super::requests::{Request, Requests};
+use super::requests::Requests;
 use super::route::Routes;
 use super::sampled_minutes::SampledMinutes;
 use super::sampling::{Sampler, Sampling};
@@ -312,28 +312,14 @@ impl Spans {
                 open.is_lost_goroutine = false;
                 if let Some(key) = work.request.filter(|_| open.key.is_none()) {
                     open.key = Some(key);
-                    self.key_known(key, connection, exchange, requests);
+                    requests.begin(key, open.request());
+                    self.by_key.insert(key, (connection, exchange));
                 }
             }
             // It is written already: whoever joined in the middle of that comes too late.
             (Some(_), Direction::Out) => {}
             (None, _) => of.streams.add(stream_id, work),
         }
-    }
-
-    /// Samples of this key are of this open request.
-    fn key_known(
-        &mut self,
-        key: RequestKey,
-        connection: ConnectionId,
-        exchange: ExchangeId,
-        requests: &mut Requests,
-    ) {
-        let open = self.connections.get(&connection).and_then(|of| of.open.get(&exchange));
-        let Some(open) = open else { return };
-        let (stamp, first_byte_ns) = (open.stamp(), open.first_byte_ns);
-        requests.begin(key, Request { stamp, first_byte_ns, last_byte_ns: None, is_told: false });
-        self.by_key.insert(key, (connection, exchange));
     }
 
     /// Takes what a conversation said.
@@ -403,8 +389,9 @@ impl Spans {
         outcome: &mut Outcome,
     ) {
         let mut key = began.minted.map(|minted| minted.key);
-        let streams = &mut self.connections.entry(connection).or_default().streams;
-        if let Some(work) = streams.take(began.stream_id, began.direction) {
+        let known = self.connections.entry(connection).or_default();
+        let opened = known.opened;
+        if let Some(work) = known.streams.take(began.stream_id, began.direction) {
             began.actor = work.actor;
             match began.direction {
                 Direction::In => key = key.or(work.request),
@@ -413,7 +400,6 @@ impl Spans {
         }
         // The thread that a goroutine runs on says nothing of it.
         let is_lost_goroutine = of.is_go && began.actor.goroutine == 0;
-        let opened = self.connections.entry(connection).or_default().opened;
         if began.direction == Direction::Out
             && let Some(opened) = &opened
         {
@@ -444,7 +430,9 @@ impl Spans {
             self.move_to_trace_of_sdk(connection, &began, opened, context, requests, outcome);
         }
         let place = match began.direction {
-            Direction::In => self.place_server(connection, &began, opened, context, (own_trace, own_span)),
+            Direction::In => {
+                self.place_server(connection, (&began, &asked), opened, context, (own_trace, own_span))
+            }
             Direction::Out => self.place_client(
                 connection,
                 &began,
@@ -506,14 +494,15 @@ impl Spans {
         if open.is_kept() || is_undecided {
             self.beginnings.push_back((open.first_byte_ns, connection, began.exchange));
         }
+        if let Some(key) = key {
+            requests.begin(key, open.request());
+            self.by_key.insert(key, (connection, began.exchange));
+        }
         let of = self.connections.entry(connection).or_default();
         of.exchanges += 1;
         of.open.insert(began.exchange, open);
         if is_of_known_trace {
             self.note_trace(connection, began.exchange);
-        }
-        if let Some(key) = key {
-            self.key_known(key, connection, began.exchange, requests);
         }
     }
 

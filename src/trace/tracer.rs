@@ -54,8 +54,8 @@ const MAX_PROGRAMS: usize = 16_384;
 /// How long anybody waits for the thread.
 const WAIT_LIMIT: Duration = Duration::from_secs(2);
 
-/// Takes what came of events: it must not block.
-pub type OnOutcome = Box<dyn FnMut(Outcome) + Send>;
+/// Takes what came of events, or a part of it; the rest is dropped. It must not block.
+pub type OnOutcome = Box<dyn FnMut(&mut Outcome) + Send>;
 
 enum Command {
     SetOptions(SpanOptions),
@@ -601,7 +601,11 @@ impl Worker {
 
     fn hand_on(&mut self, flushed: Vec<Sender<()>>) {
         self.last_handed_on = Instant::now();
-        (self.on_outcome)(std::mem::take(&mut self.engine.outcome));
+        let outcome = &mut self.engine.outcome;
+        (self.on_outcome)(outcome);
+        // Its room is used again: that of thousands of requests a second grows in steps, each a copy.
+        outcome.spans.clear();
+        outcome.unsampled.clear();
         for waiting in flushed {
             // Whoever gave up waiting does not want to know.
             let _ = waiting.send(());

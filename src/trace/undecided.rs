@@ -4,6 +4,8 @@
 //! requests that are over, together, when the last one is or the trace is worth keeping; and how that went. Never: a
 //! part of a trace of which the rest was thrown away; where there is no room to wait, the trace is not kept.
 
+use std::collections::hash_map::{Entry, OccupiedEntry};
+
 use foldhash::HashMap;
 
 use super::exchange::Ended;
@@ -86,41 +88,49 @@ impl Undecided {
     /// A request is over. All that are to be handed on now go to `over`, with the trace's fate, which is `Left` if
     /// nothing has made it worth keeping.
     pub(super) fn end(&mut self, request: Over, over: &mut Vec<Over>) -> Fate {
-        let trace_id = request.0.trace_id;
-        let Some(trace) = self.traces.get_mut(&trace_id) else {
+        let Entry::Occupied(mut trace) = self.traces.entry(request.0.trace_id) else {
             over.push(request);
             return Fate::Left;
         };
-        let has_room = self.waiting < MAX_WAITING && trace.waiting.len() < MAX_WAITING_OF_TRACE;
-        if trace.open > 1 && trace.fate == Fate::Open {
+        let of = trace.get_mut();
+        let has_room = self.waiting < MAX_WAITING && of.waiting.len() < MAX_WAITING_OF_TRACE;
+        if of.open > 1 && of.fate == Fate::Open {
             if has_room {
-                trace.open -= 1;
+                of.open -= 1;
                 self.waiting += 1;
-                trace.waiting.push(request);
+                of.waiting.push(request);
                 return Fate::Open;
             }
             self.no_room += 1;
-            trace.fate = Fate::Left;
+            of.fate = Fate::Left;
         }
         over.push(request);
-        self.leave(trace_id, over)
+        leave(trace, &mut self.waiting, over)
     }
 
     /// A request of the trace is given up, or is of another one: as [`Self::end`] without it.
     pub(super) fn leave(&mut self, trace_id: TraceId, over: &mut Vec<Over>) -> Fate {
-        let Some(trace) = self.traces.get_mut(&trace_id) else { return Fate::Left };
-        trace.open = trace.open.saturating_sub(1);
-        if trace.open == 0 && trace.fate == Fate::Open {
-            trace.fate = Fate::Left;
+        match self.traces.entry(trace_id) {
+            Entry::Occupied(trace) => leave(trace, &mut self.waiting, over),
+            Entry::Vacant(_) => Fate::Left,
         }
-        let fate = trace.fate;
-        if fate != Fate::Open {
-            self.waiting = self.waiting.saturating_sub(trace.waiting.len());
-            over.append(&mut trace.waiting);
-        }
-        if trace.open == 0 {
-            self.traces.remove(&trace_id);
-        }
-        fate
     }
+}
+
+/// One request fewer of a trace is open; `waiting` counts those of all traces.
+fn leave(mut trace: OccupiedEntry<'_, TraceId, Trace>, waiting: &mut usize, over: &mut Vec<Over>) -> Fate {
+    let of = trace.get_mut();
+    of.open = of.open.saturating_sub(1);
+    if of.open == 0 && of.fate == Fate::Open {
+        of.fate = Fate::Left;
+    }
+    let fate = of.fate;
+    if fate != Fate::Open {
+        *waiting = waiting.saturating_sub(of.waiting.len());
+        over.append(&mut of.waiting);
+    }
+    if of.open == 0 {
+        trace.remove();
+    }
+    fate
 }
