@@ -108,29 +108,33 @@ struct {
 	__type(value, struct sf_go_code);
 } go_code SEC(".maps");
 
-/* Where the goroutine is that a thread runs, and the thread's m. */
+/* Where the goroutine is that a thread runs. */
 struct sf_running {
-	__u64 m;
 	__u64 g;
 };
 
 /*
- * The goroutine that a thread runs, or runs the scheduler for; 0: none, or unknown. m.curg is the user's
- * goroutine also while the thread is on its system or signal stack, where g is another one.
+ * The goroutine that a thread runs, or runs the scheduler for; 0: none, or unknown. What the thread's own storage
+ * calls g is mostly that. On its system or signal stack it is another one, without an id (runtime.allocm, malg: only
+ * newproc1 and the threads that C brings give ids); then m.curg is the user's.
  */
 static __always_inline __u64 sf_find_goroutine(const struct sf_go_process *go, struct task_struct *task,
 					       struct sf_running *running)
 {
-	__u64 g = 0, goroutine = 0;
+	__u64 g = 0, m = 0, goroutine = 0;
 
-	running->m = 0;
 	running->g = 0;
 	if (bpf_probe_read_user(&g, sizeof(g), (void *)(task->thread.fsbase + (__s64)go->tls_offset)) || !g)
 		return 0;
-	if (bpf_probe_read_user(&running->m, sizeof(running->m), (void *)(g + go->g_m)) || !running->m)
+	if (bpf_probe_read_user(&goroutine, sizeof(goroutine), (void *)(g + go->g_goid)))
 		return 0;
-	if (bpf_probe_read_user(&running->g, sizeof(running->g), (void *)(running->m + go->m_curg)) ||
-	    !running->g)
+	if (goroutine) {
+		running->g = g;
+		return goroutine;
+	}
+	if (bpf_probe_read_user(&m, sizeof(m), (void *)(g + go->g_m)) || !m)
+		return 0;
+	if (bpf_probe_read_user(&running->g, sizeof(running->g), (void *)(m + go->m_curg)) || !running->g)
 		return 0;
 	if (bpf_probe_read_user(&goroutine, sizeof(goroutine), (void *)(running->g + go->g_goid)))
 		return 0;
@@ -148,7 +152,7 @@ static __always_inline __u64 sf_goroutine_of(const struct sf_go_process *go, str
 static __always_inline void sf_note_ids(const struct sf_go_process *go, const struct sf_running *running,
 					struct sf_goroutine *noted)
 {
-	__u64 p = 0, next = 0, end = 0, given = 0;
+	__u64 m = 0, p = 0, next = 0, end = 0, given = 0;
 
 	noted->left_from = 0;
 	noted->left_to = 0;
@@ -156,10 +160,12 @@ static __always_inline void sf_note_ids(const struct sf_go_process *go, const st
 	if (go->goroutine_ids && !bpf_probe_read_user(&given, sizeof(given), (void *)go->goroutine_ids) &&
 	    given)
 		noted->given = given;
-	/* m.p, m.nextp, m.oldp: within a system call the thread may have given its processor back. */
-	if (bpf_probe_read_user(&p, sizeof(p), (void *)(running->m + go->m_p)))
+	if (bpf_probe_read_user(&m, sizeof(m), (void *)(running->g + go->g_m)) || !m)
 		return;
-	if (!p && bpf_probe_read_user(&p, sizeof(p), (void *)(running->m + go->m_p + 16)))
+	/* m.p, m.nextp, m.oldp: within a system call the thread may have given its processor back. */
+	if (bpf_probe_read_user(&p, sizeof(p), (void *)(m + go->m_p)))
+		return;
+	if (!p && bpf_probe_read_user(&p, sizeof(p), (void *)(m + go->m_p + 16)))
 		return;
 	if (!p)
 		return;

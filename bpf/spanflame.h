@@ -544,7 +544,7 @@ struct sf_unexplained {
 
 /* Read-only data of socket.bpf.c (section .rodata.config), set before loading. */
 struct sf_socket_config {
-	unsigned int wake_at_bytes; /* wake the reader when so much more lies in the ring; a power of two */
+	unsigned int wake_at_bytes; /* wake the reader each time that so much more was sent; a power of two */
 	unsigned int exclude_agent; /* 1: nothing that the agent itself does is looked at */
 	unsigned int cpus;          /* possible numbers of CPUs are below it */
 	unsigned int leaves_some_alone; /* 1: processes in the map `left_alone` are not looked at */

@@ -313,14 +313,37 @@ __noinline int sf_take_trace_id(void)
 
 /* ---- minting ----------------------------------------------------------------------------------- */
 
-static __always_inline void sf_take_random(void *place, int words)
+/*
+ * Random numbers: xoroshiro128++ (Blackman and Vigna, 2019), which goes on from what the kernel's generator gave once. A
+ * request takes six words of that, and each is a call.
+ */
+static __always_inline __u64 sf_random(struct sf_socket_scratch *scratch)
 {
-	__u32 *word = place;
-	int index;
+	__u64 first = scratch->random[0], second = scratch->random[1], sum;
 
-	for (index = 0; index < words; index++)
-		word[index] = bpf_get_prandom_u32();
-	word[0] |= !word[0]; /* all zeros is no id */
+	if (!(first | second)) {
+		first = (__u64)bpf_get_prandom_u32() << 32 | bpf_get_prandom_u32();
+		second = (__u64)bpf_get_prandom_u32() << 32 | bpf_get_prandom_u32() | 1;
+	}
+	sum = first + second;
+	second ^= first;
+	scratch->random[0] = (first << 49 | first >> 15) ^ second ^ second << 21;
+	scratch->random[1] = second << 28 | second >> 36;
+	return (sum << 17 | sum >> 47) + first;
+}
+
+/* An id of one or two such numbers; all zeros would be none. */
+static __always_inline void sf_take_random(struct sf_socket_scratch *scratch, unsigned char *id,
+					   __u32 numbers)
+{
+	__u32 index;
+
+	for (index = 0; index < numbers; index++) {
+		__u64 number = sf_random(scratch);
+
+		number |= !number;
+		__builtin_memcpy(id + index * sizeof(number), &number, sizeof(number));
+	}
 }
 
 /* Notes who is at the request from now on. */
@@ -407,8 +430,8 @@ static __noinline int sf_notice_request(struct sf_socket_scratch *scratch, struc
 	data->flags |= SF_DATA_MINTED;
 	header = SF_TAKE_TRACE_ID(data);
 	if (!header)
-		sf_take_random(data->trace_id, 4);
-	sf_take_random(data->span_id, 2);
+		sf_take_random(scratch, data->trace_id, 2);
+	sf_take_random(scratch, data->span_id, 1);
 	sf_count(SF_SOCKET_COUNTER_MINTED, 1);
 	if (is_read) {
 		connection->serves = 1;

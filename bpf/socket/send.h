@@ -74,9 +74,10 @@ struct sf_socket_scratch {
 	__u64 serves_many; /* the current thread is an event loop */
 	__u64 is_late;     /* the call is looked at when it has moved its bytes */
 	struct sf_running running;
-	__u64 minted; /* requests, with this scratch, ever */
-	__u64 header; /* enum sf_header, of the programs on TLS libraries */
-	__u64 minter; /* upper 16 bits of their keys, no other scratch's */
+	__u64 minted;    /* requests, with this scratch, ever */
+	__u64 header;    /* enum sf_header, of the programs on TLS libraries */
+	__u64 minter;    /* upper 16 bits of their keys, no other scratch's */
+	__u64 random[2]; /* see sf_random; zero: not yet begun */
 	struct sf_connection fresh;
 	struct sf_socket_opened opened;
 	struct sf_iovec iovecs[SF_MAX_IOVECS];
@@ -100,16 +101,19 @@ static __always_inline void sf_count(__u32 counter, __u64 amount)
 	sf_add_to_counter(&socket_counters, counter, amount);
 }
 
+/* Room in the ring that this object's programs have taken or found taken, ever. */
+__u64 sent_bytes SEC(".data.sent");
+
 static __always_inline bool sf_send(void *event, __u64 bytes)
 {
 	/*
-	 * The reader is woken each time that so much more has come, and not by every event from then on until it
+	 * The reader is woken each time that so much more was sent, and not by every event from then on until it
 	 * runs: a wake-up is an interrupt. `wake_at_bytes` is a power of two, so that its bit tells. An event takes a
 	 * head of eight bytes in the ring, and is aligned to eight.
 	 */
-	__u64 filled = bpf_ringbuf_query(&socket_events, BPF_RB_AVAIL_DATA);
-	__u64 then = filled + ((bytes + 15) & ~7ULL);
-	bool is_filling = (filled ^ then) & config.wake_at_bytes || bytes > config.wake_at_bytes;
+	__u64 taken = (bytes + 15) & ~7ULL;
+	__u64 before = __sync_fetch_and_add(&sent_bytes, taken);
+	bool is_filling = (before ^ (before + taken)) & config.wake_at_bytes || bytes > config.wake_at_bytes;
 
 	if (bpf_ringbuf_output(&socket_events, event, bytes,
 			       is_filling ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP)) {
