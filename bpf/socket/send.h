@@ -101,7 +101,7 @@ static __always_inline void sf_count(__u32 counter, __u64 amount)
 	sf_add_to_counter(&socket_counters, counter, amount);
 }
 
-/* Room in the ring that this object's programs have taken or found taken, ever. */
+/* Bytes of the ring that events have asked for, ever, of all objects: they share it (src/kernel/bpf_object.rs). */
 __u64 sent_bytes SEC(".data.sent");
 
 static __always_inline bool sf_send(void *event, __u64 bytes)

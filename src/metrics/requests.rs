@@ -336,13 +336,15 @@ impl State {
     /// The series in which a request counts, of which there is one more now.
     fn count(&mut self, labels: Labels<'_>) -> &mut Series {
         self.requests += 1;
-        let is_full = self.series.len() >= MAX_SERIES;
-        let hash = self.keys.hash_one(labels);
-        if is_full && self.series.find(hash, |(known, _)| known.borrowed() == labels).is_none() {
+        if self.series.len() >= MAX_SERIES && !self.has(labels) {
             self.in_other += 1;
             return self.series(RequestLabels::other(labels.kind).borrowed());
         }
         self.series(labels)
+    }
+
+    fn has(&self, labels: Labels<'_>) -> bool {
+        self.series.find(self.keys.hash_one(labels), |(known, _)| known.borrowed() == labels).is_some()
     }
 
     fn series(&mut self, labels: Labels<'_>) -> &mut Series {
