@@ -111,6 +111,7 @@ static __noinline int sf_begin_tls_call(bpf_user_pt_regs_t *registers)
 {
 	__u64 pid_tgid = bpf_get_current_pid_tgid(), stack = registers->sp;
 	__u32 function = bpf_get_attach_cookie(registers), calls, outer = 0;
+	__u64 read_from;
 	struct sf_tls_thread *thread;
 	struct sf_tls_call *call;
 	bool is_gone;
@@ -129,8 +130,9 @@ static __noinline int sf_begin_tls_call(bpf_user_pt_regs_t *registers)
 	thread->object = 0;
 	thread->calls = calls;
 	/* Writes too: they go on with a handshake, as Node has them do. */
-	if (thread->read_from && !thread->read_several)
-		sf_weigh_tls_pair(pid_tgid >> 32, registers->di, thread->read_from, SF_TLS_HAS_READ);
+	read_from = sf_tls_read_for(thread, pid_tgid >> 32, registers->di);
+	if (read_from)
+		sf_weigh_tls_pair(pid_tgid >> 32, registers->di, read_from, SF_TLS_HAS_READ);
 	if (calls >= SF_MAX_TLS_CALLS) {
 		sf_count_tls(SF_TLS_COUNTER_LOST_DEPTH, 1);
 		sf_note_loss(pid_tgid >> 32, registers->di);
@@ -243,11 +245,11 @@ static __always_inline void sf_learn_from(struct sf_tls_thread *thread, const st
 					  bool has_succeeded, __u32 tgid)
 {
 	bool is_reading = sf_is_reading(call->function);
-	__u64 read_from = thread->read_several ? 0 : thread->read_from;
+	__u64 read_from = 0;
 
 	if (is_reading) {
-		thread->read_from = 0;
-		thread->read_several = 0;
+		read_from = sf_tls_read_for(thread, tgid, call->object);
+		sf_forget_tls_reads(thread);
 	}
 	thread->object = 0;
 	if (call->touched) {

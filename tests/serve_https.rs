@@ -181,6 +181,19 @@ fn every_request_of_event_loops_that_give_the_library_memory_is_found() {
 }
 
 #[test]
+fn requests_of_a_loop_that_reads_several_connections_before_it_calls_the_library_are_found() {
+    needs!("openssl", "python3");
+    let server = start();
+    let certificate = Certificate::new();
+    let answering = Https::start("loop.py", "read-together", &certificate, None);
+    let mut command = Command::new("python3");
+    command.args([&script("together.py"), &answering.port.to_string(), "/together", "8"]);
+    assert!(command.status().expect("it starts").success(), "{command:?}");
+    assert_both_ends(&server, "read-together", "/together", 16);
+    drop(answering.program);
+}
+
+#[test]
 fn a_request_through_four_programs_is_one_trace() {
     needs!("nginx", "curl", "openssl", "python3", "node");
     let server = start();

@@ -8,7 +8,9 @@
  * socket, and what is between the two is what counts:
  *
  *   read     a call begins, and since the thread last waited for many or returned from such a call it has read
- *            from one socket only, which speaks TLS
+ *            from one socket only, which speaks TLS. Sockets whose objects are known do not count beside one
+ *            whose object is not, as long as the call is about an object that has no pair either: loops read
+ *            the end of one connection, for which they call nothing, and the beginning of another
  *   written  the thread's first write, after the call, to a socket that speaks TLS
  *
  * An object is paired when both name one connection, or when the call that the first one is about gives plain
@@ -96,13 +98,19 @@ struct sf_plain_bytes {
 	__u32 is_last_chance; /* memory that cannot be read now never will be */
 };
 
+/* From which connections a thread has read, outside of calls of a TLS library and since the last one. */
+struct sf_tls_reads {
+	__u64 connection; /* the latest; 0: none */
+	__u64 is_several; /* there was another one */
+};
+
 /* What a thread does that has called a TLS library, or moved what looks like TLS. */
 struct sf_tls_thread {
-	__u64 read_from;    /* the connection that it has read from, outside of such calls, 0: none */
-	__u64 read_several; /* … and from another one */
-	__u64 object;       /* that the latest call was about, until the thread's next write; 0: none */
-	__u64 returned;     /* stack pointer of the call that returned last, until the next one begins */
-	__u32 calls;        /* that have not returned */
+	struct sf_tls_reads unpaired; /* connections whose objects are not known */
+	struct sf_tls_reads paired;   /* … and those whose are */
+	__u64 object;   /* that the latest call was about, until the thread's next write; 0: none */
+	__u64 returned; /* stack pointer of the call that returned last, until the next one begins */
+	__u32 calls;    /* that have not returned */
 	__u32 padding;
 	struct sf_plain_bytes plain;
 	struct sf_tls_call call[SF_MAX_TLS_CALLS];
@@ -267,6 +275,38 @@ static __always_inline void sf_notice_tls(struct sf_connection *connection, cons
 		connection->is_tls = 1;
 }
 
+static __always_inline void sf_note_tls_read(struct sf_tls_reads *reads, __u64 id)
+{
+	if (reads->connection && reads->connection != id)
+		reads->is_several = 1;
+	reads->connection = id;
+}
+
+static __always_inline void sf_forget_tls_reads(struct sf_tls_thread *thread)
+{
+	__builtin_memset(&thread->unpaired, 0, sizeof(thread->unpaired));
+	__builtin_memset(&thread->paired, 0, sizeof(thread->paired));
+}
+
+/* The connection of which the thread has read what a call about an object may take; 0: there are several, or none. */
+static __always_inline __u64 sf_tls_read_for(const struct sf_tls_thread *thread, __u32 tgid, __u64 object)
+{
+	const struct sf_tls_reads *unpaired = &thread->unpaired, *paired = &thread->paired;
+	struct sf_tls_key key = {.object = object, .tgid = tgid};
+	const struct sf_tls_pair *pair;
+
+	if (!unpaired->connection)
+		return paired->is_several ? 0 : paired->connection;
+	if (unpaired->is_several)
+		return 0;
+	if (paired->connection) {
+		pair = bpf_map_lookup_elem(&tls_pairs, &key);
+		if (pair && pair->evidence == SF_TLS_PAIRED)
+			return 0;
+	}
+	return unpaired->connection;
+}
+
 /* A thread moves something over a connection; `is_first`: nothing was moved before. */
 static __always_inline void sf_note_tls_transfer(struct sf_connection *connection, __u64 id, __u32 direction,
 						 bool is_first)
@@ -298,12 +338,12 @@ static __always_inline void sf_note_tls_transfer(struct sf_connection *connectio
 		return;
 	}
 	if (direction == SF_IN) {
-		if (thread->read_from && thread->read_from != id)
-			thread->read_several = 1;
-		thread->read_from = id;
+		sf_note_tls_read(connection->tls_object && connection->tls_tgid == tgid ? &thread->paired
+											: &thread->unpaired,
+				 id);
 		return;
 	}
-	if (is_first && connection->role == SF_ROLE_CONNECTED && !thread->read_from) {
+	if (is_first && connection->role == SF_ROLE_CONNECTED && !thread->unpaired.connection) {
 		connection->is_tls_from_start = 1;
 		connection->is_tls_offered = 1;
 	}
@@ -315,8 +355,7 @@ static __always_inline void sf_note_tls_transfer(struct sf_connection *connectio
 /* What the thread does next has nothing to do with what it did. */
 static __always_inline void sf_forget_transfers(struct sf_tls_thread *thread)
 {
-	thread->read_from = 0;
-	thread->read_several = 0;
+	sf_forget_tls_reads(thread);
 	thread->object = 0;
 }
 
