@@ -284,6 +284,18 @@ int BPF_PROG(on_process_end, struct task_struct *task)
 	return 0;
 }
 
+/* Run by user space. Returns whether the connection is followed. */
+SEC("raw_tp")
+int BPF_PROG(set_capture, __u64 id, __u64 capture)
+{
+	struct sf_connection *connection = bpf_map_lookup_elem(&connections, &id);
+
+	if (!connection)
+		return 0;
+	connection->capture = capture;
+	return 1;
+}
+
 /* Run once by the agent, on itself, before anything is attached. */
 SEC("raw_tp")
 int learn_agent(void *ctx)

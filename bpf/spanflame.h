@@ -381,9 +381,9 @@ struct sf_config {
 #define SF_TAIL_BYTES 64         /* the last bytes of a longer call */
 #define SF_WHOLE_BYTES 16384     /* captured of each call with SF_CAPTURE_WHOLE */
 
-/* Map `captures`, key = connection, written by user space: how much of it user space wants to see. */
+/* How much of a connection user space wants to see. */
 enum sf_capture {
-	SF_CAPTURE_HEADS = 0, /* no entry means the same */
+	SF_CAPTURE_HEADS = 0, /* as all begin */
 	SF_CAPTURE_WHOLE = 1,
 	SF_CAPTURE_NOTHING = 2, /* no event at all until it ends */
 	/*

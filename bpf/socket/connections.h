@@ -45,6 +45,7 @@ struct sf_connection {
 	__u16 takes_headers;     /* what is written there passes http_header.bpf.c */
 	__u16 is_tls_offered;    /* its first bytes were written by a thread that had read no TLS before */
 	__u32 tls_tgid;          /* of the process that has `tls_object` */
+	__u32 capture;           /* enum sf_capture */
 	__u64 tls_object;        /* of a TLS library that is for this connection, see tls_pairs.h; 0: none */
 	__u64 plain_position[2]; /* plain bytes inside of TLS moved so far, by enum sf_direction */
 	__u64 request;  /* of a server's end: read last; of a client's: within which was written last */
@@ -72,15 +73,6 @@ struct {
 	__type(key, __u64);
 	__type(value, struct sf_asker);
 } go_askers SEC(".maps");
-
-/* Written by user space. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, SF_MAX_CONNECTIONS);
-	__type(key, __u64);
-	__type(value, __u32); /* enum sf_capture */
-} captures SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -166,13 +166,13 @@ static __always_inline void sf_announce(struct sf_socket_scratch *scratch, struc
 }
 
 /* How much is captured of a call; `decrypted` is SF_CAPTURE_OF_DECRYPTED for plain bytes inside of TLS, or 0. */
-static __always_inline __u64 sf_capture_limit(__u64 connection, __u32 decrypted)
+static __always_inline __u64 sf_capture_limit(const struct sf_connection *connection, __u32 decrypted)
 {
-	const __u32 *capture = bpf_map_lookup_elem(&captures, &connection);
+	__u32 capture = connection->capture;
 
-	if (!capture || (*capture & SF_CAPTURE_OF_DECRYPTED) != decrypted)
+	if ((capture & SF_CAPTURE_OF_DECRYPTED) != decrypted)
 		return SF_HEAD_BYTES;
-	switch (*capture & ~SF_CAPTURE_OF_DECRYPTED) {
+	switch (capture & ~SF_CAPTURE_OF_DECRYPTED) {
 	case SF_CAPTURE_HEADS:
 		return SF_HEAD_BYTES;
 	case SF_CAPTURE_WHOLE:

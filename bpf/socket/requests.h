@@ -390,19 +390,18 @@ static __always_inline void sf_take_asker(struct sf_socket_data *data)
  * HTTP/2 says so with its first bytes (RFC 9113, section 3.4). Its headers refer to those of before, so that all is
  * wanted from there on; user space, which decides what is captured, comes too late for the first requests.
  */
-static __always_inline void sf_notice_http2(const struct sf_socket_data *data)
+static __always_inline void sf_notice_http2(const struct sf_socket_data *data,
+					    struct sf_connection *connection)
 {
-	__u64 first, id = data->event.connection;
-	__u32 capture = SF_CAPTURE_WHOLE;
+	__u64 first;
 
 	if (data->position || data->head_bytes < sizeof(first))
 		return;
 	__builtin_memcpy(&first, data->bytes, sizeof(first));
 	if (first != SF_TEXT8('P', 'R', 'I', ' ', '*', ' ', 'H', 'T'))
 		return;
-	if (data->flags & SF_DATA_DECRYPTED)
-		capture |= SF_CAPTURE_OF_DECRYPTED;
-	bpf_map_update_elem(&captures, &id, &capture, BPF_ANY);
+	connection->capture =
+		SF_CAPTURE_WHOLE | (data->flags & SF_DATA_DECRYPTED ? SF_CAPTURE_OF_DECRYPTED : 0);
 }
 
 /*
@@ -417,7 +416,7 @@ static __noinline int sf_notice_request(struct sf_socket_scratch *scratch, struc
 	bool is_read = data->direction == SF_IN;
 	int header, begun_bytes = 0;
 
-	sf_notice_http2(data);
+	sf_notice_http2(data, connection);
 	if (is_read ? connection->role == SF_ROLE_CONNECTED || connection->asks
 		    : connection->role == SF_ROLE_ACCEPTED || connection->serves)
 		return 0;

@@ -132,7 +132,6 @@ static __noinline int sf_leave_connection(__u64 id, __u32 ending, int error)
 	}
 	sf_forget_tls_object(connection, id);
 	bpf_map_delete_elem(&connections, &id);
-	bpf_map_delete_elem(&captures, &id);
 	return 0;
 }
 

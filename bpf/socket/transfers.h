@@ -105,7 +105,7 @@ static __noinline int sf_tell(struct sf_socket_scratch *scratch, struct sf_call 
 	if (direction == SF_IN)
 		sf_forget_context(connection, call->socket.connection);
 	/* Of a connection that a TLS library shows, it is told what it shows. */
-	limit = connection->is_decrypted ? 0 : sf_capture_limit(call->socket.connection, 0);
+	limit = connection->is_decrypted ? 0 : sf_capture_limit(connection, 0);
 	if (!limit) {
 		sf_note_tls_transfer(connection, call->socket.connection, direction, false);
 		sf_weigh_evidence(scratch, connection, direction, true, false);

@@ -98,7 +98,7 @@ static __noinline int sf_capture_plain_bytes(struct sf_socket_scratch *scratch,
 	}
 	if (direction == SF_OUT && connection->serves)
 		sf_note_answer(bpf_get_current_task_btf(), connection, id);
-	limit = sf_capture_limit(id, SF_CAPTURE_OF_DECRYPTED);
+	limit = sf_capture_limit(connection, SF_CAPTURE_OF_DECRYPTED);
 	if (!limit) {
 		sf_weigh_evidence(scratch, connection, direction, true, false);
 		*position = __sync_fetch_and_add(&connection->plain_position[direction], plain->length);

@@ -59,7 +59,6 @@ pub struct SocketTracer {
     published: Option<PublishedContexts>,
     socket: Object,
     ring: EventRing,
-    captures: MapHandle,
     connections: MapHandle,
     statistics: Option<OwnedFd>,
     counts_io_uring: bool,
@@ -139,7 +138,6 @@ impl SocketTracer {
             published,
             _pin: pin,
             ring: EventRing::new(events, options.ring_buffer_bytes)?,
-            captures: map_handle(&socket, "captures")?,
             connections: map_handle(&socket, "connections")?,
             statistics: None,
             counts_io_uring: false,
@@ -281,39 +279,32 @@ impl SocketTracer {
     }
 
     /// Says how much of a connection's fragments is to be captured from now on: of those on the wire, or of the
-    /// plain ones inside of TLS. What was said of the others holds no more.
+    /// plain ones inside of TLS. What was said of the others holds no more. A connection that has ended is none.
     ///
     /// # Errors
-    /// If the kernel has no room for another connection that is not as all begin.
+    /// If the kernel refuses to run what says so.
     pub fn set_capture(
         &self,
         connection: ConnectionId,
         is_decrypted: bool,
         capture: Capture,
     ) -> Result<(), KernelError> {
-        let key = connection.0.to_ne_bytes();
         if let Some(headers) = self.headers.as_ref().filter(|_| is_decrypted || capture != Capture::Heads) {
             headers.release(connection);
         }
         let mode = match capture {
-            Capture::Heads => {
-                // Not there is fine: it means the same.
-                let _ = self.captures.delete(&key);
-                return Ok(());
-            }
+            Capture::Heads => sf_capture::SF_CAPTURE_HEADS,
             Capture::Whole => sf_capture::SF_CAPTURE_WHOLE,
             Capture::Nothing => sf_capture::SF_CAPTURE_NOTHING,
         };
         let of = if is_decrypted { sf_capture::SF_CAPTURE_OF_DECRYPTED.0 } else { 0 };
-        let code = mode.0 | of;
-        self.captures
-            .update(&key, &code.to_ne_bytes(), MapFlags::ANY)
-            .map_err(|error| KernelError::bpf("say what to capture of a connection", error))?;
-        // The kernel side takes the entry away when the connection ends, which may have been before this.
-        if !matches!(self.connections.lookup(&key, MapFlags::ANY), Ok(Some(_))) {
-            let _ = self.captures.delete(&key);
-        }
-        Ok(())
+        let mut arguments = [connection.0.to_ne_bytes(), u64::from(mode.0 | of).to_ne_bytes()];
+        let input =
+            ProgramInput { context_in: Some(arguments.as_flattened_mut()), ..ProgramInput::default() };
+        find_program(&self.socket, "set_capture")?
+            .test_run(input)
+            .map(drop)
+            .map_err(|error| KernelError::bpf("say what to capture of a connection", error))
     }
 }
 

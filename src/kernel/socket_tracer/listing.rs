@@ -93,8 +93,6 @@ impl SocketTracer {
             if self.connections.delete(&id.to_ne_bytes()).is_err() {
                 continue;
             }
-            // Most have no entry there.
-            let _ = self.captures.delete(&id.to_ne_bytes());
             gone += 1;
             on_event(SocketEvent {
                 connection: ConnectionId(id),
