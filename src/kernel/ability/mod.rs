@@ -11,6 +11,7 @@
 //! included. So they are only asked once a program has been loaded by us; otherwise the answer is
 //! unknown, with that reason.
 
+mod asking;
 mod attempt;
 mod question;
 mod setting;

@@ -1,20 +1,12 @@
-//! The list of abilities: for each what it is called, how it is asked for, what it costs to go
-//! without, and how to get it.
-
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::fd::AsFd;
-use std::path::Path;
+//! The list of abilities: for each what it is called, what it costs to go without, and how to get it. How each is
+//! asked for is in `asking.rs`.
 
 use libbpf_rs::libbpf_sys as sys;
 use libbpf_rs::{MapType, ProgramType};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 
-use super::attempt::{self, Scope};
-use super::setting::{self, Capability};
-use super::{Finding, Host, State};
-use crate::kernel::user_probes::has_multi_links;
-use crate::kernel::{KernelError, http_header};
+use super::asking;
+use super::setting::Capability;
+use super::{Finding, Host};
 
 pub(super) struct Question {
     pub(super) name: &'static str,
@@ -33,7 +25,7 @@ pub(super) const ALL: &[Question] = &[
     Question {
         name: "btf",
         required: true,
-        ask: btf,
+        ask: asking::btf,
         cost: "No BPF program can be fitted to this kernel's types, so nothing can be recorded.",
         remedy: "A kernel built with CONFIG_DEBUG_INFO_BTF=y (every distribution's since about 2021); in a container, \
             mount /sys.",
@@ -41,77 +33,77 @@ pub(super) const ALL: &[Question] = &[
     Question {
         name: "bpf_load",
         required: true,
-        ask: bpf_load,
+        ask: asking::bpf_load,
         cost: "No BPF program can be loaded, so nothing can be recorded.",
         remedy: AS_ROOT,
     },
     Question {
         name: "cpu_clock",
         required: true,
-        ask: cpu_clock,
+        ask: asking::cpu_clock,
         cost: "No timer can be opened on the host's CPUs, so no samples can be taken.",
         remedy: AS_ROOT,
     },
     Question {
         name: "perf_event_program",
         required: true,
-        ask: perf_event_program,
+        ask: asking::perf_event_program,
         cost: "A program cannot be put on the sampling timer, so no samples can be taken.",
         remedy: AS_ROOT,
     },
     Question {
         name: "ring_buffer",
         required: true,
-        ask: |host| map_type(host, MapType::RingBuf),
+        ask: |host| asking::map_type(host, MapType::RingBuf),
         cost: "Samples have no way from the kernel to us.",
         remedy: OF_THE_KERNEL,
     },
     Question {
         name: "array_of_maps",
         required: true,
-        ask: |host| map_type(host, MapType::ArrayOfMaps),
+        ask: |host| asking::map_type(host, MapType::ArrayOfMaps),
         cost: "Unwind tables cannot be given to the kernel, so user stacks would be empty.",
         remedy: OF_THE_KERNEL,
     },
     Question {
         name: "task_registers",
         required: true,
-        ask: |host| helper(host, ProgramType::PerfEvent, sys::BPF_FUNC_task_pt_regs),
+        ask: |host| asking::helper(host, ProgramType::PerfEvent, sys::BPF_FUNC_task_pt_regs),
         cost: "A thread that was interrupted in the kernel has no user stack (helper bpf_task_pt_regs, Linux 5.15).",
         remedy: OF_THE_KERNEL,
     },
     Question {
         name: "read_kernel_memory",
         required: true,
-        ask: |host| helper(host, ProgramType::PerfEvent, sys::BPF_FUNC_probe_read_kernel),
+        ask: |host| asking::helper(host, ProgramType::PerfEvent, sys::BPF_FUNC_probe_read_kernel),
         cost: "Programs may not read the kernel's structures, so samples cannot be attributed to threads.",
         remedy: "Lockdown in mode `confidentiality` forbids it: boot with lockdown=integrity or without.",
     },
     Question {
         name: "tp_btf",
         required: true,
-        ask: tp_btf,
+        ask: asking::tp_btf,
         cost: "Children of a recorded process cannot be followed from their first instruction.",
         remedy: AS_ROOT,
     },
     Question {
         name: "process_events",
         required: true,
-        ask: process_events,
+        ask: asking::process_events,
         cost: "New processes and libraries are not heard of, so their stacks cannot be unwound.",
         remedy: AS_ROOT,
     },
     Question {
         name: "sampling_programs",
         required: true,
-        ask: sampling_programs,
+        ask: asking::sampling_programs,
         cost: "This kernel's verifier refuses the programs that take samples, so nothing can be recorded.",
         remedy: "Linux 6.1 or later with BTF; where it is that, please report this line with the kernel's release.",
     },
     Question {
         name: "host_pid_namespace",
         required: true,
-        ask: host_pid_namespace,
+        ask: asking::host_pid_namespace,
         cost: "The kernel's process ids are not the ones in our /proc: no process could be unwound or named, so `record` \
             refuses.",
         remedy: "Run in the host's pid namespace: docker run --pid=host, hostPID: true in a pod, nsenter --target 1 --pid.",
@@ -119,7 +111,7 @@ pub(super) const ALL: &[Question] = &[
     Question {
         name: "generated_code",
         required: false,
-        ask: generated_code,
+        ask: asking::generated_code,
         cost: "Stacks of Node and Java have the runtimes' native frames only; Python's and Go's are whole.",
         remedy: "Linux 6.13 or later, whose BPF programs have a stack of their own; else node --perf-basic-prof with \
             --interpreted-frames-native-stack, and for Java a perf map agent with -XX:+PreserveFramePointer.",
@@ -127,56 +119,56 @@ pub(super) const ALL: &[Question] = &[
     Question {
         name: "bpf_jit",
         required: false,
-        ask: bpf_jit,
+        ask: asking::bpf_jit,
         cost: "BPF programs are interpreted: a sample costs many times as much.",
         remedy: "sysctl net.core.bpf_jit_enable=1",
     },
     Question {
         name: "map_memory",
         required: false,
-        ask: map_memory,
+        ask: asking::map_memory,
         cost: "Unwind tables are limited by RLIMIT_MEMLOCK: past it, executables go without.",
         remedy: "ulimit -l unlimited before the start, or a kernel that charges BPF memory to control groups.",
     },
     Question {
         name: "bpf_loop",
         required: false,
-        ask: |host| helper(host, ProgramType::PerfEvent, sys::BPF_FUNC_loop),
+        ask: |host| asking::helper(host, ProgramType::PerfEvent, sys::BPF_FUNC_loop),
         cost: "Loops in BPF are bounded when they are compiled; programs load more slowly.",
         remedy: OF_THE_KERNEL,
     },
     Question {
         name: "task_storage",
         required: false,
-        ask: |host| map_type(host, MapType::TaskStorage),
+        ask: |host| asking::map_type(host, MapType::TaskStorage),
         cost: "State of a thread lies in hash tables, which costs more at each event.",
         remedy: OF_THE_KERNEL,
     },
     Question {
         name: "bpf_stats",
         required: false,
-        ask: bpf_stats,
+        ask: asking::bpf_stats,
         cost: "The run time of our BPF programs cannot be reported (`bpf_run_ms`).",
         remedy: "CAP_SYS_ADMIN, or sysctl kernel.bpf_stats_enabled=1.",
     },
     Question {
         name: "cap_bpf",
         required: false,
-        ask: |host| capability(host, Capability::Bpf, true),
+        ask: |host| asking::capability(host, Capability::Bpf, true),
         cost: "BPF programs cannot be loaded.",
         remedy: AS_ROOT,
     },
     Question {
         name: "cap_perfmon",
         required: false,
-        ask: |host| capability(host, Capability::Perfmon, true),
+        ask: |host| asking::capability(host, Capability::Perfmon, true),
         cost: "Other users' processes and the kernel cannot be sampled.",
         remedy: AS_ROOT,
     },
     Question {
         name: "cap_sys_ptrace",
         required: false,
-        ask: |host| capability(host, Capability::SysPtrace, false),
+        ask: |host| asking::capability(host, Capability::SysPtrace, false),
         cost: "Mappings, root folders and memory of other users' processes cannot be read: their stacks have neither \
             unwind tables nor names.",
         remedy: AS_ROOT,
@@ -184,70 +176,70 @@ pub(super) const ALL: &[Question] = &[
     Question {
         name: "cap_dac_read_search",
         required: false,
-        ask: |host| capability(host, Capability::DacReadSearch, false),
+        ask: |host| asking::capability(host, Capability::DacReadSearch, false),
         cost: "Executables in folders that are closed to this user cannot be read.",
         remedy: AS_ROOT,
     },
     Question {
         name: "cap_checkpoint_restore",
         required: false,
-        ask: |host| capability(host, Capability::CheckpointRestore, true),
+        ask: |host| asking::capability(host, Capability::CheckpointRestore, true),
         cost: "/proc/PID/map_files cannot be opened: executables that were deleted or replaced have no symbols.",
         remedy: AS_ROOT,
     },
     Question {
         name: "cap_syslog",
         required: false,
-        ask: |host| capability(host, Capability::Syslog, true),
+        ask: |host| asking::capability(host, Capability::Syslog, true),
         cost: "Kernel addresses are hidden where kernel.kptr_restrict is 1.",
         remedy: AS_ROOT,
     },
     Question {
         name: "cap_net_admin",
         required: false,
-        ask: |host| capability(host, Capability::NetAdmin, true),
+        ask: |host| asking::capability(host, Capability::NetAdmin, true),
         cost: "Programs on sockets (sock_ops, sk_msg) cannot be attached: no trace context in TCP options.",
         remedy: "Run as root, or add cap_net_admin to the binary's capabilities.",
     },
     Question {
         name: "cap_sys_admin",
         required: false,
-        ask: |host| capability(host, Capability::SysAdmin, false),
+        ask: |host| asking::capability(host, Capability::SysAdmin, false),
         cost: "BPF programs cannot be timed, and what other programs of the host have loaded cannot be seen.",
         remedy: "Run as root.",
     },
     Question {
         name: "other_processes",
         required: false,
-        ask: other_processes,
+        ask: asking::other_processes,
         cost: "Processes whose mappings are hidden from us can be sampled, but neither unwound nor named.",
         remedy: AS_ROOT,
     },
     Question {
         name: "map_files",
         required: false,
-        ask: map_files,
+        ask: asking::map_files,
         cost: "Executables that were deleted or replaced since they started have no symbols.",
         remedy: AS_ROOT,
     },
     Question {
         name: "openat2",
         required: false,
-        ask: openat2,
+        ask: asking::openat2,
         cost: "Files of containers cannot be opened without the risk of leaving their root, so they are not.",
         remedy: "Linux 5.6, and a seccomp profile that permits openat2.",
     },
     Question {
         name: "kernel_symbols",
         required: false,
-        ask: kernel_symbols,
+        ask: asking::kernel_symbols,
         cost: "Kernel frames are addresses without names.",
         remedy: "sysctl kernel.kptr_restrict=0, or CAP_SYSLOG where it is 1.",
     },
     Question {
         name: "hardware_cycles",
         required: false,
-        ask: hardware_cycles,
+        ask: asking::hardware_cycles,
         cost: "Nothing for now: samples are paced by the software clock, which every machine has. Stretches with \
             interrupts off are attributed to their end.",
         remedy: "A machine, or a virtual machine, whose performance counters are exposed.",
@@ -255,21 +247,21 @@ pub(super) const ALL: &[Question] = &[
     Question {
         name: "tracefs",
         required: false,
-        ask: tracefs,
+        ask: asking::tracefs,
         cost: "Tracepoints can be had by BTF only, not by their name and format.",
         remedy: "mount -t tracefs tracefs /sys/kernel/tracing",
     },
     Question {
         name: "syscall_tracepoints",
         required: false,
-        ask: syscall_tracepoints,
+        ask: asking::syscall_tracepoints,
         cost: "System calls cannot be followed: no off-CPU reasons and no requests (not used by `record --kind cpu`).",
         remedy: "A kernel built with CONFIG_FTRACE_SYSCALLS=y.",
     },
     Question {
         name: "uprobes",
         required: false,
-        ask: uprobes,
+        ask: asking::uprobes,
         cost: "TLS libraries and Go cannot be looked into: encrypted connections stay unread (not used by \
             `record --kind cpu`).",
         remedy: "A kernel built with CONFIG_UPROBE_EVENTS=y; CAP_PERFMON with Linux 6.6 or later, CAP_SYS_ADMIN before.",
@@ -277,42 +269,42 @@ pub(super) const ALL: &[Question] = &[
     Question {
         name: "kprobes",
         required: false,
-        ask: kprobes,
+        ask: asking::kprobes,
         cost: "Nothing: no feature depends on them.",
         remedy: "A kernel built with CONFIG_KPROBE_EVENTS=y.",
     },
     Question {
         name: "fentry",
         required: false,
-        ask: fentry,
+        ask: asking::fentry,
         cost: "Nothing: no feature depends on it.",
         remedy: "A kernel built with CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS=y.",
     },
     Question {
         name: "write_user_memory",
         required: false,
-        ask: |host| helper(host, ProgramType::PerfEvent, sys::BPF_FUNC_probe_write_user),
+        ask: |host| asking::helper(host, ProgramType::PerfEvent, sys::BPF_FUNC_probe_write_user),
         cost: "Nothing: spanflame writes into no process.",
         remedy: "Boot without lockdown.",
     },
     Question {
         name: "sock_ops",
         required: false,
-        ask: |host| program_type(host, ProgramType::SockOps),
+        ask: |host| asking::program_type(host, ProgramType::SockOps),
         cost: "Trace context cannot travel in a TCP option to another host (not used by `record`).",
         remedy: OF_THE_KERNEL,
     },
     Question {
         name: "sk_msg",
         required: false,
-        ask: |host| program_type(host, ProgramType::SkMsg),
+        ask: |host| asking::program_type(host, ProgramType::SkMsg),
         cost: "Trace context cannot be put into a request's header (not used by `record`).",
         remedy: OF_THE_KERNEL,
     },
     Question {
         name: "http_header",
         required: false,
-        ask: http_header,
+        ask: asking::http_header,
         cost: "`agent.ebpf.network.context_propagation: http_header` is refused: contexts of requests go on in TCP's header \
             alone, where services with SDKs do not see them (not used by `record`).",
         remedy: "A kernel that leaves sockets in a sockhash as they were: Linux before 6.6.128, 6.12.75, 6.18.14 and 6.19, \
@@ -321,373 +313,8 @@ pub(super) const ALL: &[Question] = &[
     Question {
         name: "cgroup2",
         required: false,
-        ask: cgroup2,
+        ask: asking::cgroup2,
         cost: "Programs on sockets have nothing to be attached to (not used by `record`).",
         remedy: "mount -t cgroup2 none /sys/fs/cgroup/unified",
     },
 ];
-
-fn not_asked(host: &Host) -> Option<Finding> {
-    let error = host.load.as_ref().err()?;
-    Some(Finding::unknown(format!("not asked, since no BPF program could be loaded ({error})")))
-}
-
-/// A refusal for want of permission or of the thing itself is an answer; anything else is not.
-fn from_attempt<T>(attempt: io::Result<T>, present: impl FnOnce(T) -> String) -> Finding {
-    match attempt {
-        Ok(value) => Finding::present(present(value)),
-        Err(error) => match error.raw_os_error() {
-            Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EAGAIN | libc::EINTR) => {
-                Finding::unknown(error.to_string())
-            }
-            _ => Finding::missing(error.to_string()),
-        },
-    }
-}
-
-fn from_probe(probe: libbpf_rs::Result<bool>) -> Finding {
-    match probe {
-        Ok(true) => Finding::present("libbpf's probe was accepted"),
-        Ok(false) => Finding::missing("libbpf's probe was refused"),
-        Err(error) => Finding::unknown(format!("libbpf's probe failed: {error}")),
-    }
-}
-
-fn map_type(host: &Host, map_type: MapType) -> Finding {
-    not_asked(host).unwrap_or_else(|| from_probe(map_type.is_supported()))
-}
-
-fn program_type(host: &Host, program_type: ProgramType) -> Finding {
-    not_asked(host).unwrap_or_else(|| from_probe(program_type.is_supported()))
-}
-
-fn helper(host: &Host, program_type: ProgramType, helper: sys::bpf_func_id) -> Finding {
-    not_asked(host).unwrap_or_else(|| from_probe(program_type.is_helper_supported(helper)))
-}
-
-/// Two sockets of our own are connected, and one does what programs do with theirs while its payload may be changed.
-fn http_header(host: &Host) -> Finding {
-    not_asked(host).unwrap_or_else(|| {
-        let tried = http_header::self_test();
-        // It has libbpf speak into our log; the questions that follow are to be refused in silence.
-        libbpf_rs::set_print(None);
-        match tried {
-            Ok(()) => Finding::present("a header was put in, and reads, writes and FIONREAD stayed right"),
-            Err(KernelError::Unfit { found, .. }) => Finding::missing(found),
-            Err(error) if error.is_not_permitted() => Finding::missing(error.to_string()),
-            Err(error) => Finding::unknown(error.to_string()),
-        }
-    })
-}
-
-fn capability(host: &Host, wanted: Capability, implied_by_admin: bool) -> Finding {
-    match &host.capabilities {
-        Ok(capabilities) if capabilities.has(wanted) => Finding::present("in the effective set"),
-        // CAP_BPF, CAP_PERFMON, CAP_CHECKPOINT_RESTORE and CAP_SYSLOG were split off CAP_SYS_ADMIN,
-        // which still implies them; a socket program takes it for CAP_NET_ADMIN.
-        Ok(capabilities) if implied_by_admin && capabilities.has(Capability::SysAdmin) => {
-            Finding::present("implied by CAP_SYS_ADMIN")
-        }
-        Ok(_) => Finding::missing("not in the effective set"),
-        Err(error) => Finding::unknown(format!("/proc/self/status: {error}")),
-    }
-}
-
-fn btf(_host: &Host) -> Finding {
-    const PATH: &str = "/sys/kernel/btf/vmlinux";
-    /// `BTF_MAGIC` of include/uapi/linux/btf.h, in the machine's byte order.
-    const MAGIC: [u8; 2] = 0xeb9f_u16.to_ne_bytes();
-    let mut magic = [0_u8; 2];
-    match File::open(PATH).and_then(|mut file| file.read_exact(&mut magic)) {
-        Ok(()) if magic == MAGIC => Finding::present(PATH),
-        Ok(()) => Finding::missing(format!("{PATH} is no BTF")),
-        Err(error) => Finding::missing(format!("{PATH}: {error}")),
-    }
-}
-
-fn bpf_load(host: &Host) -> Finding {
-    match &host.load {
-        Ok(()) => Finding::present("a program of type perf_event was loaded"),
-        Err(error) => Finding::missing(error.to_string()),
-    }
-}
-
-fn cpu_clock(host: &Host) -> Finding {
-    from_attempt(attempt::open_cpu_clock(Scope::Cpu(host.cpu)), |_| {
-        format!("opened on everything of CPU {}", host.cpu)
-    })
-}
-
-fn perf_event_program(host: &Host) -> Finding {
-    not_asked(host).unwrap_or_else(|| {
-        let event = match attempt::open_cpu_clock(Scope::Cpu(host.cpu)) {
-            Ok(event) => event,
-            Err(error) => {
-                return Finding::unknown(format!("not asked, since the timer could not be opened ({error})"));
-            }
-        };
-        let put = attempt::load_perf_event_program()
-            .and_then(|program| attempt::set_program(event.as_fd(), program.as_fd()));
-        from_attempt(put, |()| "a program was put on the timer".to_owned())
-    })
-}
-
-/// The abilities before this one each stand for a refusal that has a remedy; this one is the whole
-/// truth: the programs that `record` loads, loaded.
-fn sampling_programs(host: &Host) -> Finding {
-    not_asked(host).unwrap_or_else(|| match host.sampler() {
-        Ok(loaded) => Finding::present(format!("loaded in {} ms", loaded.took.as_millis())),
-        Err(error) => Finding::missing(error.clone()),
-    })
-}
-
-fn generated_code(host: &Host) -> Finding {
-    not_asked(host).unwrap_or_else(|| match host.sampler() {
-        Ok(loaded) => match loaded.follows_generated_code {
-            Some(true) => Finding::present("the programs that read V8's and HotSpot's frames were accepted"),
-            Some(false) => {
-                Finding::missing("the verifier refuses the programs that read V8's and HotSpot's frames")
-            }
-            None => Finding::unknown("not asked outside the host's pid namespace"),
-        },
-        Err(_) => Finding::unknown("not asked, since no sampling program could be loaded"),
-    })
-}
-
-fn tp_btf(host: &Host) -> Finding {
-    not_asked(host).unwrap_or_else(|| {
-        let attached = attempt::load_tracing_program(sys::BPF_TRACE_RAW_TP, c"sched_process_fork")
-            .and_then(|program| attempt::attach_tracing_program(program.as_fd()));
-        from_attempt(attached, |_| "attached to sched_process_fork".to_owned())
-    })
-}
-
-fn syscall_tracepoints(host: &Host) -> Finding {
-    not_asked(host).unwrap_or_else(|| {
-        from_attempt(attempt::load_tracing_program(sys::BPF_TRACE_RAW_TP, c"sys_enter"), |_| {
-            "a program for sys_enter was loaded".to_owned()
-        })
-    })
-}
-
-fn fentry(host: &Host) -> Finding {
-    not_asked(host).unwrap_or_else(|| {
-        let attached = attempt::load_tracing_program(sys::BPF_TRACE_FENTRY, c"bpf_fentry_test1")
-            .and_then(|program| attempt::attach_tracing_program(program.as_fd()));
-        match attached {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Finding::unknown("the function that BPF keeps for such attempts is not in this kernel")
-            }
-            attached => from_attempt(attached, |_| "attached to bpf_fentry_test1".to_owned()),
-        }
-    })
-}
-
-fn process_events(host: &Host) -> Finding {
-    let scope = Scope::Cpu(host.cpu);
-    match attempt::open_process_records(scope, true) {
-        // A kernel before 5.12 does not know the bit.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            from_attempt(attempt::open_process_records(scope, false), |_| {
-                "without the kernel's build ids: files are read for them".to_owned()
-            })
-        }
-        opened => from_attempt(opened, |_| "with the kernel's build ids".to_owned()),
-    }
-}
-
-fn hardware_cycles(host: &Host) -> Finding {
-    match attempt::open_cycles(Scope::Cpu(host.cpu)) {
-        // No permission for a whole CPU says nothing about the machine.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            from_attempt(attempt::open_cycles(Scope::Ourselves), |_| {
-                "for one's own processes only".to_owned()
-            })
-        }
-        opened => from_attempt(opened, |_| "opened".to_owned()),
-    }
-}
-
-fn kprobes(_host: &Host) -> Finding {
-    from_attempt(attempt::open_kprobe(), |_| "one was set".to_owned())
-}
-
-fn uprobes(_host: &Host) -> Finding {
-    if has_multi_links() {
-        return Finding::present("links of many uprobes");
-    }
-    from_attempt(attempt::open_uprobe(), |_| "one was set on ourselves".to_owned())
-}
-
-fn bpf_stats(_host: &Host) -> Finding {
-    from_attempt(attempt::enable_run_statistics(), |_| "enabled for a moment".to_owned())
-}
-
-fn bpf_jit(_host: &Host) -> Finding {
-    match fs::read_to_string("/proc/sys/net/core/bpf_jit_enable") {
-        Ok(value) if value.trim() == "0" => Finding::missing("net.core.bpf_jit_enable = 0"),
-        Ok(value) => Finding::present(format!("net.core.bpf_jit_enable = {}", value.trim())),
-        Err(error) => Finding::unknown(format!("net.core.bpf_jit_enable: {error}")),
-    }
-}
-
-/// BPF memory is charged either to the control group or to `RLIMIT_MEMLOCK`: a map of more than the
-/// limit tells which.
-fn map_memory(host: &Host) -> Finding {
-    /// A limit above this one does not bind us, and is not worth the memory to try.
-    const ENOUGH_BYTES: u64 = 1 << 30;
-    not_asked(host).unwrap_or_else(|| {
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
-        let Some(limit) = limit.filter(|&bytes| bytes < ENOUGH_BYTES) else {
-            return Finding::present("RLIMIT_MEMLOCK does not bind");
-        };
-        let over_limit = u32::try_from(limit.saturating_add(1 << 20)).unwrap_or(u32::MAX);
-        match attempt::create_array_map(over_limit) {
-            Ok(_) => Finding::present(format!(
-                "charged to the control group: a map over RLIMIT_MEMLOCK ({limit} bytes) was made"
-            )),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                Finding::missing(format!("a map over RLIMIT_MEMLOCK ({limit} bytes) was refused"))
-            }
-            Err(error) => Finding::unknown(error.to_string()),
-        }
-    })
-}
-
-/// Opening a process's maps asks what reading its code asks (`PTRACE_MODE_READ`); a kernel thread has
-/// none, and a process may end meanwhile: neither is a refusal.
-fn other_processes(_host: &Host) -> Finding {
-    let folders = match fs::read_dir("/proc") {
-        Ok(folders) => folders,
-        Err(error) => return Finding::unknown(format!("/proc: {error}")),
-    };
-    let (mut readable, mut hidden, mut example) = (0_u64, 0_u64, None);
-    for folder in folders.flatten() {
-        let is_process = folder.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok());
-        if !is_process {
-            continue;
-        }
-        match File::open(folder.path().join("maps")) {
-            Ok(_) => readable += 1,
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                hidden += 1;
-                example.get_or_insert_with(|| folder.file_name().to_string_lossy().into_owned());
-            }
-            Err(_) => {}
-        }
-    }
-    match example {
-        Some(pid) => {
-            Finding::missing(format!("{hidden} of {} hidden, such as process {pid}", hidden + readable))
-        }
-        None => Finding::present(format!("all {readable} readable")),
-    }
-}
-
-fn map_files(_host: &Host) -> Finding {
-    let name = match fs::read_to_string("/proc/self/maps").map(|maps| first_file_mapping(&maps)) {
-        Ok(Some(name)) => name,
-        Ok(None) => return Finding::unknown("no mapping of a file in /proc/self/maps"),
-        Err(error) => return Finding::unknown(format!("/proc/self/maps: {error}")),
-    };
-    from_attempt(File::open(Path::new("/proc/self/map_files").join(name)), |_| {
-        "a file of ours was opened by its mapping".to_owned()
-    })
-}
-
-/// The range of the first mapping of a file, as it is named in `map_files`.
-fn first_file_mapping(maps: &str) -> Option<String> {
-    let line = maps
-        .lines()
-        .find(|line| line.split_ascii_whitespace().nth(5).is_some_and(|path| path.starts_with('/')))?;
-    let (begin, end) = line.split_once(' ')?.0.split_once('-')?;
-    // maps pads addresses with zeros, map_files does not.
-    let [begin, end] = [begin, end].map(|text| u64::from_str_radix(text, 16));
-    Some(format!("{:x}-{:x}", begin.ok()?, end.ok()?))
-}
-
-fn openat2(_host: &Host) -> Finding {
-    let opened =
-        rustix::fs::openat2(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT);
-    from_attempt(opened.map_err(io::Error::from), |_| "with RESOLVE_IN_ROOT".to_owned())
-}
-
-fn kernel_symbols(_host: &Host) -> Finding {
-    const PATH: &str = "/proc/kallsyms";
-    /// The first lines may be per-CPU offsets, which are small or zero even for root.
-    const LOOKED_AT_BYTES: u64 = 1 << 20;
-    let mut text = Vec::new();
-    match File::open(PATH).and_then(|file| file.take(LOOKED_AT_BYTES).read_to_end(&mut text)) {
-        Ok(0) => Finding::missing(format!("{PATH} is empty")),
-        Ok(_) if shows_addresses(&text) => Finding::present(format!("{PATH} shows addresses")),
-        Ok(_) => Finding::missing(format!("{PATH} hides addresses from this user")),
-        Err(error) => Finding::missing(format!("{PATH}: {error}")),
-    }
-}
-
-fn shows_addresses(kallsyms: &[u8]) -> bool {
-    kallsyms
-        .split(|&byte| byte == b'\n')
-        .filter_map(|line| line.split(|&byte| byte == b' ').next())
-        .any(|address| address.len() >= 16 && address.first() == Some(&b'f'))
-}
-
-fn host_pid_namespace(_host: &Host) -> Finding {
-    match setting::in_initial_pid_namespace() {
-        Ok(true) => Finding::present("we live in it"),
-        Ok(false) => Finding::missing("we live in a pid namespace of our own"),
-        Err(error) => Finding::unknown(format!("/proc/self/ns/pid: {error}")),
-    }
-}
-
-fn tracefs(_host: &Host) -> Finding {
-    let mut refusal = None;
-    for folder in ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"] {
-        match fs::read_dir(Path::new(folder).join("events")) {
-            Ok(_) => return Finding::present(folder),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => refusal = Some(format!("{folder}: {error}")),
-        }
-    }
-    Finding { state: State::Missing, detail: refusal.unwrap_or_else(|| "not mounted".to_owned()) }
-}
-
-fn cgroup2(_host: &Host) -> Finding {
-    match setting::mount_points("cgroup2") {
-        Ok(mounts) => match mounts.first() {
-            Some(mount) => Finding::present(mount.display().to_string()),
-            None => Finding::missing("not mounted"),
-        },
-        Err(error) => Finding::unknown(format!("/proc/self/mountinfo: {error}")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn first_file_mapping_is_named_without_leading_zeros() {
-        let maps = "\
-00001000-00002000 rw-p 00000000 00:00 0\n\
-00400000-00401000 r--p 00000000 fd:00 12 /usr/bin/x\n";
-        assert_eq!(first_file_mapping(maps).as_deref(), Some("400000-401000"));
-        assert_eq!(first_file_mapping("7f00-\n"), None);
-    }
-
-    #[test]
-    fn hidden_kernel_addresses_are_zeros_and_user_ones_do_not_count() {
-        assert!(shows_addresses(b"0000000000000000 A __per_cpu_start\nffffffff81000000 T _text\n"));
-        assert!(!shows_addresses(b"0000000000000000 A __per_cpu_start\n0000000000000000 T _text\n"));
-        assert!(!shows_addresses(b""));
-        assert!(!shows_addresses(b"f\n\n"));
-    }
-
-    #[test]
-    fn a_refusal_is_missing_and_a_shortage_is_unknown() {
-        let refused: io::Result<()> = Err(io::Error::from_raw_os_error(libc::EPERM));
-        assert_eq!(from_attempt(refused, |()| String::new()).state, State::Missing);
-        let short: io::Result<()> = Err(io::Error::from_raw_os_error(libc::EMFILE));
-        assert_eq!(from_attempt(short, |()| String::new()).state, State::Unknown);
-    }
-}
