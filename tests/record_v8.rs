@@ -3,8 +3,10 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Mutex;
 
 use support::folded::{Folded, Stack, percent};
 use support::program::Program;
@@ -36,7 +38,17 @@ fn is_main_thread(stack: &Stack) -> bool {
     stack.frames.iter().any(|frame| frame.name.starts_with("node::Start("))
 }
 
-/// Records a running script. The first second is the program's own start.
+/// Records a running program of this version of Node. The first recording of a version lets its tables be built and
+/// kept, so that each one that counts begins with them.
+fn record_with_tables(version: &str, pid: u32) -> Folded {
+    static WITH_TABLES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    if WITH_TABLES.lock().expect("no test panics here").insert(version.to_owned()) {
+        drop(recording::record_pid(pid, 2));
+    }
+    recording::record_pid(pid, seconds(5, 10)).folded()
+}
+
+/// Records a running script.
 fn record(version: &str, options: &[&str], arguments: &[&str]) -> Option<Folded> {
     let node = match node(version) {
         Ok(node) => node,
@@ -50,10 +62,7 @@ fn record(version: &str, options: &[&str], arguments: &[&str]) -> Option<Folded>
     // With `--perf-basic-prof` it also writes a log to where it was started.
     command.current_dir(std::env::temp_dir());
     let program = Program::start_ready(&mut command);
-    // The first recording lets its tables be built and kept, so that the one that counts begins with them.
-    drop(recording::record_pid(program.pid, 2));
-    let recording = recording::record_pid(program.pid, seconds(5, 10));
-    Some(recording.folded())
+    Some(record_with_tables(version, program.pid))
 }
 
 fn check_shares(folded: &Folded, what: &str) {
@@ -182,8 +191,7 @@ fn functions_that_are_forgotten_are_named_rightly_or_not_at_all() {
             Err(reason) => return support::skip(&reason),
         };
         let program = Program::start_ready(Command::new(node).arg(script("churn.js")).arg("120"));
-        drop(recording::record_pid(program.pid, 2));
-        let folded = recording::record_pid(program.pid, seconds(5, 10)).folded();
+        let folded = record_with_tables(version, program.pid);
         let number = |name: &str, prefix: &str| name.strip_prefix(prefix).map(str::to_owned);
         let mut pairs = 0;
         for stack in &folded.stacks {
