@@ -1,6 +1,8 @@
 //! What every BPF object of ours needs: opening it, finding its maps and programs.
 
-use libbpf_rs::{Map, MapCore, MapHandle, Object, ObjectBuilder, OpenMapMut, OpenObject, PrintLevel};
+use libbpf_rs::{
+    Map, MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenMapMut, OpenObject, PrintLevel,
+};
 
 use super::KernelError;
 
@@ -90,6 +92,19 @@ pub(super) fn find_map<'a>(object: &'a Object, name: &'static str) -> Result<Map
 pub(super) fn map_handle(object: &Object, name: &'static str) -> Result<MapHandle, KernelError> {
     MapHandle::try_from(&find_map(object, name)?)
         .map_err(|error| KernelError::bpf(format!("duplicate the descriptor of map {name}"), error))
+}
+
+/// One of the counters in a per-CPU array, summed over CPUs. While programs run, a CPU may be between two of them.
+/// `whose` says in an error which programs count there.
+///
+/// # Errors
+/// If the map cannot be read.
+pub(super) fn sum_counter(map: &impl MapCore, index: u32, whose: &str) -> Result<u64, KernelError> {
+    let per_cpu = map
+        .lookup_percpu(&index.to_ne_bytes(), MapFlags::ANY)
+        .map_err(|error| KernelError::bpf(format!("read the counters of {whose}"), error))?;
+    let values = per_cpu.unwrap_or_default();
+    Ok(values.iter().filter_map(|value| value.as_slice().try_into().ok().map(u64::from_ne_bytes)).sum())
 }
 
 pub(super) fn find_program<'a>(

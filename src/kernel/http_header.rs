@@ -8,9 +8,9 @@ mod self_test;
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, Object};
+use libbpf_rs::{Link, MapCore, MapHandle, Object};
 
-use super::bpf_object::{find_map, find_program, map_handle, open_object, share_maps};
+use super::bpf_object::{find_map, find_program, map_handle, open_object, share_maps, sum_counter};
 use super::context_propagation::cgroup_root;
 use super::introspection::{self, MapState};
 use super::run_statistics::map_memory_bytes;
@@ -46,15 +46,7 @@ pub struct HeaderCounters {
 impl HeaderCounters {
     pub(super) fn read(sockets: &Object) -> Result<Self, KernelError> {
         let map = find_map(sockets, "header_counters")?;
-        let sum = |counter: sf_header_counter| -> Result<u64, KernelError> {
-            let per_cpu = map
-                .lookup_percpu(&counter.0.to_ne_bytes(), MapFlags::ANY)
-                .map_err(|error| KernelError::bpf("read the counters of headers", error))?;
-            let values = per_cpu.unwrap_or_default();
-            let numbers =
-                values.iter().filter_map(|value| value.as_slice().try_into().ok().map(u64::from_ne_bytes));
-            Ok(numbers.sum())
-        };
+        let sum = |counter: sf_header_counter| sum_counter(&map, counter.0, WHAT);
         Ok(Self {
             inserted: sum(sf_header_counter::SF_HEADER_COUNTER_INSERTED)?,
             left_connection: sum(sf_header_counter::SF_HEADER_COUNTER_LEFT_CONNECTION)?,
@@ -104,7 +96,7 @@ impl HttpHeaders {
     #[cfg(test)]
     pub(super) fn enter(&self, key: &[u8], socket: std::os::fd::BorrowedFd<'_>) -> Result<(), KernelError> {
         self.sockets
-            .update(key, &(socket.as_raw_fd() as u64).to_ne_bytes(), MapFlags::ANY)
+            .update(key, &(socket.as_raw_fd() as u64).to_ne_bytes(), libbpf_rs::MapFlags::ANY)
             .map_err(|error| KernelError::bpf("put a socket into the map", error))
     }
 

@@ -10,7 +10,7 @@ use libbpf_rs::{Link, Map, MapCore, MapFlags, MapHandle, Object, ProgramInput};
 
 use super::abi::{self, LIFECYCLE_OBJECT, SAMPLE_OBJECT, SMALL_SAMPLE_OBJECT, sf_config, sf_counter};
 use super::bpf_object::{
-    find_map, find_program, forward_libbpf_messages, is_created, map_handle, open_object,
+    find_map, find_program, forward_libbpf_messages, is_created, map_handle, open_object, sum_counter,
 };
 use super::event_ring::EventRing;
 use super::introspection::{self, EbpfState};
@@ -303,22 +303,13 @@ impl Sampler {
         Ok(samples)
     }
 
-    /// The counters so far. While the sampler runs a CPU may be between two of them.
+    /// The counters so far.
     ///
     /// # Errors
     /// If the map cannot be read.
     pub fn counters(&self) -> Result<Counters, KernelError> {
         let map = find_map(&self.sample, "counters")?;
-        let sum = |counter: sf_counter| -> Result<u64, KernelError> {
-            let per_cpu = map
-                .lookup_percpu(&counter.0.to_ne_bytes(), MapFlags::ANY)
-                .map_err(|error| KernelError::bpf("read the sampler's counters", error))?;
-            let values = per_cpu.unwrap_or_default();
-            Ok(values
-                .iter()
-                .filter_map(|value| value.as_slice().try_into().ok().map(u64::from_ne_bytes))
-                .sum())
-        };
+        let sum = |counter: sf_counter| sum_counter(&map, counter.0, "the sampler");
         Ok(Counters {
             ticks: sum(sf_counter::SF_COUNTER_TICKS)?,
             idle: sum(sf_counter::SF_COUNTER_IDLE)?,

@@ -2,10 +2,11 @@
 
 use std::mem::{offset_of, size_of};
 
-use libbpf_rs::{MapCore, MapFlags, MapHandle};
+use libbpf_rs::MapHandle;
 
 use super::KernelError;
 use super::abi::Plain;
+use super::bpf_object::sum_counter;
 use crate::model::socket::Moved;
 
 /// The socket programs, as an ELF object.
@@ -118,12 +119,7 @@ pub(super) fn go_counters(
 ) -> Result<[u64; sf_go_counter::SF_GO_COUNTERS.0 as usize], KernelError> {
     let mut counters = [0; sf_go_counter::SF_GO_COUNTERS.0 as usize];
     for (index, counter) in (0_u32..).zip(&mut counters) {
-        let per_cpu = map
-            .lookup_percpu(&index.to_ne_bytes(), MapFlags::ANY)
-            .map_err(|error| KernelError::bpf("read the counters of the programs for Go", error))?;
-        let values = per_cpu.unwrap_or_default();
-        *counter =
-            values.iter().filter_map(|value| value.as_slice().try_into().ok().map(u64::from_ne_bytes)).sum();
+        *counter = sum_counter(map, index, "the programs for Go")?;
     }
     Ok(counters)
 }

@@ -1,9 +1,9 @@
 //! The programs on TLS libraries (bpf/tls.bpf.c): where they are put, and what they count.
 
-use libbpf_rs::{MapCore, MapFlags, MapHandle, OpenObject};
+use libbpf_rs::{MapHandle, OpenObject};
 use spanflame_symbols::FileOffset;
 
-use super::bpf_object::map_handle;
+use super::bpf_object::{map_handle, sum_counter};
 use super::introspection::EbpfState;
 use super::run_statistics::RunStatistics;
 use super::socket_abi::{SPARE_SCRATCHES, TLS_OBJECT, sf_tls_counter, sf_tls_function};
@@ -142,16 +142,8 @@ impl TlsTracer {
     /// # Errors
     /// If the map cannot be read.
     pub fn counters(&self) -> Result<TlsCounters, KernelError> {
-        let sum = |counter: sf_tls_counter| -> Result<u64, KernelError> {
-            let per_cpu = self
-                .counters
-                .lookup_percpu(&counter.0.to_ne_bytes(), MapFlags::ANY)
-                .map_err(|error| KernelError::bpf("read the counters of TLS libraries", error))?;
-            let values = per_cpu.unwrap_or_default();
-            let numbers =
-                values.iter().filter_map(|value| value.as_slice().try_into().ok().map(u64::from_ne_bytes));
-            Ok(numbers.sum())
-        };
+        let sum =
+            |counter: sf_tls_counter| sum_counter(&self.counters, counter.0, "the programs on TLS libraries");
         Ok(TlsCounters {
             reads: sum(sf_tls_counter::SF_TLS_COUNTER_READS)?,
             writes: sum(sf_tls_counter::SF_TLS_COUNTER_WRITES)?,

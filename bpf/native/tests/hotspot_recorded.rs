@@ -13,18 +13,17 @@ use std::process::Command;
 use spanflame_symbols::hotspot::Hotspot;
 use spanflame_symbols::process_memory::{LiveMemory, ProcessMemory, RecordedMemory};
 use spanflame_symbols::script::{Runtime, ScriptRuntime};
-use spanflame_unwind_native::{Image, Recorder, Walk, outcome};
+use spanflame_unwind_native::{Recorder, Walk, outcome};
 
+use recording::naming::{COMPILED, INTERPRETED, layout_words, names};
 use recording::stack::{LiveStack, Stack};
 use recording::{
     Told, executable_mappings, hex, images, is_recording, mapped_objects, read_frame_or_memory, recordings,
-    repository, script_frame, start, write_frames_and_memory,
+    repository, start, write_frames_and_memory,
 };
 
 mod recording;
 
-const INTERPRETED: u8 = 1;
-const COMPILED: u8 = 2;
 const STUB: u8 = 4;
 const COMPLETE: u32 = 1;
 
@@ -86,39 +85,11 @@ fn machines(classes: &Path) -> Vec<Vec<String>> {
     commands
 }
 
-fn put_layout(machine: &Hotspot, image: &mut Image) {
-    let layout = machine.layout();
-    let words = layout.chunks(8).map(|word| u64::from_le_bytes(word.try_into().expect("8")));
-    image.hotspot = Some(words.collect());
-}
-
-/// A frame as it was named, its kind, and which of the walk's frames it is of.
-struct Named {
-    told: Told,
-    kind: u8,
-    script: usize,
-}
-
-fn names(machine: &Hotspot, walk: &Walk, memory: &dyn ProcessMemory) -> Vec<Named> {
-    let mut names = Vec::new();
-    for (script, raw) in walk.scripts.iter().enumerate() {
-        let functions = machine.name(&script_frame(Runtime::Hotspot, raw), memory);
-        let functions = functions.unwrap_or_else(|refusal| panic!("{}: {refusal:?}", machine.version()));
-        names.extend(functions.into_iter().map(|function| {
-            assert!(!function.is_approximate, "{function:?}");
-            let file = if function.file.is_empty() { "-".to_owned() } else { function.file };
-            let told = Told { line: function.line, name: function.name, file };
-            Named { told, kind: raw.kind, script }
-        }));
-    }
-    names
-}
-
 fn check(machine: &Hotspot, walk: &Walk, memory: &dyn ProcessMemory, told: &[Told]) {
     let version = machine.version();
     assert_eq!((walk.outcome, walk.script_outcome), (outcome::COMPLETE, COMPLETE), "{version}: {walk:x?}");
     assert_eq!(walk.runtime, 3, "{version}");
-    let mut names = names(machine, walk, memory);
+    let mut names = names(Runtime::Hotspot, machine, walk, memory);
     // By way of this one C++ calls main().
     let call_stub = names.pop().expect("there are frames");
     assert_eq!((call_stub.kind, call_stub.told.name.as_str()), (STUB, "call_stub"), "{version}");
@@ -156,7 +127,7 @@ fn every_jdk_that_runs_here() {
         let machine = Hotspot::find(&mapped_objects(&mappings), &live).expect("readable").expect("it is one");
         assert_eq!(held.version.split('-').next(), Some(machine.version()));
         let stack = LiveStack::of(held.waiting, &mappings);
-        let walk = stack.walk(|image| put_layout(&machine, image), &live);
+        let walk = stack.walk(|image| image.hotspot = Some(layout_words(&machine)), &live);
         check(&machine, &walk, &live, &held.frames);
         eprintln!(
             "{}: {} frames, {} of methods and stubs, {} reads",
@@ -169,7 +140,7 @@ fn every_jdk_that_runs_here() {
         if is_recording() {
             let by_words = stack.by_words(&live);
             let recorder = Recorder::new(&by_words);
-            let walk = stack.walk(|image| put_layout(&machine, image), &recorder);
+            let walk = stack.walk(|image| image.hotspot = Some(layout_words(&machine)), &recorder);
             check(&machine, &walk, &recorder, &held.frames);
             let visited = stack.visited(&walk, None);
             let text = written(&visited, &machine, &held.frames, &recorder.recorded());
@@ -198,7 +169,7 @@ fn every_recorded_jdk() {
     let mut versions = Vec::new();
     for text in recordings("java-") {
         let (stack, machine, told, memory) = recorded(&text);
-        let walk = stack.walk(|image| put_layout(&machine, image), &memory);
+        let walk = stack.walk(|image| image.hotspot = Some(layout_words(&machine)), &memory);
         check(&machine, &walk, &memory, &told);
         assert_eq!(walk.frames, stack.walked, "{}: native frames too", machine.version());
         versions.push(machine.version().split('.').next().unwrap_or_default().to_owned());

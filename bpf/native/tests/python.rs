@@ -12,6 +12,7 @@ use spanflame_symbols::python::{Interpreter, InterpreterPlace};
 use spanflame_symbols::script::{Runtime, ScriptFunction, ScriptRuntime};
 use spanflame_unwind_native::{Image, Recorder, Registers, Walk, Walker};
 
+use recording::naming::layout_words;
 use recording::{
     ENTRY, Held, LEAF, Told, executable_mappings, hex, images, mapped_objects, read_frame_or_memory,
     recordings, repository, script_frame, start, write_frames_and_memory,
@@ -55,11 +56,9 @@ fn interpreters() -> Vec<Vec<String>> {
 }
 
 fn walk(interpreter: &Interpreter, thread: u64, memory: &dyn ProcessMemory) -> Walk {
-    let words =
-        interpreter.layout().chunks(8).map(|word| u64::from_ne_bytes(word.try_into().expect("8"))).collect();
     let mut image = Image::new();
     image.thread_pointer = thread;
-    image.python = Some(words);
+    image.python = Some(layout_words(interpreter));
     let mut walker = Walker::default();
     let walk = walker.walk_in(&image, &Registers::default(), memory);
     let again = walker.walk_in(&image, &Registers::default(), memory);

@@ -16,18 +16,17 @@ use spanflame_symbols::ProcessAddress;
 use spanflame_symbols::process_memory::{LiveMemory, ProcessMemory, RecordedMemory};
 use spanflame_symbols::script::{Runtime, ScriptRuntime};
 use spanflame_symbols::v8::{self, Builtins, V8Place};
-use spanflame_unwind_native::{Image, Recorder, Walk, outcome};
+use spanflame_unwind_native::{Recorder, Walk, outcome};
 
+use recording::naming::{COMPILED, INTERPRETED, Named, layout_words, names};
 use recording::stack::{LiveStack, Stack};
 use recording::{
     Told, bytes_of, digits_of, executable_mappings, hex, images, is_recording, mapped_objects,
-    read_frame_or_memory, recordings, repository, script_frame, start, write_frames_and_memory,
+    read_frame_or_memory, recordings, repository, start, write_frames_and_memory,
 };
 
 mod recording;
 
-const INTERPRETED: u8 = 1;
-const COMPILED: u8 = 2;
 const COMPLETE: u32 = 1;
 
 /// How to start the fixture with each Node that can be had here.
@@ -48,39 +47,14 @@ fn nodes() -> Vec<Vec<String>> {
     commands
 }
 
-fn put_layout(runtime: &dyn ScriptRuntime, image: &mut Image) {
-    let layout = runtime.layout();
-    let words = layout.chunks(8).map(|word| u64::from_le_bytes(word.try_into().expect("8")));
-    image.v8 = Some(words.collect());
-}
-
-/// A frame as it was named, its kind, and which of the walk's frames it is of.
-struct Named {
-    told: Told,
-    kind: u8,
-    script: usize,
-}
-
-fn names(runtime: &dyn ScriptRuntime, walk: &Walk, memory: &dyn ProcessMemory) -> Vec<Named> {
-    let mut names = Vec::new();
-    for (script, raw) in walk.scripts.iter().enumerate() {
-        let functions = runtime.name(&script_frame(Runtime::V8, raw), memory);
-        let functions = functions.unwrap_or_else(|refusal| panic!("{}: {refusal:?}", runtime.version()));
-        names.extend(functions.into_iter().map(|function| {
-            assert!(!function.is_approximate, "{function:?}");
-            assert!(function.start_line > 0 && function.start_line <= function.line, "{function:?}");
-            let told = Told { line: function.line, name: function.name, file: function.file };
-            Named { told, kind: raw.kind, script }
-        }));
-    }
-    names
-}
-
 fn check(runtime: &dyn ScriptRuntime, walk: &Walk, memory: &dyn ProcessMemory, told: &[Told]) {
     let version = runtime.version();
     assert_eq!((walk.outcome, walk.script_outcome), (outcome::COMPLETE, COMPLETE), "{version}: {walk:x?}");
     assert_eq!(walk.runtime, 2, "{version}");
-    let names = names(runtime, walk, memory);
+    let names = names(Runtime::V8, runtime, walk, memory);
+    for Named { start_line, told, .. } in &names {
+        assert!(*start_line > 0 && *start_line <= told.line, "{version}: {told:?} from {start_line}");
+    }
     // It told of itself before it called Node's own function, which waits.
     let (own, rest) = names.split_at(names.len().saturating_sub(told.len()));
     let found: Vec<&Told> = rest.iter().map(|named| &named.told).collect();
@@ -113,7 +87,7 @@ fn every_node_that_runs_here() {
         let runtime = v8::read(place.clone(), &live).expect("its version is known");
         assert_eq!(runtime.version(), held.version);
         let stack = LiveStack::of(held.waiting, &mappings);
-        let walk = stack.walk(|image| put_layout(&*runtime, image), &live);
+        let walk = stack.walk(|image| image.v8 = Some(layout_words(&*runtime)), &live);
         check(&*runtime, &walk, &live, &held.frames);
         eprintln!(
             "{}: {} frames, {} of functions, {} reads",
@@ -128,7 +102,7 @@ fn every_node_that_runs_here() {
             let recorder = Recorder::new(&by_words);
             // Anew, since it remembers what it has read.
             let runtime = v8::read(place.clone(), &recorder).expect("its version is known");
-            let walk = stack.walk(|image| put_layout(&*runtime, image), &recorder);
+            let walk = stack.walk(|image| image.v8 = Some(layout_words(&*runtime)), &recorder);
             check(&*runtime, &walk, &recorder, &held.frames);
             let visited = stack.visited(&walk, place.builtins.as_ref().map(|builtins| &builtins.code));
             let text = written(&visited, needed(place, &live), &held.frames, &recorder.recorded());
@@ -180,7 +154,7 @@ fn every_recorded_node() {
     for text in recordings("node-") {
         let (stack, place, told, memory) = recorded(&text);
         let runtime: Arc<dyn ScriptRuntime> = v8::read(place, &memory).expect("it was readable");
-        let walk = stack.walk(|image| put_layout(&*runtime, image), &memory);
+        let walk = stack.walk(|image| image.v8 = Some(layout_words(&*runtime)), &memory);
         check(&*runtime, &walk, &memory, &told);
         assert_eq!(walk.frames, stack.walked, "{}: native frames too", runtime.version());
         versions.push(runtime.version().split('.').next().unwrap_or_default().to_owned());

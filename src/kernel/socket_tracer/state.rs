@@ -2,11 +2,11 @@
 
 use std::os::fd::AsFd;
 
-use libbpf_rs::{MapCore, MapFlags, Object};
+use libbpf_rs::Object;
 
 use super::{IO_URING_PROGRAMS, SocketTracer};
 use crate::kernel::KernelError;
-use crate::kernel::bpf_object::{find_map, is_created};
+use crate::kernel::bpf_object::{find_map, is_created, sum_counter};
 use crate::kernel::context_propagation::ContextPropagation;
 use crate::kernel::http_header::HttpHeaders;
 use crate::kernel::introspection::{self, EbpfState};
@@ -53,15 +53,7 @@ impl SocketTracer {
     /// If the map cannot be read.
     pub fn counters(&self) -> Result<SocketCounters, KernelError> {
         let map = find_map(&self.socket, "socket_counters")?;
-        let sum = |counter: sf_socket_counter| -> Result<u64, KernelError> {
-            let per_cpu = map
-                .lookup_percpu(&counter.0.to_ne_bytes(), MapFlags::ANY)
-                .map_err(|error| KernelError::bpf("read the socket programs' counters", error))?;
-            let values = per_cpu.unwrap_or_default();
-            let numbers =
-                values.iter().filter_map(|value| value.as_slice().try_into().ok().map(u64::from_ne_bytes));
-            Ok(numbers.sum())
-        };
+        let sum = |counter: sf_socket_counter| sum_counter(&map, counter.0, "the socket programs");
         Ok(SocketCounters {
             events: sum(sf_socket_counter::SF_SOCKET_COUNTER_EVENTS)?,
             bytes: sum(sf_socket_counter::SF_SOCKET_COUNTER_BYTES)?,

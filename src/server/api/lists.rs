@@ -80,8 +80,7 @@ pub async fn services(
     app.queries
         .run(move |_| {
             catch_up(&asked, range);
-            let kept = asked.store.services(range)?;
-            let mut kept = kept;
+            let mut kept = asked.store.services(range)?;
             // What has no name, the kernel's threads mostly, comes last.
             kept.sort_by_key(|service| service.name.is_empty());
             let services = kept.into_iter().map(|service| Service {

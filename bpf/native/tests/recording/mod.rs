@@ -1,11 +1,13 @@
 //! Processes that are held still and say where they are, and images of them: what was read of one, as text.
 //!
 //! Comes in: how to start a fixture. Goes out: what it tells of its frames, the objects that it has mapped, its memory
-//! and ([`stack`]) its machine stack; and the same again from a file. Never: a runtime, of which each test knows its own.
+//! and ([`stack`]) its machine stack; and the same again from a file; what a runtime calls the frames of a walk
+//! ([`naming`]). Never: which runtime, of which each test knows its own.
 
 // Each test is a program of its own and uses a part of it.
 #![allow(dead_code)]
 
+pub mod naming;
 pub mod stack;
 
 use std::fmt::Write as _;
