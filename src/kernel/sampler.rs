@@ -303,7 +303,7 @@ impl Sampler {
         Ok(samples)
     }
 
-    /// The counters so far.
+    /// The counters so far. While the sampler runs a CPU may be between two of them.
     ///
     /// # Errors
     /// If the map cannot be read.
